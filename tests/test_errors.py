@@ -1,0 +1,80 @@
+"""Every error is ours, is the built-in error that callers catch, and crosses a process boundary unchanged."""
+
+import pickle
+
+import pytest
+
+import wkdask.errors as errors
+
+MESSAGE = "cube /data/color/1/z0/y1/x2.wkw: got 'a', expected 'b'"
+
+PARENTS = {
+    "AlignmentError": (ValueError, errors.InvalidValueError),
+    "AlreadyExistsError": (FileExistsError, IndexError),
+    "ChannelError": (ValueError, errors.InvalidValueError),
+    "CubePermissionError": (PermissionError, errors.DamagedCubeError),
+    "DTypeError": (TypeError, ValueError),
+    "DamagedCubeError": (OSError,),
+    "DamagedHeaderError": (OSError,),
+    "ImageStackError": (ValueError,),
+    "InvalidValueError": (ValueError,),
+    "JobEndedError": (RuntimeError,),
+    "LayerNotFoundError": (IndexError, KeyError),
+    "LockTimeoutError": (TimeoutError,),
+    "MagNotFoundError": (IndexError, KeyError),
+    "OutOfBoundsError": (ValueError, errors.InvalidValueError),
+    "PlanError": (ValueError, errors.InvalidValueError),
+    "PropertiesError": (ValueError,),
+    "ReadOnlyError": (PermissionError,),
+    "TaskFailedError": (RuntimeError,),
+    "UnsupportedFormatError": (NotImplementedError,),
+    "WkdaskError": (Exception,),
+    "WkdaskWarning": (UserWarning,),
+    "WorkerPathError": (FileNotFoundError,),
+}
+
+
+def test_every_error_has_a_row_above():
+    assert sorted(PARENTS) == sorted(errors.__all__)
+
+
+def test_every_class_of_the_module_is_public():
+    defined = [name for name, value in vars(errors).items() if isinstance(value, type)]
+    assert sorted(errors.__all__) == sorted(defined)
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_error_is_ours_and_built_in(name):
+    kind = getattr(errors, name)
+    if name != "WkdaskWarning":
+        assert issubclass(kind, errors.WkdaskError)
+    for parent in PARENTS[name]:
+        assert issubclass(kind, parent)
+        if issubclass(parent, Warning):
+            continue
+        with pytest.raises(parent):
+            raise kind(MESSAGE)
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_error_prints_its_plain_message(name):
+    error = getattr(errors, name)(MESSAGE)
+    assert str(error) == MESSAGE
+    assert error.args == (MESSAGE,)
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_error_pickles_with_its_message(name, protocol):
+    error = getattr(errors, name)(MESSAGE)
+    error.add_note("task 7")
+    copy = pickle.loads(pickle.dumps(error, protocol))
+    assert type(copy) is type(error)
+    assert str(copy) == MESSAGE
+    assert copy.args == (MESSAGE,)
+    assert copy.__notes__ == ["task 7"]
+
+
+def test_a_damaged_file_is_never_taken_for_a_missing_one():
+    for name in ("DamagedHeaderError", "DamagedCubeError", "CubePermissionError", "LockTimeoutError"):
+        assert not issubclass(getattr(errors, name), FileNotFoundError)

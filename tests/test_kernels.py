@@ -1,0 +1,481 @@
+"""Every kernel against numpy: the expected array first, then the kernel has to agree voxel by voxel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wkdask import kernels
+from wkdask.errors import AlignmentError, DTypeError, InvalidValueError
+from wkdask.kernels.layout import DTYPES
+
+LAYOUTS = (
+    "F",
+    "C",
+    "F box",
+    "C box",
+    "y fastest",
+    "channels last",
+    "stepped",
+    "reversed",
+    "read-only",
+    "unaligned",
+)
+FACTORS = (
+    (2, 2, 2),
+    (2, 2, 1),
+    (1, 1, 2),
+    (2, 1, 1),
+    (1, 2, 1),
+    (1, 2, 2),
+    (4, 4, 1),
+    (4, 4, 2),
+    (3, 2, 1),
+    (3, 3, 3),
+)
+OPTIONS = settings(max_examples=60, deadline=None)  # a first call compiles
+
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def random_block(shape, dtype, seed=0, few=False):
+    """Random bits, some infinities, no NaN; or few different small values, negative where possible."""
+    rng = np.random.default_rng(seed)
+    dtype = np.dtype(dtype)
+    if few:
+        return rng.integers(0 if dtype.kind == "u" else -2, 3, shape).astype(dtype)
+    bits = rng.integers(0, 2**64, shape, dtype=np.uint64)
+    if dtype.kind != "f":
+        return bits.astype(f"u{dtype.itemsize}").view(dtype)
+    values = bits.view(np.int64).astype(dtype)
+    values[bits % 61 == 0] = np.inf
+    return values
+
+
+def laid_out(block, layout):
+    """The same voxels, another way to lie in memory."""
+    if layout in "FC":
+        return np.array(block, order=layout)
+    if layout.endswith(" box"):
+        larger = np.ones([n + 3 for n in block.shape[1:]], block.dtype)
+        larger = np.array(np.broadcast_to(larger, (block.shape[0], *larger.shape)), order=layout[0])
+        box = larger[:, 1:-2, 2:-1, :-3]
+        box[...] = block
+        return box
+    if layout == "y fastest":
+        return np.ascontiguousarray(block.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
+    if layout == "channels last":
+        return np.ascontiguousarray(block.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
+    if layout == "stepped":
+        wide = np.ones([2 * n for n in block.shape], block.dtype)[::2, ::2, ::2, ::2]
+        wide[...] = block
+        return wide
+    if layout == "reversed":
+        return np.array(block[:, ::-1, :, ::-1], order="F")[:, ::-1, :, ::-1]
+    if layout == "read-only":
+        block = np.array(block, order="F")
+        block.flags.writeable = False
+        return block
+    memory = np.empty(block.nbytes + 1, np.uint8)[1:].view(block.dtype).reshape(block.shape, order="F")
+    memory[...] = block
+    return memory
+
+
+def windows(block, factors):
+    """(c, x, y, z, voxels of the window) with the voxels in the order y fastest, then x, then z."""
+    (nc, nx, ny, nz), (fx, fy, fz) = block.shape, factors
+    cut = block.reshape(nc, nx // fx, fx, ny // fy, fy, nz // fz, fz).transpose(0, 1, 3, 5, 6, 2, 4)
+    return cut.reshape(nc, nx // fx, ny // fy, nz // fz, fx * fy * fz)
+
+
+def expected_downsample(block, factors, mode):
+    voxels = windows(np.ascontiguousarray(block), factors)
+    n = voxels.shape[-1]
+    if mode == "nearest":
+        return voxels[..., 0]
+    if mode in ("min", "max"):
+        return getattr(voxels, mode)(axis=-1)
+    if mode == "mode":
+        bits = voxels.view(f"u{voxels.itemsize}")
+        counts = (bits[..., :, None] == bits[..., None, :]).sum(-1)
+        return np.take_along_axis(voxels, counts.argmax(-1)[..., None], -1)[..., 0]
+    ordered = np.sort(voxels, axis=-1)
+    low, high = ordered[..., (n - 1) // 2], ordered[..., n // 2]
+    if block.dtype.kind == "f":
+        with np.errstate(all="ignore"):
+            mean = ((low.astype(np.float64) + high.astype(np.float64)) / 2).astype(block.dtype)
+        return np.where(np.isnan(voxels).any(-1), block.dtype.type(np.nan), mean)
+    total = low.astype(object) + high.astype(object)  # Python integers: exact
+    return np.where(total < 0, -(-total // 2), total // 2).astype(block.dtype)
+
+
+def assert_same(actual, expected):
+    assert actual.dtype == expected.dtype
+    np.testing.assert_array_equal(actual, expected, strict=True)
+
+
+blocks = st.builds(
+    lambda shape, dtype, seed, few, layout: laid_out(random_block(shape, dtype, seed, few), layout),
+    st.tuples(st.sampled_from([1, 1, 3]), *[st.integers(1, 20)] * 3),
+    st.sampled_from(DTYPES),
+    st.integers(0, 99),
+    st.booleans(),
+    st.sampled_from(LAYOUTS),
+)
+
+
+# -- moves ---------------------------------------------------------------------------------------------------
+
+
+@OPTIONS
+@given(blocks)
+def test_to_fortran_keeps_every_voxel(block):
+    expected = np.array(block, order="C")
+    actual = kernels.to_fortran(block)
+    assert actual.flags.f_contiguous
+    assert_same(actual, expected)
+
+
+@dtypes
+@pytest.mark.parametrize(
+    "shape", [(1, 150, 3, 141), (3, 70, 2, 133), (1, 1, 140, 150), (1, 140, 150, 1), (2, 1, 1, 9)]
+)
+def test_to_fortran_beyond_one_tile(dtype, shape):
+    block = random_block(shape, dtype)
+    expected = block.copy()
+    for layout in ("C", "C box", "y fastest"):
+        assert_same(kernels.to_fortran(laid_out(block, layout)), expected)
+
+
+def test_to_fortran_returns_a_fortran_block_itself():
+    block = random_block((3, 4, 5, 6), "uint8").copy(order="F")
+    assert kernels.to_fortran(block) is block
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "target", ["F", "F box", "C", "y fastest", "channels last", "stepped", "reversed", "unaligned"]
+)
+def test_to_fortran_into_out(layout, target):
+    expected = random_block((3, 9, 34, 21), "uint16")
+    out = laid_out(np.zeros_like(expected), target)
+    assert kernels.to_fortran(laid_out(expected, layout), out) is out
+    assert_same(out, expected)
+
+
+def test_to_fortran_into_a_box_touches_nothing_else():
+    large = np.full((1, 40, 40, 40), 7, np.uint8, order="F")
+    expected = large.copy()
+    block = random_block((1, 20, 30, 25), "uint8")
+    expected[:, 5:25, 6:36, 7:32] = block
+    kernels.to_fortran(np.ascontiguousarray(block), large[:, 5:25, 6:36, 7:32])
+    assert_same(large, expected)
+
+
+@pytest.mark.parametrize("out", [np.empty((1, 2, 3, 5), np.uint8), np.empty((1, 2, 3, 4), np.int8)])
+def test_to_fortran_refuses_an_out_that_does_not_fit(out):
+    with pytest.raises(InvalidValueError, match="out has shape"):
+        kernels.to_fortran(np.zeros((1, 2, 3, 4), np.uint8), out)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "before_after", [((1, 2, 3), (0, 1, 2)), ((9, 0, 0), (0, 13, 11)), ((0, 0, 0), (0, 0, 0))]
+)
+def test_mirror_pad(layout, before_after):
+    block = laid_out(random_block((3, 4, 5, 2), "uint16"), layout)
+    expected = np.pad(block, [(0, 0), *zip(*before_after, strict=True)], mode="symmetric")
+    actual = kernels.mirror_pad(block, *before_after)
+    assert actual.flags.f_contiguous
+    assert_same(actual, expected)
+
+
+def test_mirror_pad_refuses():
+    with pytest.raises(InvalidValueError, match="Nothing to mirror"):
+        kernels.mirror_pad(np.zeros((1, 0, 2, 2), np.uint8), (1, 0, 0), (0, 0, 0))
+    with pytest.raises(InvalidValueError, match="before"):
+        kernels.mirror_pad(np.zeros((1, 2, 2, 2), np.uint8), (-1, 0, 0), (0, 0, 0))
+
+
+@dtypes
+@pytest.mark.parametrize("factors", [(2, 2, 2), (2, 2, 1), (1, 1, 1), (1, 3, 2)])
+def test_upsample(dtype, factors):
+    for layout in ("F", "C box", "reversed"):
+        block = laid_out(random_block((3, 4, 5, 2), dtype), layout)
+        expected = block
+        for axis, factor in enumerate(factors, start=1):
+            expected = expected.repeat(factor, axis)
+        actual = kernels.upsample(block, factors)
+        assert actual.flags.f_contiguous
+        assert not np.shares_memory(actual, block)
+        assert_same(actual, expected)
+
+
+# -- statistics ----------------------------------------------------------------------------------------------
+
+
+@OPTIONS
+@given(blocks)
+def test_block_stats(block):
+    expected = (block.min().item(), block.max().item())
+    actual = kernels.block_stats(block)
+    assert actual == expected
+    assert [type(value) for value in actual] == [type(value) for value in expected]
+
+
+@dtypes
+def test_block_stats_reaches_the_limits_of_the_type(dtype):
+    block = random_block((1, 33, 40, 17), dtype)
+    limits = np.finfo(dtype) if block.dtype.kind == "f" else np.iinfo(dtype)
+    block[...] = 3
+    block[0, 32, 39, 16], block[0, 7, 0, 3] = limits.max, limits.min
+    for layout in LAYOUTS:
+        assert kernels.block_stats(laid_out(block, layout)) == (limits.min, limits.max)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_block_stats_ignores_nan(dtype):
+    block = np.full((1, 10, 11, 12), np.nan, dtype)
+    assert np.isnan(kernels.block_stats(block)).all()
+    block[0, 3, 4, 5] = -2
+    assert kernels.block_stats(block) == (-2.0, -2.0)
+    block[0, 9, 10, 11] = np.inf
+    assert kernels.block_stats(block) == (-2.0, np.inf)
+
+
+def test_block_stats_of_nothing_is_an_error():
+    with pytest.raises(InvalidValueError, match="without voxels"):
+        kernels.block_stats(np.zeros((1, 0, 3, 3), np.uint8))
+
+
+@dtypes
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_voxel_is_found(dtype, layout):
+    rng = np.random.default_rng(1)
+    for shape in ((1, 21, 9, 12), (3, 5, 300, 3), (2, 1, 1, 300)):
+        block = np.zeros(shape, dtype)
+        empty = laid_out(block, layout)
+        assert kernels.is_zero(empty)
+        assert kernels.nonzero_bounds(empty) is None
+        at = tuple(int(rng.integers(n)) for n in shape)
+        block[at] = 1
+        one = laid_out(block, layout)
+        assert not kernels.is_zero(one)
+        assert kernels.nonzero_bounds(one) == (at[1:], tuple(i + 1 for i in at[1:]))
+
+
+@OPTIONS
+@given(blocks, st.integers(0, 99), st.integers(0, 30))
+def test_nonzero_bounds(block, seed, count):
+    rng = np.random.default_rng(seed)
+    sparse = np.zeros(block.shape, block.dtype)
+    for _ in range(count):
+        sparse[tuple(rng.integers(block.shape))] = 1
+    block = block.copy(order="K") if not block.flags.writeable else block
+    block[...] = sparse
+    places = np.argwhere(sparse)[:, 1:]
+    expected = None if count == 0 else (tuple(places.min(0)), tuple(places.max(0) + 1))
+    assert kernels.nonzero_bounds(block) == expected
+    assert kernels.is_zero(block) == (count == 0)
+
+
+def test_minus_zero_is_kept():
+    block = np.zeros((1, 4, 4, 4), np.float32)
+    block[0, 1, 2, 3] = -0.0
+    assert not kernels.is_zero(block)
+    assert kernels.nonzero_bounds(block) == ((1, 2, 3), (2, 3, 4))
+
+
+def test_broadcast_blocks_are_not_copied():
+    block = np.broadcast_to(np.zeros((), np.uint64), (1, 4096, 4096, 4096))  # 512 GiB
+    assert kernels.is_zero(block)
+    assert kernels.block_stats(block) == (0, 0)
+
+
+# -- downsampling --------------------------------------------------------------------------------------------
+
+
+@dtypes
+@pytest.mark.parametrize("mode", kernels.MODES)
+@pytest.mark.parametrize("few", [True, False])
+def test_downsample_every_type(dtype, mode, few):
+    for channels in (1, 3):
+        block = random_block((channels, 12, 12, 12), dtype, few=few)
+        for factors in FACTORS:
+            expected = expected_downsample(block, factors, mode)
+            actual = kernels.downsample(block.copy(order="F"), factors, mode)
+            assert actual.flags.f_contiguous
+            assert_same(actual, expected)
+
+
+@OPTIONS
+@given(
+    st.tuples(st.sampled_from([1, 3]), *[st.integers(0, 5)] * 3),
+    st.tuples(*[st.integers(1, 5)] * 3),
+    st.sampled_from(DTYPES),
+    st.sampled_from(LAYOUTS),
+    st.sampled_from(kernels.MODES),
+    st.booleans(),
+)
+def test_downsample_every_layout(shape, factors, dtype, layout, mode, few):
+    shape = (shape[0], *(n * f for n, f in zip(shape[1:], factors, strict=True)))
+    block = (
+        laid_out(random_block(shape, dtype, few=few), layout) if np.prod(shape) else np.zeros(shape, dtype)
+    )
+    expected = (
+        expected_downsample(block, factors, mode)
+        if block.size
+        else np.zeros((shape[0], *(n // f for n, f in zip(shape[1:], factors, strict=True))), dtype)
+    )
+    assert_same(kernels.downsample(block, factors, mode), expected)
+
+
+@pytest.mark.parametrize("mode", kernels.MODES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_downsample_rows_longer_than_a_run(mode, channels):
+    block = random_block((channels, 3000, 4, 2), "uint8", few=True)
+    for factors in ((2, 2, 2), (2, 2, 1), (4, 4, 2)):
+        assert_same(kernels.downsample(block, factors, mode), expected_downsample(block, factors, mode))
+
+
+def test_median_is_exact_and_truncated_toward_zero():
+    def median(values, dtype):
+        return kernels.downsample(np.array(values, dtype).reshape(1, 2, 1, 1), (2, 1, 1), "median").item()
+
+    top = 2**64 - 1
+    assert median([top, top - 2], "uint64") == top - 1
+    assert median([top, top - 3], "uint64") == top - 2
+    assert median([2**63 - 1, -(2**63)], "int64") == 0
+    assert median([-(2**63), -(2**63) + 3], "int64") == -(2**63) + 2
+    assert median([255, 254], "uint8") == 254
+    assert median([-3, -4], "int8") == -3
+    assert median([-128, 127], "int8") == 0
+    assert median([-1, 0], "int32") == 0
+    assert median([3e38, 3.2e38], "float32") == pytest.approx(3.1e38)
+
+
+@pytest.mark.parametrize("mode", ["median", "min", "max"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nan_in_a_window_gives_nan(mode, dtype):
+    block = random_block((1, 8, 8, 8), dtype)
+    block[0, 1, 0, 1] = block[0, 6, 6, 6] = block[0, 6, 7, 6] = np.nan
+    assert_same(kernels.downsample(block, (2, 2, 2), mode), expected_downsample(block, (2, 2, 2), mode))
+
+
+def test_mode_of_equals_takes_the_first_in_y_then_x_then_z():
+    columns = np.array([[1, 3, 4, 2, 2, 7], [5, 2, 2, 1, 4, 1], [3, 3, 2, 2, 1, 1]], np.uint32)
+    # Six windows of three voxels along each axis in turn: nothing else to order, the first of equals wins.
+    expected = np.array([1, 3, 2, 2, 2, 1], np.uint32)
+    for axis in (1, 2, 3):
+        factors = [3 if i == axis else 1 for i in (1, 2, 3)]
+        block = np.moveaxis(columns.reshape(3, 6, 1), 0, axis - 1)[None]
+        assert kernels.downsample(block, factors, "mode").ravel().tolist() == expected.tolist()
+    # All eight differ: the voxel at (0, 0, 0). Two pairs: the one that starts earlier in y, x, z.
+    window = np.arange(10, 18, dtype=np.uint64).reshape(1, 2, 2, 2)
+    assert kernels.downsample(window, (2, 2, 2), "mode").item() == 10
+    window[0, 1, 0, 0] = window[0, 1, 1, 1] = 2**60 + 1  # first seen third
+    window[0, 0, 1, 0] = window[0, 0, 0, 1] = 2**60  # first seen second
+    assert kernels.downsample(window, (2, 2, 2), "mode").item() == 2**60
+
+
+def test_mode_tells_ids_apart_that_doubles_cannot():
+    block = np.full((1, 2, 2, 2), 2**53, np.uint64)
+    block[0, 0] = 2**53 + 1
+    block[0, 1, 0, 0] = 2**53 + 1
+    assert kernels.downsample(block, (2, 2, 2), "mode").item() == 2**53 + 1
+
+
+@pytest.mark.parametrize("mode", kernels.MODES)
+@pytest.mark.parametrize("target", ["F", "F box", "C", "stepped", "unaligned"])
+def test_downsample_into_out(mode, target):
+    block = random_block((3, 12, 8, 6), "uint16", few=True)
+    expected = expected_downsample(block, (2, 2, 2), mode)
+    out = laid_out(np.zeros_like(expected), target)
+    assert kernels.downsample(block, (2, 2, 2), mode, out=out) is out
+    assert_same(out, expected)
+
+
+def test_factor_one_copies():
+    block = random_block((1, 4, 4, 4), "uint8").copy(order="F")
+    for mode in kernels.MODES:
+        actual = kernels.downsample(block, (1, 1, 1), mode)
+        assert not np.shares_memory(actual, block)
+        assert_same(actual, block)
+
+
+def test_downsample_refuses():
+    block = np.zeros((1, 5, 4, 4), np.uint8)
+    with pytest.raises(AlignmentError, match=r"\(6, 4, 4\)"):
+        kernels.downsample(block, (2, 2, 2), "mode")
+    with pytest.raises(InvalidValueError, match="median, mode, min, max, nearest"):
+        kernels.downsample(block, (1, 2, 2), "bicubic")
+    for factors in ((0, 1, 1), (1, 1), (1, 1.5, 1)):
+        with pytest.raises(InvalidValueError, match="factors"):
+            kernels.downsample(block, factors, "mode")
+    with pytest.raises(InvalidValueError, match="out has shape"):
+        kernels.downsample(block, (5, 2, 2), "mode", out=np.zeros((1, 1, 2, 1), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        kernels.to_fortran,
+        kernels.block_stats,
+        kernels.is_zero,
+        kernels.nonzero_bounds,
+        lambda block: kernels.downsample(block, (1, 1, 1), "mode"),
+        lambda block: kernels.upsample(block, (1, 1, 1)),
+        lambda block: kernels.mirror_pad(block, (0, 0, 0), (0, 0, 0)),
+    ],
+)
+def test_other_arrays_are_refused(function):
+    with pytest.raises(InvalidValueError, match="axes of shape"):
+        function(np.zeros((2, 2, 2), np.uint8))
+    for dtype in ("bool", "complex64", ">u4", "float16"):
+        with pytest.raises(DTypeError, match="native byte order"):
+            function(np.zeros((1, 2, 2, 2), dtype))
+
+
+# -- running -------------------------------------------------------------------------------------------------
+
+
+def test_kernels_run_in_threads_at_the_same_time():
+    block = random_block((1, 64, 64, 64), "uint32", few=True)
+    expected = expected_downsample(block, (2, 2, 2), "mode")
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(kernels.downsample(block, (2, 2, 2), "mode")))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    for result in results:
+        assert_same(result, expected)
+
+
+def test_kernels_work_where_no_cache_can_be_written(tmp_path):
+    # The locators of numba find no folder: what a container without a home and with a read-only package sees.
+    code = (
+        "from numba.core.caching import CacheImpl; CacheImpl._locator_classes = []\n"
+        "import numpy as np; from wkdask import kernels\n"
+        "print(kernels.is_zero(np.zeros((1, 2, 2, 2), np.uint8)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": ""},
+        cwd=tmp_path,
+    )
+    assert done.stdout.strip() == "True"

@@ -1,0 +1,25 @@
+"""WEBKNOSSOS datasets, native to Dask."""
+
+from wkdask.dataset import Dataset
+from wkdask.events import WriteReport
+from wkdask.geometry import BoundingBox, Mag, Vec3Int
+from wkdask.layer import Layer, LayerCategories, SegmentationLayer
+from wkdask.mag_view import MagView
+from wkdask.units import VoxelSize
+from wkdask.view import View
+
+__version__ = "0.1.0"
+
+__all__ = (
+    "BoundingBox",
+    "Dataset",
+    "Layer",
+    "LayerCategories",
+    "Mag",
+    "MagView",
+    "SegmentationLayer",
+    "Vec3Int",
+    "View",
+    "VoxelSize",
+    "WriteReport",
+)

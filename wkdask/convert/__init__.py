@@ -1,0 +1,1 @@
+"""Conversion of image stacks and other formats into and out of datasets."""

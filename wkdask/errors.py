@@ -1,0 +1,124 @@
+"""Errors of wkdask: each is a :class:`WkdaskError` and also the built-in error that callers already catch.
+
+Messages say what was asked, what was found, what would work. Every error carries its text as its only
+argument, so that it crosses a process boundary unchanged.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlignmentError",
+    "AlreadyExistsError",
+    "ChannelError",
+    "CubePermissionError",
+    "DTypeError",
+    "DamagedCubeError",
+    "DamagedHeaderError",
+    "ImageStackError",
+    "InvalidValueError",
+    "JobEndedError",
+    "LayerNotFoundError",
+    "LockTimeoutError",
+    "MagNotFoundError",
+    "OutOfBoundsError",
+    "PlanError",
+    "PropertiesError",
+    "ReadOnlyError",
+    "TaskFailedError",
+    "UnsupportedFormatError",
+    "WkdaskError",
+    "WkdaskWarning",
+    "WorkerPathError",
+]
+
+
+class WkdaskError(Exception):
+    """Base of all errors that wkdask raises on purpose."""
+
+
+class WkdaskWarning(UserWarning):
+    """Base of all warnings of wkdask."""
+
+
+class InvalidValueError(WkdaskError, ValueError):
+    """An argument has a value that cannot work."""
+
+
+class AlignmentError(InvalidValueError):
+    """A box or a block is off the grid that it must lie on; the message names the nearest that works."""
+
+
+class OutOfBoundsError(InvalidValueError):
+    """A box leaves the region that it must stay in."""
+
+
+class ChannelError(InvalidValueError):
+    """Data have another number of channels than the layer."""
+
+
+class DTypeError(WkdaskError, TypeError, ValueError):
+    """A data type that the layer or the format cannot hold."""
+
+
+class PlanError(InvalidValueError):
+    """A write was refused before anything was written."""
+
+
+class AlreadyExistsError(WkdaskError, FileExistsError, IndexError):
+    """A dataset, layer or magnification of that name exists."""
+
+
+class LayerNotFoundError(WkdaskError, IndexError, KeyError):
+    """The dataset has no such layer."""
+
+    __str__ = Exception.__str__  # KeyError would print the repr of the message
+
+
+class MagNotFoundError(WkdaskError, IndexError, KeyError):
+    """The layer has no such magnification."""
+
+    __str__ = Exception.__str__
+
+
+class PropertiesError(WkdaskError, ValueError):
+    """``datasource-properties.json`` cannot be understood, or an edit of it makes no sense."""
+
+
+class DamagedHeaderError(WkdaskError, OSError):
+    """``header.wkw`` (or array metadata) is missing, damaged, or contradicts the properties."""
+
+
+class DamagedCubeError(WkdaskError, OSError):
+    """A cube file exists but cannot be read; never taken for an empty one."""
+
+
+class CubePermissionError(DamagedCubeError, PermissionError):
+    """A cube file exists but this user may not read it."""
+
+
+class ReadOnlyError(WkdaskError, PermissionError):
+    """A write through a read-only view, or through a link that leaves the dataset."""
+
+
+class LockTimeoutError(WkdaskError, TimeoutError):
+    """A lock file stayed locked by another process for too long."""
+
+
+class WorkerPathError(WkdaskError, FileNotFoundError):
+    """A worker does not see the dataset under the path that the driver sees."""
+
+
+class TaskFailedError(WkdaskError, RuntimeError):
+    """A task of a job failed; names the layer and the cube, and chains the error itself."""
+
+
+class JobEndedError(WkdaskError, RuntimeError):
+    """A task came back to life after its job had ended; it publishes nothing."""
+
+
+class ImageStackError(WkdaskError, ValueError):
+    """Images that do not form one stack; names the file."""
+
+
+class UnsupportedFormatError(WkdaskError, NotImplementedError):
+    """A data format that wkdask lists but does not read."""

@@ -1,0 +1,113 @@
+"""Frozen events of a job: what progress bars, logs and tests listen to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import TypeAlias
+
+from wkdask.geometry import BoundingBox
+from wkdask.tasks import UnitReport
+from wkdask.units import format_bytes, format_rate
+
+__all__ = ["Event", "JobFinished", "JobStarted", "Listener", "UnitDone", "UnitFailed", "WriteReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """What a write did, merged from the reports of its tasks."""
+
+    label: str
+    """Layer and mag."""
+    bounding_box: BoundingBox
+    """The hull of what was written, in voxels of mag 1."""
+    cubes: int
+    """Cubes published; each once."""
+    bytes: int
+    """Bytes of the voxels written, uncompressed."""
+    file_bytes: int
+    """Bytes of the files published."""
+    minimum: int | float | None
+    """Smallest voxel written."""
+    maximum: int | float | None
+    """Largest voxel written."""
+    seconds: float
+    """From the start of the job to the commit of the properties."""
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return (name, value) pairs to show."""
+        return [
+            ("Written", self.label),
+            ("Bounding box", f"{self.bounding_box} (voxels of mag 1)"),
+            ("Cubes", str(self.cubes)),
+            ("Voxels", f"{format_bytes(self.bytes)}, {format_bytes(self.file_bytes)} in files"),
+            ("Range", f"{self.minimum} to {self.maximum}"),
+            ("Time", f"{self.seconds:.2f} s, {format_rate(self.bytes, self.seconds)}"),
+        ]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:<13}: {value}" for name, value in self.rows())
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.rows()
+        )
+        return f"<table style='text-align:left'>{cells}</table>"
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """The plan is made, nothing is written yet."""
+
+    label: str
+    """Layer and mag."""
+    action: str
+    """What is done, as a participle: "writing", "downsampling"."""
+    units: int
+    """Tasks to come, all phases together."""
+    cubes: int
+    """Cubes that will be published."""
+    nbytes: int
+    """Bytes of the voxels to be written, uncompressed."""
+    engine: str
+    """Where the tasks run."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitDone:
+    """A task has ended well."""
+
+    label: str
+    """Layer and mag."""
+    report: UnitReport
+    """What it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFailed:
+    """A task has failed for good."""
+
+    label: str
+    """Layer and mag."""
+    box: BoundingBox
+    """What it would have written, in voxels of the mag."""
+    error: BaseException
+    """Why."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished:
+    """The properties hold what was written; `report` is None if nothing was."""
+
+    label: str
+    """Layer and mag."""
+    report: WriteReport | None
+    """The merged reports."""
+
+
+Event: TypeAlias = JobStarted | UnitDone | UnitFailed | JobFinished
+"""What a listener is called with."""
+
+Listener: TypeAlias = Callable[[Event], None]
+"""Called in the driver, in its thread."""

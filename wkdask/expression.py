@@ -1,0 +1,139 @@
+"""A dask expression -> windows of write tasks.
+
+::
+
+    array[window] -> rechunk to units (Fortran order kept) -> map_blocks(write_block) -> optimised graph
+
+One graph per window, built when its turn comes: neither memory nor the time to the first cube depend on
+how many windows follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wkdask.errors import PlanError
+from wkdask.geometry import BoundingBox
+from wkdask.grid import chunks_on_grid
+from wkdask.job import ArrayWindow, Job, Stage, call_windows
+from wkdask.plan import Window, WritePlan
+from wkdask.tasks import Target, UnitReport, publish_unit, write_block
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+__all__ = ["array_stages"]
+
+_COMMON_TASKS = 64
+"""Tasks that the first and the last window may share before the job counts as one that repeats work."""
+
+
+def array_stages(job: Job, array: da.Array, folder: str, *, two_phases: bool) -> list[Stage]:
+    """Return the stages that write a dask array.
+
+    Parameters
+    ----------
+    job
+        Where it goes; the array's first voxel is the corner of ``job.plan.box``.
+    array
+        ``(c, x, y, z)``, of the mag's type; its channels in one block.
+    folder
+        The job's private folder.
+    two_phases
+        Whether to build all cubes before publishing any, because the array reads the mag that it is
+        written to: a task that runs twice must not read what its own job wrote.
+    """
+    plan = job.plan
+    staged = job.store.staged(f"{folder}/staged") if two_phases else None
+    target = Target(staged or job.store, folder, job.durable, job.verify)
+    units = len(plan.units)
+    stages = [Stage(units, _array_windows(plan, array, target, published=staged is None))]
+    if staged is not None:
+        arguments = (job.store, staged, folder)
+        windows = call_windows(
+            plan, folder, "publish", lambda box: (publish_unit, *arguments, box, job.durable)
+        )
+        stages.append(Stage(units, windows))
+    return stages
+
+
+def _array_windows(
+    plan: WritePlan, array: da.Array, target: Target, published: bool
+) -> Iterator[ArrayWindow]:
+    """Yield one lazily built graph per window of a plan."""
+    if plan.num_windows > 1:
+        _refuse_shared_work(plan, array, target)
+    for window in plan.windows:
+        yield _array_window(window, array, target, published)
+
+
+def _array_window(window: Window, array: da.Array, target: Target, published: bool) -> ArrayWindow:
+    """Return the part of an array that a window writes, with a write at the end of every block."""
+    places = [(unit - window.units.start, window) for unit in window.units]
+    boxes: dict[tuple[int, ...], BoundingBox] = {
+        (0, *place): window.unit_box(place) for place, window in places
+    }
+
+    def build(sink: Callable[[UnitReport], None] | None) -> da.Array:
+        import dask
+
+        part = array[(slice(None), *window.box.to_slices(window.plan.box.topleft))]
+        part = _rechunked(part, window)
+        name = f"wkdask-write-{target.folder[-12:]}-{'-'.join(map(str, window.index))}"
+        written = part.map_blocks(
+            write_block,
+            target=target,
+            window=window,
+            published=published,
+            sink=sink,
+            name=name,
+            dtype=object,
+            chunks=tuple((1,) * len(axis) for axis in part.chunks),
+            meta=np.empty((0, 0, 0, 0), dtype=object),
+        )
+        (optimized,) = dask.optimize(written)
+        result: da.Array = optimized
+        return result
+
+    return ArrayWindow(boxes, build)
+
+
+def _rechunked(part: da.Array, window: Window) -> da.Array:
+    """Return the array cut into the units of a window.
+
+    Through its transpose: dask assembles blocks in C order, which is Fortran order of what we see.
+    """
+    chunks = ((part.shape[0],), *chunks_on_grid(window.box, window.plan.unit.shape))
+    if part.chunks == chunks:
+        return part
+    return part.T.rechunk(chunks[::-1], balance=False).T
+
+
+def _refuse_shared_work(plan: WritePlan, array: da.Array, target: Target) -> None:
+    """Refuse an expression of which every window would compute a large common part again.
+
+    The graphs of the first and the last window are compared: apart from each other, they have tasks in common
+    only where something spans the whole array (a mean, a rechunk through all of it).
+
+    Raises
+    ------
+    PlanError
+        If they share more than a few tasks; names one of them, and the remedy.
+    """
+    indices = plan.window.cubes(plan.box)
+    first, last = (
+        _array_window(Window(plan, index), array, target, published=True).build(None).__dask_graph__()
+        for index in (indices[0], indices[len(indices) - 1])
+    )
+    common = set(first) & set(last)
+    if len(common) > _COMMON_TASKS:
+        example = next((key for key in common if isinstance(key, tuple)), next(iter(common)))
+        raise PlanError(
+            f"the {plan.num_windows} windows of this job would each compute {len(common)} common tasks again "
+            f"(such as {example!r}): some of the expression spans the whole array. Compute that part once "
+            f"before, as in m = x.mean().compute(); mag.write(x - m), or keep it with .persist(); a halo or a "
+            f"rechunk over everything belongs into map_cubes, which cuts first"
+        )

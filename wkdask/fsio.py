@@ -1,0 +1,273 @@
+"""The file system, as the rules of publication need it: atomic replace, fsync in batches, locks, sparse copies.
+
+Nothing here knows what a cube or a dataset is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from wkdask.errors import InvalidValueError, LockTimeoutError
+
+__all__ = [
+    "atomic_write",
+    "checked_path",
+    "copy_sparse",
+    "fsync_files",
+    "fsync_folder",
+    "holds_only_zeros",
+    "lock",
+    "locks",
+    "open_regular",
+    "remove_folder",
+    "replace_keeping_mode",
+]
+
+LOCK_TIMEOUT = 600.0
+"""Seconds to wait for a lock before giving up; a frozen process must not freeze all others for good."""
+
+
+def checked_path(path: str | os.PathLike[str]) -> str:
+    """Return the absolute path as text that native code and JSON can hold.
+
+    Raises
+    ------
+    InvalidValueError
+        If the path is empty, holds a NUL byte (native code would cut it there) or is not valid Unicode.
+    """
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text:
+        raise InvalidValueError(f"a path must be a text that is not empty, got {path!r}")
+    if "\0" in text:
+        raise InvalidValueError(f"a path cannot hold a NUL byte: {text!r}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidValueError(f"a path must be valid Unicode: {text!r}") from None
+    return os.path.abspath(text)
+
+
+def open_regular(path: str) -> int:
+    """Open a regular file for reading; never block on a FIFO, never mistake a folder for a file.
+
+    Returns
+    -------
+    int
+        A file descriptor that the caller closes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such name; a dangling link counts as damage instead (``OSError`` ELOOP).
+    OSError
+        If it cannot be opened, or is not a regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        if os.path.islink(path):
+            raise OSError(errno.ELOOP, "a symbolic link that leads nowhere", path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        kind = stat.filemode(os.fstat(descriptor).st_mode)
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"not a regular file ({kind})", path)
+    return descriptor
+
+
+def fsync_files(paths: Iterable[str]) -> None:
+    """Make the data of files durable: one pass, so that the disk sees one queue and not one stop per file."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def fsync_folder(path: str) -> None:
+    """Make renames inside a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # some network file systems refuse to sync a folder; they order renames themselves
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def replace_keeping_mode(source: str, target: str) -> None:
+    """Rename `source` over `target`; the file there before passes on its mode and, where allowed, its group."""
+    try:
+        old = os.stat(target)
+    except FileNotFoundError:
+        pass
+    else:
+        with contextlib.suppress(PermissionError):
+            os.chown(source, -1, old.st_gid)
+        os.chmod(source, stat.S_IMODE(old.st_mode))
+    os.replace(source, target)
+
+
+def atomic_write(path: str, data: bytes) -> None:
+    """Write a small file so that a reader, or a crash at any moment, sees the old content or the new.
+
+    The data go to a new file in the same folder, are made durable, and are renamed over `path`; a link
+    at `path` stays a link. On failure (a full disk) the old file is as it was and nothing else stays.
+    """
+    target = os.path.realpath(path)
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        replace_keeping_mode(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error tells more
+            os.unlink(temporary)
+        raise
+    fsync_folder(folder)
+
+
+@contextlib.contextmanager
+def lock(path: str, timeout: float | None = None) -> Iterator[None]:
+    """Hold an exclusive ``flock`` on a lock file, which is created if missing and never removed.
+
+    A new descriptor per call: ``flock`` belongs to it, so threads exclude each other too, and the kernel
+    frees it when the process dies. There is no fallback where the file system cannot lock.
+
+    Raises
+    ------
+    LockTimeoutError
+        If it is still held after `timeout` seconds (default `LOCK_TIMEOUT`).
+    OSError
+        If the file system cannot lock.
+    """
+    limit = time.monotonic() + (LOCK_TIMEOUT if timeout is None else timeout)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        pause = 0.0005
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > limit:
+                    raise LockTimeoutError(
+                        f"the lock {path} is still held by another process; is a writer frozen? "
+                        f"(lslocks shows who holds it)"
+                    ) from None
+                time.sleep(pause)
+                pause = min(pause * 2, 0.05)
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing alone would leave it to a child forked meanwhile
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locks(paths: Sequence[str], timeout: float | None = None) -> Iterator[None]:
+    """Hold several locks, always taken in the order of their real paths: two holders cannot wait in a ring."""
+    with contextlib.ExitStack() as stack:
+        for path in sorted({os.path.realpath(path) for path in paths}):
+            stack.enter_context(lock(path, timeout))
+        yield
+
+
+def copy_sparse(source: str, target: str) -> None:
+    """Copy a file to a new one, data extents only; holes stay holes.
+
+    Uses ``SEEK_DATA`` and ``copy_file_range`` (which shares blocks where the file system can) and falls
+    back to plain copies where the file system has neither. `source` is opened by :func:`open_regular`.
+    """
+    with open(open_regular(source), "rb") as reader, open(target, "xb") as writer:
+        size = os.fstat(reader.fileno()).st_size
+        os.truncate(writer.fileno(), size)
+        for start, stop in _data_extents(reader.fileno(), size):
+            _copy_range(reader.fileno(), writer.fileno(), start, stop)
+
+
+def _data_extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield the (start, stop) of the parts of a file that hold data; the whole file where that is unknown."""
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left
+                return
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+            yield position, size
+            return
+        stop = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, stop
+        position = stop
+
+
+def _copy_range(source: int, target: int, start: int, stop: int) -> None:
+    """Copy bytes [start, stop) between descriptors at the same place."""
+    in_kernel = True
+    while start < stop:
+        if in_kernel:
+            try:
+                copied = os.copy_file_range(source, target, stop - start, start, start)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                in_kernel = False
+                continue
+        else:
+            data = os.pread(source, min(stop - start, 16 << 20), start)
+            copied = os.pwrite(target, data, start) if data else 0
+        if not copied:
+            raise OSError(errno.EIO, "the file became shorter while it was copied")
+        start += copied
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder and all in it; first rename it away, so that a late writer into it fails.
+
+    Of a link only the link goes. What cannot be removed stays under a hidden name, which readers skip.
+    """
+    parent, name = os.path.split(path.rstrip("/"))
+    doomed = os.path.join(parent, f".{name}.gone-{uuid.uuid4().hex}")
+    try:
+        os.rename(path.rstrip("/"), doomed)
+    except FileNotFoundError:
+        return
+    if os.path.islink(doomed):
+        os.unlink(doomed)
+        return
+    shutil.rmtree(Path(doomed), ignore_errors=True)
+
+
+def holds_only_zeros(path: str, offset: int) -> bool:
+    """Tell whether a file holds only zero bytes from `offset` on; holes are not read."""
+    with open(path, "rb") as file:
+        descriptor = file.fileno()
+        for start, stop in _data_extents(descriptor, os.fstat(descriptor).st_size):
+            position = max(start, offset)
+            while position < stop:
+                data = os.pread(descriptor, min(stop - position, 1 << 20), position)
+                if data.strip(b"\0"):
+                    return False
+                if not data:
+                    return True
+                position += len(data)
+    return True

@@ -1,0 +1,102 @@
+"""A job as plain values: what is written, in which stages, and what a window of tasks is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from wkdask.geometry import BoundingBox, Mag
+from wkdask.plan import WritePlan
+from wkdask.storage.protocol import StoredMag
+from wkdask.tasks import UnitReport
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+__all__ = ["AnyWindow", "ArrayWindow", "CallWindow", "Job", "Stage", "call_windows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is written, and where its box is noted."""
+
+    dataset_path: str
+    """The dataset's folder."""
+    layer: str
+    """The layer's name."""
+    mag: Mag
+    """The mag that is written."""
+    store: StoredMag
+    """The mag on disk."""
+    plan: WritePlan
+    """Cubes, units, windows."""
+    action: str = "writing"
+    """What is done, as a participle."""
+    durable: bool = True
+    """Whether data are flushed to the disk before a cube counts as written."""
+    verify: bool = False
+    """Whether every cube is read back before it is published."""
+
+    @property
+    def label(self) -> str:
+        """Layer and mag, for messages."""
+        return f"layer {self.layer!r} mag {self.mag}"
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayWindow:
+    """A window whose tasks are the blocks of a dask array of reports."""
+
+    boxes: dict[tuple[int, ...], BoundingBox]
+    """What each block writes, by its place (c, x, y, z)."""
+    build: Callable[[Callable[[UnitReport], None] | None], da.Array]
+    """Makes the array; its argument is called with every report, if the tasks run in this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallWindow:
+    """A window whose tasks are plain calls, which read for themselves."""
+
+    calls: list[tuple[BoundingBox, Callable[..., UnitReport], tuple[Any, ...]]]
+    """(what it writes, function, arguments)"""
+    name: str
+    """Start of the tasks' keys: unique within the job."""
+
+
+AnyWindow: TypeAlias = ArrayWindow | CallWindow
+"""What an engine takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of a job that must end before the next begins."""
+
+    units: int
+    """Tasks in it."""
+    windows: Iterable[AnyWindow]
+    """The tasks, window by window."""
+
+
+def call_windows(
+    plan: WritePlan, folder: str, name: str, call: Callable[[BoundingBox], tuple[Any, ...]]
+) -> Iterator[CallWindow]:
+    """Yield the windows of a plan whose units are plain calls.
+
+    Parameters
+    ----------
+    plan
+        What is written.
+    folder
+        The job's private folder; makes the tasks' keys unique.
+    name
+        What the task does, for the dashboard.
+    call
+        Returns ``(function, *arguments)`` for the box of a unit.
+    """
+    for number, window in enumerate(plan.windows):
+        calls = []
+        for box in window.unit_boxes():
+            function, *arguments = call(box)
+            calls.append((box, function, tuple(arguments)))
+        yield CallWindow(calls, f"wkdask-{name}-{folder[-12:]}-{number}")

@@ -1,0 +1,19 @@
+"""Compiled kernels: transposes, statistics, downsampling of blocks ``(c, x, y, z)``, without the GIL.
+
+Importing this package imports numba; a kernel is compiled, or loaded from the disk cache, at its first call.
+"""
+
+from wkdask.kernels.moves import mirror_pad, to_fortran, upsample
+from wkdask.kernels.sampling import MODES, downsample
+from wkdask.kernels.statistics import block_stats, is_zero, nonzero_bounds
+
+__all__ = [
+    "MODES",
+    "block_stats",
+    "downsample",
+    "is_zero",
+    "mirror_pad",
+    "nonzero_bounds",
+    "to_fortran",
+    "upsample",
+]

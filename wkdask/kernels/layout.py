@@ -1,0 +1,103 @@
+"""What every kernel needs to know about a block: is it one of ours, and how does it lie in memory.
+
+Kernels do not get 4-D arrays but the flat memory under them and the strides as numbers: one signature per
+data type, whatever the layout, and LLVM knows that neighbours in the flat array are neighbours in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from wkdask.errors import DTypeError, InvalidValueError
+
+Block = NDArray[Any]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64")
+
+
+def jit(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile in nopython mode, without the GIL, and keep the machine code on disk.
+
+    The code goes to ``NUMBA_CACHE_DIR``, else beside the module, else (read-only installation) to the user's
+    cache folder: numba tries them in this order by itself. Where none can be written (a container without a
+    home), numba raises while decorating; then each process compiles for itself.
+
+    Invariant: a kernel calls only helpers of its own module, because numba takes a cached kernel for stale
+    only when the file of that kernel changes.
+    """
+    try:
+        return cast("Callable[P, R]", numba.njit(nogil=True, cache=True)(function))
+    except RuntimeError:
+        return cast("Callable[P, R]", numba.njit(nogil=True)(function))
+
+
+def checked(block: Block) -> Block:
+    """Refuse what no kernel takes; bring unaligned memory into order."""
+    if block.ndim != 4:
+        raise InvalidValueError(
+            f"Expected an array (c, x, y, z), got {block.ndim} axes of shape {block.shape}."
+        )
+    if block.dtype.name not in DTYPES or not block.dtype.isnative:
+        raise DTypeError(f"Expected one of {', '.join(DTYPES)} in native byte order, got {block.dtype!r}.")
+    return block if block.flags.aligned else np.array(block, order="F")
+
+
+def as_bits(block: Block) -> Block:
+    """View the voxels as unsigned integers of their size, for kernels that only move or compare them."""
+    return block.view(f"u{block.itemsize}")
+
+
+def flat(block: Block, *, writeable: bool = False) -> Block:
+    """View the memory from the first to the last voxel; the strides must not be negative.
+
+    Inputs are always read-only views: numba compiles another signature for a read-only array, and so there
+    is only this one.
+    """
+    last = sum((n - 1) * stride for n, stride in zip(block.shape, block.strides, strict=True))
+    shape = (last // block.itemsize + 1,)
+    return np.lib.stride_tricks.as_strided(block, shape, (block.itemsize,), writeable=writeable)
+
+
+def numbers(values: Sequence[int]) -> tuple[Any, ...]:
+    """Make the tuple of uint64 that kernels take.
+
+    Indices in kernels are unsigned throughout: numba would otherwise test each for a negative one, which
+    keeps LLVM from vectorising (ten times slower).
+    """
+    return tuple(np.uint64(value) for value in values)
+
+
+def steps(block: Block) -> list[int]:
+    """Strides in voxels; 0 along axes of one voxel, whose stride numpy leaves undefined."""
+    strides = zip(block.shape, block.strides, strict=True)
+    return [0 if n == 1 else stride // block.itemsize for n, stride in strides]
+
+
+def has_voxel_rows(block: Block) -> bool:
+    """Say whether channels, then x, are contiguous while y and z may have any positive stride."""
+    c, x, y, z = steps(block)
+    nc, nx, ny, nz = block.shape
+    along_x = (nc == 1 or c == 1) and (nx == 1 or x == nc)
+    return along_x and (ny == 1 or y > 0) and (nz == 1 or z > 0)
+
+
+def triple(name: str, values: Sequence[int], smallest: int) -> tuple[int, int, int]:
+    """Check three integers of at least ``smallest``."""
+    if len(values) != 3 or any(int(value) != value or value < smallest for value in values):
+        raise InvalidValueError(
+            f"{name}={tuple(values)!r}: expected three integers (x, y, z), each {smallest} or more."
+        )
+    return int(values[0]), int(values[1]), int(values[2])
+
+
+def check_out(out: Block, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse an ``out`` array that does not fit."""
+    if out.shape != shape or out.dtype != dtype:
+        raise InvalidValueError(f"out has shape {out.shape} of {out.dtype}, expected {shape} of {dtype}.")

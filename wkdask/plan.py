@@ -1,0 +1,219 @@
+"""(source, target) -> units and windows: integers in, integers out, refusals before anything is written.
+
+::
+
+    cubes     |.|.|.|.|.|.|.|.|      one file each
+    units     |...|...|...|...|      one task each: whole cubes, about 64 MiB
+    windows   |.......|.......|      what is in flight: one graph each, never one for all
+
+All are cut on the absolute grid, so that a cube has one unit and a unit one window. The plan holds no
+list of anything: cube, unit and window are computed from their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from wkdask.errors import PlanError
+from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.grid import CubeGrid, IndexRange, block_shape_near
+from wkdask.storage.protocol import ArraySpec
+from wkdask.units import format_bytes
+
+__all__ = ["Window", "WritePlan", "plan_write", "refuse_unknown_chunks"]
+
+UNIT_NBYTES = 64 << 20
+"""A task of fewer bytes costs more in scheduling than in work."""
+WINDOW_UNITS = 256
+"""Units of one graph: enough to keep workers busy, few enough that building a graph takes moments."""
+SINGLE_WINDOW_UNITS = 1024
+"""Up to so many units a job is one graph, which shares whatever its units share."""
+
+
+@dataclass(frozen=True, slots=True)
+class WritePlan:
+    """How a box of a mag is written."""
+
+    box: BoundingBox
+    """What is written: absolute, in voxels of the mag."""
+    cube: CubeGrid
+    """The mag's cubes."""
+    unit: CubeGrid
+    """Groups of whole cubes, one task each."""
+    window: CubeGrid
+    """Groups of whole units, one graph each."""
+    voxel_nbytes: int
+    """Bytes of a voxel, all channels."""
+    task_nbytes: int
+    """Bytes that a task is expected to hold at most."""
+
+    @property
+    def units(self) -> IndexRange:
+        """Indices of all units."""
+        return self.unit.cubes(self.box)
+
+    @property
+    def windows(self) -> Iterator[Window]:
+        """Yield all windows, x fastest."""
+        return (Window(self, index) for index in self.window.cubes(self.box))
+
+    @property
+    def num_windows(self) -> int:
+        """Graphs that the job needs."""
+        return len(self.window.cubes(self.box))
+
+    @property
+    def num_cubes(self) -> int:
+        """Cubes that the box touches."""
+        return len(self.cube.cubes(self.box))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the voxels written."""
+        return self.box.volume() * self.voxel_nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The units that are in flight together."""
+
+    plan: WritePlan
+    """The whole."""
+    index: Vec3Int
+    """Index on the grid of windows."""
+
+    @property
+    def box(self) -> BoundingBox:
+        """What the window writes, absolute."""
+        return self.plan.window.cube_box(self.index).intersection(self.plan.box)
+
+    @property
+    def units(self) -> IndexRange:
+        """Indices of its units on the grid of units."""
+        return self.plan.unit.cubes(self.box)
+
+    def unit_box(self, place: tuple[int, ...]) -> BoundingBox:
+        """Return what a unit writes, by its place (x, y, z) within the window."""
+        return self.plan.unit.cube_box(self.units.start + place).intersection(self.box)
+
+    def unit_boxes(self) -> list[BoundingBox]:
+        """Return what each unit writes, x fastest."""
+        return [box for _, box in self.plan.unit.pieces(self.box)]
+
+
+def refuse_unknown_chunks(chunks: Sequence[Sequence[float]]) -> None:
+    """Refuse an array that does not know the sizes of its blocks.
+
+    Raises
+    ------
+    PlanError
+        If a length is NaN, as after indexing with a mask.
+    """
+    if any(math.isnan(length) for axis in chunks for length in axis):
+        raise PlanError(
+            "the array does not know the sizes of its blocks (NaN), so they cannot be placed on the cube "
+            "grid; call array.compute_chunk_sizes() first"
+        )
+
+
+def plan_write(
+    spec: ArraySpec,
+    box: BoundingBox,
+    *,
+    source_chunks: Sequence[Sequence[int]] | None = None,
+    threads: int = 1,
+    memory: int | None = None,
+    task_memory: int | None = None,
+    unit_nbytes: int = UNIT_NBYTES,
+) -> WritePlan:
+    """Plan the write of a box.
+
+    Parameters
+    ----------
+    spec
+        Type and cut of the target.
+    box
+        Absolute, in voxels of the target's mag.
+    source_chunks
+        Lengths (x, y, z) of the blocks of the array that is written; None where tasks read for themselves.
+    threads
+        Tasks that run at once: there should be several units for each.
+    memory
+        Bytes that one task may use; None where unknown.
+    task_memory
+        Bytes that a task needs, where the caller knows better than the estimate.
+    unit_nbytes
+        Bytes of voxels that a unit should have, if its cubes are smaller.
+
+    Raises
+    ------
+    PlanError
+        If a task would need more than `memory`.
+    """
+    if box.is_empty():
+        raise PlanError(f"there is nothing to write: the box {box} holds no voxel")
+    share = box.volume() * spec.bytes_per_voxel // (4 * threads)
+    wanted = max(min(unit_nbytes, share), spec.cube_nbytes)
+    unit_shape = _grown(spec, spec.shard_shape, wanted, box)
+    limit = (
+        SINGLE_WINDOW_UNITS if len(CubeGrid(unit_shape).cubes(box)) <= SINGLE_WINDOW_UNITS else WINDOW_UNITS
+    )
+    window_shape = _grown(spec, unit_shape, limit * unit_shape.prod() * spec.bytes_per_voxel, box)
+    unit = CubeGrid(unit_shape)
+    needed = task_memory or _task_nbytes(spec, unit, box, source_chunks)
+    if memory is not None and needed > memory:
+        raise PlanError(
+            f"a task would need about {format_bytes(needed)} (cube, its copy and the source blocks that touch "
+            f"it), but only {format_bytes(memory)} are there for each task; use a smaller shard_shape than "
+            f"{spec.shard_shape}, smaller source blocks, fewer threads per worker, or task_memory= if you "
+            f"know that it needs less"
+        )
+    return WritePlan(
+        box=box,
+        cube=spec.grid,
+        unit=unit,
+        window=CubeGrid(window_shape),
+        voxel_nbytes=spec.bytes_per_voxel,
+        task_nbytes=needed,
+    )
+
+
+def _grown(spec: ArraySpec, shape: Vec3Int, limit: int, box: BoundingBox) -> Vec3Int:
+    """Return `shape` doubled along its shortest sides up to `limit` bytes, no further than the box reaches."""
+    reach = box.aligned_outwards(shape).size
+    return block_shape_near(
+        shape, shape, spec.bytes_per_voxel, max(limit, shape.prod() * spec.bytes_per_voxel), reach
+    )
+
+
+def _task_nbytes(
+    spec: ArraySpec, unit: CubeGrid, box: BoundingBox, source_chunks: Sequence[Sequence[int]] | None
+) -> int:
+    """Return the bytes that a task holds: its part of the box, a cube under construction, its source blocks."""
+    extent = unit.shape.pairmin(box.size)
+    own = extent.prod() * spec.bytes_per_voxel
+    source = 0
+    if source_chunks is not None:
+        touched = [
+            _longest_overlap(lengths, low, step)
+            for lengths, low, step in zip(source_chunks, box.topleft, unit.shape, strict=True)
+        ]
+        source = math.prod(touched) * spec.bytes_per_voxel
+    return own + min(own, spec.cube_nbytes) + source
+
+
+def _longest_overlap(lengths: Sequence[int], low: int, step: int) -> int:
+    """Return how many voxels along an axis the blocks touching one unit have together, at most."""
+    longest, position = 0, low
+    spans: dict[int, list[int]] = {}
+    for length in lengths:
+        if length:
+            for number in {position // step, (position + length - 1) // step}:
+                span = spans.setdefault(number, [position, position])
+                span[1] = position + length
+        position += length
+    for start, stop in spans.values():
+        longest = max(longest, stop - start)
+    return longest

@@ -1,0 +1,63 @@
+"""The properties of one dataset as they are on disk now, read again only when the file changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from wkdask.fsio import checked_path
+from wkdask.properties.commit import commit
+from wkdask.properties.rawjson import PROPERTIES_FILE
+from wkdask.properties.records import DatasetRecord, LayerRecord, load
+from wkdask.properties.values import Edit
+
+__all__ = ["Properties"]
+
+
+@dataclass(slots=True)
+class Properties:
+    """The properties file of a dataset: shared by the handles of the dataset, its layers and mags.
+
+    Several handles, here or in other processes, never hold a stale view: each look costs one ``stat``.
+    """
+
+    folder: str
+    """The dataset's folder, absolute."""
+    _seen: tuple[int, int, int] | None = field(default=None, repr=False)
+    _record: DatasetRecord | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.folder = checked_path(self.folder)
+
+    def __reduce__(self) -> tuple[type[Properties], tuple[str]]:
+        return (Properties, (self.folder,))
+
+    @property
+    def record(self) -> DatasetRecord:
+        """The dataset as the file says now."""
+        path = os.path.join(self.folder, PROPERTIES_FILE)
+        try:
+            info = os.stat(path)
+            seen = (info.st_ino, info.st_size, info.st_mtime_ns)
+        except OSError:
+            seen = None  # load says what is wrong
+        if self._record is None or seen is None or seen != self._seen:
+            self._record = load(self.folder)
+            self._seen = seen
+        return self._record
+
+    def layer(self, name: str) -> LayerRecord:
+        """Return one layer's record.
+
+        Raises
+        ------
+        LayerNotFoundError
+            If there is none of that name.
+        """
+        return self.record.layer(name)
+
+    def commit(self, *edits: Edit | Sequence[Edit]) -> DatasetRecord:
+        """Replay edits on the file as it is now; see `wkdask.properties.commit`."""
+        flat = [edit for given in edits for edit in (given if isinstance(given, Sequence) else (given,))]
+        return commit(self.folder, flat)

@@ -1,0 +1,1 @@
+"""Stored magnifications: what is on disk, how a cube is read, built and published."""

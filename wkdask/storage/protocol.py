@@ -1,0 +1,191 @@
+"""What a stored magnification is: the seam between the formats and everything else.
+
+Lazy arrays, tasks and the driver know a :class:`StoredMag` and nothing of WKW or Zarr. A stored mag is a
+plain value (absolute path, :class:`ArraySpec`): it holds no handle and pickles to a few hundred bytes;
+handles are opened where they are needed, per thread, and stay there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from wkdask.errors import DTypeError, InvalidValueError
+from wkdask.geometry import COORDINATE_LIMIT, BoundingBox, Vec3Int
+from wkdask.grid import CubeGrid
+
+__all__ = ["COMPRESSIONS", "PRIVATE", "ArraySpec", "StoredMag", "Voxels", "check_coordinates"]
+
+Voxels = npt.NDArray[Any]
+"""Voxels as an array ``(c, x, y, z)``."""
+
+PRIVATE = ".wkdask"
+"""Folder in a mag for locks, jobs and the stamp; hidden, so that every reader passes over it."""
+
+COMPRESSIONS = (None, "lz4", "lz4hc")
+"""How a cube can be stored: plain, LZ4 (fast), LZ4 with a thorough search (20-40 % smaller for labels)."""
+
+DTYPES = (
+    "uint8", "uint16", "uint32", "uint64", "float32", "float64", "int8", "int16", "int32", "int64",
+)  # fmt: skip
+"""The types of a voxel's channel, in the order of wkw's own numbering from 1 on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """Type and cut of a stored magnification.
+
+    Raises
+    ------
+    DTypeError
+        If the type is none of the ten that WEBKNOSSOS knows.
+    InvalidValueError
+        If a side is not positive, the cube is no multiple of the chunk, or the compression is unknown.
+    """
+
+    dtype: str
+    """numpy name of the type of one channel."""
+    num_channels: int
+    """Channels of a voxel."""
+    chunk_shape: Vec3Int
+    """Voxels (x, y, z) of the unit that is encoded on its own, usually 32³."""
+    shard_shape: Vec3Int
+    """Voxels (x, y, z) of a cube: one file, one owner, one publication."""
+    compression: str | None
+    """One of `COMPRESSIONS`."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise DTypeError(f"a layer cannot hold {self.dtype}; known types are {', '.join(DTYPES)}")
+        if self.num_channels < 1:
+            raise InvalidValueError(f"a layer needs at least one channel, got {self.num_channels}")
+        if not self.chunk_shape.is_positive(strictly=True) or not self.shard_shape.is_positive(strictly=True):
+            raise InvalidValueError(
+                f"the sides of chunks and cubes must be positive, got {self.chunk_shape} and {self.shard_shape}"
+            )
+        if any(self.shard_shape % self.chunk_shape):
+            raise InvalidValueError(
+                f"the shard shape {self.shard_shape} is not a multiple of the chunk shape {self.chunk_shape}"
+            )
+        if self.compression not in COMPRESSIONS:
+            raise InvalidValueError(
+                f'unknown compression {self.compression!r}; known are None, "lz4" and "lz4hc"'
+            )
+
+    @property
+    def grid(self) -> CubeGrid:
+        """The cube grid."""
+        return CubeGrid(self.shard_shape)
+
+    @property
+    def bytes_per_voxel(self) -> int:
+        """Bytes of one voxel, all channels."""
+        return self.num_channels * np.dtype(self.dtype).itemsize
+
+    @property
+    def cube_nbytes(self) -> int:
+        """Bytes of the voxels of one cube, uncompressed."""
+        return self.shard_shape.prod() * self.bytes_per_voxel
+
+
+class StoredMag(Protocol):
+    """A magnification on disk.
+
+    All boxes are absolute and count voxels of this mag; all arrays are ``(c, x, y, z)``, Fortran-ordered
+    where they are returned. Everything may be called from many threads and processes at once.
+    """
+
+    @property
+    def path(self) -> str:
+        """The absolute, real path of the mag's folder."""
+
+    @property
+    def spec(self) -> ArraySpec:
+        """Type and cut."""
+
+    def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
+        """Return the voxels of a box; zeros where there is no cube.
+
+        Raises
+        ------
+        DamagedCubeError
+            If a cube exists but cannot be read; names the file.
+        DamagedHeaderError
+            If the mag's metadata are gone: an unmounted share is not an empty one.
+        """
+
+    def fingerprint(self, box: BoundingBox) -> str:
+        """Return a text that changes when a cube that the box touches is rewritten."""
+
+    def cubes_on_disk(self) -> Iterator[Vec3Int]:
+        """Yield the indices of the cubes that exist."""
+
+    def cube_path(self, index: Vec3Int) -> str:
+        """Return the path under which a cube is published."""
+
+    def check_cube(self, path: str) -> bool:
+        """Check a cube file as far as native code relies on it; False where there is no such file.
+
+        Raises
+        ------
+        DamagedCubeError
+            If it exists and is not a sound cube of this mag.
+        """
+
+    def prepare_scratch(self, root: str) -> None:
+        """Make a new private folder ready for :meth:`build`."""
+
+    def slot_path(self, root: str, slot: int) -> str:
+        """Return where :meth:`build` leaves a cube in a private folder."""
+
+    def build(self, root: str, slot: int, box: BoundingBox, block: Voxels, base: str | None) -> bool:
+        """Build a cube in a private folder from a block and, around it, the voxels of an older cube.
+
+        Parameters
+        ----------
+        root
+            A private folder that :meth:`prepare_scratch` made ready, used by this thread only.
+        slot
+            Number of the cube within the folder; what lies there is replaced.
+        box
+            Where the block lies, relative to the cube's corner.
+        block
+            The voxels, ``(c, *box.size)``, any order.
+        base
+            Path of a checked cube whose other voxels are kept; None where there is none.
+
+        Returns
+        -------
+        bool
+            False if the cube would hold zeros only; nothing is built then.
+        """
+
+    def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
+        """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
+
+    def staged(self, path: str) -> StoredMag:
+        """Make a private mag of the same type and cut, for a job that builds all before it publishes any."""
+
+    def prepare(self, box: BoundingBox) -> None:
+        """Make the mag ready for tasks that write into a box (driver only, before the first task)."""
+
+    def finish(self) -> None:
+        """Note that a job changed the mag (driver only, after the last task)."""
+
+
+def check_coordinates(box: BoundingBox, shard_shape: Vec3Int) -> None:
+    """Refuse a box that a format counting in unsigned 32 bits would wrap around.
+
+    Raises
+    ------
+    InvalidValueError
+        If a corner is negative, or the cube around the far corner ends beyond 2**32.
+    """
+    if not box.topleft.is_positive():
+        raise InvalidValueError(f"voxel coordinates cannot be negative, got the box {box}")
+    if max(box.bottomright.ceildiv(shard_shape) * shard_shape) >= COORDINATE_LIMIT:
+        raise InvalidValueError(f"the box {box} ends beyond voxel 2**32, where the format stops counting")

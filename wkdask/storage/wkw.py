@@ -1,0 +1,357 @@
+"""WKW: a folder with ``header.wkw`` and one file per cube, ``z{Z}/y{Y}/x{X}.wkw``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wkdask.errors import CubePermissionError, DamagedCubeError, DamagedHeaderError
+from wkdask.fsio import atomic_write, checked_path, copy_sparse, holds_only_zeros, open_regular
+from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.storage.protocol import PRIVATE, ArraySpec, Voxels, check_coordinates
+from wkdask.storage.wkw_format import (
+    HEADER_SIZE,
+    RAW,
+    WkwHeader,
+    check_cube_file,
+    header_of_spec,
+    read_header,
+)
+from wkdask.storage.wkw_native import native_read, native_write
+
+__all__ = ["HEADER_NAME", "WkwMag"]
+
+HEADER_NAME = "header.wkw"
+_STAT_LIMIT = 10_000
+"""Cubes whose times enter a fingerprint one by one."""
+_PART_NBYTES = 16 << 20
+"""Bytes that one native call reads: enough to hide its cost, few enough to spread over threads."""
+
+_sound_cubes: dict[str, tuple[int, int, int, int]] = {}
+"""Per process: the cubes whose header and jump table were checked, with inode, size and times at that moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class WkwMag:
+    """A magnification stored as WKW; see :class:`~wkdask.storage.protocol.StoredMag` for the contract.
+
+    Open one with :meth:`open` or :meth:`create`.
+    """
+
+    path: str
+    """The absolute, real path of the mag's folder."""
+    header: WkwHeader
+    """What its ``header.wkw`` says."""
+    spec: ArraySpec = field(init=False, compare=False)
+    """Type and cut."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spec", self.header.to_spec())
+
+    def __reduce__(self) -> tuple[type[WkwMag], tuple[str, WkwHeader]]:
+        return (WkwMag, (self.path, self.header))
+
+    @classmethod
+    def open(cls, path: str) -> WkwMag:
+        """Open a folder by its ``header.wkw``.
+
+        Raises
+        ------
+        DamagedHeaderError
+            If the header is missing or damaged.
+        """
+        folder = os.path.realpath(checked_path(path))
+        return cls(folder, read_header(os.path.join(folder, HEADER_NAME)))
+
+    @classmethod
+    def create(cls, path: str, spec: ArraySpec) -> WkwMag:
+        """Make a folder with a ``header.wkw``, published atomically.
+
+        Raises
+        ------
+        UnsupportedFormatError, DTypeError
+            If WKW cannot hold such an array; nothing is written then.
+        """
+        header = header_of_spec(spec)
+        folder = checked_path(path)
+        os.makedirs(folder, exist_ok=True)
+        atomic_write(os.path.join(folder, HEADER_NAME), header.to_bytes())
+        return cls(os.path.realpath(folder), header)
+
+    # --- names ---------------------------------------------------------------------------------------
+
+    def cube_path(self, index: Vec3Int) -> str:
+        """Return the path of a cube's file."""
+        return f"{self.path}/z{index.z}/y{index.y}/x{index.x}.wkw"
+
+    def cubes_on_disk(self) -> Iterator[Vec3Int]:
+        """Yield the indices of the cubes that exist, z slowest."""
+        for z in _numbered(self.path, "z", ""):
+            for y in _numbered(f"{self.path}/z{z}", "y", ""):
+                for x in _numbered(f"{self.path}/z{z}/y{y}", "x", ".wkw"):
+                    yield Vec3Int(x, y, z)
+
+    def fingerprint(self, box: BoundingBox) -> str:
+        """Return a text that changes when a cube in the box is rewritten.
+
+        Up to 10 000 cubes are looked at one by one; above that the times of the mag's folders and of the
+        stamp, which the driver bumps after every job, stand for them.
+        """
+        digest = hashlib.blake2b(self._checked_header(), digest_size=16)
+        cubes = self.spec.grid.cubes(box)
+        if len(cubes) <= _STAT_LIMIT:
+            names = [self.cube_path(index) for index in cubes]
+        else:
+            rows = [f"{self.path}/z{z}" for z in _numbered(self.path, "z", "")]
+            names = [*rows, f"{self.path}/{PRIVATE}/stamp"]
+        for name in names:
+            try:
+                info = os.stat(name)
+            except OSError:
+                digest.update(b"-")
+            else:
+                digest.update(b"%d.%d.%d;" % (info.st_ino, info.st_size, info.st_mtime_ns))
+        return digest.hexdigest()
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
+        """Return the voxels of a box, ``(c, *box.size)`` in Fortran order; zeros where there is no cube."""
+        check_coordinates(box, self.spec.shard_shape)
+        self._checked_header()
+        out = np.zeros((self.spec.num_channels, *box.size), dtype=self.spec.dtype, order="F")
+        if box.is_empty():
+            return out
+        parts = self._parts(box, threads)
+        if threads == 1 or len(parts) == 1:
+            for part in parts:
+                self._read_part(part, box, out)
+        else:
+            with ThreadPoolExecutor(threads, thread_name_prefix="wkdask-read") as pool:
+                for _ in pool.map(lambda part: self._read_part(part, box, out), parts):
+                    pass
+        return out
+
+    def _parts(self, box: BoundingBox, threads: int) -> list[BoundingBox]:
+        """Cut a box into slabs on the chunk grid: along z, where a slab is one piece of memory, if it is deep."""
+        chunk = self.spec.chunk_shape
+        deep = box.size.z > chunk.z or box.size.z == 1 == box.size.y
+        axis = 2 if deep else 1
+        step = list(box.aligned_outwards(chunk).size)
+        row_nbytes = box.volume() // box.size[axis] * chunk[axis] * self.spec.bytes_per_voxel
+        wanted = max(1, min(_PART_NBYTES // max(row_nbytes, 1), box.size[axis] // (threads * chunk[axis])))
+        step[axis] = wanted * chunk[axis]
+        if threads == 1:
+            step[axis] = max(step[axis], box.aligned_outwards(chunk).size[axis])
+        return list(box.chunk(step, chunk))
+
+    def _read_part(self, part: BoundingBox, box: BoundingBox, out: Voxels) -> None:
+        """Read one part of a box into its place in `out`."""
+        present = [
+            piece for index, piece in self.spec.grid.pieces(part) if self.check_cube(self.cube_path(index))
+        ]
+        if not present:
+            return
+        place = out[(slice(None), *part.to_slices(box.topleft))]
+        target = place if place.flags.f_contiguous else np.zeros(place.shape, place.dtype, order="F")
+        if not native_read(self.path, self.header.to_bytes(), part, target):
+            self._name_the_culprit(present)
+        for piece in present:
+            self._doubt_zeros(piece, target[(slice(None), *piece.to_slices(part.topleft))])
+        if target is not place:
+            place[...] = target
+
+    def _name_the_culprit(self, pieces: list[BoundingBox]) -> None:
+        """Read pieces one by one to raise the error of the one that fails."""
+        for piece in pieces:
+            block = np.zeros((self.spec.num_channels, *piece.size), self.spec.dtype, order="F")
+            if not native_read(self.path, self.header.to_bytes(), piece, block):
+                path = self.cube_path(piece.topleft // self.spec.shard_shape)
+                raise DamagedCubeError(f"the cube {path} is damaged: its voxels {piece} cannot be decoded")
+        raise DamagedCubeError(
+            f"{self.path} could not be read in {pieces[0]} … {pieces[-1]}; a second try could"
+        )
+
+    def _doubt_zeros(self, piece: BoundingBox, block: Voxels) -> None:
+        """Read a piece of zeros from an existing cube a second time.
+
+        The library takes every failure to open a file for a missing one. Rules 3 and 4 keep it from such files,
+        but a process can run out of descriptors between the check and the read.
+        """
+        from wkdask.kernels import is_zero
+
+        if not is_zero(block):
+            return
+        path = self.cube_path(piece.topleft // self.spec.shard_shape)
+        _sound_cubes.pop(path, None)
+        if not self.check_cube(path):  # opens it, or raises
+            return
+        again = np.zeros(block.shape, block.dtype, order="F")
+        if not native_read(self.path, self.header.to_bytes(), piece, again):
+            raise DamagedCubeError(f"the cube {path} could not be read a second time")
+        block[...] = again
+
+    def _checked_header(self) -> bytes:
+        """Return the header's bytes as they are on disk now; the mag must still be there, cut as it was."""
+        header = read_header(f"{self.path}/{HEADER_NAME}")
+        if header.geometry != self.header.geometry:
+            raise DamagedHeaderError(
+                f"{self.path}/{HEADER_NAME} now says {header}, it said {self.header} when it was opened"
+            )
+        return header.to_bytes()
+
+    def check_cube(self, path: str) -> bool:
+        """Check a cube's header, size and jump table; False where there is no such file."""
+        try:
+            known = os.stat(path)
+            if _sound_cubes.get(path) == _identity(known):
+                return True
+            descriptor = open_regular(path)
+        except FileNotFoundError:
+            if os.path.islink(path):
+                raise DamagedCubeError(f"the cube {path} is a link that leads nowhere") from None
+            return False
+        except PermissionError as error:
+            raise CubePermissionError(f"the cube {path} cannot be opened: {error.strerror}") from error
+        except OSError as error:
+            raise DamagedCubeError(f"the cube {path} cannot be opened: {error.strerror}") from error
+        try:
+            info = os.fstat(descriptor)
+            check_cube_file(path, descriptor, info.st_size, self.header)
+        finally:
+            os.close(descriptor)
+        if len(_sound_cubes) > 100_000:
+            _sound_cubes.clear()
+        _sound_cubes[path] = _identity(info)
+        return True
+
+    # --- building ------------------------------------------------------------------------------------
+
+    def prepare_scratch(self, root: str) -> None:
+        """Put a ``header.wkw`` into a private folder."""
+        with open(os.path.join(root, HEADER_NAME), "wb") as file:
+            file.write(self.header.to_bytes())
+
+    def slot_path(self, root: str, slot: int) -> str:
+        """Return the path of the cube (slot, 0, 0) of a private folder."""
+        return f"{root}/z0/y0/x{slot}.wkw"
+
+    def build(self, root: str, slot: int, box: BoundingBox, block: Voxels, base: str | None) -> bool:
+        """Build a cube in a private folder; False if it would hold only zeros.
+
+        ::
+
+            whole block          -> one native write
+            LZ4, part of a cube  -> decode the old cube (or zeros), put the block in, write the whole
+            RAW, part of a cube  -> copy the old file's data extents (or start sparse), write the block's chunks
+        """
+        from wkdask.kernels import is_zero, to_fortran
+
+        path = self.slot_path(root, slot)
+        _unlink(path)
+        _unlink(f"{path}_tmp")  # the library's own temporary name, left by a killed predecessor
+        corner = BoundingBox((slot * self.spec.shard_shape.x, 0, 0), self.spec.shard_shape)
+        whole = box.size == self.spec.shard_shape
+        zero = is_zero(block)
+        if zero and (whole or base is None):
+            return False
+        if whole or (self.header.block_type == RAW and (base is None or self._is_raw(base))):
+            if not whole and base is not None:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                copy_sparse(base, path)
+            self._write(root, box.offset(corner.topleft), to_fortran(block))
+            return not (zero and holds_only_zeros(path, HEADER_SIZE))
+        if base is None:
+            cube = np.zeros((self.spec.num_channels, *self.spec.shard_shape), self.spec.dtype, order="F")
+        else:
+            cube = self._read_file(base, root, slot)
+        to_fortran(block, out=cube[(slice(None), *box.to_slices())])
+        if zero and is_zero(cube):
+            return False
+        self._write(root, corner, cube)
+        return True
+
+    def _write(self, root: str, box: BoundingBox, block: Voxels) -> None:
+        """Write into a private folder; an error carries the reason that the library does not pass on."""
+        if native_write(root, self.header.to_bytes(), box, block):
+            return
+        space = os.statvfs(root)
+        if space.f_bavail * space.f_frsize < block.nbytes:
+            raise OSError(errno.ENOSPC, f"no space left for a cube of {block.nbytes} bytes", root)
+        raise OSError(errno.EIO, "the wkw library could not write a cube", root)
+
+    def _read_file(self, path: str, root: str, slot: int) -> Voxels:
+        """Return all voxels of a published cube, read through a link in the private folder."""
+        link = self.slot_path(root, slot)
+        os.makedirs(os.path.dirname(link), exist_ok=True)
+        os.symlink(os.path.realpath(path), link)
+        try:
+            return self.read_scratch(
+                root, BoundingBox((slot * self.spec.shard_shape.x, 0, 0), self.spec.shard_shape)
+            )
+        except DamagedCubeError:
+            raise DamagedCubeError(f"the cube {path} is damaged: its voxels cannot be decoded") from None
+        finally:
+            _unlink(link)
+
+    def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
+        """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
+        block = np.zeros((self.spec.num_channels, *box.size), self.spec.dtype, order="F")
+        if not native_read(root, self.header.to_bytes(), box, block):
+            raise DamagedCubeError(f"a cube built in {root} cannot be decoded")
+        return block
+
+    def _is_raw(self, path: str) -> bool:
+        """Tell whether a checked cube is stored plainly."""
+        descriptor = open_regular(path)
+        try:
+            return WkwHeader.parse(os.pread(descriptor, HEADER_SIZE, 0)).block_type == RAW
+        finally:
+            os.close(descriptor)
+
+    # --- the driver's part ---------------------------------------------------------------------------
+
+    def staged(self, path: str) -> WkwMag:
+        """Make a private mag of the same type and cut."""
+        os.makedirs(f"{path}/{PRIVATE}/locks")
+        return WkwMag.create(path, self.spec)
+
+    def prepare(self, box: BoundingBox) -> None:
+        """Check that the mag is there and the box within the format's reach."""
+        self._checked_header()
+        check_coordinates(box, self.spec.shard_shape)
+
+    def finish(self) -> None:
+        """Bump the stamp that stands for the cubes in the fingerprint of a large box."""
+        os.makedirs(f"{self.path}/{PRIVATE}", exist_ok=True)
+        with open(f"{self.path}/{PRIVATE}/stamp", "w") as file:
+            os.utime(file.fileno())
+
+
+def _identity(info: os.stat_result) -> tuple[int, int, int, int]:
+    """Return what changes when a file is replaced, rewritten, or its permissions change."""
+    return (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+def _numbered(folder: str, prefix: str, suffix: str) -> list[int]:
+    """Return the numbers n of the entries ``{prefix}{n}{suffix}`` of a folder, in order."""
+    pattern = re.compile(rf"{prefix}(0|[1-9]\d*){re.escape(suffix)}")
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(int(found[1]) for name in names if (found := pattern.fullmatch(name)))
+
+
+def _unlink(path: str) -> None:
+    """Remove a file if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,203 @@
+"""What runs on a worker: one unit of work in, one small report out.
+
+A task gets plain data (a stored mag, a private folder, a box) and, from an array expression, its block.
+It publishes the cubes of its unit and returns what the driver needs: the box written and its statistics.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from wkdask.errors import ChannelError, DTypeError, InvalidValueError
+from wkdask.geometry import BoundingBox
+from wkdask.plan import Window
+from wkdask.storage.protocol import StoredMag, Voxels
+from wkdask.storage.publish import Piece, publish_pieces, publish_staged
+
+__all__ = ["Target", "UnitReport", "merge_reports", "publish_unit", "sees_mag", "write_block", "write_unit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a task writes, and how."""
+
+    store: StoredMag
+    """The mag; for a job in two phases its private, staged twin."""
+    folder: str
+    """The job's private folder."""
+    durable: bool = True
+    """Whether data are flushed to the disk before a cube counts as written."""
+    verify: bool = False
+    """Whether every cube is read back before it is published."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitReport:
+    """What one task did."""
+
+    unit: BoundingBox
+    """What the task was for, absolute, in voxels of the mag."""
+    box: BoundingBox | None = None
+    """The voxels published, absolute, in voxels of the mag; None for a task that only prepared."""
+    cubes: int = 0
+    """Cubes published, or removed because they became empty."""
+    nbytes: int = 0
+    """Bytes of the voxels written, uncompressed."""
+    file_nbytes: int = 0
+    """Bytes of the files published."""
+    minimum: int | float | None = None
+    """Smallest voxel written."""
+    maximum: int | float | None = None
+    """Largest voxel written."""
+    seconds: float = 0.0
+    """Time that the task took on its worker."""
+    worker: str = ""
+    """Host and process."""
+
+
+def merge_reports(first: UnitReport, second: UnitReport) -> UnitReport:
+    """Return the report of two tasks as one: hull of the boxes, sums, extremes."""
+    return UnitReport(
+        unit=first.unit.extended_by(second.unit),
+        box=second.box if first.box is None else first.box.extended_by(second.box or first.box),
+        cubes=first.cubes + second.cubes,
+        nbytes=first.nbytes + second.nbytes,
+        file_nbytes=first.file_nbytes + second.file_nbytes,
+        minimum=_either(min, first.minimum, second.minimum),
+        maximum=_either(max, first.maximum, second.maximum),
+        seconds=first.seconds + second.seconds,
+        worker=first.worker,
+    )
+
+
+def _either(pick: Callable[..., Any], *values: int | float | None) -> int | float | None:
+    """Return the smallest or largest of the values that are there; NaN only if there is nothing else."""
+    known = [value for value in values if value is not None]
+    numbers = [value for value in known if value == value]
+    return pick(numbers) if numbers else known[0] if known else None
+
+
+def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
+    """Publish the cubes that a block covers.
+
+    Parameters
+    ----------
+    block
+        The voxels, ``(c, *box.size)``; any order in memory, Fortran order is three times as fast.
+    target
+        Where they go.
+    box
+        Absolute, in voxels of the mag; touches whole cubes of which no other task writes any.
+
+    Raises
+    ------
+    ChannelError, DTypeError, InvalidValueError
+        If the block is not what the expression promised.
+    """
+    from wkdask.kernels import block_stats, to_fortran
+
+    start = time.perf_counter()
+    spec = target.store.spec
+    if block.dtype != np.dtype(spec.dtype):
+        raise DTypeError(f"a block is of {block.dtype}, the mag holds {spec.dtype}")
+    if block.ndim != 4 or block.shape[0] != spec.num_channels:
+        raise ChannelError(f"a block has the shape {block.shape}, expected ({spec.num_channels}, x, y, z)")
+    if block.shape[1:] != tuple(box.size):
+        raise InvalidValueError(f"a block has the shape {block.shape}, expected (c, *{tuple(box.size)})")
+    if isinstance(block, np.ma.MaskedArray):
+        raise DTypeError("a block is a masked array; fill it first (numpy.ma.filled)")
+    block = to_fortran(block)
+    pieces = [
+        Piece(index, piece, block[(slice(None), *piece.to_slices(box.topleft))])
+        for index, piece in spec.grid.pieces(box)
+    ]
+    file_nbytes = publish_pieces(
+        target.store, target.folder, pieces, durable=target.durable, verify=target.verify
+    )
+    minimum, maximum = block_stats(block)
+    return UnitReport(
+        unit=box,
+        box=box,
+        cubes=len(pieces),
+        nbytes=block.nbytes,
+        file_nbytes=file_nbytes,
+        minimum=minimum,
+        maximum=maximum,
+        seconds=time.perf_counter() - start,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+def write_block(
+    block: Voxels,
+    target: Target,
+    window: Window,
+    published: bool,
+    sink: Callable[[UnitReport], None] | None = None,
+    block_id: tuple[int, ...] | None = None,
+) -> np.ndarray[Any, Any]:
+    """Write a block of an array expression: the function that ``map_blocks`` puts at the end of it.
+
+    Parameters
+    ----------
+    block
+        The voxels.
+    target
+        Where they go.
+    window
+        The window whose units are the blocks of the array.
+    published
+        False where this is the first of two phases: the report then names no box.
+    sink
+        Called with the report, where the driver is in the same process and waits for it.
+    block_id
+        The block's place (c, x, y, z), from dask.
+
+    Returns
+    -------
+    numpy.ndarray
+        One :class:`UnitReport`, as an object array of shape (1, 1, 1, 1).
+    """
+    place = (0, 0, 0) if block_id is None else block_id[1:]
+    report = write_unit(block, target, window.unit_box(place))
+    if not published:
+        report = replace(report, box=None, cubes=0, file_nbytes=0)
+    if sink is not None:
+        sink(report)
+    result = np.empty((1, 1, 1, 1), dtype=object)
+    result[0, 0, 0, 0] = report
+    return result
+
+
+def publish_unit(
+    store: StoredMag, staged: StoredMag, folder: str, box: BoundingBox, durable: bool
+) -> UnitReport:
+    """Publish the staged cubes that a box covers: the second of two phases."""
+    start = time.perf_counter()
+    cubes, file_nbytes = 0, 0
+    for index, piece in store.spec.grid.pieces(box):
+        file_nbytes += publish_staged(store, staged, folder, index, piece, durable=durable)
+        cubes += 1
+    return UnitReport(
+        unit=box, box=box, cubes=cubes, file_nbytes=file_nbytes, seconds=time.perf_counter() - start,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+    )  # fmt: skip
+
+
+def sees_mag(path: str) -> str | None:
+    """Return None if this process sees a mag's folder and may write to it, else what is wrong."""
+    try:
+        if not os.path.isdir(path):
+            return f"{socket.gethostname()} does not see {path}"
+        if not os.access(path, os.W_OK | os.X_OK):
+            return f"{socket.gethostname()} may not write to {path}"
+    except OSError as error:
+        return f"{socket.gethostname()}: {error}"
+    return None

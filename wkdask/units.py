@@ -1,0 +1,125 @@
+"""The size of a voxel and its unit; bytes and rates as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wkdask.errors import InvalidValueError
+
+__all__ = ["VoxelSize", "format_bytes", "format_rate"]
+
+_UNITS_IN_NM = {
+    "yoctometer": 1e-15,
+    "zeptometer": 1e-12,
+    "attometer": 1e-9,
+    "femtometer": 1e-6,
+    "picometer": 1e-3,
+    "nanometer": 1.0,
+    "micrometer": 1e3,
+    "millimeter": 1e6,
+    "centimeter": 1e7,
+    "decimeter": 1e8,
+    "meter": 1e9,
+    "hectometer": 1e11,
+    "kilometer": 1e12,
+    "megameter": 1e15,
+    "gigameter": 1e18,
+    "terameter": 1e21,
+    "petameter": 1e24,
+    "exameter": 1e27,
+    "zettameter": 1e30,
+    "yottameter": 1e33,
+    "angstrom": 0.1,
+    "inch": 2.54e7,
+    "foot": 3.048e8,
+    "yard": 9.144e8,
+    "mile": 1.609344e12,
+    "parsec": 3.0856775814913673e25,
+}
+_SHORT_UNITS = {
+    "ym": "yoctometer",
+    "zm": "zeptometer",
+    "am": "attometer",
+    "fm": "femtometer",
+    "pm": "picometer",
+    "nm": "nanometer",
+    "µm": "micrometer",
+    "\u03bcm": "micrometer",  # the Greek letter, which keyboards have and which looks the same
+    "um": "micrometer",
+    "mm": "millimeter",
+    "cm": "centimeter",
+    "dm": "decimeter",
+    "m": "meter",
+    "hm": "hectometer",
+    "km": "kilometer",
+    "Mm": "megameter",
+    "Gm": "gigameter",
+    "Tm": "terameter",
+    "Pm": "petameter",
+    "Em": "exameter",
+    "Zm": "zettameter",
+    "Ym": "yottameter",
+    "Å": "angstrom",
+    "\u212b": "angstrom",  # the sign, which looks the same as the letter
+    "in": "inch",
+    "ft": "foot",
+    "yd": "yard",
+    "mi": "mile",
+    "pc": "parsec",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VoxelSize:
+    """The size of a voxel of mag 1.
+
+    Raises
+    ------
+    InvalidValueError
+        If a factor is not a positive finite number or the unit is unknown.
+    """
+
+    factor: tuple[float, float, float]
+    """Extent along (x, y, z), in `unit`."""
+    unit: str = "nanometer"
+    """The full name of the unit, as the properties file writes it; short names are accepted."""
+
+    def __post_init__(self) -> None:
+        try:
+            parts = tuple(self.factor)
+            factor = () if any(isinstance(part, str | bool) for part in parts) else tuple(map(float, parts))
+        except (TypeError, ValueError, OverflowError):
+            factor = ()
+        if len(factor) != 3 or not all(0 < part < float("inf") for part in factor):
+            raise InvalidValueError(
+                f"a voxel size is three positive numbers (x, y, z) such as (4.6, 4.6, 45), got {self.factor!r}"
+            )
+        unit = _SHORT_UNITS.get(self.unit, self.unit) if isinstance(self.unit, str) else ""
+        if unit not in _UNITS_IN_NM:
+            raise InvalidValueError(f"unknown unit {self.unit!r}; known are {', '.join(_UNITS_IN_NM)}")
+        object.__setattr__(self, "factor", factor)
+        object.__setattr__(self, "unit", unit)
+
+    def to_nanometer(self) -> tuple[float, float, float]:
+        """Return the extent along (x, y, z) in nanometers."""
+        scale = _UNITS_IN_NM[self.unit]
+        x, y, z = (part * scale for part in self.factor)
+        return (x, y, z)
+
+    def __str__(self) -> str:
+        short = {"nanometer": "nm", "micrometer": "µm", "millimeter": "mm"}.get(self.unit, self.unit)
+        return " × ".join(f"{part:g}" for part in self.factor) + f" {short}"
+
+
+def format_bytes(count: float) -> str:
+    """Return bytes in binary units: ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 999.5:  # what is above would be rounded to 1e+03
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.4g} TiB"
+
+
+def format_rate(count: float, seconds: float) -> str:
+    """Return bytes per second in decimal units, as disks and networks are sold: ``850 MB/s``."""
+    return f"{count / max(seconds, 1e-9) / 1e6:.0f} MB/s"
