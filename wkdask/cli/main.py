@@ -1,0 +1,187 @@
+"""The commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import wkdask
+from wkdask.cli.options import MAG, Numbers, compression_option, connected, plain_errors, scheduler_option
+from wkdask.geometry import Mag
+
+__all__ = ["main"]
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(wkdask.__version__, "-V", "--version")
+def main() -> None:
+    r"""WEBKNOSSOS datasets, native to Dask.
+
+    \b
+    Example:
+      wkdask demo
+      wkdask convert stack/ dataset --voxel-size 4.6,4.6,45
+      wkdask downsample dataset
+      wkdask info dataset
+    """
+
+
+@main.command()
+@click.argument("path", type=click.Path(), default="wkdask-demo")
+@click.option("--overwrite", is_flag=True, help="Replace the dataset of an earlier run.")
+def demo(path: str, overwrite: bool) -> None:
+    r"""Make a small dataset, filter it on two worker processes, downsample it, draw it.
+
+    \b
+    Example:
+      wkdask demo /tmp/tissue --overwrite
+    """
+    from wkdask.demo import run_demo
+
+    with plain_errors():
+        run_demo(path, overwrite=overwrite, echo=click.echo)
+
+
+@main.command()
+@click.argument("dataset", type=click.Path())
+def info(dataset: str) -> None:
+    r"""Print the layers and mags of a dataset: types, boxes, cubes, bytes on disk.
+
+    \b
+    Example:
+      wkdask info dataset
+    """
+    from wkdask.display import dataset_text
+
+    with plain_errors():
+        click.echo(dataset_text(wkdask.Dataset(dataset)))
+
+
+@main.command()
+@click.argument("dataset", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), default="preview.png", show_default=True, help="The PNG.")
+@click.option("--layer", "layers", multiple=True, help="Only this layer; may be given several times.")
+@click.option("--z", type=int, help="Section, in voxels of mag 1; the middle one by default.")
+@click.option(
+    "--max-side", type=click.IntRange(16), default=1024, show_default=True, help="Pixels per layer."
+)
+def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, max_side: int) -> None:
+    r"""Draw one section of every layer, from the mag that fits.
+
+    \b
+    Example:
+      wkdask preview dataset -o dataset.png
+    """
+    from wkdask.display import save_preview
+
+    with plain_errors():
+        click.echo(
+            save_preview(wkdask.Dataset(dataset), output, layers=layers or None, z=z, max_side=max_side)
+        )
+
+
+@main.command()
+@click.argument("dataset", type=click.Path())
+@click.option("--layer", "layers", multiple=True, help="Only this layer; may be given several times.")
+@click.option("--from-mag", type=MAG, help="Start here; by default from the coarsest there is.")
+@click.option(
+    "--coarsest-mag", type=MAG, help="End here; by default where a section is about 100 voxels wide."
+)
+@click.option(
+    "--interpolation-mode",
+    default="default",
+    show_default=True,
+    help="default (median for images, mode for segmentations), median, mode, nearest, min, max.",
+)
+@click.option(
+    "--sampling-mode",
+    type=click.Choice(["anisotropic", "isotropic", "constant_z"]),
+    default="anisotropic",
+    show_default=True,
+    help="How the next mag is chosen.",
+)
+@compression_option
+@scheduler_option
+def downsample(
+    dataset: str,
+    layers: tuple[str, ...],
+    from_mag: Mag | None,
+    coarsest_mag: Mag | None,
+    interpolation_mode: str,
+    sampling_mode: str,
+    compression: str | None,
+    scheduler: str | None,
+) -> None:
+    r"""Compute the coarser magnifications of all layers.
+
+    \b
+    Example:
+      wkdask downsample dataset --layer color --coarsest-mag 8 --compression lz4hc
+    """
+    with plain_errors(), connected(scheduler) as client:
+        opened = wkdask.Dataset(dataset)
+        chosen = [opened.get_layer(name) for name in layers] or list(opened.layers.values())
+        for layer in chosen:
+            reports = layer.downsample(
+                from_mag=from_mag,
+                coarsest_mag=coarsest_mag,
+                interpolation_mode=interpolation_mode,
+                compression=compression,
+                sampling_mode=sampling_mode,
+                client=client,
+                progress=True,
+            )
+            if not reports:
+                click.echo(
+                    f"layer {layer.name!r}: nothing to do, it has mag {layer.record.mags[-1].mag} already"
+                )
+            for report in reports:
+                click.echo(repr(report))
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path())
+@click.argument("dataset", type=click.Path())
+@click.option(
+    "--voxel-size", type=Numbers(float), required=True, help="Size of a voxel in nm, e.g. 4.6,4.6,45."
+)
+@click.option("--layer", "layer_name", default="color", show_default=True, help="Name of the new layer.")
+@click.option(
+    "--category", type=click.Choice(["color", "segmentation"]), default="color", show_default=True,
+    help="Images, or ids of segments.",
+)  # fmt: skip
+@click.option(
+    "--offset",
+    type=Numbers(int),
+    default=(0, 0, 0),
+    help="Voxel of the first image's corner; 0,0,0 by default.",
+)
+@click.option(
+    "--shard-shape",
+    type=int,
+    help="Side of a cube file in voxels; up to 1024, chosen by the size of the stack.",
+)
+@compression_option
+@scheduler_option
+def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
+    r"""Turn a stack of 2-D images into a layer: column is x, row is y, section is z.
+
+    IMAGES are TIFF, PNG or JPEG files or folders of them, in natural order (2.tif before 10.tif), or
+    multi-page TIFFs.
+
+    \b
+    Example:
+      wkdask convert stack/*.tif dataset --voxel-size 4.6,4.6,45
+      wkdask convert labels/ dataset --voxel-size 4.6,4.6,45 --layer cells --category segmentation
+    """
+    from wkdask.convert.images import convert_images
+
+    with plain_errors(), connected(options.pop("scheduler")) as client:
+        report = convert_images(
+            [str(Path(image)) for image in images], dataset, client=client, progress=True, **options
+        )
+        click.echo(repr(report))
