@@ -9,12 +9,13 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wkdask.errors import AlignmentError, InvalidValueError, OutOfBoundsError
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, Vec3Int
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # shared cores
 SMALL = st.integers(-7, 7)
 NUMBERS = st.integers(-(2**31), 2**31)
 VECTORS = st.builds(Vec3Int, NUMBERS, NUMBERS, NUMBERS)
@@ -41,6 +42,7 @@ def voxels(box):
 
 
 @pytest.mark.parametrize("name", ["add", "sub", "mul"])
+@PATIENT
 @given(a=VECTORS, b=VECTORS, number=NUMBERS)
 def test_vectors_calculate_like_numpy(name, a, b, number):
     operation = getattr(operator, name)
@@ -60,6 +62,7 @@ def test_vectors_calculate_like_numpy(name, a, b, number):
         assert type(result) is Vec3Int
 
 
+@PATIENT
 @given(VECTORS, st.tuples(DIVISORS, DIVISORS, DIVISORS), DIVISORS)
 def test_vectors_divide_like_numpy(a, b, number):
     np_a, np_b = np.array(a), np.array(b)
@@ -72,6 +75,7 @@ def test_vectors_divide_like_numpy(a, b, number):
     assert type(a // b) is type(a % b) is type(a.ceildiv(number)) is Vec3Int
 
 
+@PATIENT
 @given(VECTORS, VECTORS)
 def test_other_vector_functions_against_numpy(a, b):
     np_a, np_b = np.array(a), np.array(b)
@@ -86,6 +90,7 @@ def test_other_vector_functions_against_numpy(a, b):
     assert sum([a, b], Vec3Int.full(0)) == sum([a, b]) == a + b
 
 
+@PATIENT
 @given(VECTORS)
 def test_a_vector_is_a_tuple(a):
     x, y, z = a
@@ -185,6 +190,7 @@ def test_mags_are_what_they_are_written_as(components, raw):
     assert Mag(mag) == mag
 
 
+@PATIENT
 @given(MAGS)
 def test_mags_round_trip(mag):
     names = [mag.to_layer_name(), mag.to_long_layer_name(), str(mag)]
@@ -201,6 +207,7 @@ def test_mags_round_trip(mag):
     assert len({mag, Mag(names[0]), Mag(names[1])}) == 1
 
 
+@PATIENT
 @given(MAGS, MAGS)
 def test_mags_are_equal_by_component_and_ordered_by_the_largest(a, b):
     assert (tuple(a) == tuple(b)) is (a == b)
@@ -285,6 +292,7 @@ def test_mags_cannot_be_changed():
 # boxes
 
 
+@PATIENT
 @given(BIG_BOXES)
 def test_boxes_round_trip(box):
     x, y, z, w, h, d = box.to_tuple6()
@@ -319,6 +327,7 @@ def test_boxes_are_plain_json():
     assert type(values["width"]) is int
 
 
+@PATIENT
 @given(BOXES)
 def test_a_box_is_its_voxels(box):
     assert len(voxels(box)) == box.volume()
@@ -329,6 +338,7 @@ def test_a_box_is_its_voxels(box):
         assert (voxel in voxels(box)) is box.contains(voxel)
 
 
+@PATIENT
 @given(BOXES, BOXES)
 def test_two_boxes_against_their_voxels(a, b):
     common = voxels(a) & voxels(b)
@@ -352,6 +362,7 @@ def test_two_boxes_against_their_voxels(a, b):
         assert around.is_empty()
 
 
+@PATIENT
 @given(BOXES, STEPS)
 def test_aligned_outwards_is_the_smallest_and_inwards_the_largest(box, step):
     outer, inner = box.aligned_outwards(step), box.aligned_inwards(step)
@@ -391,6 +402,7 @@ def test_align_with_mag():
     assert box.align_with_mag(1) == box.align_with_mag(1, ceil=True) == box
 
 
+@PATIENT
 @given(BIG_BOXES, MAGS)
 def test_in_mag_and_back(box, mag):
     in_mag1 = box.from_mag_to_mag1(mag)
@@ -400,6 +412,7 @@ def test_in_mag_and_back(box, mag):
     assert in_mag1.in_mag(mag) == box
 
 
+@PATIENT
 @given(BOXES, st.sampled_from([Mag(2), Mag("2-2-1"), Mag("1-4-2")]))
 def test_in_mag_off_the_grid_names_the_nearest(box, mag):
     step = mag.to_vec3_int()
@@ -423,6 +436,7 @@ def test_in_mag_message():
     )
 
 
+@PATIENT
 @given(BOXES, STEPS)
 def test_chunks_cover_the_box_once_from_its_corner(box, shape):
     chunks = list(box.chunk(shape))
@@ -434,6 +448,7 @@ def test_chunks_cover_the_box_once_from_its_corner(box, shape):
         assert (shape - chunk.size).is_positive()
 
 
+@PATIENT
 @given(BOXES, STEPS, STEPS)
 def test_chunks_lie_on_the_grid(box, align, factor):
     shape = align * factor
@@ -485,6 +500,7 @@ def test_bad_chunk_shapes(shape, align):
         list(BoundingBox((0, 0, 0), (128, 128, 128)).chunk(shape, align))
 
 
+@PATIENT
 @given(BOXES, st.tuples(SMALL, SMALL, SMALL))
 def test_slices_take_the_box_out_of_an_array(box, corner):
     array = np.zeros((30, 30, 30), dtype=np.uint8)

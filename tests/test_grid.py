@@ -5,13 +5,14 @@ import math
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Vec3Int
 from wkdask.grid import CubeGrid, IndexRange, block_shape_near, chunks_on_grid
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # shared cores
 SIDES = st.tuples(*[st.integers(1, 6)] * 3).map(Vec3Int)
 SMALL = st.integers(-9, 9)
 BOXES = st.builds(BoundingBox, st.tuples(SMALL, SMALL, SMALL), st.tuples(*[st.integers(0, 8)] * 3))
@@ -29,6 +30,7 @@ def axis(box, number):
 # cubes and pieces
 
 
+@PATIENT
 @given(BOXES, SIDES)
 def test_pieces_cover_the_box_once_each_in_its_cube(box, sides):
     grid = CubeGrid(sides)
@@ -41,6 +43,7 @@ def test_pieces_cover_the_box_once_each_in_its_cube(box, sides):
     assert len({index for index, _ in pieces}) == len(pieces)
 
 
+@PATIENT
 @given(BOXES, SIDES)
 def test_cubes_are_those_that_the_box_touches(box, sides):
     cubes = CubeGrid(sides).cubes(box)
@@ -48,6 +51,7 @@ def test_cubes_are_those_that_the_box_touches(box, sides):
     assert len(list(cubes)) == len(cubes)
 
 
+@PATIENT
 @given(st.tuples(SMALL, SMALL, SMALL).map(Vec3Int), SIDES)
 def test_a_cube_covers_its_own_voxels(index, sides):
     grid = CubeGrid(sides)
@@ -77,6 +81,7 @@ def test_an_empty_box_has_no_pieces():
         assert not grid.cubes(box)
 
 
+@PATIENT
 @given(BOXES, SIDES, SIDES)
 def test_a_group_is_whole_cubes(box, sides, factors):
     grid = CubeGrid(sides)
@@ -96,6 +101,7 @@ def test_a_cube_has_sides(sides):
 # ranges of indices
 
 
+@PATIENT
 @given(st.tuples(SMALL, SMALL, SMALL).map(Vec3Int), st.tuples(*[st.integers(0, 5)] * 3))
 def test_numbers_and_indices_are_one_to_one(start, shape):
     cubes = IndexRange(start, start + shape)
@@ -126,6 +132,7 @@ def test_a_huge_range_is_never_listed():
     assert pickle.loads(pickle.dumps(cubes)) == cubes
 
 
+@PATIENT
 @given(st.integers(0, 10**18 - 1))
 def test_numbers_of_a_huge_range(number):
     cubes = IndexRange(Vec3Int(0, 0, 0), Vec3Int(10**6, 10**6, 10**6))
@@ -165,6 +172,7 @@ def test_chunks_of_one_axis(lengths, topleft, length, side):
     assert (lengths, (1,), (1,)) == chunks_on_grid(box, Vec3Int(side, 1, 1))
 
 
+@PATIENT
 @given(BOXES, SIDES)
 def test_chunks_add_up_and_their_edges_lie_on_the_grid(box, sides):
     chunks = chunks_on_grid(box, sides)
@@ -175,6 +183,7 @@ def test_chunks_add_up_and_their_edges_lie_on_the_grid(box, sides):
         assert all(lengths) or lengths == (0,)
 
 
+@PATIENT
 @given(BOXES.filter(lambda box: not box.is_empty()), SIDES)
 def test_chunks_are_the_sizes_of_the_pieces(box, sides):
     sizes = {piece.topleft: piece.size for _, piece in CubeGrid(sides).pieces(box)}
@@ -208,6 +217,7 @@ def block_of(case):
     return cube, chunk, block_shape_near(cube, chunk, voxel, limit, extent)
 
 
+@PATIENT
 @given(CASES)
 def test_no_block_straddles_a_cube(case):
     cube, chunk, block = block_of(case)
@@ -218,6 +228,7 @@ def test_no_block_straddles_a_cube(case):
     assert not any(block % cube) or not any(cube % block)  # a part of a cube, or whole cubes
 
 
+@PATIENT
 @given(CASES)
 def test_blocks_stay_within_the_limit_where_a_chunk_does(case):
     _, voxel, limit, _ = case
@@ -228,6 +239,7 @@ def test_blocks_stay_within_the_limit_where_a_chunk_does(case):
         assert block == chunk
 
 
+@PATIENT
 @given(CASES)
 def test_blocks_are_not_needlessly_small(case):
     _, voxel, limit, extent = case
@@ -245,6 +257,7 @@ def test_blocks_are_not_needlessly_small(case):
         assert block == chunk or max(primes) * block.prod() * voxel > limit
 
 
+@PATIENT
 @given(st.integers(0, 10), st.sampled_from([1, 2, 4, 8]), st.integers(15, 40))
 def test_power_of_two_cubes_come_close_to_the_limit(exponent, voxel, limit):
     side = 32 * 2**exponent

@@ -103,8 +103,8 @@ def expected_downsample(block, factors, mode):
     if mode in ("min", "max"):
         return getattr(voxels, mode)(axis=-1)
     if mode == "mode":
-        bits = voxels.view(f"u{voxels.itemsize}")
-        counts = (bits[..., :, None] == bits[..., None, :]).sum(-1)
+        counts = (voxels[..., :, None] == voxels[..., None, :]).sum(-1)
+        counts = np.maximum(counts, 1)  # a NaN, which does not equal itself
         return np.take_along_axis(voxels, counts.argmax(-1)[..., None], -1)[..., 0]
     ordered = np.sort(voxels, axis=-1)
     low, high = ordered[..., (n - 1) // 2], ordered[..., n // 2]
@@ -390,6 +390,19 @@ def test_mode_tells_ids_apart_that_doubles_cannot():
     block[0, 0] = 2**53 + 1
     block[0, 1, 0, 0] = 2**53 + 1
     assert kernels.downsample(block, (2, 2, 2), "mode").item() == 2**53 + 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_mode_of_floats_compares_values(dtype):
+    rng = np.random.default_rng(2)
+    block = rng.integers(-2, 3, (3, 12, 12, 12)).astype(dtype)
+    block[rng.random(block.shape) < 0.3] = np.nan
+    block[rng.random(block.shape) < 0.3] = -0.0
+    for factors in FACTORS:
+        expected = expected_downsample(block, factors, "mode")
+        actual = kernels.downsample(block, factors, "mode")
+        assert_same(actual, expected)
+        assert_same(np.signbit(actual[expected == 0]), np.signbit(expected[expected == 0]))
 
 
 @pytest.mark.parametrize("mode", kernels.MODES)

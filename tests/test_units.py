@@ -7,12 +7,13 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wkdask.errors import InvalidValueError
 from wkdask.units import VoxelSize, format_bytes, format_rate
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # shared cores
 FACTORS = st.tuples(*[st.floats(min_value=1e-6, max_value=1e6)] * 3)
 
 ONE_IN_NANOMETERS = {
@@ -70,6 +71,7 @@ def test_short_units_get_their_full_name():
     assert VoxelSize((1, 1, 1), "mm").unit == "millimeter"
 
 
+@PATIENT
 @given(FACTORS)
 def test_factors_stay_as_they_are(factor):
     assert VoxelSize(factor).factor == factor

@@ -1,0 +1,319 @@
+"""Three integers, and what a magnification is."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from math import prod
+from typing import Any, SupportsIndex, TypeAlias, cast
+
+import numpy as np
+
+from wkdask.errors import InvalidValueError
+
+__all__ = ["Mag", "MagLike", "Vec3Int", "Vec3IntLike"]
+
+Vec3IntLike: TypeAlias = "Vec3Int | Sequence[SupportsIndex] | np.ndarray[Any, Any]"
+"""Anything of three integers."""
+
+
+def _integer(value: object, what: str) -> int:
+    """Return `value` as an int; refuse floats, NaN, strings and bools, which numpy would let pass."""
+    if isinstance(value, bool | np.bool_):
+        raise InvalidValueError(f"{what} must be an integer, got {value!r}")
+    try:
+        return operator.index(cast(SupportsIndex, value))
+    except TypeError:
+        raise InvalidValueError(f"{what} must be an integer, got {value!r}") from None
+
+
+class Vec3Int(tuple[int, int, int]):
+    """Three integers ``(x, y, z)`` with element-wise arithmetic.
+
+    A tuple, so that it compares, hashes and unpacks like one; but ``+``, ``-``, ``*``, ``//`` and ``%``
+    work per component, with another vector or with one integer.
+
+    Parameters
+    ----------
+    x
+        The x component, or all three as one sequence.
+    y, z
+        The other two components.
+
+    Raises
+    ------
+    InvalidValueError
+        If there are not three, or one is not an integer.
+
+    Examples
+    --------
+    >>> Vec3Int(1, 2, 3) * 2 + (0, 0, 1)
+    Vec3Int(2, 4, 7)
+    >>> Vec3Int([8, 8, 4]).ceildiv(3)
+    Vec3Int(3, 3, 2)
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, x: Any, y: Any = None, z: Any = None) -> Vec3Int:
+        """Return the vector itself where it is one already."""
+        if isinstance(x, Vec3Int) and y is None and z is None:
+            return x
+        parts = (x, y, z) if y is not None or z is not None else x
+        try:
+            values = tuple(_integer(part, "a component of a vector") for part in parts)
+        except TypeError:
+            raise InvalidValueError(f"expected three integers (x, y, z), got {x!r}") from None
+        if len(values) != 3:
+            raise InvalidValueError(f"expected three integers (x, y, z), got {values!r}")
+        return tuple.__new__(cls, values)
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (tuple(self),)
+
+    @property
+    def x(self) -> int:
+        """The x component."""
+        return self[0]
+
+    @property
+    def y(self) -> int:
+        """The y component."""
+        return self[1]
+
+    @property
+    def z(self) -> int:
+        """The z component."""
+        return self[2]
+
+    @classmethod
+    def full(cls, value: int) -> Vec3Int:
+        """Return ``(value, value, value)``."""
+        return cls(value, value, value)
+
+    @classmethod
+    def from_scalar_or_vec(cls, value: Any) -> Vec3Int:
+        """Return a vector from three integers, or from one that stands for all three axes."""
+        if isinstance(value, Iterable):
+            return cls(value)
+        return cls.full(value)
+
+    def _zip(self, other: Any) -> Iterator[tuple[int, int]]:
+        return zip(self, Vec3Int.from_scalar_or_vec(other), strict=True)
+
+    def __add__(self, other: Any) -> Vec3Int:
+        return Vec3Int(tuple(a + b for a, b in self._zip(other)))
+
+    def __radd__(self, other: Any) -> Vec3Int:
+        return self.__add__(other)
+
+    def __sub__(self, other: Any) -> Vec3Int:
+        return Vec3Int(tuple(a - b for a, b in self._zip(other)))
+
+    def __rsub__(self, other: Any) -> Vec3Int:
+        return (-self).__add__(other)
+
+    def __mul__(self, other: Any) -> Vec3Int:
+        return Vec3Int(tuple(a * b for a, b in self._zip(other)))
+
+    def __rmul__(self, other: Any) -> Vec3Int:
+        return self.__mul__(other)
+
+    def __floordiv__(self, other: Any) -> Vec3Int:
+        return Vec3Int(tuple(a // b for a, b in self._zip(other)))
+
+    def __mod__(self, other: Any) -> Vec3Int:
+        return Vec3Int(tuple(a % b for a, b in self._zip(other)))
+
+    def __neg__(self) -> Vec3Int:
+        return self * -1
+
+    def ceildiv(self, other: Any) -> Vec3Int:
+        """Return the component-wise quotient, rounded up."""
+        return Vec3Int(tuple(-(-a // b) for a, b in self._zip(other)))
+
+    def pairmin(self, other: Any) -> Vec3Int:
+        """Return the component-wise minimum."""
+        return Vec3Int(tuple(min(pair) for pair in self._zip(other)))
+
+    def pairmax(self, other: Any) -> Vec3Int:
+        """Return the component-wise maximum."""
+        return Vec3Int(tuple(max(pair) for pair in self._zip(other)))
+
+    def is_positive(self, *, strictly: bool = False) -> bool:
+        """Tell whether no component is negative (or, `strictly`, none is below 1)."""
+        return min(self) >= (1 if strictly else 0)
+
+    def prod(self) -> int:
+        """Return the product of the components."""
+        return prod(self)
+
+    def to_np(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return a numpy array of int64."""
+        return np.array(self, dtype=np.int64)
+
+    def to_tuple(self) -> tuple[int, int, int]:
+        """Return a plain tuple."""
+        return (self[0], self[1], self[2])
+
+    def to_list(self) -> list[int]:
+        """Return a plain list, as JSON wants it."""
+        return list(self)
+
+    def with_x(self, x: int) -> Vec3Int:
+        """Return a copy with another x."""
+        return Vec3Int(x, self[1], self[2])
+
+    def with_y(self, y: int) -> Vec3Int:
+        """Return a copy with another y."""
+        return Vec3Int(self[0], y, self[2])
+
+    def with_z(self, z: int) -> Vec3Int:
+        """Return a copy with another z."""
+        return Vec3Int(self[0], self[1], z)
+
+    def __repr__(self) -> str:
+        return f"Vec3Int({self[0]}, {self[1]}, {self[2]})"
+
+    def __str__(self) -> str:
+        return f"({self[0]}, {self[1]}, {self[2]})"
+
+
+MagLike: TypeAlias = "Mag | int | str | Sequence[int] | np.ndarray[Any, Any]"
+"""What :class:`Mag` accepts: ``4``, ``"4"``, ``"4-4-2"``, ``(4, 4, 2)``, a Mag."""
+
+
+class Mag:
+    """A magnification: how many voxels of mag 1 one voxel spans along x, y and z.
+
+    Parameters
+    ----------
+    mag
+        An integer for all axes, three integers, or a text such as ``"2"`` or ``"2-2-1"``.
+
+    Raises
+    ------
+    InvalidValueError
+        If a component is not a power of two, or the text is not a mag.
+
+    Notes
+    -----
+    Mags are equal where their components are, also to the raw value (``Mag(1) == "1"``), and are
+    **ordered by their largest component only**, which is how WEBKNOSSOS picks the one to show.
+    """
+
+    __slots__ = ("_vec",)
+    __array_ufunc__ = None  # so that `array == mag` asks the mag, not each component
+    _vec: Vec3Int
+
+    def __init__(self, mag: MagLike) -> None:
+        if isinstance(mag, Mag):
+            vec = mag._vec
+        elif isinstance(mag, str):
+            if not re.fullmatch(r"\s*\d{1,20}(\s*-\s*\d{1,20}\s*-\s*\d{1,20})?\s*", mag, re.ASCII):
+                raise InvalidValueError(f'a mag is written as "4" or "4-4-2", got {mag!r}')
+            vec = _vec_of(int(part) for part in mag.split("-"))
+        elif isinstance(mag, Iterable):
+            vec = _vec_of(mag)
+        else:
+            vec = Vec3Int.full(_integer(mag, "a mag"))
+        if any(part < 1 or part & (part - 1) for part in vec):
+            raise InvalidValueError(f"the components of a mag are powers of two, got {vec}")
+        object.__setattr__(self, "_vec", vec)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a Mag cannot be changed")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Mag, (tuple(self._vec),))
+
+    @property
+    def x(self) -> int:
+        """Voxels of mag 1 along x."""
+        return self._vec.x
+
+    @property
+    def y(self) -> int:
+        """Voxels of mag 1 along y."""
+        return self._vec.y
+
+    @property
+    def z(self) -> int:
+        """Voxels of mag 1 along z."""
+        return self._vec.z
+
+    @property
+    def max_dim(self) -> int:
+        """The largest component."""
+        return max(self._vec)
+
+    @property
+    def is_isotropic(self) -> bool:
+        """Whether all components are equal."""
+        return len(set(self._vec)) == 1
+
+    def to_vec3_int(self) -> Vec3Int:
+        """Return the components."""
+        return self._vec
+
+    def to_np(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the components as a numpy array."""
+        return self._vec.to_np()
+
+    def to_list(self) -> list[int]:
+        """Return the components as a list."""
+        return list(self._vec)
+
+    def to_tuple(self) -> tuple[int, int, int]:
+        """Return the components as a plain tuple."""
+        return self._vec.to_tuple()
+
+    def to_layer_name(self) -> str:
+        """Return the folder's name: ``"4"`` where isotropic, else ``"4-4-2"``."""
+        return str(self.x) if self.is_isotropic else self.to_long_layer_name()
+
+    def to_long_layer_name(self) -> str:
+        """Return the long form of the folder's name: ``"4-4-4"``."""
+        return "-".join(map(str, self._vec))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._vec)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Mag):
+            return self._vec == other._vec
+        try:
+            return self._vec == Mag(cast(Any, other))._vec
+        except (InvalidValueError, TypeError, ValueError):
+            return False
+
+    def __hash__(self) -> int:
+        return hash(self._vec)
+
+    def __lt__(self, other: MagLike) -> bool:
+        return self.max_dim < Mag(other).max_dim
+
+    def __le__(self, other: MagLike) -> bool:
+        return self.max_dim <= Mag(other).max_dim
+
+    def __gt__(self, other: MagLike) -> bool:
+        return self.max_dim > Mag(other).max_dim
+
+    def __ge__(self, other: MagLike) -> bool:
+        return self.max_dim >= Mag(other).max_dim
+
+    def __repr__(self) -> str:
+        return f"Mag({self.to_layer_name()})"
+
+    def __str__(self) -> str:
+        return self.to_layer_name()
+
+
+def _vec_of(parts: Iterable[Any]) -> Vec3Int:
+    """Return a vector of one part (for all axes) or of three."""
+    try:
+        values = tuple(parts)
+    except TypeError:  # an array without axes
+        raise InvalidValueError(f"expected one integer or three, got {parts!r}") from None
+    return Vec3Int.full(values[0]) if len(values) == 1 else Vec3Int(values)
