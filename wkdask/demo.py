@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wkdask.dataset import Dataset
-from wkdask.display import dataset_text, save_preview
+from wkdask.display import dataset_text
 from wkdask.errors import AlreadyExistsError
 from wkdask.events import WriteReport
 from wkdask.fsio import checked_path, remove_folder
 from wkdask.layer import LayerCategories
+from wkdask.preview import save_preview
 from wkdask.properties import PROPERTIES_FILE
 from wkdask.storage.protocol import Voxels
 from wkdask.synthetic import make_tissue

@@ -76,7 +76,7 @@ def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, m
     Example:
       wkdask preview dataset -o dataset.png
     """
-    from wkdask.display import save_preview
+    from wkdask.preview import save_preview
 
     with plain_errors():
         click.echo(

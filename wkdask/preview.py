@@ -1,0 +1,363 @@
+"""Pictures: a section of a layer as pixels, the layers of a dataset side by side in one PNG.
+
+::
+
+    layer, z -> mag whose section fits -> strided section, read tile by tile -> colours -> panel -> PNG
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from wkdask.errors import InvalidValueError, OutOfBoundsError
+from wkdask.fsio import atomic_write, checked_path
+from wkdask.geometry import BoundingBox
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+    from wkdask.dataset import Dataset
+    from wkdask.layer import Layer
+    from wkdask.mag_view import MagView
+    from wkdask.storage.protocol import Voxels
+
+__all__ = ["preview", "save_preview"]
+
+Pixels = npt.NDArray[np.uint8]
+_TILE = 1024
+"""Voxels along x and y that are read at once."""
+_MIN_SIDE = 512
+"""Pixels of a panel's longer side, at least: smaller sections are enlarged."""
+# OKLab to sRGB (Björn Ottosson): steps of the same size look alike, so that no id shouts.
+_LAB_TO_CONES = np.array(
+    [(1, 0.39633778, 0.21580376), (1, -0.10556135, -0.06385417), (1, -0.08948418, -1.29148555)]
+)
+_CONES_TO_RGB = np.array(
+    [(4.07674166, -3.30771159, 0.23096993), (-1.26843800, 2.60975740, -0.34131940), (-0.00419609, -0.70341861, 1.70761470)]
+)  # fmt: skip
+_BACKGROUND, _WHITE, _GREY = (24, 26, 31), (255, 255, 255), (158, 164, 174)
+_MARGIN = 28
+
+
+def preview(layer_or_mag_view: Layer | MagView, z: int | None = None, *, max_side: int = 1024) -> Pixels:
+    """Return a section of a layer in the plane of x and y, as a picture.
+
+    Parameters
+    ----------
+    layer_or_mag_view
+        A layer: the finest mag whose section fits into `max_side` is read, or the coarsest there is. Or
+        the mag to be read.
+    z
+        Which section, in voxels of mag 1, absolute; the middle of the layer's box by default.
+    max_side
+        Pixels along the longer side, at most; of a larger section every n-th voxel is taken.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, ``(rows, columns, 3)``: rows are y, columns are x, one pixel per voxel taken. Images of uint8
+        as they are, three channels as red, green, blue, of other numbers of channels the first. Other types
+        are stretched between the 1st and the 99th percentile of the section. Each id of a segmentation
+        has a colour that depends on nothing else; 0 is black.
+
+    Raises
+    ------
+    InvalidValueError
+        If the layer is empty or has no mag, or `max_side` is not positive.
+    OutOfBoundsError
+        If `z` is outside of the layer's box.
+    """
+    target = layer_or_mag_view
+    if hasattr(target, "get_mag"):
+        return _section(cast("Layer", target), z, max_side).pixels
+    return _section(target.layer, z, max_side, target).pixels
+
+
+def save_preview(
+    dataset: Dataset,
+    path: str | os.PathLike[str],
+    *,
+    layers: Sequence[str] | None = None,
+    z: int | None = None,
+    max_side: int = 1024,
+) -> str:
+    """Save a PNG with a section of each layer, with captions and scale bars.
+
+    A pixel spans as many nm along x as along y.
+
+    Parameters
+    ----------
+    dataset
+        The dataset.
+    path
+        Of the PNG; replaced if it exists.
+    layers
+        Names of layers, in order. By default all; the panel of one that cannot be shown says why.
+    z
+        Which section, in voxels of mag 1, absolute; the middle of each layer's box by default.
+    max_side
+        Pixels along the longer side of a panel, at most.
+
+    Returns
+    -------
+    str
+        The absolute path of the PNG.
+
+    Raises
+    ------
+    InvalidValueError
+        If there is nothing to show, or `path` does not end in ``.png``.
+    LayerNotFoundError
+        If there is no layer of such a name.
+    """
+    target = checked_path(path)
+    if not target.lower().endswith(".png"):
+        raise InvalidValueError(f"a preview is a PNG; name it so, got {target}")
+    chosen = list(dataset.layers.values()) if layers is None else [dataset.get_layer(name) for name in layers]
+    panels: list[_Panel] = []
+    trouble: Exception | None = None
+    for layer in chosen:
+        try:
+            panels.append(_panel_of(layer, z, max_side, dataset.scale))
+        except Exception as error:
+            if layers is not None:
+                raise
+            trouble = trouble or error
+            panels.append(_Panel(layer.name, str(error), None, 1.0))
+    if all(panel.image is None for panel in panels):
+        raise InvalidValueError(
+            f"{dataset.path}: no layer to show ({trouble or 'there is none'})"
+        ) from trouble
+    from io import BytesIO
+
+    data = BytesIO()
+    _sheet(panels).save(data, "PNG", optimize=True)
+    atomic_write(target, data.getvalue())
+    return target
+
+
+# --- sections -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A section as pixels, and where it was taken."""
+
+    pixels: Pixels
+    mag: MagView
+    z: int
+    """In voxels of mag 1."""
+    stride: int
+    """Voxels of the mag from one pixel to the next."""
+
+
+def _section(layer: Layer, z: int | None, max_side: int, mag: MagView | None = None) -> _Section:
+    """Read a section and colour it."""
+    if max_side < 1:
+        raise InvalidValueError(f"max_side must be positive, got {max_side}")
+    box = layer.bounding_box
+    if box.is_empty():
+        raise InvalidValueError(f"layer {layer.name!r} is empty: there is nothing to show")
+    if z is None:
+        z = box.topleft.z + box.size.z // 2
+    if not box.topleft.z <= z < box.bottomright.z:
+        raise OutOfBoundsError(
+            f"layer {layer.name!r} has no section z = {z}; its box goes from {box.topleft.z} to "
+            f"{box.bottomright.z - 1} (voxels of mag 1)"
+        )
+    mag = _fitting_mag(layer, max_side) if mag is None else mag
+    own = mag.box
+    stride = math.ceil(max(own.size.x, own.size.y) / max_side)
+    plane = BoundingBox(own.topleft.with_z(z // mag.mag.z), own.size.with_z(1))
+    values = _read_strided(mag, plane, stride)
+    if layer.category == "segmentation":
+        return _Section(_id_colours(values[0]), mag, z, stride)
+    return _Section(_grey_or_rgb(values), mag, z, stride)
+
+
+def _fitting_mag(layer: Layer, max_side: int) -> MagView:
+    """Return the finest mag whose section fits, or the coarsest."""
+    mags = sorted((record.mag for record in layer.record.mags), key=lambda mag: (mag.max_dim, mag.to_tuple()))
+    if not mags:
+        raise InvalidValueError(f"layer {layer.name!r} has no mag: there is nothing to show")
+    for mag in mags:
+        size = layer.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).size
+        if max(size.x, size.y) <= max_side:
+            return layer.get_mag(mag)
+    return layer.get_mag(mags[-1])
+
+
+def _read_strided(mag: MagView, plane: BoundingBox, stride: int) -> Voxels:
+    """Return every n-th voxel of a plane as ``(c, x, y)``; no more than a tile is in memory besides."""
+    counts = plane.size.ceildiv(stride)
+    out = np.zeros((mag.num_channels, counts.x, counts.y), dtype=mag.get_dtype())
+    tile = (_TILE, _TILE, 1)
+    for piece in plane.chunk(tile, tile):
+        block = mag.read(offset=piece.topleft, size=piece.size)[..., 0]
+        start = piece.topleft - plane.topleft
+        first = start.ceildiv(stride)
+        skip = first * stride - start
+        part = block[:, skip.x :: stride, skip.y :: stride]
+        out[:, first.x : first.x + part.shape[1], first.y : first.y + part.shape[2]] = part
+    return out
+
+
+def _grey_or_rgb(values: Voxels) -> Pixels:
+    """Return ``(c, x, y)`` as pixels ``(y, x, 3)``."""
+    channels = values if len(values) == 3 else np.repeat(values[:1], 3, axis=0)
+    if channels.dtype != np.uint8:
+        channels = _stretched(channels)
+    return np.ascontiguousarray(channels.transpose(2, 1, 0))
+
+
+def _stretched(values: Voxels) -> Pixels:
+    """Return values of any type between their 1st and 99th percentile as 0 to 255; what is no number as 0."""
+    numbers = values.astype(np.float64)
+    finite = numbers[np.isfinite(numbers)]
+    if finite.size == 0:
+        return np.zeros(values.shape, np.uint8)
+    low, high = np.percentile(finite, (1, 99))
+    if low == high:
+        low, high = finite.min(), finite.max()
+    if low == high:  # one value: grey, or black for zeros
+        return np.full(values.shape, 128 if low else 0, np.uint8)
+    numbers = np.nan_to_num(numbers, nan=low, posinf=high, neginf=low).clip(low, high)
+    # Halved, so that the difference of the largest numbers is still one.
+    scaled = (numbers / 2 - low / 2) / (high / 2 - low / 2)
+    return np.asarray(np.rint(255 * scaled), np.uint8)
+
+
+def _id_colours(ids: Voxels) -> Pixels:
+    """Return ids ``(x, y)`` as pixels ``(y, x, 3)``: lightness, chroma and hue, in OKLab, from a hash."""
+    if ids.dtype.kind == "f":
+        ids = ids.astype(np.float64).view(np.uint64)
+    known, places = np.unique(ids.T, return_inverse=True)
+    mixed = known.astype(np.uint64)
+    for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):  # splitmix64: every bit of the id counts
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    first, second, third = (
+        ((mixed >> np.uint64(shift)) & np.uint64(0xFFFF)) / 0xFFFF for shift in (48, 32, 16)
+    )
+    light, chroma, hue = 0.57 + 0.29 * first, 0.07 + 0.08 * second, 2 * np.pi * third
+    lab = np.stack([light, chroma * np.cos(hue), chroma * np.sin(hue)])
+    linear = (_CONES_TO_RGB @ (_LAB_TO_CONES @ lab) ** 3).clip(0, 1).T
+    gamma = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    colours = np.rint(255 * gamma).astype(np.uint8)
+    colours[known == 0] = 0
+    return np.ascontiguousarray(colours[places.reshape(ids.T.shape)])
+
+
+# --- the sheet ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """What the sheet shows of a layer."""
+
+    title: str
+    caption: str
+    image: Image | None
+    """None where there is a reason for that in the caption."""
+    nm_per_pixel: float
+
+
+def _panel_of(layer: Layer, z: int | None, max_side: int, voxel_size: Sequence[float]) -> _Panel:
+    """Return a section scaled so that a pixel spans as many nm along x as along y."""
+    from PIL import Image
+
+    section = _section(layer, z, max_side)
+    mag = section.mag
+    sizes = [size * step for size, step in zip(voxel_size, mag.mag, strict=True)]
+    rows, columns, _ = section.pixels.shape
+    width, height = columns * section.stride * sizes[0], rows * section.stride * sizes[1]
+    finest = min(sizes[:2]) * section.stride
+    side = min(max(max(width, height) / finest, min(_MIN_SIDE, max_side)), max_side)
+    nm_per_pixel = max(width, height) / side
+    shape = (max(1, round(width / nm_per_pixel)), max(1, round(height / nm_per_pixel)))
+    image = Image.fromarray(section.pixels)
+    if shape != image.size:
+        smooth = layer.category == "color"
+        image = image.resize(shape, Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST)
+    voxel = " x ".join(f"{size:.4g}" for size in sizes)
+    caption = f"{mag.get_dtype()} · mag {mag.mag} · z = {section.z} · voxels {voxel} nm"  # the font has no ×
+    return _Panel(layer.name, caption, image, nm_per_pixel)
+
+
+def _sheet(panels: Sequence[_Panel]) -> Image:
+    """Return all panels in a grid, on a dark ground."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    images = [panel.image for panel in panels if panel.image is not None]
+    width = max(360, *(image.width for image in images))
+    height = max(image.height for image in images)
+    columns = len(panels) if len(panels) <= 3 else math.ceil(math.sqrt(len(panels)))
+    rows = math.ceil(len(panels) / columns)
+    big, small = max(20, width // 32), max(13, width // 50)
+    above, below = round(2.9 * big), round(2.6 * small)
+    cell = (width + _MARGIN, above + height + below)
+    sheet = Image.new("RGB", (columns * cell[0] + _MARGIN, rows * cell[1] + _MARGIN // 2), _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    fonts = [ImageFont.load_default(size=size) for size in (big, small)]
+    for number, panel in enumerate(panels):
+        left, top = _MARGIN + number % columns * cell[0], number // columns * cell[1]
+        baseline = top + above - 0.6 * big
+        _text(draw, (left, baseline - 1.5 * small), panel.title, fonts[0], _WHITE, width)
+        _text(draw, (left, baseline), panel.caption, fonts[1], _GREY, width)
+        if panel.image is not None:
+            sheet.paste(panel.image, (left, top + above))
+            place = (left, top + above + panel.image.height + round(0.6 * small))
+            _scale_bar(draw, place, panel.image.width, panel.nm_per_pixel, fonts[1])
+    return sheet
+
+
+def _text(
+    draw: ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    font: Any,
+    colour: tuple[int, int, int],
+    width: int,
+) -> None:
+    """Write a line on its baseline, cut where it would leave its panel."""
+    line = " ".join(text.split())
+    while draw.textlength(line, font=font) > width and len(line) > 1:
+        line = line[:-2].rstrip() + "…"
+    draw.text(place, line, font=font, fill=colour, anchor="ls")
+
+
+def _scale_bar(draw: ImageDraw, place: tuple[int, int], width: int, nm_per_pixel: float, font: Any) -> None:
+    """Draw a bar of a round length, at most a quarter of the panel, with its length beside it."""
+    nm = _round_length(width * nm_per_pixel / 4)
+    pixels = max(1, round(nm / nm_per_pixel))
+    size = font.size
+    left, right, base = place[0], place[0] + pixels, place[1] + round(0.85 * size)
+    draw.rectangle((left, base - round(0.45 * size), right - 1, base - round(0.2 * size)), fill=_WHITE)
+    number, unit = _length_text(nm)
+    start = right + round(0.6 * size)
+    draw.text((start, base), f"{number:g} {unit.replace('µ', 'u')}", font=font, fill=_WHITE, anchor="ls")
+    if unit == "µm":  # the font that comes with pillow has no µ: it is a u with a longer stem
+        left = start + draw.textlength(f"{number:g} ", font=font) + 0.08 * size
+        stem = max(1, round(size / 11))
+        draw.rectangle((left, base - 0.3 * size, left + stem - 1, base + 0.2 * size), fill=_WHITE)
+
+
+def _round_length(limit: float) -> float:
+    """Return the largest 1, 2 or 5 times a power of ten that is not above a limit."""
+    power = 10.0 ** math.floor(math.log10(limit))
+    return max(factor * power for factor in (1, 2, 5) if factor * power <= limit * (1 + 1e-9))
+
+
+def _length_text(nm: float) -> tuple[float, str]:
+    """Return a length in the unit in which it is shortest to say."""
+    if nm >= 1e3:
+        return (nm / 1e3, "µm") if nm < 1e6 else (nm / 1e6, "mm")
+    return nm, "nm"
