@@ -85,15 +85,7 @@ def mag_text(layer_record: LayerRecord, mag_view: MagView) -> str:
 
 
 def mag_html(layer_record: LayerRecord, mag_view: MagView) -> str:
-    """Return what is known of a mag as an HTML table, beside a drawing of its grid of blocks.
-
-    Parameters
-    ----------
-    layer_record
-        The layer, as the properties have it.
-    mag_view
-        The mag.
-    """
+    """Return what is known of a mag as an HTML table, beside a drawing of its grid of blocks."""
     rows = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
         for name, value in _mag_rows(layer_record, mag_view)

@@ -41,9 +41,9 @@ _LAB_TO_CONES = np.array(
     [(1, 0.39633778, 0.21580376), (1, -0.10556135, -0.06385417), (1, -0.08948418, -1.29148555)]
 )
 _CONES_TO_RGB = np.array(
-    [(4.07674166, -3.30771159, 0.23096993), (-1.26843800, 2.60975740, -0.34131940), (-0.00419609, -0.70341861, 1.70761470)]
+    [(4.0767417, -3.3077116, 0.2309699), (-1.268438, 2.6097574, -0.3413194), (-0.0041961, -0.7034186, 1.7076147)]
 )  # fmt: skip
-_BACKGROUND, _WHITE, _GREY = (24, 26, 31), (255, 255, 255), (158, 164, 174)
+_BACKGROUND, _WHITE, _GREY = "#181a1f", "white", "#9ea4ae"
 _MARGIN = 28
 
 
@@ -300,11 +300,11 @@ def _sheet(panels: Sequence[_Panel]) -> Image:
     width = max(360, *(image.width for image in images))
     height = max(image.height for image in images)
     columns = len(panels) if len(panels) <= 3 else math.ceil(math.sqrt(len(panels)))
-    rows = math.ceil(len(panels) / columns)
     big, small = max(20, width // 32), max(13, width // 50)
     above, below = round(2.9 * big), round(2.6 * small)
     cell = (width + _MARGIN, above + height + below)
-    sheet = Image.new("RGB", (columns * cell[0] + _MARGIN, rows * cell[1] + _MARGIN // 2), _BACKGROUND)
+    size = (columns * cell[0] + _MARGIN, math.ceil(len(panels) / columns) * cell[1] + _MARGIN // 2)
+    sheet = Image.new("RGB", size, _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     fonts = [ImageFont.load_default(size=size) for size in (big, small)]
     for number, panel in enumerate(panels):
@@ -319,19 +319,12 @@ def _sheet(panels: Sequence[_Panel]) -> Image:
     return sheet
 
 
-def _text(
-    draw: ImageDraw,
-    place: tuple[float, float],
-    text: str,
-    font: Any,
-    colour: tuple[int, int, int],
-    width: int,
-) -> None:
+def _text(draw: ImageDraw, xy: tuple[float, float], text: str, font: Any, colour: str, width: int) -> None:
     """Write a line on its baseline, cut where it would leave its panel."""
     line = " ".join(text.split())
     while draw.textlength(line, font=font) > width and len(line) > 1:
         line = line[:-2].rstrip() + "…"
-    draw.text(place, line, font=font, fill=colour, anchor="ls")
+    draw.text(xy, line, font=font, fill=colour, anchor="ls")
 
 
 def _scale_bar(draw: ImageDraw, place: tuple[int, int], width: int, nm_per_pixel: float, font: Any) -> None:
@@ -341,7 +334,7 @@ def _scale_bar(draw: ImageDraw, place: tuple[int, int], width: int, nm_per_pixel
     size = font.size
     left, right, base = place[0], place[0] + pixels, place[1] + round(0.85 * size)
     draw.rectangle((left, base - round(0.45 * size), right - 1, base - round(0.2 * size)), fill=_WHITE)
-    number, unit = _length_text(nm)
+    number, unit = (nm, "nm") if nm < 1e3 else (nm / 1e3, "µm") if nm < 1e6 else (nm / 1e6, "mm")
     start = right + round(0.6 * size)
     draw.text((start, base), f"{number:g} {unit.replace('µ', 'u')}", font=font, fill=_WHITE, anchor="ls")
     if unit == "µm":  # the font that comes with pillow has no µ: it is a u with a longer stem
@@ -354,10 +347,3 @@ def _round_length(limit: float) -> float:
     """Return the largest 1, 2 or 5 times a power of ten that is not above a limit."""
     power = 10.0 ** math.floor(math.log10(limit))
     return max(factor * power for factor in (1, 2, 5) if factor * power <= limit * (1 + 1e-9))
-
-
-def _length_text(nm: float) -> tuple[float, str]:
-    """Return a length in the unit in which it is shortest to say."""
-    if nm >= 1e3:
-        return (nm / 1e3, "µm") if nm < 1e6 else (nm / 1e6, "mm")
-    return nm, "nm"

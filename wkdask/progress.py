@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -236,8 +237,11 @@ class Bar:
                 self._draw(tally)
                 self._progress.start()
             except BaseException:
-                self._progress = None
+                broken, self._progress = self._progress, None
                 _screen.release()
+                if broken is not None:
+                    with contextlib.suppress(Exception):  # it has not begun; what it took, it gives back
+                        broken.stop()
                 raise
 
     def _draw(self, tally: Tally) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from wkdask.events import Event, JobStarted, UnitDone, UnitFailed
+from wkdask.events import Event, JobFinished, JobStarted, UnitDone, UnitFailed
 from wkdask.units import format_bytes, format_rate
 
 __all__ = ["Tally"]
@@ -30,7 +30,7 @@ class Tally:
     """Tasks that failed."""
     first_error: str = ""
     """Of the first task that failed: where, and why."""
-    start: float = field(default_factory=time.monotonic)
+    start: float = field(default_factory=lambda: time.monotonic())
     """When the job began, by the monotonic clock, in seconds."""
 
     def take(self, event: Event) -> None:
@@ -39,6 +39,9 @@ class Tally:
             self.units += 1
             self.cubes += event.report.cubes
             self.nbytes += event.report.nbytes
+        elif isinstance(event, JobFinished) and event.report is not None:
+            # Also what tasks did that ended after the job was stopped: of those no event tells.
+            self.cubes, self.nbytes = event.report.cubes, event.report.bytes
         elif isinstance(event, UnitFailed):
             self.failed += 1
             if self.failed == 1:

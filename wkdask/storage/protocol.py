@@ -167,8 +167,18 @@ class StoredMag(Protocol):
     def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
         """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
 
-    def staged(self, path: str) -> StoredMag:
-        """Make a private mag of the same type and cut, for a job that builds all before it publishes any."""
+    def staged(self, path: str, *, raw: bool = False) -> StoredMag:
+        """Make a private mag of the same type and cut, for a job that builds all before it publishes any.
+
+        With `raw` it is stored plainly, also where this mag is compressed: see :meth:`write_in_place`.
+        """
+
+    def write_in_place(self, box: BoundingBox, block: Voxels) -> None:
+        """Write a block into cubes of a private mag made by ``staged(raw=True)``, which come into being so.
+
+        Several tasks may fill one cube at once, as long as no two of them write into the same chunk.
+        A cube that gets only zeros is not made.
+        """
 
     def prepare(self, box: BoundingBox) -> None:
         """Make the mag ready for tasks that write into a box (driver only, before the first task)."""

@@ -6,39 +6,54 @@ A job builds its cubes in its private folder in the mag, and publishes each by o
     <mag>/z0/y0/x0.wkw                         a published cube
     <mag>/.wkdask/locks/017.lock               held while a cube that falls on it is published
     <mag>/.wkdask/<job>/alive                  locked while the job's driver lives
-    <mag>/.wkdask/<job>/<host-pid-thread>/     one private root per worker thread, reused for cube after cube
+    <mag>/.wkdask/<job>/<host-pid-thread…>/    one private root per worker thread, reused for cube after cube
     <mag>/.wkdask/<job>/staged/                a private mag, where a job builds all before it publishes any
 
 A reader sees the old cube or the new one. When a job ends its folder is renamed away first: whatever a
-task that was thought lost does later (rename out of it, rename into it) fails.
+task that was thought lost does later (rename out of it, rename into it) fails. The wkw library would make
+the folder anew, but without the file ``alive``: a task looks for it between building and publishing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import socket
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from toolz import partition_all
 
-from wkdask.errors import DamagedCubeError, JobEndedError, LockTimeoutError, ReadOnlyError
-from wkdask.fsio import fsync_files, fsync_folder, lock, locks, remove_folder, replace_keeping_mode
+from wkdask.errors import DamagedCubeError, DamagedHeaderError, JobEndedError, LockTimeoutError, ReadOnlyError
+from wkdask.fsio import (
+    copy_sparse,
+    fsync_files,
+    fsync_folder,
+    lock,
+    locks,
+    remove_folder,
+    replace_keeping_mode,
+)
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import PRIVATE, StoredMag, Voxels
 
-__all__ = ["Piece", "job_folder", "publish_pieces", "publish_staged"]
+__all__ = ["Piece", "job_folder", "publish_assembled", "publish_pieces", "publish_staged"]
 
 LOCK_FILES = 256
 """Lock files per mag: cubes share them, so that a mag of a million cubes does not need a million."""
 _PARTIAL_BATCH = 8
 """Partial cubes are locked from read to replace; few at a time, so that writers seldom wait for each other."""
+_WHOLE_BATCH = 64
+"""Whole cubes are locked one by one; as many are made durable together."""
 
+_JOB_NAME = re.compile(r"[0-9a-f]{12}")
+_GONE_NAME = re.compile(r"\.[0-9a-f]{12}\.gone-[0-9a-f]{32}")
 _local = threading.local()
 
 
@@ -60,8 +75,14 @@ def job_folder(store: StoredMag) -> Iterator[str]:
     private = f"{store.path}/{PRIVATE}"
     try:
         os.makedirs(f"{private}/locks", exist_ok=True)
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         raise ReadOnlyError(f"{store.path} cannot be written to: {error.strerror}") from error
+    if os.path.realpath(f"{private}/locks") != f"{store.path}/{PRIVATE}/locks":
+        raise ReadOnlyError(
+            f"{private}, or locks in it, is a link; jobs only work in a folder of the mag itself"
+        )
     folder = f"{private}/{uuid.uuid4().hex[:12]}"
     # No sweeper may see the folder before its owner holds it: born under a lock that sweepers take too.
     with contextlib.ExitStack() as stack:
@@ -77,30 +98,49 @@ def job_folder(store: StoredMag) -> Iterator[str]:
 
 def _sweep(private: str) -> None:
     """Remove the folders of jobs whose driver is dead: nobody holds their lock."""
-    for entry in os.scandir(private):
-        if not entry.is_dir(follow_symlinks=False) or entry.name == "locks":
-            continue
-        if ".gone-" in entry.name:
+    with os.scandir(private) as entries:
+        folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for entry in folders:
+        if _GONE_NAME.fullmatch(entry.name):
             shutil.rmtree(entry.path, ignore_errors=True)
-            continue
-        with contextlib.suppress(LockTimeoutError, FileNotFoundError), lock(f"{entry.path}/alive", timeout=0):
-            remove_folder(entry.path)
+        elif _JOB_NAME.fullmatch(entry.name):
+            # A folder that ended meanwhile, or is another user's, is not ours to sweep.
+            skip = contextlib.suppress(LockTimeoutError, FileNotFoundError, PermissionError)
+            with skip, lock(f"{entry.path}/alive", timeout=0):
+                remove_folder(entry.path)
+
+
+def _check_alive(folder: str) -> None:
+    """Refuse to go on when the job has ended; call it between building and publishing."""
+    if not os.path.lexists(f"{folder}/alive"):
+        if _JOB_NAME.fullmatch(os.path.basename(folder)):
+            remove_folder(folder)  # what the wkw library made anew
+        raise JobEndedError(f"the job of {folder} has ended; this task publishes nothing")
+
+
+@contextlib.contextmanager
+def _of_living_job(folder: str) -> Iterator[None]:
+    """Let an error that comes of the job's end say so."""
+    try:
+        yield
+    except (FileNotFoundError, DamagedHeaderError) as error:
+        try:
+            _check_alive(folder)
+        except JobEndedError as ended:
+            raise ended from error
+        raise
 
 
 def _scratch(store: StoredMag, folder: str) -> str:
     """Return this thread's private root in a job's folder; made on first use, then reused."""
     roots: dict[str, str] = _local.__dict__.setdefault("roots", {})
-    key = f"{store.path}:{folder}"
+    key = f"{os.getpid()}:{store.path}:{folder}"  # a forked child is not this thread
     if key in roots:
         return roots[key]
-    kind = "staged" if store.path.startswith(folder) else "cubes"
-    root = f"{folder}/{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}-{kind}"
-    try:
-        os.mkdir(root)
-    except FileExistsError:
-        pass  # the operating system gave this thread the number of one that ended
-    except FileNotFoundError as error:
-        raise JobEndedError(f"the job of {folder} has ended; this task publishes nothing") from error
+    # Host, process and thread are for humans: containers share such names, and two writers never share a root.
+    me = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    root = f"{folder}/{me}-{uuid.uuid4().hex[:8]}"
+    os.mkdir(root)
     store.prepare_scratch(root)
     if len(roots) > 16:
         roots.clear()
@@ -147,27 +187,29 @@ def publish_pieces(
     DamagedCubeError
         If an old cube cannot be read; it stays untouched.
     """
-    root = _scratch(store, folder)
+    with _of_living_job(folder):
+        return _publish_pieces(store, folder, pieces, durable, verify)
+
+
+def _publish_pieces(
+    store: StoredMag, folder: str, pieces: Sequence[Piece], durable: bool, verify: bool
+) -> int:
+    """Do what :func:`publish_pieces` promises, in a job that lives."""
     shard = store.spec.shard_shape
     whole = [piece for piece in pieces if piece.box.size == shard]
     partial = [piece for piece in pieces if piece.box.size != shard]
-    publish = _Publisher(store, root, durable, verify)
-    try:
-        publish.build(whole, keep_old=False)
-        for number, piece in enumerate(whole):
-            with lock(_lock_path(store, piece.index)):
+    publish = _Publisher(store, folder, durable, verify)
+    publish.build(whole, keep_old=False)
+    for number, piece in enumerate(whole):
+        with lock(_lock_path(store, piece.index)):
+            publish.replace(number, piece)
+    publish.flush()
+    for batch in partition_all(_PARTIAL_BATCH, partial):
+        with locks([_lock_path(store, piece.index) for piece in batch]):
+            publish.build(batch, keep_old=True)
+            for number, piece in enumerate(batch):
                 publish.replace(number, piece)
         publish.flush()
-        for batch in partition_all(_PARTIAL_BATCH, partial):
-            with locks([_lock_path(store, piece.index) for piece in batch]):
-                publish.build(batch, keep_old=True)
-                for number, piece in enumerate(batch):
-                    publish.replace(number, piece)
-            publish.flush()
-    except FileNotFoundError as error:
-        if not os.path.isdir(folder):
-            raise JobEndedError(f"the job of {folder} has ended; this task publishes nothing") from error
-        raise
     return publish.nbytes
 
 
@@ -196,39 +238,102 @@ def publish_staged(
         Flush data and folders to the disk before returning.
     """
     source = staged.cube_path(index)
-    exists = staged.check_cube(source)
-    if not (box.size == store.spec.shard_shape and exists and staged.spec == store.spec):
-        return publish_pieces(store, folder, [Piece(index, box, staged.read(box))], durable=durable)
-    root = _scratch(store, folder)
-    path = store.slot_path(root, 0)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    try:
-        os.link(source, path)
-    except PermissionError:  # a file system without second names
-        shutil.copyfile(source, path)
-    publish = _Publisher(store, root, durable, verify=False)
-    publish.adopt(path)
-    with lock(_lock_path(store, index)):
-        publish.replace(0, Piece(index, box, np.empty(0)))
-    publish.flush()
-    return publish.nbytes
+    with _of_living_job(folder):
+        exists = staged.check_cube(source)
+        if not (box.size == store.spec.shard_shape and exists and staged.spec == store.spec):
+            return _publish_pieces(
+                store, folder, [Piece(index, box, staged.read(box))], durable, verify=False
+            )
+        publish = _Publisher(store, folder, durable, verify=False)
+        publish.adopt(source)
+        with lock(_lock_path(store, index)):
+            publish.replace(0, Piece(index, box, np.empty(0)))
+        publish.flush()
+        return publish.nbytes
+
+
+def publish_assembled(
+    store: StoredMag, assembled: StoredMag, folder: str, box: BoundingBox, *, durable: bool = True
+) -> tuple[int, int]:
+    """Publish the cubes that several tasks assembled in a private mag, into a mag that the job itself made.
+
+    A plain cube takes its place by a second name: nothing is copied, however large it is. One that nobody
+    assembled is empty, and there is no older one to remove. Doing this twice gives the same.
+
+    Parameters
+    ----------
+    store, assembled
+        The mag, and the private one, where the tasks used ``write_in_place``. Their compression may differ.
+    folder
+        The job's private folder.
+    box
+        What is published: absolute, in voxels of the mag. It touches whole cubes that no other task publishes.
+    durable
+        Flush data and folders to the disk before returning.
+
+    Returns
+    -------
+    int
+        Cubes published.
+    int
+        Bytes of their files.
+
+    Raises
+    ------
+    JobEndedError
+        If the job's folder or the private mag is gone: this task was thought lost, and is.
+    """
+    with _of_living_job(folder):
+        publish = _Publisher(store, folder, durable, verify=False)
+        pieces = [
+            (index, piece)
+            for index, piece in store.spec.grid.pieces(box)
+            if assembled.check_cube(assembled.cube_path(index))
+        ]
+        _check_kept(assembled, folder)
+        for batch in partition_all(_WHOLE_BATCH, pieces):
+            if assembled.spec == store.spec:
+                publish.adopt(*(assembled.cube_path(index) for index, _ in batch))
+            else:  # one after the other: their voxels are never in memory together
+                blocks = (Piece(index, piece, assembled.read(piece)) for index, piece in batch)
+                publish.build(blocks, keep_old=False)
+            again = []
+            for slot, (index, piece) in enumerate(batch):
+                with lock(_lock_path(store, index)):
+                    # One that is there is our own, from a lost attempt, or another writer's: merge with it.
+                    if os.path.lexists(store.cube_path(index)):
+                        again.append(Piece(index, piece, np.empty(0)))
+                    else:
+                        publish.replace(slot, Piece(index, piece, np.empty(0)))
+            publish.flush()
+            for piece in again:
+                whole = Piece(piece.index, piece.box, assembled.read(piece.box))
+                _check_kept(assembled, folder)
+                publish.nbytes += _publish_pieces(store, folder, [whole], durable, verify=False)
+        return len(pieces), publish.nbytes
+
+
+def _check_kept(assembled: StoredMag, folder: str) -> None:
+    """Refuse to go on when a private mag was published and removed: what is missing there is not empty."""
+    if not os.path.isdir(assembled.path):
+        _check_alive(folder)
+        raise JobEndedError(f"{assembled.path} was published and removed; this task publishes nothing")
 
 
 class _Publisher:
     """Steps of a publication that share a private root."""
 
-    def __init__(self, store: StoredMag, root: str, durable: bool, verify: bool) -> None:
+    def __init__(self, store: StoredMag, folder: str, durable: bool, verify: bool) -> None:
         self.store = store
-        self.root = root
+        self.folder = folder
+        self.root = _scratch(store, folder)
         self.durable = durable
         self.verify = verify
         self.built: list[str | None] = []
         self.nbytes = 0
         self._folders: set[str] = set()
 
-    def build(self, pieces: Sequence[Piece], *, keep_old: bool) -> None:
+    def build(self, pieces: Iterable[Piece], *, keep_old: bool) -> None:
         """Build the cubes of pieces in the slots 0, 1, …, check them and flush them to the disk."""
         store = self.store
         self.built = []
@@ -245,16 +350,30 @@ class _Publisher:
             if self.verify:
                 self._read_back(slot, inner, piece.block, target)
             self.built.append(path)
-        self._fsync()
+        self._settle()
 
-    def adopt(self, path: str) -> None:
-        """Take a file that was built elsewhere as the one in slot 0."""
-        self.built = [path]
-        self._fsync()
+    def adopt(self, *sources: str) -> None:
+        """Make second names of cubes that were built elsewhere, as those in the slots 0, 1, …."""
+        self.built = []
+        for slot, source in enumerate(sources):
+            path = self.store.slot_path(self.root, slot)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            try:
+                os.link(source, path)
+            except OSError as error:  # a file system without second names
+                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                    raise
+                copy_sparse(source, path)
+            self.built.append(path)
+        self._settle()
 
-    def _fsync(self) -> None:
+    def _settle(self) -> None:
+        """Flush what was built, then see that the job has not ended: nothing is built after this."""
         if self.durable:
             fsync_files(path for path in self.built if path is not None)
+        _check_alive(self.folder)
 
     def _read_back(self, slot: int, inner: BoundingBox, block: Voxels, target: str) -> None:
         """Compare a built cube with what it should hold."""
@@ -265,11 +384,15 @@ class _Publisher:
 
     def replace(self, slot: int, piece: Piece) -> None:
         """Let the built cube take the place of the published one; the caller holds the cube's lock."""
-        target = self._real_target(self.store.cube_path(piece.index))
+        name = self.store.cube_path(piece.index)
+        target = self._real_target(name)
         source = self.built[slot]
         folder = os.path.dirname(target)
         if source is None:
             # Into the job's folder, not unlinked: a task of a job that has ended must fail here too.
+            if target != name and os.path.islink(name):  # nor may it be left behind, leading nowhere
+                os.rename(name, f"{self.root}/removed")
+                self._folders.add(os.path.dirname(name))
             try:
                 os.rename(target, f"{self.root}/removed")
             except FileNotFoundError:
@@ -285,13 +408,13 @@ class _Publisher:
         self._folders.add(folder)
 
     def _real_target(self, path: str) -> str:
-        """Follow a cube that is a link, but only within the dataset (two folders above the mag)."""
-        if not os.path.islink(path):
-            return path
+        """Follow links to a cube or its folders, but only within the dataset (two folders above the mag)."""
         target = os.path.realpath(path)
+        if target == path:
+            return path
         dataset = os.path.dirname(os.path.dirname(self.store.path))
         if os.path.commonpath([dataset, target]) != dataset:
-            raise ReadOnlyError(f"the cube {path} is a link to {target}, outside of the dataset {dataset}")
+            raise ReadOnlyError(f"the cube {path} leads to {target}, outside of the dataset {dataset}")
         return target
 
     def flush(self) -> None:

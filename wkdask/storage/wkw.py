@@ -7,13 +7,15 @@ import errno
 import hashlib
 import os
 import re
+import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from wkdask.errors import CubePermissionError, DamagedCubeError, DamagedHeaderError
+from wkdask.errors import CubePermissionError, DamagedCubeError, DamagedHeaderError, InvalidValueError
 from wkdask.fsio import atomic_write, checked_path, copy_sparse, holds_only_zeros, open_regular
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import PRIVATE, ArraySpec, Voxels, check_coordinates
@@ -35,8 +37,12 @@ _STAT_LIMIT = 10_000
 _PART_NBYTES = 16 << 20
 """Bytes that one native call reads: enough to hide its cost, few enough to spread over threads."""
 
-_sound_cubes: dict[str, tuple[int, int, int, int]] = {}
-"""Per process: the cubes whose header and jump table were checked, with inode, size and times at that moment."""
+_SETTLED_NS = 2_000_000_000
+"""A file that changed less than this ago may change again without a new time: it is checked at every read."""
+
+_sound_cubes: dict[str, tuple[int, ...]] = {}
+"""Per process: the cubes whose header and jump table were checked, with inode, size and times at that moment,
+and the geometry that they were checked against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ class WkwMag:
 
     def cubes_on_disk(self) -> Iterator[Vec3Int]:
         """Yield the indices of the cubes that exist, z slowest."""
+        self._checked_header()
         for z in _numbered(self.path, "z", ""):
             for y in _numbered(f"{self.path}/z{z}", "y", ""):
                 for x in _numbered(f"{self.path}/z{z}/y{y}", "x", ".wkw"):
@@ -181,23 +188,37 @@ class WkwMag:
         )
 
     def _doubt_zeros(self, piece: BoundingBox, block: Voxels) -> None:
-        """Read a piece of zeros from an existing cube a second time.
+        """Read a piece of zeros from an existing cube a second time, into a buffer of ones.
 
-        The library takes every failure to open a file for a missing one. Rules 3 and 4 keep it from such files,
-        but a process can run out of descriptors between the check and the read.
+        The library takes every failure to open a file for a missing one, and leaves the buffer as it is.
+        Rules 3 and 4 keep it from such files, but a process can run out of descriptors between the check and
+        the read.
         """
         from wkdask.kernels import is_zero
 
         if not is_zero(block):
             return
         path = self.cube_path(piece.topleft // self.spec.shard_shape)
-        _sound_cubes.pop(path, None)
-        if not self.check_cube(path):  # opens it, or raises
-            return
-        again = np.zeros(block.shape, block.dtype, order="F")
-        if not native_read(self.path, self.header.to_bytes(), piece, again):
-            raise DamagedCubeError(f"the cube {path} could not be read a second time")
-        block[...] = again
+        for _ in range(16):
+            _sound_cubes.pop(path, None)
+            if not self.check_cube(path):  # opens it, or raises
+                return
+            again = self._read_over(self.path, piece, 255)
+            if is_zero(again):
+                return
+            if again.tobytes("F") == self._read_over(self.path, piece, 0).tobytes("F"):
+                block[...] = again  # replaced meanwhile
+                return
+        raise DamagedCubeError(f"the cube {path} could not be read: the library cannot open it")
+
+    def _read_over(self, root: str, box: BoundingBox, fill: int) -> Voxels:
+        """Read a box into a buffer full of one byte, which stays where the library opens no file."""
+        nbytes = box.volume() * self.spec.bytes_per_voxel
+        block = np.full(nbytes, fill, np.uint8).view(self.spec.dtype)
+        block = block.reshape((self.spec.num_channels, *box.size), order="F")
+        if not native_read(root, self.header.to_bytes(), box, block):
+            raise DamagedCubeError(f"the voxels {box} of {root} could not be read a second time")
+        return block
 
     def _checked_header(self) -> bytes:
         """Return the header's bytes as they are on disk now; the mag must still be there, cut as it was."""
@@ -212,12 +233,14 @@ class WkwMag:
         """Check a cube's header, size and jump table; False where there is no such file."""
         try:
             known = os.stat(path)
-            if _sound_cubes.get(path) == _identity(known):
+            if _sound_cubes.get(path) == (*_identity(known), *self.header.geometry):
                 return True
             descriptor = open_regular(path)
         except FileNotFoundError:
-            if os.path.islink(path):
-                raise DamagedCubeError(f"the cube {path} is a link that leads nowhere") from None
+            folder = os.path.dirname(path)
+            for name in (path, folder, os.path.dirname(folder)):
+                if os.path.islink(name) and not os.path.exists(name):
+                    raise DamagedCubeError(f"the cube {path}: {name} is a link that leads nowhere") from None
             return False
         except PermissionError as error:
             raise CubePermissionError(f"the cube {path} cannot be opened: {error.strerror}") from error
@@ -230,7 +253,8 @@ class WkwMag:
             os.close(descriptor)
         if len(_sound_cubes) > 100_000:
             _sound_cubes.clear()
-        _sound_cubes[path] = _identity(info)
+        if time.time_ns() - info.st_ctime_ns > _SETTLED_NS:
+            _sound_cubes[path] = (*_identity(info), *self.header.geometry)
         return True
 
     # --- building ------------------------------------------------------------------------------------
@@ -255,6 +279,11 @@ class WkwMag:
         """
         from wkdask.kernels import is_zero, to_fortran
 
+        shape = (self.spec.num_channels, *box.size)
+        if block.dtype != np.dtype(self.spec.dtype) or block.shape != shape:
+            raise InvalidValueError(
+                f"a block is {block.dtype} {block.shape}, expected {self.spec.dtype} {shape}"
+            )
         path = self.slot_path(root, slot)
         _unlink(path)
         _unlink(f"{path}_tmp")  # the library's own temporary name, left by a killed predecessor
@@ -288,15 +317,51 @@ class WkwMag:
             raise OSError(errno.ENOSPC, f"no space left for a cube of {block.nbytes} bytes", root)
         raise OSError(errno.EIO, "the wkw library could not write a cube", root)
 
+    def write_in_place(self, box: BoundingBox, block: Voxels) -> None:
+        """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made.
+
+        Each chunk has its own place in a plain cube, so that tasks may write other chunks of it meanwhile.
+        """
+        from wkdask.kernels import is_zero, to_fortran
+
+        if self.header.block_type != RAW:
+            raise InvalidValueError(f"{self.path} is compressed; parts of a cube can only be stored plainly")
+        for index, piece in self.spec.grid.pieces(box):
+            part = block[(slice(None), *piece.to_slices(box.topleft))]
+            if not is_zero(part):
+                self._lay_out(self.cube_path(index))
+                self._write(self.path, piece, to_fortran(part))
+
+    def _lay_out(self, path: str) -> None:
+        """Make a plain cube without data, unless it is there: the same bytes, whoever comes first."""
+        folder = os.path.dirname(path)
+        for name in (os.path.dirname(folder), folder):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name)  # not makedirs: a private mag that was taken away must not come back
+        size = HEADER_SIZE + self.header.num_blocks * self.header.block_nbytes
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if os.fstat(descriptor).st_size < size:
+                os.pwrite(descriptor, replace(self.header, data_offset=HEADER_SIZE).to_bytes(), 0)
+                os.truncate(descriptor, size)
+        finally:
+            os.close(descriptor)
+
     def _read_file(self, path: str, root: str, slot: int) -> Voxels:
         """Return all voxels of a published cube, read through a link in the private folder."""
+        from wkdask.kernels import is_zero
+
         link = self.slot_path(root, slot)
         os.makedirs(os.path.dirname(link), exist_ok=True)
         os.symlink(os.path.realpath(path), link)
+        box = BoundingBox((slot * self.spec.shard_shape.x, 0, 0), self.spec.shard_shape)
         try:
-            return self.read_scratch(
-                root, BoundingBox((slot * self.spec.shard_shape.x, 0, 0), self.spec.shard_shape)
-            )
+            cube = self.read_scratch(root, box)
+            if is_zero(cube) and not is_zero(self._read_over(root, box, 255)):  # see _doubt_zeros
+                raise OSError(
+                    errno.EIO, "the cube cannot be opened now, its other voxels would be lost", path
+                )
+            return cube
         except DamagedCubeError:
             raise DamagedCubeError(f"the cube {path} is damaged: its voxels cannot be decoded") from None
         finally:
@@ -319,10 +384,10 @@ class WkwMag:
 
     # --- the driver's part ---------------------------------------------------------------------------
 
-    def staged(self, path: str) -> WkwMag:
-        """Make a private mag of the same type and cut."""
+    def staged(self, path: str, *, raw: bool = False) -> WkwMag:
+        """Make a private mag of the same type and cut; stored plainly where its cubes come in parts."""
         os.makedirs(f"{path}/{PRIVATE}/locks")
-        return WkwMag.create(path, self.spec)
+        return WkwMag.create(path, replace(self.spec, compression=None) if raw else self.spec)
 
     def prepare(self, box: BoundingBox) -> None:
         """Check that the mag is there and the box within the format's reach."""
@@ -331,9 +396,13 @@ class WkwMag:
 
     def finish(self) -> None:
         """Bump the stamp that stands for the cubes in the fingerprint of a large box."""
-        os.makedirs(f"{self.path}/{PRIVATE}", exist_ok=True)
-        with open(f"{self.path}/{PRIVATE}/stamp", "w") as file:
-            os.utime(file.fileno())
+        stamp = f"{self.path}/{PRIVATE}/stamp"
+        os.makedirs(os.path.dirname(stamp), exist_ok=True)
+        # A new file each time: the old one may belong to another user, or be a link.
+        temporary = f"{stamp}.{uuid.uuid4().hex}.tmp"
+        with open(temporary, "xb"):
+            pass
+        os.replace(temporary, stamp)
 
 
 def _identity(info: os.stat_result) -> tuple[int, int, int, int]:
@@ -343,10 +412,14 @@ def _identity(info: os.stat_result) -> tuple[int, int, int, int]:
 
 def _numbered(folder: str, prefix: str, suffix: str) -> list[int]:
     """Return the numbers n of the entries ``{prefix}{n}{suffix}`` of a folder, in order."""
-    pattern = re.compile(rf"{prefix}(0|[1-9]\d*){re.escape(suffix)}")
+    pattern = re.compile(rf"{prefix}(0|[1-9][0-9]*){re.escape(suffix)}")
     try:
         names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except NotADirectoryError:
+        return []
+    except FileNotFoundError:
+        if os.path.islink(folder):
+            raise DamagedCubeError(f"{folder} is a link that leads nowhere") from None
         return []
     return sorted(int(found[1]) for name in names if (found := pattern.fullmatch(name)))
 

@@ -23,6 +23,22 @@ _HANDLES_PER_THREAD = 64
 _local = threading.local()
 
 
+class _Handle:
+    """An open folder of the library, closed when it is dropped: by its thread, or with it."""
+
+    __slots__ = ("lib", "pointer")
+
+    def __init__(self, root: str) -> None:
+        ffi, self.lib = _library()
+        self.pointer = self.lib.dataset_open(ffi.new("char[]", root.encode()))
+        if self.pointer == ffi.NULL:
+            raise OSError(f"the wkw library could not open {root}")
+
+    def __del__(self) -> None:
+        if self.pointer:  # false for NULL
+            self.lib.dataset_close(self.pointer)
+
+
 def _library() -> tuple[Any, Any]:
     """Return the package's foreign function interface and the loaded library."""
     from wkw.wkw import ffi, libwkw
@@ -35,21 +51,17 @@ def _handle(root: str, header: bytes) -> Any:
 
     The handle keeps the header that it was opened with; a folder made anew with another one gets a new handle.
     """
-    handles: OrderedDict[tuple[str, bytes], Any] | None = getattr(_local, "handles", None)
+    handles: OrderedDict[tuple[str, bytes], _Handle] | None = getattr(_local, "handles", None)
     if handles is None:
         handles = _local.handles = OrderedDict()
     key = (root, header)
     if key in handles:
         handles.move_to_end(key)
-        return handles[key]
-    ffi, lib = _library()
-    handle = lib.dataset_open(ffi.new("char[]", root.encode()))
-    if handle == ffi.NULL:
-        raise OSError(f"the wkw library could not open {root}")
-    handles[key] = handle
+        return handles[key].pointer
+    handle = handles[key] = _Handle(root)
     while len(handles) > _HANDLES_PER_THREAD:
-        lib.dataset_close(handles.popitem(last=False)[1])
-    return handle
+        handles.popitem(last=False)
+    return handle.pointer
 
 
 def _corners(box: BoundingBox) -> np.ndarray[Any, np.dtype[np.uint32]]:
