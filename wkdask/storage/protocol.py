@@ -136,6 +136,15 @@ class StoredMag(Protocol):
             If it exists and is not a sound cube of this mag.
         """
 
+    def conforms(self, path: str) -> bool:
+        """Tell whether a checked cube is stored with this mag's compression."""
+
+    def recompressed(self, compression: str | None) -> StoredMag:
+        """Return the same mag as one whose cubes should have another compression; nothing is written."""
+
+    def publish_header(self) -> None:
+        """Replace the mag's metadata by those of this object (driver only)."""
+
     def prepare_scratch(self, root: str) -> None:
         """Make a new private folder ready for :meth:`build`."""
 

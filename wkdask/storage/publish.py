@@ -43,7 +43,15 @@ from wkdask.fsio import (
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import PRIVATE, StoredMag, Voxels
 
-__all__ = ["Piece", "job_folder", "publish_assembled", "publish_pieces", "publish_staged"]
+__all__ = [
+    "Piece",
+    "job_folder",
+    "publish_assembled",
+    "publish_copies",
+    "publish_pieces",
+    "publish_staged",
+    "rewrite_cubes",
+]
 
 LOCK_FILES = 256
 """Lock files per mag: cubes share them, so that a mag of a million cubes does not need a million."""
@@ -67,6 +75,8 @@ class Piece:
     """The part that is written, absolute, in voxels of the mag."""
     block: Voxels
     """Its voxels, ``(c, *box.size)``."""
+    more: tuple[tuple[BoundingBox, Voxels], ...] = ()
+    """Further parts of the same cube, written in this order."""
 
 
 @contextlib.contextmanager
@@ -196,8 +206,8 @@ def _publish_pieces(
 ) -> int:
     """Do what :func:`publish_pieces` promises, in a job that lives."""
     shard = store.spec.shard_shape
-    whole = [piece for piece in pieces if piece.box.size == shard]
-    partial = [piece for piece in pieces if piece.box.size != shard]
+    whole = [piece for piece in pieces if piece.box.size == shard and not piece.more]
+    partial = [piece for piece in pieces if piece.box.size != shard or piece.more]
     publish = _Publisher(store, folder, durable, verify)
     publish.build(whole, keep_old=False)
     for number, piece in enumerate(whole):
@@ -313,6 +323,101 @@ def publish_assembled(
         return len(pieces), publish.nbytes
 
 
+def publish_copies(
+    store: StoredMag, source: StoredMag, folder: str, box: BoundingBox, *, durable: bool = True
+) -> tuple[int, int]:
+    """Publish copies of the cube files of another mag that is stored alike; nothing is decoded.
+
+    A cube that is there already keeps the voxels outside of the box; then the box is copied as voxels.
+
+    Parameters
+    ----------
+    store, source
+        Where the cubes go, and where they are.
+    folder
+        The job's private folder.
+    box
+        What is copied: absolute, in voxels of the mag. Whole files are, where there is no cube yet.
+    durable
+        Flush data and folders to the disk before returning.
+
+    Returns
+    -------
+    int
+        Cubes that the box touches.
+    int
+        Bytes of the files published.
+    """
+    with _of_living_job(folder):
+        publish = _Publisher(store, folder, durable, verify=False)
+        pieces = list(store.spec.grid.pieces(box))
+        for batch in partition_all(_PARTIAL_BATCH, pieces):
+            merged, files = [], []
+            with locks([_lock_path(store, index) for index, _ in batch]):
+                for index, piece in batch:
+                    if os.path.lexists(store.cube_path(index)):
+                        merged.append((index, piece))
+                    elif source.check_cube(source.cube_path(index)):
+                        files.append((index, piece))
+                publish.adopt(*(source.cube_path(index) for index, _ in files), copied=True)
+                for slot, (index, piece) in enumerate(files):
+                    publish.replace(slot, Piece(index, piece, np.empty(0)))
+            publish.flush()
+            for index, piece in merged:
+                block = Piece(index, piece, source.read(piece))
+                publish.nbytes += _publish_pieces(store, folder, [block], durable, verify=False)
+        return len(pieces), publish.nbytes
+
+
+def rewrite_cubes(
+    store: StoredMag, folder: str, box: BoundingBox, *, durable: bool = True
+) -> tuple[int, int, int]:
+    """Store the cubes of a box anew where they are not stored as the mag says; their voxels stay.
+
+    Each cube's lock is held from its read to its replacement.
+
+    Parameters
+    ----------
+    store
+        The mag, with the compression that its cubes should have.
+    folder
+        The job's private folder.
+    box
+        Whole cubes: absolute, in voxels of the mag.
+    durable
+        Flush data and folders to the disk before returning.
+
+    Returns
+    -------
+    int
+        Cubes rewritten.
+    int
+        Bytes of their voxels.
+    int
+        Bytes of their new files.
+    """
+    count = 0
+    with _of_living_job(folder):
+        publish = _Publisher(store, folder, durable, verify=False)
+        indices = [index for index in store.spec.grid.cubes(box) if store.check_cube(store.cube_path(index))]
+        for batch in partition_all(_PARTIAL_BATCH, indices):
+            with locks([_lock_path(store, index) for index in batch]):
+                pieces = [
+                    Piece(index, store.spec.grid.cube_box(index), np.empty(0))
+                    for index in batch
+                    if store.check_cube(path := store.cube_path(index)) and not store.conforms(path)
+                ]
+                # One after the other: their voxels are never in memory together.
+                publish.build(
+                    (Piece(piece.index, piece.box, store.read(piece.box)) for piece in pieces), keep_old=False
+                )
+                for slot, piece in enumerate(pieces):
+                    publish.replace(slot, piece)
+            publish.flush()
+            count += len(pieces)
+    return count, count * store.spec.cube_nbytes, publish.nbytes
+
+
 def _check_kept(assembled: StoredMag, folder: str) -> None:
     """Refuse to go on when a private mag was published and removed: what is missing there is not empty."""
     if not os.path.isdir(assembled.path):
@@ -340,6 +445,8 @@ class _Publisher:
         for slot, piece in enumerate(pieces):
             target = store.cube_path(piece.index)
             base = target if keep_old and store.check_cube(target) else None
+            if piece.more:
+                piece, base = self._in_one(piece, base), None
             inner = piece.box.offset(-(piece.index * store.spec.shard_shape))
             path = store.slot_path(self.root, slot)
             if not store.build(self.root, slot, inner, piece.block, base):
@@ -352,14 +459,30 @@ class _Publisher:
             self.built.append(path)
         self._settle()
 
-    def adopt(self, *sources: str) -> None:
-        """Make second names of cubes that were built elsewhere, as those in the slots 0, 1, …."""
+    def _in_one(self, piece: Piece, base: str | None) -> Piece:
+        """Return a piece of several parts as one that is the whole cube, the old voxels around them."""
+        cube_box = self.store.spec.grid.cube_box(piece.index)
+        spec = self.store.spec
+        if base is None:
+            cube = np.zeros((spec.num_channels, *cube_box.size), spec.dtype, order="F")
+        else:
+            cube = self.store.read(cube_box)
+        for box, block in ((piece.box, piece.block), *piece.more):
+            cube[(slice(None), *box.to_slices(cube_box.topleft))] = block
+        return Piece(piece.index, cube_box, cube)
+
+    def adopt(self, *sources: str, copied: bool = False) -> None:
+        """Take cubes that were built elsewhere as those in the slots 0, 1, …: second names, or copies."""
         self.built = []
         for slot, source in enumerate(sources):
             path = self.store.slot_path(self.root, slot)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+            if copied:
+                copy_sparse(source, path)
+                self.built.append(path)
+                continue
             try:
                 os.link(source, path)
             except OSError as error:  # a file system without second names

@@ -376,13 +376,22 @@ class WkwMag:
 
     def _is_raw(self, path: str) -> bool:
         """Tell whether a checked cube is stored plainly."""
-        descriptor = open_regular(path)
-        try:
-            return WkwHeader.parse(os.pread(descriptor, HEADER_SIZE, 0)).block_type == RAW
-        finally:
-            os.close(descriptor)
+        return _block_type(path) == RAW
+
+    def conforms(self, path: str) -> bool:
+        """Tell whether a checked cube is stored with this mag's compression."""
+        return _block_type(path) == self.header.block_type
 
     # --- the driver's part ---------------------------------------------------------------------------
+
+    def recompressed(self, compression: str | None) -> WkwMag:
+        """Return the same mag as one whose cubes should have another compression."""
+        return WkwMag(self.path, header_of_spec(replace(self.spec, compression=compression)))
+
+    def publish_header(self) -> None:
+        """Replace ``header.wkw``, whose block type readers pass over and writers follow."""
+        self._checked_header()
+        atomic_write(f"{self.path}/{HEADER_NAME}", self.header.to_bytes())
 
     def staged(self, path: str, *, raw: bool = False) -> WkwMag:
         """Make a private mag of the same type and cut; stored plainly where its cubes come in parts."""
@@ -403,6 +412,15 @@ class WkwMag:
         with open(temporary, "xb"):
             pass
         os.replace(temporary, stamp)
+
+
+def _block_type(path: str) -> int:
+    """Return how a checked cube is stored."""
+    descriptor = open_regular(path)
+    try:
+        return WkwHeader.parse(os.pread(descriptor, HEADER_SIZE, 0)).block_type
+    finally:
+        os.close(descriptor)
 
 
 def _identity(info: os.stat_result) -> tuple[int, int, int, int]:

@@ -1,0 +1,269 @@
+"""One image file: its header -> what it holds, and its pages -> pixels; TIFF, PNG and JPEG.
+
+What a decoder would pass over in silence (a missing strip, a cut JPEG, a broken chain of pages, alpha) is
+refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wkdask.errors import ImageStackError
+
+__all__ = ["ImageFile", "Layout", "decode", "describe", "probe"]
+
+_DTYPES = {f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)} | {"float32", "float64"}
+# Content decides the format, not the suffix: what a link points to may have none.
+_MAGIC = {b"II*": "tiff", b"II+": "tiff", b"MM\0": "tiff", b"\x89PN": "png", b"\xff\xd8\xff": "jpeg"}
+# How pillow names stored samples -> (dtype, channels). Its mode hides 16-bit RGB, which it cuts to 8 bits.
+_PNG_SAMPLES = {"L": ("uint8", 1), "I;16B": ("uint16", 1), "RGB": ("uint8", 3), "RGB;16B": ("uint16", 3)}
+_JPEG_SAMPLES = {"L": ("uint8", 1), "RGB": ("uint8", 3)}
+_REFUSED = {
+    "1": "is a 1-bit image; save it with 8 bits per pixel",
+    "P": "is a palette image: its indices or its colours may be meant; save it as grey or RGB",
+    "A": "has transparency (an alpha channel); save it without, as grey or RGB",
+}
+
+Layout: TypeAlias = tuple[int, int, str, int]
+"""Width and height in pixels, name of the data type, channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One file of a stack: one section, or several where it is a multi-page TIFF."""
+
+    path: str
+    """Absolute path, links resolved."""
+    format: str
+    """``"tiff"``, ``"png"`` or ``"jpeg"``."""
+    pages: int = 1
+    """Number of sections in the file."""
+    directories: Sequence[int] | None = range(1)
+    """The TIFF directory of each section; None: the first describes them all, stored one after the other."""
+
+    def page_name(self, page: int) -> str:
+        """Path, and where there are several pages which one, counted from 1."""
+        return self.path if self.pages == 1 else f"{self.path}, page {page + 1} of {self.pages}"
+
+
+def describe(layout: Layout) -> str:
+    """Return a layout in words."""
+    return f"{layout[0]} x {layout[1]} pixels (width x height) of {layout[2]} in {layout[3]} channel(s)"
+
+
+def probe(path: str) -> tuple[ImageFile, Layout]:
+    """Read one file's header: the file with its number of pages, and what each page holds.
+
+    Raises
+    ------
+    ImageStackError
+        If the file is damaged or not supported; names it.
+    """
+    try:
+        with open(path, "rb") as stream:
+            magic = stream.read(3)
+        kind = _MAGIC.get(magic)
+        if kind is None:
+            raise ImageStackError(f"{path}: is neither TIFF, PNG nor JPEG; it starts with {magic!r}")
+        return _probe_tiff(path) if kind == "tiff" else (ImageFile(path, kind), _probe_image(path, kind))
+    except (ImageStackError, MemoryError):
+        raise
+    except Exception as error:  # parsers raise whatever they stumble over
+        raise ImageStackError(f"{path}: cannot read the header: {type(error).__name__}: {error}") from error
+
+
+def decode(file: ImageFile, pages: range, layout: Layout) -> Iterator[NDArray[Any]]:
+    """Decode pages of one file, each as (y, x) or (y, x, c).
+
+    Parameters
+    ----------
+    file
+        The file.
+    pages
+        Which of its sections, counted from 0.
+    layout
+        What each must hold.
+
+    Yields
+    ------
+    numpy.ndarray
+        In C order: rows, columns, channels.
+
+    Raises
+    ------
+    ImageStackError
+        If a page cannot be decoded, or holds something else; names file and page.
+    """
+    width, height, dtype, channels = layout
+    expected = (height, width, 3)[: 2 if channels == 1 else 3]
+    images = _decode_tiff(file, pages) if file.format == "tiff" else _decode_image(file)
+    for page in pages:
+        try:
+            image = next(images)
+        except (ImageStackError, MemoryError):
+            raise
+        except Exception as error:
+            raise ImageStackError(
+                f"{file.page_name(page)}: cannot decode the image: {type(error).__name__}: {error}"
+            ) from error
+        if image.shape != expected or image.dtype.name != dtype:
+            raise ImageStackError(
+                f"{file.page_name(page)}: changed since the stack was opened: holds {image.dtype.name} of "
+                f"shape {image.shape} (rows, columns, channels), expected {dtype} of shape {expected}"
+            )
+        yield image
+
+
+def _probe_image(path: str, kind: str) -> Layout:
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+
+    # The classes, not Image.open: its limit on pixels is global, and large sections exceed it.
+    with open(path, "rb") as stream, (PngImageFile if kind == "png" else JpegImageFile)(stream) as image:
+        stored = str(image.tile[0][3]) if kind == "png" else image.mode
+        layout = (_PNG_SAMPLES if kind == "png" else _JPEG_SAMPLES).get(stored)
+        clear = "transparency" in image.info
+        if layout is None or clear:
+            reason = "A" if clear or image.mode in ("LA", "RGBA") else image.mode
+            text = _REFUSED.get(reason, f"holds {stored} samples; expected 8 or 16 bits of grey or RGB")
+            raise ImageStackError(f"{path}: {text}")
+        return (*image.size, *layout)
+
+
+def _decode_image(file: ImageFile) -> Iterator[NDArray[Any]]:
+    if file.format == "png":
+        import imagecodecs  # checks every CRC and keeps 16-bit RGB; pillow does neither
+
+        with open(file.path, "rb") as stream:
+            yield imagecodecs.png_decode(stream.read())
+    else:
+        from PIL.JpegImagePlugin import JpegImageFile  # refuses cut files, which imagecodecs fills with grey
+
+        with open(file.path, "rb") as stream, JpegImageFile(stream) as image:
+            yield np.asarray(image)
+
+
+def _probe_tiff(path: str) -> tuple[ImageFile, Layout]:
+    import tifffile
+
+    with tifffile.TiffFile(path, _multifile=False) as tiff:  # never opens the other files of an OME set
+        count = len(tiff.pages)
+        # tifffile only logs a broken chain of directories, and goes on with fewer pages.
+        tiff.filehandle.seek(tiff.pages.next_page_offset)
+        if tiff.filehandle.read(tiff.tiff.offsetsize) != bytes(tiff.tiff.offsetsize):
+            raise ImageStackError(f"{path}: is damaged or truncated after page {count}")
+        main = tiff.series[0]
+        in_file_order = main.kind in ("generic", "uniform", "shaped")
+        described = tiff.is_imagej or tiff.is_ome or tiff.is_shaped
+        if main.is_multifile or (described and main.kind in ("generic", "uniform")):
+            raise ImageStackError(
+                f"{path}: its ImageJ, OME or tifffile metadata describe more than this file holds: "
+                "it is truncated, or one of several files; save it again as one plain TIFF"
+            )
+        first = main.keyframe
+        layout = _page_layout(path, first)
+        alike = [s for s in tiff.series if s.keyframe.shape == first.shape] if in_file_order else [main]
+        depth = sum(_series_depth(path, tiff, series) for series in alike)
+        if count == 1 and depth > 1:
+            if main.dataoffset is None or main.dataoffset + depth * first.nbytes > tiff.filehandle.size:
+                raise ImageStackError(f"{path}: is truncated; its metadata promise {depth} pages")
+            return ImageFile(path, "tiff", depth, None), layout
+        listed = None if in_file_order else [frame.index for frame in main]
+        chosen = []
+        for index in range(count):
+            page, name = tiff.pages.get(index), f"{path}, page {index + 1} of {count}"
+            if page.shape == first.shape and (listed is None or index in listed):
+                if (other := _page_layout(name, page)) != layout:
+                    raise ImageStackError(
+                        f"{name}: has {describe(other)}, the pages before {describe(layout)}"
+                    )
+                _check_extent(name, page)
+                chosen.append(index)
+            elif not (
+                page.is_reduced or 2 * max(page.imagewidth / layout[0], page.imagelength / layout[1]) <= 1
+            ):
+                raise ImageStackError(
+                    f"{name}: is {page.imagewidth} x {page.imagelength} pixels and not part of the stack of "
+                    f"{layout[0]} x {layout[1]}; only small copies are left out: save it as a file of its own"
+                )
+        if len(chosen) != depth:
+            raise ImageStackError(f"{path}: holds {len(chosen)} pages, but its metadata promise {depth}")
+        order = listed or chosen
+        return ImageFile(
+            path, "tiff", depth, range(depth) if order == list(range(depth)) else tuple(order)
+        ), layout
+
+
+def _series_depth(path: str, tiff: Any, series: Any) -> int:
+    """Sections in one image of a TIFF, which may have one axis beside y, x and samples."""
+    stacking = [
+        (axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YXS" and n > 1
+    ]
+    # tifffile calls the pages of a plain ImageJ stack channels; those that ImageJ shows as channels are.
+    mode = (tiff.imagej_metadata or {}).get("mode") if tiff.is_imagej else None
+    channels = series.kind == "ome" or mode in ("composite", "color")
+    if len(stacking) > 1 or (channels and "C" in dict(stacking)):
+        raise ImageStackError(
+            f"{path}: has the axes {series.axes} of shape {tuple(series.shape)}; expected Y, X and one "
+            "stacking axis (channels only as RGB samples): save one stack per channel and time point"
+        )
+    return math.prod(n for _, n in stacking)
+
+
+def _page_layout(name: str, page: Any) -> Layout:
+    import tifffile
+
+    colours = getattr(page.photometric, "name", str(page.photometric))
+    if page.bitspersample == 1:
+        problem = _REFUSED["1"]
+    elif colours == "PALETTE":
+        problem = _REFUSED["P"]
+    elif page.extrasamples and page.samplesperpixel in (2, 4):
+        problem = _REFUSED["A"]
+    elif colours not in ("MINISBLACK", "MINISWHITE", "RGB", "YCBCR") or page.samplesperpixel not in (1, 3):
+        problem = f"holds {page.samplesperpixel} {colours} samples per pixel; expected grey or RGB"
+    elif page.axes not in ("YX", "YXS", "SYX"):
+        problem = f"its pages have the axes {page.axes}; expected one image per page"
+    elif page.dtype is None or page.dtype.name not in _DTYPES:
+        problem = f"has the data type {page.dtype}; expected one of {', '.join(sorted(_DTYPES))}"
+    elif page.compression != 1 and page.compression not in tifffile.TIFF.DECOMPRESSORS:
+        problem = f"has the compression {page.compression!r}, which cannot be decoded"
+    else:
+        return page.imagewidth, page.imagelength, page.dtype.name, page.samplesperpixel
+    raise ImageStackError(f"{name}: {problem}")
+
+
+def _check_extent(name: str, page: Any) -> None:
+    """Refuse a page whose strips or tiles are not all there: tifffile would fill them with zeros."""
+    offsets, counts, size = page.dataoffsets, page.databytecounts, page.parent.filehandle.size
+    if page.is_contiguous:
+        offsets, counts = offsets[:1], (page.nbytes,)
+    if min(len(offsets), len(counts)) < (1 if page.is_contiguous else math.prod(page.chunked)):
+        raise ImageStackError(f"{name}: is damaged: strips or tiles are missing from its header")
+    for offset, count in zip(offsets, counts, strict=False):
+        if offset <= 0 or count <= 0:
+            raise ImageStackError(f"{name}: has an empty strip or tile: sparse, or never written to its end")
+        if offset + count > size:
+            raise ImageStackError(f"{name}: is truncated: data up to byte {offset + count} in {size} bytes")
+
+
+def _decode_tiff(file: ImageFile, pages: range) -> Iterator[NDArray[Any]]:
+    import tifffile
+
+    with tifffile.TiffFile(file.path, _multifile=False) as tiff:
+        for k in pages:
+            page = tiff.pages.get(0 if file.directories is None else file.directories[k])
+            if file.directories is None:
+                dtype = page.dtype.newbyteorder(tiff.byteorder)
+                start = page.dataoffsets[0] + k * page.nbytes
+                image = tiff.filehandle.read_array(dtype, math.prod(page.shape), start).reshape(page.shape)
+            else:
+                _check_extent(file.page_name(k), page)
+                image = page.asarray(maxworkers=1)  # read() has the threads
+            yield np.moveaxis(image, 0, -1) if page.axes == "SYX" else image

@@ -1,0 +1,155 @@
+"""How an image stack is cut: integers in, integers out, refusals before anything is written.
+
+::
+
+    sections  |................................|
+    chunks    |..|..|..|..|..|..|..|..|..|..|..|     a part: one task decodes it, batch by batch
+    slabs     |.......|...........|...........|      whole layers of cubes: filled, then published
+
+All are cut on the absolute grid, so that a chunk has one part, and a cube one slab.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from wkdask.errors import PlanError
+from wkdask.geometry import COORDINATE_LIMIT, BoundingBox, Vec3Int, Vec3IntLike
+from wkdask.grid import CubeGrid
+from wkdask.plan import WritePlan, plan_write
+from wkdask.storage.protocol import ArraySpec
+from wkdask.units import format_bytes
+
+__all__ = ["ConversionPlan", "default_shard_side", "plan_conversion"]
+
+_LARGEST_SIDE = 1024
+"""The default of WEBKNOSSOS: cubes of 1024³ voxels."""
+_COMPRESSED_CUBE_NBYTES = 1 << 30
+"""A cube is compressed as a whole, in memory: by default it has no more bytes than this."""
+_SLAB_NBYTES = 64 << 30
+"""Many workers want slabs of several layers of cubes; so many bytes of private cubes are enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionPlan:
+    """How a stack is cut: pure numbers, on the absolute grid."""
+
+    write: WritePlan
+    """Box, cubes, and units: groups of whole cubes that one task publishes."""
+    slab_depth: int
+    """Sections of a slab; a multiple of a unit's depth."""
+    part_depth: int
+    """Sections of a part: the side of a chunk."""
+    batch_depth: int
+    """Sections that a task decodes at once; below `part_depth` where more would not fit in memory."""
+
+    @property
+    def slabs(self) -> list[BoundingBox]:
+        """The boxes of the slabs, from the first section on."""
+        return _cut(self.write.box, self.slab_depth)
+
+    def parts(self, slab: BoundingBox) -> list[BoundingBox]:
+        """Return the boxes of a slab's parts: no two of them touch the same chunk."""
+        return _cut(slab, self.part_depth)
+
+    def batches(self, part: BoundingBox) -> Iterator[BoundingBox]:
+        """Yield what one task decodes of a part, one after the other."""
+        for z in range(part.topleft.z, part.bottomright.z, self.batch_depth):
+            depth = min(self.batch_depth, part.bottomright.z - z)
+            yield BoundingBox(part.topleft.with_z(z), part.size.with_z(depth))
+
+    def units(self, slab: BoundingBox) -> list[BoundingBox]:
+        """Return the boxes that are published by one task each."""
+        return [box for _, box in self.write.unit.pieces(slab)]
+
+
+def _cut(box: BoundingBox, depth: int) -> list[BoundingBox]:
+    """Cut a box at every multiple of `depth` along z."""
+    plane = CubeGrid(Vec3Int(COORDINATE_LIMIT, COORDINATE_LIMIT, depth))
+    return [piece for _, piece in plane.pieces(box)]
+
+
+def default_shard_side(
+    size: Vec3IntLike, bytes_per_voxel: int, compression: str | None, chunk_side: int = 32
+) -> int:
+    """Return the side of a cube that suits a stack.
+
+    The power of two that holds the longest extent, but at most 1024 and at least a chunk; half as long, or
+    less, where a cube is compressed and would have more than 1 GiB of voxels, since that needs it in memory.
+
+    Parameters
+    ----------
+    size
+        Extent of the stack along (x, y, z), in voxels.
+    bytes_per_voxel
+        All channels.
+    compression
+        One of `wkdask.storage.protocol.COMPRESSIONS`.
+    chunk_side
+        Side of a chunk, in voxels.
+
+    Examples
+    --------
+    >>> default_shard_side((6000, 6000, 3000), 1, "lz4"), default_shard_side((70, 45, 3), 1, None)
+    (1024, 128)
+    """
+    side = min(_LARGEST_SIDE, 1 << (max(Vec3Int(size)) - 1).bit_length())
+    while compression is not None and side**3 * bytes_per_voxel > _COMPRESSED_CUBE_NBYTES:
+        side //= 2
+    return max(side, chunk_side)
+
+
+def plan_conversion(
+    spec: ArraySpec, box: BoundingBox, *, threads: int = 1, memory: int | None = None
+) -> ConversionPlan:
+    """Plan the conversion of a stack.
+
+    Parameters
+    ----------
+    spec
+        Type and cut of the target.
+    box
+        Where the stack lies: absolute, in voxels of mag 1.
+    threads
+        Tasks that run at once.
+    memory
+        Bytes that one task may use; None where unknown.
+
+    Raises
+    ------
+    PlanError
+        If one section, or the cube that is to be compressed, does not fit into `memory`.
+    """
+    section = box.size.x * box.size.y * spec.bytes_per_voxel
+    cube_extent = spec.shard_shape.pairmin(box.size)
+    # The sections of a batch, the part of them that goes into one cube, an image and its file.
+    per_section = section + cube_extent.x * cube_extent.y * spec.bytes_per_voxel
+    decoding = 2 * section
+    part_depth = spec.chunk_shape.z
+    batch_depth = min(part_depth, box.size.z)
+    if memory is not None:
+        batch_depth = min(batch_depth, (memory - decoding) // per_section)
+        if batch_depth < 1:
+            raise PlanError(
+                f"to decode one section of {box.size.x} x {box.size.y} voxels a task needs about "
+                f"{format_bytes(decoding + per_section)}, but only {format_bytes(memory)} are there for each "
+                f"task; use fewer threads per worker, or workers with more memory"
+            )
+    # A plain cube is published as it lies there; a compressed one is read, put together and compressed.
+    publishing = 0
+    if spec.compression is not None:
+        publishing = cube_extent.prod() * spec.bytes_per_voxel + spec.cube_nbytes
+        if memory is not None and publishing > memory:
+            raise PlanError(
+                f"to compress a cube of {spec.shard_shape} voxels a task needs about "
+                f"{format_bytes(publishing)}, but only {format_bytes(memory)} are there for each task; use a "
+                f"smaller shard_shape, compression=None, or fewer threads per worker"
+            )
+    needed = max(decoding + batch_depth * per_section, publishing)
+    write = plan_write(spec, box, threads=threads, task_memory=needed)
+    depth = write.unit.shape.z
+    # A part for every thread, if that is not too much at once.
+    layers = min(math.ceil(threads * part_depth / depth), _SLAB_NBYTES // (section * depth))
+    return ConversionPlan(write, depth * max(1, layers), part_depth, batch_depth)
