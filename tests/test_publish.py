@@ -23,8 +23,9 @@ import wkdask
 from wkdask.errors import DamagedCubeError, InvalidValueError, JobEndedError, ReadOnlyError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage import wkw as storage
+from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import COMPRESSIONS, DTYPES, PRIVATE, ArraySpec
-from wkdask.storage.publish import Piece, job_folder, publish_pieces, publish_staged
+from wkdask.storage.publish import Piece, publish_pieces, publish_staged
 from wkdask.storage.wkw import WkwMag
 
 ROOT = Path(wkdask.__file__).parent.parent
@@ -323,7 +324,8 @@ def test_a_forked_child_takes_a_root_of_its_own(tmp_path):
         import os, sys
         import numpy as np
         from wkdask.geometry import BoundingBox, Vec3Int
-        from wkdask.storage.publish import Piece, job_folder, publish_pieces
+        from wkdask.storage.jobs import job_folder
+        from wkdask.storage.publish import Piece, publish_pieces
         from wkdask.storage.wkw import WkwMag
         mag = WkwMag.open(sys.argv[1])
         box = BoundingBox((0, 0, 0), (16, 16, 16))
@@ -395,7 +397,7 @@ def test_a_task_of_a_job_that_has_ended_publishes_nothing(
 IN_A_JOB = """if True:
     import sys, time
     from pathlib import Path
-    from wkdask.storage.publish import job_folder
+    from wkdask.storage.jobs import job_folder
     from wkdask.storage.wkw import WkwMag
     with job_folder(WkwMag.open(sys.argv[1])) as folder:
         Path(folder, "left").write_text("over")
@@ -594,7 +596,8 @@ def test_a_part_keeps_the_rest_when_descriptors_run_out(tmp_path):
         import numpy as np
         from wkdask.geometry import BoundingBox, Vec3Int
         from wkdask.storage import wkw as storage
-        from wkdask.storage.publish import Piece, job_folder, publish_pieces
+        from wkdask.storage.jobs import job_folder
+        from wkdask.storage.publish import Piece, publish_pieces
         mag = storage.WkwMag.open(sys.argv[1])
         real = storage.native_read
 
@@ -741,7 +744,8 @@ PREPARE = """if True:
     import os, sys, time
     import numpy as np
     from wkdask.geometry import BoundingBox, Vec3Int
-    from wkdask.storage.publish import Piece, job_folder, publish_pieces
+    from wkdask.storage.jobs import job_folder
+    from wkdask.storage.publish import Piece, publish_pieces
     from wkdask.storage.wkw import WkwMag
     mag, me, rounds = WkwMag.open(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     print("ready", flush=True)

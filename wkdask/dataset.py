@@ -228,7 +228,10 @@ def _channel_dtype(per_layer: Any, per_channel: Any, channels: int) -> str:
     if per_layer is not None and isinstance(per_layer, str):
         return str(dtype_of(per_layer, channels))
     if per_layer is not None:
-        per_channel = f"{np.dtype(per_layer).kind}{np.dtype(per_layer).itemsize // channels}"
+        whole = np.dtype(per_layer)
+        if channels < 1 or whole.itemsize % channels:
+            raise DTypeError(f"{whole} per voxel cannot be split into {channels} channels")
+        per_channel = f"{whole.kind}{whole.itemsize // channels}"
     chosen = "uint8" if per_channel is None else per_channel
     named = {"float": "float32", "double": "float64", "int": "int64"}
     try:

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import reduce
 
 from wkdask.engines import Engine, Outcome
 from wkdask.errors import PlanError, TaskFailedError
 from wkdask.events import Event, JobFinished, JobStarted, Listener, UnitDone, UnitFailed, WriteReport
-from wkdask.geometry import BoundingBox
 from wkdask.job import Job, Stage
 from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
-from wkdask.storage.publish import job_folder
+from wkdask.storage.jobs import job_folder
 from wkdask.tasks import UnitReport, merge_reports
 
 __all__ = ["run_job"]
@@ -60,20 +58,17 @@ def run_job(
     start = time.perf_counter()
     job.store.prepare(job.plan.box)
     engine.check_sees(job.store.path)
-    reports: list[UnitReport] = []
-    failures: list[tuple[BoundingBox, BaseException]] = []
+    tally = _Tally()
 
     def tell(event: Event) -> None:
         for listener in listeners:
             listener(event)
 
     def take(outcome: Outcome) -> None:
+        tally.add(outcome)
         if outcome.report is not None:
-            # Merged at once: the driver's memory does not grow with the number of units.
-            reports[:] = [reduce(merge_reports, [*reports, outcome.report])]
             tell(UnitDone(job.label, outcome.report))
         elif outcome.error is not None:
-            failures.append((outcome.box, outcome.error))
             tell(UnitFailed(job.label, outcome.box, outcome.error))
 
     report = None
@@ -94,27 +89,56 @@ def run_job(
                 for stage in todo:
                     for outcome in engine.run(stage.windows):
                         take(outcome)
-                    if failures:
+                    if tally.failures:
                         break
             finally:
-                for outcome in engine.stop():
-                    take(outcome)
+                engine.stop()
     finally:
         # The private folder is gone: no task of this job publishes anything from here on.
-        report = _commit(job, reports, time.perf_counter() - start)
+        for outcome in engine.late():
+            tally.add(outcome)  # no listener is called: one that raised would lose the others
+        report = _commit(job, tally.merged, time.perf_counter() - start)
         tell(JobFinished(job.label, report))
-    if failures:
-        raise _failure(job, failures)
+    if tally.first_failure is not None:
+        raise _failure(job, tally.first_failure, tally.failures)
     if report is None:
         raise PlanError(f"{job.label}: the job had no tasks")
     return report
 
 
-def _commit(job: Job, reports: Sequence[UnitReport], seconds: float) -> WriteReport | None:
+class _Tally:
+    """What the outcomes of a job come to; its memory does not grow with their number."""
+
+    def __init__(self) -> None:
+        self._state: tuple[UnitReport | None, Outcome | None] = (None, None)
+        self.first_failure: Outcome | None = None
+        self.failures = 0
+
+    @property
+    def merged(self) -> UnitReport | None:
+        """All reports as one."""
+        return self._state[0]
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome, once even if it comes twice in a row: Ctrl-C can come while it is handed over."""
+        merged, last = self._state
+        if last is not None and (outcome is last or (outcome.report and outcome.report == last.report)):
+            return
+        if outcome.report is not None:
+            merged = outcome.report if merged is None else merge_reports(merged, outcome.report)
+        elif self.first_failure is None:
+            self.first_failure = outcome
+        elif outcome.error is not None:
+            outcome.error.__traceback__ = None  # its frames hold the blocks of a task
+        self.failures += outcome.error is not None
+        self._state = (merged, outcome)
+
+
+def _commit(job: Job, merged: UnitReport | None, seconds: float) -> WriteReport | None:
     """Merge a box and a largest id into the properties."""
-    if not reports or reports[0].box is None:
+    if merged is None or merged.box is None:
         return None
-    merged, box = reports[0], reports[0].box
+    box = merged.box
     edits: list[Edit] = [GrowBox(job.layer, box, job.mag)]
     if isinstance(merged.maximum, int):
         edits.append(RaiseSegmentId(job.layer, merged.maximum))
@@ -132,13 +156,13 @@ def _commit(job: Job, reports: Sequence[UnitReport], seconds: float) -> WriteRep
     )
 
 
-def _failure(job: Job, failures: Sequence[tuple[BoundingBox, BaseException]]) -> TaskFailedError:
+def _failure(job: Job, first_failure: Outcome, failures: int) -> TaskFailedError:
     """Return the error of a job whose tasks failed, with the first one's error as its cause."""
-    box, cause = failures[0]
+    box, cause = first_failure.box, first_failure.error
     cubes = job.plan.cube.cubes(box)
     first = job.store.cube_path(cubes.start)
     more = f" and {len(cubes) - 1} more" if len(cubes) > 1 else ""
-    others = f" ({len(failures)} tasks failed)" if len(failures) > 1 else ""
+    others = f" ({failures} tasks failed)" if failures > 1 else ""
     error = TaskFailedError(
         f"{job.label}: {job.action} the cube {first}{more} (voxels {box} of that mag) failed with "
         f"{type(cause).__name__}: {cause}{others}. What the other tasks wrote is in the properties"

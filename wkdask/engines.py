@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
@@ -61,8 +63,15 @@ class Engine(Protocol):
     def run(self, windows: Iterable[AnyWindow]) -> Iterator[Outcome]:
         """Yield how each unit ended; after a failure no new window is begun."""
 
-    def stop(self) -> list[Outcome]:
-        """Begin nothing more, wait a little for what runs, and return how that ended."""
+    def stop(self) -> None:
+        """Begin no window any more, and wait a little for what runs."""
+
+    def late(self) -> list[Outcome]:
+        """Return what was not taken from :meth:`run`, and drop the rest.
+
+        Called after :meth:`stop`, when the job's private folder is gone and nothing more is published: so none
+        of the cubes that came into view is missing here. The first may be one that `run` yielded last.
+        """
 
 
 def pick_engine(client: Client | None = None) -> Engine:
@@ -79,8 +88,12 @@ def _active_client() -> Client | None:
     """Return the client that dask itself would use, without importing distributed if nobody has."""
     import sys
 
+    import dask.config
+
     if "distributed" not in sys.modules:
         return None
+    if dask.config.get("scheduler", None) not in (None, "dask.distributed", "distributed"):
+        return None  # as in ``with dask.config.set(scheduler="threads")``
     from distributed import default_client, get_worker
 
     with contextlib.suppress(ValueError):
@@ -102,9 +115,10 @@ class LocalEngine:
             threads = 1 if single else dask.config.get("num_workers", None) or len(os.sched_getaffinity(0))
         self.threads: int = threads
         self.description = f"{threads} local threads"
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wkdask")
+        self._pool = _Pool(threads, thread_name_prefix="wkdask")
         self._stopped = False
-        self._queue: SimpleQueue[Outcome | None] = SimpleQueue()
+        self._ended: deque[Outcome] = deque()
+        self._signals: SimpleQueue[bool] = SimpleQueue()  # True: look into _ended; False: the window is over
         self._runner: Thread | None = None
 
     def task_memory(self) -> int | None:
@@ -125,35 +139,46 @@ class LocalEngine:
             self._runner = Thread(target=run, args=(window,), name="wkdask-window", daemon=True)
             self._runner.start()
             failed = False
-            while (outcome := self._queue.get()) is not None:
-                failed |= outcome.error is not None
-                yield outcome
+            while self._signals.get():
+                while self._ended:
+                    failed |= self._ended[0].error is not None
+                    yield self._ended[0]
+                    self._ended.popleft()  # not before it was taken: Ctrl-C can come at any moment
             if failed:
                 return
 
-    def stop(self) -> list[Outcome]:
-        """Let the running tasks end, begin no others, and return what was not yielded yet."""
+    def stop(self) -> None:
+        """Begin no other tasks, and let the running ones end."""
         self._stopped = True
         self._pool.shutdown(wait=True, cancel_futures=True)
         if self._runner is not None:
             self._runner.join()
-        late = []
-        while not self._queue.empty():
-            if (outcome := self._queue.get()) is not None:
-                late.append(outcome)
+
+    def late(self) -> list[Outcome]:
+        """Return what was not taken from :meth:`run`."""
+        late, self._ended = list(self._ended), deque()
         return late
+
+    def _put(self, outcome: Outcome) -> None:
+        """Hand an outcome to the thread that waits in :meth:`run`."""
+        self._ended.append(outcome)
+        self._signals.put(True)
 
     def _run_calls(self, window: CallWindow) -> None:
         """Run plain calls on the pool."""
+
+        def attempt(
+            box: BoundingBox, function: Callable[..., UnitReport], arguments: tuple[Any, ...]
+        ) -> None:
+            self._put(_attempt(box, lambda: function(*arguments)))
+
         try:
-            futures = {
-                self._pool.submit(function, *arguments): box for box, function, arguments in window.calls
-            }
-            for future in as_completed(futures):
-                if not future.cancelled():
-                    self._queue.put(_attempt(futures[future], future.result))
+            with contextlib.suppress(RuntimeError):  # a pool that was shut down takes no more calls
+                for call in window.calls:
+                    self._pool.submit(attempt, *call)
+            self._pool.settle()
         finally:
-            self._queue.put(None)
+            self._signals.put(False)
 
     def _run_array(self, window: ArrayWindow) -> None:
         """Compute one graph on the pool; reports come through the queue while it runs.
@@ -167,7 +192,7 @@ class LocalEngine:
 
         def sink(report: UnitReport) -> None:
             reported.add(report.unit)
-            self._queue.put(Outcome(report.unit, report))
+            self._put(Outcome(report.unit, report))
 
         options = {"scheduler": "threads", "pool": self._pool, "optimize_graph": False}
         try:
@@ -175,16 +200,38 @@ class LocalEngine:
             try:
                 dask.compute(array, **options)
             except BaseException:
+                self._pool.settle()  # dask leaves running what ran beside the task that failed
                 for place, box in window.boxes.items():
                     if not self._stopped and box not in reported:
                         try:
                             dask.compute(array.blocks[place], **options)
                         except BaseException as error:
-                            self._queue.put(Outcome(box, error=error))
+                            if not self._stopped:
+                                self._put(Outcome(box, error=error))
         except BaseException as error:  # the graph itself could not be built
-            self._queue.put(Outcome(next(iter(window.boxes.values())), error=error))
+            self._put(Outcome(next(iter(window.boxes.values())), error=error))
         finally:
-            self._queue.put(None)
+            self._signals.put(False)
+
+
+class _Pool(ThreadPoolExecutor):
+    """Threads that know what they have not finished."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unfinished: set[Future[Any]] = set()
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Start a call; see :class:`concurrent.futures.Executor`."""
+        future = super().submit(*args, **kwargs)
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
+        return future
+
+    def settle(self) -> None:
+        """Wait until all that was submitted has ended or was cancelled."""
+        while self._unfinished:  # nobody wakes who waits for a call that the shutdown of the pool cancels
+            wait_for(list(self._unfinished), timeout=0.1)
 
 
 class DistributedEngine:
@@ -247,10 +294,11 @@ class DistributedEngine:
             if not self._pending:
                 return
             future = next(completed)
-            box, _ = self._pending.pop(future.key)
+            box, _ = self._pending[future.key]
             outcome = _attempt(box, lambda future=future: _report_of(future.result()))  # type: ignore[misc]
             failed |= outcome.error is not None
             yield outcome
+            del self._pending[future.key]  # not before it was taken: Ctrl-C can come at any moment
 
     def _submit(self, window: AnyWindow) -> list[tuple[Any, BoundingBox]]:
         """Give the tasks of a window to the scheduler."""
@@ -269,22 +317,36 @@ class DistributedEngine:
         array = self._client.persist(window.build(None), optimize_graph=False, retries=self._retries)
         return [(future, window.boxes[future.key[1:]]) for future in futures_of(array)]
 
-    def stop(self) -> list[Outcome]:
-        """Cancel what waits, give what runs a moment, and return what it reports."""
+    def stop(self) -> None:
+        """Give what runs a moment.
+
+        Nothing is cancelled yet: a task that is cancelled as it begins would publish without a report.
+        """
+        self._wait_for_running(_GRACE)
+
+    def late(self) -> list[Outcome]:
+        """Return what was not taken from :meth:`run`, cancel the rest."""
+        self._wait_for_running(_GRACE / 5)  # can only end or fail now, and what it reported is on its way
+        pending, self._pending = list(self._pending.values()), {}
+        late = [
+            _attempt(box, lambda future=future: _report_of(future.result(timeout=_GRACE)))  # type: ignore[misc]
+            for box, future in pending
+            if future.status == "finished"
+        ]
+        with contextlib.suppress(Exception):  # the scheduler may be gone: then there is nothing to cancel
+            self._client.cancel([future for _, future in pending])
+        return [outcome for outcome in late if outcome.report is not None]
+
+    def _wait_for_running(self, seconds: float) -> None:
+        """Wait for tasks that are with a worker now."""
         from distributed import wait
 
-        pending, self._pending = self._pending, {}
-        if not pending:
-            return []
-        late = []
-        with contextlib.suppress(Exception):  # the scheduler itself may be gone: then there is nothing to ask
-            running = {key for keys in self._client.processing().values() for key in keys if key in pending}
-            self._client.cancel([future for key, (_, future) in pending.items() if key not in running])
-            rest = [pending[key] for key in running]
-            with contextlib.suppress(TimeoutError):
-                wait([future for _, future in rest], timeout=_GRACE)
-            late = [_attempt(box, lambda f=f: _report_of(f.result(timeout=0))) for box, f in rest if f.done()]  # type: ignore[misc]
-        return late
+        if not self._pending:
+            return
+        with contextlib.suppress(Exception):  # TimeoutError; or the scheduler itself is gone
+            running = {key for keys in self._client.processing().values() for key in keys}
+            futures = [future for key, (_, future) in self._pending.items() if key in running]
+            wait(futures, timeout=seconds)
 
 
 def _attempt(box: BoundingBox, result: Callable[[], UnitReport]) -> Outcome:

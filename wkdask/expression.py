@@ -11,12 +11,12 @@ how many windows follow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wkdask.errors import PlanError
-from wkdask.geometry import BoundingBox
+from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.grid import chunks_on_grid
 from wkdask.job import ArrayWindow, Job, Stage, call_windows
 from wkdask.plan import Window, WritePlan
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["array_stages"]
 
 _COMMON_TASKS = 64
-"""Tasks that the first and the last window may share before the job counts as one that repeats work."""
+"""Tasks that two windows may share before the job counts as one that repeats work."""
+_COMMON_PART = 3
+"""They also are more than one in so many of a window's tasks: neighbours share blocks along their border."""
 
 
 def array_stages(job: Job, array: da.Array, folder: str, *, two_phases: bool) -> list[Stage]:
@@ -109,27 +111,37 @@ def _rechunked(part: da.Array, window: Window) -> da.Array:
     chunks = ((part.shape[0],), *chunks_on_grid(window.box, window.plan.unit.shape))
     if part.chunks == chunks:
         return part
-    return part.T.rechunk(chunks[::-1], balance=False).T
+    # By tasks: dask's other method ("p2p") cannot be cut into windows and starts over when a worker dies.
+    return part.T.rechunk(chunks[::-1], balance=False, method="tasks").T
 
 
 def _refuse_shared_work(plan: WritePlan, array: da.Array, target: Target) -> None:
     """Refuse an expression of which every window would compute a large common part again.
 
-    The graphs of the first and the last window are compared: apart from each other, they have tasks in common
-    only where something spans the whole array (a mean, a rechunk through all of it).
+    The graph of the first window is compared with those at the far ends of the plan, along each axis and
+    across: apart from each other, they have tasks in common only where something spans the whole array, or one
+    of its axes (a mean, a rechunk through all of it).
 
     Raises
     ------
     PlanError
         If they share more than a few tasks; names one of them, and the remedy.
     """
+
+    def tasks(index: Vec3Int) -> set[Any]:
+        window = _array_window(Window(plan, index), array, target, published=True)
+        return set(window.build(None).__dask_graph__())
+
     indices = plan.window.cubes(plan.box)
-    first, last = (
-        _array_window(Window(plan, index), array, target, published=True).build(None).__dask_graph__()
-        for index in (indices[0], indices[len(indices) - 1])
-    )
-    common = set(first) & set(last)
-    if len(common) > _COMMON_TASKS:
+    start, reach = indices.start, indices.shape - 1
+    x, y, z = reach
+    steps = {(x, 0, 0), (0, y, 0), (0, 0, z), (x, y, z)} - {(0, 0, 0)}
+    first = tasks(start)
+    for step in sorted(steps):
+        other = tasks(start + step)
+        common = first & other
+        if len(common) <= max(_COMMON_TASKS, max(len(first), len(other)) // _COMMON_PART):
+            continue
         example = next((key for key in common if isinstance(key, tuple)), next(iter(common)))
         raise PlanError(
             f"the {plan.num_windows} windows of this job would each compute {len(common)} common tasks again "

@@ -189,7 +189,9 @@ class Layer:
             dtype=str(self.dtype_per_channel),
             num_channels=self.num_channels,
             chunk_shape=_side("chunk_shape", chunk_shape, block_len, 1, 32),
-            shard_shape=_side("shard_shape", shard_shape, file_len, _scalar(chunk_shape, block_len), 1024),
+            shard_shape=_side(
+                "shard_shape", shard_shape, file_len, _scalar(chunk_shape, block_len), 32 * (block_len or 32)
+            ),
             compression=_compression(compress, compression),
         )
         header_of_spec(spec)  # refuses what WKW cannot hold before a folder is made
@@ -205,7 +207,8 @@ class Layer:
     def delete_mag(self, mag: MagLike) -> None:
         """Remove a magnification: from the properties first, then from the disk.
 
-        A mag that is a link, or lies elsewhere, is only unlisted (the link is removed).
+        A mag that is a link, lies outside of the layer's folder, or is listed by another layer too, is only
+        unlisted (the link is removed).
 
         Raises
         ------
@@ -217,8 +220,21 @@ class Layer:
         self._properties.commit(RemoveMag(self._name, record.mag))
         if os.path.islink(folder):
             os.unlink(folder)
-        elif self._outside(folder) is None:
+        elif self._owns(folder):
             remove_folder(folder)
+
+    def _owns(self, folder: str) -> bool:
+        """Tell whether a folder is one of this layer's own, and no mag that is still listed lies there."""
+        target = os.path.realpath(folder)
+        if os.path.dirname(target) != os.path.join(os.path.realpath(self._properties.folder), self._name):
+            return False
+        listed = (
+            Layer(self._properties, layer.name)._mag_folder(mag)
+            for layer in self._properties.record.layers
+            for mag in layer.mags
+            if "://" not in (mag.path or "")
+        )
+        return all(os.path.realpath(other) != target for other in listed)
 
     def _place(self, mag: Mag, store: WkwMag) -> MagPlace:
         """Return where a mag is, as plain data."""
@@ -405,9 +421,7 @@ def _side(name: str, shape: Any, length: int | None, unit: int, default: int) ->
         if length is not None:
             raise InvalidValueError(f"give either {name} or its 2021 spelling, not both")
         return Vec3Int.from_scalar_or_vec(shape)
-    return Vec3Int.full(
-        default if length is None and unit == 1 else unit * (32 if length is None else length)
-    )
+    return Vec3Int.full(default if length is None else unit * length)
 
 
 def _compression(compress: bool | None, compression: str | None) -> str | None:

@@ -71,11 +71,11 @@ class LazySource:
         parts = index if isinstance(index, tuple) else (index,)
         parts = parts + (slice(None),) * (4 - len(parts))
         spans = [_span(part, n) for part, n in zip(parts, self.shape, strict=True)]
-        (_, _, channels), *space = spans
+        (first, last, _), *space = spans
         box = BoundingBox.from_corners([low for low, _, _ in space], [high for _, high, _ in space])
-        block = self.store.read(box.offset(self.box.topleft))
+        block = self.store.read(box.offset(self.box.topleft))[first:last]
         # One axis at a time, last first: integers drop their axis, and lists must not broadcast together.
-        for axis, (low, high, rest) in reversed(list(enumerate([(0, 0, channels), *space]))):
+        for axis, (low, high, rest) in reversed(list(enumerate(spans))):
             if not (isinstance(rest, slice) and rest == slice(0, high - low, 1)):
                 block = block[(slice(None),) * axis + (rest,)]
         return block

@@ -157,11 +157,12 @@ def plan_write(
     share = box.volume() * spec.bytes_per_voxel // (4 * threads)
     wanted = max(min(unit_nbytes, share), spec.cube_nbytes)
     unit_shape = _grown(spec, spec.shard_shape, wanted, box)
-    limit = (
-        SINGLE_WINDOW_UNITS if len(CubeGrid(unit_shape).cubes(box)) <= SINGLE_WINDOW_UNITS else WINDOW_UNITS
-    )
-    window_shape = _grown(spec, unit_shape, limit * unit_shape.prod() * spec.bytes_per_voxel, box)
     unit = CubeGrid(unit_shape)
+    if len(unit.cubes(box)) <= SINGLE_WINDOW_UNITS:
+        window_shape = unit.cubes(box).stop * unit_shape  # from the origin: no edge of it cuts the box
+    else:
+        unit_bytes = unit_shape.prod() * spec.bytes_per_voxel
+        window_shape = _grown(spec, unit_shape, WINDOW_UNITS * unit_bytes, box)
     needed = task_memory or _task_nbytes(spec, unit, box, source_chunks)
     if memory is not None and needed > memory:
         raise PlanError(

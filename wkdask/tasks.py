@@ -114,6 +114,7 @@ def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
     if isinstance(block, np.ma.MaskedArray):
         raise DTypeError("a block is a masked array; fill it first (numpy.ma.filled)")
     block = to_fortran(block)
+    minimum, maximum = block_stats(block)  # before anything is published: what landed is soon reported
     pieces = [
         Piece(index, piece, block[(slice(None), *piece.to_slices(box.topleft))])
         for index, piece in spec.grid.pieces(box)
@@ -121,7 +122,6 @@ def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
     file_nbytes = publish_pieces(
         target.store, target.folder, pieces, durable=target.durable, verify=target.verify
     )
-    minimum, maximum = block_stats(block)
     return UnitReport(
         unit=box,
         box=box,

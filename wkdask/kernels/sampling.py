@@ -321,7 +321,7 @@ def downsample(block: Block, factors: Sequence[int], mode: str, out: Block | Non
         - ``"median"``: the mean of the two middle values where a window has an even number of voxels,
           truncated toward zero; exact for all integers. NaN in a window gives NaN.
         - ``"mode"``: the most frequent value, zero like any other; of equals the one whose first voxel comes
-          earliest in the order y fastest, then x, then z. Floats are compared bit by bit.
+          earliest in the order y fastest, then x, then z. A NaN equals nothing, and 0.0 equals -0.0.
         - ``"min"``, ``"max"``: NaN in a window gives NaN.
         - ``"nearest"``: the first voxel of each window.
     out : array (c, x // fx, y // fy, z // fz), optional
@@ -364,8 +364,8 @@ def downsample(block: Block, factors: Sequence[int], mode: str, out: Block | Non
         np.copyto(out, downsample(block, factors, mode))
         return out
     source, target = (block, out) if has_voxel_rows(block) else (to_fortran(block), out)
-    if mode == "mode":
-        source, target = as_bits(source), as_bits(target)
+    if mode == "mode" and block.dtype.kind != "f":
+        source, target = as_bits(source), as_bits(target)  # floats are not: 0.0 equals -0.0
     run = min(max(_MATRIX_BYTES // (nc * fx * fy * fz * block.itemsize), 16), _LONGEST_RUN)
     arguments = (
         flat(source),

@@ -1,17 +1,7 @@
-"""The one place where a cube comes into view.
+"""The one place where a cube comes into view: built in a job's private folder, published by one rename.
 
-A job builds its cubes in its private folder in the mag, and publishes each by one rename::
-
-    <mag>/header.wkw
-    <mag>/z0/y0/x0.wkw                         a published cube
-    <mag>/.wkdask/locks/017.lock               held while a cube that falls on it is published
-    <mag>/.wkdask/<job>/alive                  locked while the job's driver lives
-    <mag>/.wkdask/<job>/<host-pid-thread…>/    one private root per worker thread, reused for cube after cube
-    <mag>/.wkdask/<job>/staged/                a private mag, where a job builds all before it publishes any
-
-A reader sees the old cube or the new one. When a job ends its folder is renamed away first: whatever a
-task that was thought lost does later (rename out of it, rename into it) fails. The wkw library would make
-the folder anew, but without the file ``alive``: a task looks for it between building and publishing.
+:mod:`wkdask.storage.jobs` draws the folders. Every publication holds the cube's lock; partial writers from their
+read of the old cube to their rename of the new one.
 """
 
 from __future__ import annotations
@@ -19,33 +9,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
-import shutil
-import socket
-import threading
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from toolz import partition_all
 
-from wkdask.errors import DamagedCubeError, DamagedHeaderError, JobEndedError, LockTimeoutError, ReadOnlyError
-from wkdask.fsio import (
-    copy_sparse,
-    fsync_files,
-    fsync_folder,
-    lock,
-    locks,
-    remove_folder,
-    replace_keeping_mode,
-)
+from wkdask.errors import DamagedCubeError, JobEndedError, ReadOnlyError
+from wkdask.fsio import copy_sparse, fsync_files, fsync_folder, lock, locks, replace_keeping_mode
 from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.storage.jobs import check_alive, of_living_job, scratch_root
 from wkdask.storage.protocol import PRIVATE, StoredMag, Voxels
 
 __all__ = [
     "Piece",
-    "job_folder",
     "publish_assembled",
     "publish_copies",
     "publish_pieces",
@@ -60,10 +37,6 @@ _PARTIAL_BATCH = 8
 _WHOLE_BATCH = 64
 """Whole cubes are locked one by one; as many are made durable together."""
 
-_JOB_NAME = re.compile(r"[0-9a-f]{12}")
-_GONE_NAME = re.compile(r"\.[0-9a-f]{12}\.gone-[0-9a-f]{32}")
-_local = threading.local()
-
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -77,85 +50,6 @@ class Piece:
     """Its voxels, ``(c, *box.size)``."""
     more: tuple[tuple[BoundingBox, Voxels], ...] = ()
     """Further parts of the same cube, written in this order."""
-
-
-@contextlib.contextmanager
-def job_folder(store: StoredMag) -> Iterator[str]:
-    """Make a job's private folder in a mag, sweep those of dead jobs, and take it away at the end."""
-    private = f"{store.path}/{PRIVATE}"
-    try:
-        os.makedirs(f"{private}/locks", exist_ok=True)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        raise ReadOnlyError(f"{store.path} cannot be written to: {error.strerror}") from error
-    if os.path.realpath(f"{private}/locks") != f"{store.path}/{PRIVATE}/locks":
-        raise ReadOnlyError(
-            f"{private}, or locks in it, is a link; jobs only work in a folder of the mag itself"
-        )
-    folder = f"{private}/{uuid.uuid4().hex[:12]}"
-    # No sweeper may see the folder before its owner holds it: born under a lock that sweepers take too.
-    with contextlib.ExitStack() as stack:
-        with lock(f"{private}/locks/jobs.lock"):
-            _sweep(private)
-            os.mkdir(folder)
-            stack.enter_context(lock(f"{folder}/alive"))
-        try:
-            yield folder
-        finally:
-            remove_folder(folder)
-
-
-def _sweep(private: str) -> None:
-    """Remove the folders of jobs whose driver is dead: nobody holds their lock."""
-    with os.scandir(private) as entries:
-        folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
-    for entry in folders:
-        if _GONE_NAME.fullmatch(entry.name):
-            shutil.rmtree(entry.path, ignore_errors=True)
-        elif _JOB_NAME.fullmatch(entry.name):
-            # A folder that ended meanwhile, or is another user's, is not ours to sweep.
-            skip = contextlib.suppress(LockTimeoutError, FileNotFoundError, PermissionError)
-            with skip, lock(f"{entry.path}/alive", timeout=0):
-                remove_folder(entry.path)
-
-
-def _check_alive(folder: str) -> None:
-    """Refuse to go on when the job has ended; call it between building and publishing."""
-    if not os.path.lexists(f"{folder}/alive"):
-        if _JOB_NAME.fullmatch(os.path.basename(folder)):
-            remove_folder(folder)  # what the wkw library made anew
-        raise JobEndedError(f"the job of {folder} has ended; this task publishes nothing")
-
-
-@contextlib.contextmanager
-def _of_living_job(folder: str) -> Iterator[None]:
-    """Let an error that comes of the job's end say so."""
-    try:
-        yield
-    except (FileNotFoundError, DamagedHeaderError) as error:
-        try:
-            _check_alive(folder)
-        except JobEndedError as ended:
-            raise ended from error
-        raise
-
-
-def _scratch(store: StoredMag, folder: str) -> str:
-    """Return this thread's private root in a job's folder; made on first use, then reused."""
-    roots: dict[str, str] = _local.__dict__.setdefault("roots", {})
-    key = f"{os.getpid()}:{store.path}:{folder}"  # a forked child is not this thread
-    if key in roots:
-        return roots[key]
-    # Host, process and thread are for humans: containers share such names, and two writers never share a root.
-    me = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
-    root = f"{folder}/{me}-{uuid.uuid4().hex[:8]}"
-    os.mkdir(root)
-    store.prepare_scratch(root)
-    if len(roots) > 16:
-        roots.clear()
-    roots[key] = root
-    return root
 
 
 def _lock_path(store: StoredMag, index: Vec3Int) -> str:
@@ -197,7 +91,7 @@ def publish_pieces(
     DamagedCubeError
         If an old cube cannot be read; it stays untouched.
     """
-    with _of_living_job(folder):
+    with of_living_job(folder):
         return _publish_pieces(store, folder, pieces, durable, verify)
 
 
@@ -248,7 +142,7 @@ def publish_staged(
         Flush data and folders to the disk before returning.
     """
     source = staged.cube_path(index)
-    with _of_living_job(folder):
+    with of_living_job(folder):
         exists = staged.check_cube(source)
         if not (box.size == store.spec.shard_shape and exists and staged.spec == store.spec):
             return _publish_pieces(
@@ -293,7 +187,7 @@ def publish_assembled(
     JobEndedError
         If the job's folder or the private mag is gone: this task was thought lost, and is.
     """
-    with _of_living_job(folder):
+    with of_living_job(folder):
         publish = _Publisher(store, folder, durable, verify=False)
         pieces = [
             (index, piece)
@@ -348,7 +242,7 @@ def publish_copies(
     int
         Bytes of the files published.
     """
-    with _of_living_job(folder):
+    with of_living_job(folder):
         publish = _Publisher(store, folder, durable, verify=False)
         pieces = list(store.spec.grid.pieces(box))
         for batch in partition_all(_PARTIAL_BATCH, pieces):
@@ -397,7 +291,7 @@ def rewrite_cubes(
         Bytes of their new files.
     """
     count = 0
-    with _of_living_job(folder):
+    with of_living_job(folder):
         publish = _Publisher(store, folder, durable, verify=False)
         indices = [index for index in store.spec.grid.cubes(box) if store.check_cube(store.cube_path(index))]
         for batch in partition_all(_PARTIAL_BATCH, indices):
@@ -421,7 +315,7 @@ def rewrite_cubes(
 def _check_kept(assembled: StoredMag, folder: str) -> None:
     """Refuse to go on when a private mag was published and removed: what is missing there is not empty."""
     if not os.path.isdir(assembled.path):
-        _check_alive(folder)
+        check_alive(folder)
         raise JobEndedError(f"{assembled.path} was published and removed; this task publishes nothing")
 
 
@@ -431,7 +325,7 @@ class _Publisher:
     def __init__(self, store: StoredMag, folder: str, durable: bool, verify: bool) -> None:
         self.store = store
         self.folder = folder
-        self.root = _scratch(store, folder)
+        self.root = scratch_root(store, folder)
         self.durable = durable
         self.verify = verify
         self.built: list[str | None] = []
@@ -496,7 +390,7 @@ class _Publisher:
         """Flush what was built, then see that the job has not ended: nothing is built after this."""
         if self.durable:
             fsync_files(path for path in self.built if path is not None)
-        _check_alive(self.folder)
+        check_alive(self.folder)
 
     def _read_back(self, slot: int, inner: BoundingBox, block: Voxels, target: str) -> None:
         """Compare a built cube with what it should hold."""
