@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wkdask.driver import run_job, run_unwritten
@@ -23,7 +23,7 @@ from wkdask.grid import IndexRange
 from wkdask.inline import gathered_writes
 from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows
 from wkdask.plan import plan_write
-from wkdask.tasks import Target, UnitReport
+from wkdask.tasks import PlaceReport, Target, UnitReport, here
 
 if TYPE_CHECKING:
     from wkdask.events import WriteReport
@@ -152,7 +152,7 @@ def run_chunks(
         run_unwritten(owner.place.label, plan, windows, engine, listeners)
         report = None
     else:
-        job = Job(owner.place, plan, "mapping", options.durable, options.verify)
+        job = Job.of(owner.place, plan, "mapping", options)
 
         def stages(folder: str) -> list[Stage]:
             target = Target(owner.place.store, folder, options.durable, options.verify)
@@ -206,9 +206,26 @@ def chunks_unit(
             if keep:
                 values.append((number, value))
         reports = writes.publish(target)
-    own = [report for report in reports if target is not None and report.path == target.store.path]
-    others = tuple(report for report in reports if report not in own)
-    return UnitReport.of_place(box, own[0] if own else None, others, values or None)
+    ours = [report for report in reports if _is_at(report, owner.place)]
+    others = tuple(report for report in reports if not _is_at(report, owner.place))
+    result = UnitReport(unit=box, others=others, value=values or None, worker=here())
+    if not ours:
+        return result
+    (own,) = ours
+    return replace(
+        result,
+        box=own.box,
+        cubes=own.cubes,
+        nbytes=own.nbytes,
+        file_nbytes=own.file_nbytes,
+        minimum=own.minimum,
+        maximum=own.maximum,
+    )
+
+
+def _is_at(report: PlaceReport, place: MagPlace) -> bool:
+    """Tell whether a report is of a mag."""
+    return (report.dataset_path, report.layer, report.mag) == (place.dataset_path, place.layer, place.mag)
 
 
 def _chunks_in(view: ChunkedView, box: BoundingBox) -> Iterator[tuple[int, Vec3Int]]:

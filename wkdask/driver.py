@@ -11,17 +11,19 @@ What landed is always merged, also when tasks failed or the user pressed Ctrl-C;
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from wkdask.engines import Engine, Outcome
-from wkdask.errors import PlanError, TaskFailedError
+from wkdask.errors import TaskFailedError
 from wkdask.events import Event, JobFinished, JobStarted, Listener, UnitDone, UnitFailed, WriteReport
-from wkdask.job import Job, Stage
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
+from wkdask.job import AnyWindow, Job, Stage
+from wkdask.plan import WritePlan
 from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
 from wkdask.storage.jobs import job_folder
 from wkdask.tasks import UnitReport, merge_reports
 
-__all__ = ["run_job"]
+__all__ = ["run_job", "run_unwritten"]
 
 
 def run_job(
@@ -29,7 +31,7 @@ def run_job(
     stages: Callable[[str], Sequence[Stage]],
     engine: Engine,
     listeners: Sequence[Listener] = (),
-) -> WriteReport:
+) -> WriteReport | None:
     """Run a job to its end and note in the properties what it wrote.
 
     Parameters
@@ -45,8 +47,8 @@ def run_job(
 
     Returns
     -------
-    WriteReport
-        The merged reports of all tasks.
+    WriteReport or None
+        The merged reports of all tasks; None if nothing was written.
 
     Raises
     ------
@@ -97,13 +99,60 @@ def run_job(
         # The private folder is gone: no task of this job publishes anything from here on.
         for outcome in engine.late():
             tally.add(outcome)  # no listener is called: one that raised would lose the others
-        report = _commit(job, tally.merged, time.perf_counter() - start)
-        tell(JobFinished(job.label, report))
+        try:
+            report = _commit(job, tally.merged, time.perf_counter() - start)
+        finally:
+            tell(JobFinished(job.label, report))  # or a bar would stay on the terminal
     if tally.first_failure is not None:
         raise _failure(job, tally.first_failure, tally.failures)
-    if report is None:
-        raise PlanError(f"{job.label}: the job had no tasks")
     return report
+
+
+def run_unwritten(
+    label: str,
+    plan: WritePlan,
+    windows: Iterable[AnyWindow],
+    engine: Engine,
+    listeners: Sequence[Listener] = (),
+) -> None:
+    """Run tasks that write nothing, so that nothing is made, locked or committed.
+
+    Parameters
+    ----------
+    label
+        What they work on, for messages.
+    plan, windows
+        The units, and the tasks for them.
+    engine
+        Where it runs.
+    listeners
+        Called with the events; `UnitDone` carries what a task returned.
+
+    Raises
+    ------
+    TaskFailedError
+        If a task failed.
+    """
+    tally = _Tally()
+    started = JobStarted(label, "reading", len(plan.units), 0, plan.nbytes, engine.description)
+    try:
+        for listener in listeners:
+            listener(started)
+        for outcome in engine.run(windows):
+            tally.add(outcome)
+            if outcome.report is not None:
+                for listener in listeners:
+                    listener(UnitDone(label, outcome.report))
+    finally:
+        engine.stop()
+        engine.late()
+        for listener in listeners:
+            listener(JobFinished(label, None))
+    if tally.first_failure is not None:
+        cause = tally.first_failure.error
+        raise TaskFailedError(
+            f"{label}: reading the voxels {tally.first_failure.box} failed with {type(cause).__name__}: {cause}"
+        ) from cause
 
 
 class _Tally:
@@ -136,14 +185,16 @@ class _Tally:
 
 def _commit(job: Job, merged: UnitReport | None, seconds: float) -> WriteReport | None:
     """Merge a box and a largest id into the properties."""
-    if merged is None or merged.box is None:
+    if merged is None:
         return None
-    box = merged.box
-    edits: list[Edit] = [GrowBox(job.layer, box, job.mag)]
-    if isinstance(merged.maximum, int):
-        edits.append(RaiseSegmentId(job.layer, merged.maximum))
-    commit(job.dataset_path, edits)
+    for other in merged.others:
+        commit(other.dataset_path, _edits(other.layer, other.mag, other.box, other.maximum))
+    if merged.box is None and not merged.cubes:
+        return None
+    if merged.box is not None:
+        commit(job.dataset_path, _edits(job.layer, job.mag, merged.box, merged.maximum))
     job.store.finish()
+    box = merged.box or EMPTY_BOX
     return WriteReport(
         label=job.label,
         bounding_box=box.from_mag_to_mag1(job.mag),
@@ -154,6 +205,14 @@ def _commit(job: Job, merged: UnitReport | None, seconds: float) -> WriteReport 
         maximum=merged.maximum,
         seconds=seconds,
     )
+
+
+def _edits(layer: str, mag: Mag, box: BoundingBox, maximum: int | float | None) -> list[Edit]:
+    """Return the edits that note a write."""
+    edits: list[Edit] = [GrowBox(layer, box, mag)]
+    if isinstance(maximum, int):
+        edits.append(RaiseSegmentId(layer, maximum))
+    return edits
 
 
 def _failure(job: Job, first_failure: Outcome, failures: int) -> TaskFailedError:

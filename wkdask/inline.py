@@ -17,14 +17,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import numpy as np
 
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.job import MagPlace
-from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.storage.jobs import job_folder
+from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.storage.publish import Piece, publish_pieces
 from wkdask.tasks import PlaceReport, Target
 
@@ -127,25 +128,36 @@ class TaskWrites:
         return [self._publish_place(place, target) for place in self._places.values()]
 
     def _publish_place(self, place: MagPlace, target: Target | None) -> PlaceReport:
+        """Publish the cubes of one mag."""
         from wkdask.kernels import block_stats
 
         store = place.store
-        pieces, report = [], PlaceReport(place.dataset_path, place.layer, place.mag)
+        pieces, reports = [], []
         for (path, index), buffer in self._cubes.items():
             if path != store.path:
                 continue
             corner = index * store.spec.shard_shape
             parts = [(box, buffer.voxels[(slice(None), *box.to_slices(corner))]) for box in buffer.boxes]
             pieces.append(Piece(index, *parts[0], tuple(parts[1:])))
-            for box, block in parts:
-                minimum, maximum = block_stats(block)
-                report = report.extended(box, block.nbytes, minimum, maximum)
-        durable = target.durable if target is not None else True
+            for number, (box, block) in enumerate(parts):
+                cubes = 1 if number == 0 else 0
+                reports.append(
+                    PlaceReport(
+                        place.dataset_path,
+                        place.layer,
+                        place.mag,
+                        box,
+                        cubes,
+                        block.nbytes,
+                        0,
+                        *block_stats(block),
+                    )
+                )
         if target is not None and target.store.path == store.path:
             file_nbytes = publish_pieces(
                 store, target.folder, pieces, durable=target.durable, verify=target.verify
             )
         else:
             with job_folder(store) as folder:
-                file_nbytes = publish_pieces(store, folder, pieces, durable=durable)
-        return report.published(len(pieces), file_nbytes)
+                file_nbytes = publish_pieces(store, folder, pieces)
+        return replace(reduce(PlaceReport.merged, reports), file_nbytes=file_nbytes)

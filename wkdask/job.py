@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from wkdask.events import Listener
 from wkdask.geometry import BoundingBox, Mag
 from wkdask.plan import WritePlan
 from wkdask.storage.protocol import StoredMag
@@ -13,8 +14,55 @@ from wkdask.tasks import UnitReport
 
 if TYPE_CHECKING:
     import dask.array as da
+    from distributed import Client
 
-__all__ = ["AnyWindow", "ArrayWindow", "CallWindow", "Job", "Stage", "call_windows"]
+__all__ = [
+    "AnyWindow",
+    "ArrayWindow",
+    "CallWindow",
+    "Job",
+    "MagPlace",
+    "Stage",
+    "WriteOptions",
+    "call_windows",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class MagPlace:
+    """Where a magnification is, as plain data: all that a handle needs to work anywhere."""
+
+    dataset_path: str
+    """The dataset's folder."""
+    layer: str
+    """The layer's name."""
+    mag: Mag
+    """Which of its mags."""
+    store: StoredMag
+    """The mag on disk."""
+    read_only: str | None = None
+    """Why nothing may be written there; None where it may."""
+
+    @property
+    def label(self) -> str:
+        """Layer and mag, for messages."""
+        return f"layer {self.layer!r} mag {self.mag}"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """How a write runs; none of these changes what is written."""
+
+    client: Client | None = None
+    """The cluster; None for the active client, or local threads where there is none."""
+    durable: bool = True
+    """Flush data to the disk before a cube counts as written."""
+    verify: bool = False
+    """Read every cube back before it is published."""
+    task_memory: int | None = None
+    """Bytes that one task needs, where the estimate is wrong."""
+    listeners: Sequence[Listener] = ()
+    """Called with the events of the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +85,20 @@ class Job:
     """Whether data are flushed to the disk before a cube counts as written."""
     verify: bool = False
     """Whether every cube is read back before it is published."""
+
+    @classmethod
+    def of(cls, place: MagPlace, plan: WritePlan, action: str, options: WriteOptions) -> Job:
+        """Return the job that carries out a plan at a place."""
+        return cls(
+            dataset_path=place.dataset_path,
+            layer=place.layer,
+            mag=place.mag,
+            store=place.store,
+            plan=plan,
+            action=action,
+            durable=options.durable,
+            verify=options.verify,
+        )
 
     @property
     def label(self) -> str:

@@ -18,6 +18,7 @@ from wkdask.errors import (
 from wkdask.events import WriteReport
 from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
+from wkdask.job import MagPlace, WriteOptions
 from wkdask.mag_view import MagView
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import AddMag, LayerRecord, MagRecord, RemoveMag, SetBox, SetSegmentId, dtype_of
@@ -26,7 +27,6 @@ from wkdask.pyramid import default_coarsest_mag, downsample_mag, interpolation_o
 from wkdask.storage.protocol import ArraySpec
 from wkdask.storage.wkw import HEADER_NAME, WkwMag
 from wkdask.storage.wkw_format import header_of_spec, read_header
-from wkdask.writer import MagPlace, WriteOptions
 
 if TYPE_CHECKING:
     from distributed import Client

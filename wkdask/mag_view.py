@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from wkdask.errors import InvalidValueError, OutOfBoundsError
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
+from wkdask.job import MagPlace
 from wkdask.storage.protocol import check_coordinates
 from wkdask.view import View, _checked_size
-from wkdask.writer import MagPlace
 
 if TYPE_CHECKING:
     from wkdask.layer import Layer

@@ -127,6 +127,7 @@ def plan_write(
     memory: int | None = None,
     task_memory: int | None = None,
     unit_nbytes: int = UNIT_NBYTES,
+    base: Vec3Int | None = None,
 ) -> WritePlan:
     """Plan the write of a box.
 
@@ -146,6 +147,9 @@ def plan_write(
         Bytes that a task needs, where the caller knows better than the estimate.
     unit_nbytes
         Bytes of voxels that a unit should have, if its cubes are smaller.
+    base
+        The least shape of a unit, where that is more than one cube: a whole number of cubes, or for tasks that
+        write nothing anything.
 
     Raises
     ------
@@ -155,8 +159,8 @@ def plan_write(
     if box.is_empty():
         raise PlanError(f"there is nothing to write: the box {box} holds no voxel")
     share = box.volume() * spec.bytes_per_voxel // (4 * threads)
-    wanted = max(min(unit_nbytes, share), spec.cube_nbytes)
-    unit_shape = _grown(spec, spec.shard_shape, wanted, box)
+    wanted = max(min(unit_nbytes, share), spec.cube_nbytes if base is None else 0)
+    unit_shape = _grown(spec, base or spec.shard_shape, wanted, box)
     unit = CubeGrid(unit_shape)
     if len(unit.cubes(box)) <= SINGLE_WINDOW_UNITS:
         window_shape = unit.cubes(box).stop * unit_shape  # from the origin: no edge of it cuts the box

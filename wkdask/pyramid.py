@@ -11,8 +11,6 @@ inside are mirrored into the gap, so that borders neither darken nor erode (as w
 from __future__ import annotations
 
 import math
-import os
-import socket
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,12 +21,12 @@ from wkdask.engines import pick_engine
 from wkdask.errors import InvalidValueError, WkdaskWarning
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
-from wkdask.job import Job, Stage, call_windows
+from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows
 from wkdask.plan import plan_write
 from wkdask.storage.protocol import StoredMag, Voxels
-from wkdask.tasks import Target, UnitReport, write_unit
+from wkdask.tasks import Target, UnitReport, here, write_unit
 from wkdask.units import VoxelSize
-from wkdask.writer import MagPlace, WriteOptions, run_planned
+from wkdask.writer import run_planned
 
 __all__ = ["SAMPLING_MODES", "default_coarsest_mag", "downsample_mag", "interpolation_of", "mag_chain"]
 
@@ -233,7 +231,7 @@ def downsample_unit(
         minimum=report.minimum,
         maximum=report.maximum,
         seconds=time.perf_counter() - start,
-        worker=f"{socket.gethostname()}:{os.getpid()}",
+        worker=here(),
     )
 
 

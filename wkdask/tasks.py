@@ -16,12 +16,22 @@ from typing import Any
 import numpy as np
 
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError
-from wkdask.geometry import BoundingBox
+from wkdask.geometry import BoundingBox, Mag
 from wkdask.plan import Window
 from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.storage.publish import Piece, publish_pieces, publish_staged
 
-__all__ = ["Target", "UnitReport", "merge_reports", "publish_unit", "sees_mag", "write_block", "write_unit"]
+__all__ = [
+    "PlaceReport",
+    "Target",
+    "UnitReport",
+    "here",
+    "merge_reports",
+    "publish_unit",
+    "sees_mag",
+    "write_block",
+    "write_unit",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,42 @@ class Target:
     """Whether data are flushed to the disk before a cube counts as written."""
     verify: bool = False
     """Whether every cube is read back before it is published."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceReport:
+    """What a task wrote into one mag by calling ``write`` in its body."""
+
+    dataset_path: str
+    """The dataset's folder."""
+    layer: str
+    """The layer's name."""
+    mag: Mag
+    """The mag."""
+    box: BoundingBox
+    """The hull of what was written, absolute, in voxels of the mag."""
+    cubes: int
+    """Cubes published."""
+    nbytes: int
+    """Bytes of the voxels written, uncompressed."""
+    file_nbytes: int
+    """Bytes of the files published."""
+    minimum: int | float | None
+    """Smallest voxel written."""
+    maximum: int | float | None
+    """Largest voxel written."""
+
+    def merged(self, other: PlaceReport) -> PlaceReport:
+        """Return the report of two tasks on the same mag."""
+        return replace(
+            self,
+            box=self.box.extended_by(other.box),
+            cubes=self.cubes + other.cubes,
+            nbytes=self.nbytes + other.nbytes,
+            file_nbytes=self.file_nbytes + other.file_nbytes,
+            minimum=_either(min, self.minimum, other.minimum),
+            maximum=_either(max, self.maximum, other.maximum),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +106,10 @@ class UnitReport:
     """Time that the task took on its worker."""
     worker: str = ""
     """Host and process."""
+    others: tuple[PlaceReport, ...] = ()
+    """What the task's body wrote into other mags than the job's own."""
+    value: Any = None
+    """What the task's body returned, for the driver's listeners; merged reports have none."""
 
 
 def merge_reports(first: UnitReport, second: UnitReport) -> UnitReport:
@@ -74,7 +124,22 @@ def merge_reports(first: UnitReport, second: UnitReport) -> UnitReport:
         maximum=_either(max, first.maximum, second.maximum),
         seconds=first.seconds + second.seconds,
         worker=first.worker,
+        others=_merged_places((*first.others, *second.others)),
     )
+
+
+def _merged_places(reports: tuple[PlaceReport, ...]) -> tuple[PlaceReport, ...]:
+    """Return one report per mag."""
+    by_place: dict[tuple[str, str, Mag], PlaceReport] = {}
+    for report in reports:
+        key = (report.dataset_path, report.layer, report.mag)
+        by_place[key] = by_place[key].merged(report) if key in by_place else report
+    return tuple(by_place.values())
+
+
+def here() -> str:
+    """Return host and process, for reports."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _either(pick: Callable[..., Any], *values: int | float | None) -> int | float | None:
@@ -131,7 +196,7 @@ def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
         minimum=minimum,
         maximum=maximum,
         seconds=time.perf_counter() - start,
-        worker=f"{socket.gethostname()}:{os.getpid()}",
+        worker=here(),
     )
 
 
@@ -187,7 +252,7 @@ def publish_unit(
         cubes += 1
     return UnitReport(
         unit=box, box=box, cubes=cubes, file_nbytes=file_nbytes, seconds=time.perf_counter() - start,
-        worker=f"{socket.gethostname()}:{os.getpid()}",
+        worker=here(),
     )  # fmt: skip
 
 

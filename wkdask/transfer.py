@@ -66,7 +66,7 @@ def copy_mag(
     plan = plan_write(
         want, box, threads=engine.threads, memory=engine.task_memory(), task_memory=options.task_memory
     )
-    job = Job(target, plan, action, options.durable, options.verify)
+    job = Job.of(target, plan, action, options)
 
     def stages(folder: str) -> list[Stage]:
         out = Target(target.store, folder, options.durable, options.verify)
@@ -81,9 +81,7 @@ def copy_unit(source: StoredMag, target: Target, box: BoundingBox) -> UnitReport
     if source.spec != target.store.spec:
         return write_unit(source.read(box), target, box)
     start = time.perf_counter()
-    cubes, file_nbytes = publish_copies(
-        target.store, source, target.folder, box, durable=target.durable
-    )
+    cubes, file_nbytes = publish_copies(target.store, source, target.folder, box, durable=target.durable)
     return UnitReport(
         unit=box,
         box=box,
@@ -129,7 +127,7 @@ def compress_in_place(place: MagPlace, compression: str | None, options: WriteOp
         wanted.spec, box, threads=engine.threads, memory=engine.task_memory(), task_memory=options.task_memory
     )
     # No box is reported: compression grows no layer.
-    job = Job(replace(place, store=wanted), plan, "compressing", options.durable, options.verify)
+    job = Job.of(replace(place, store=wanted), plan, "compressing", options)
 
     def stages(folder: str) -> list[Stage]:
         out = Target(wanted, folder, options.durable, options.verify)

@@ -9,10 +9,11 @@ import numpy as np
 from wkdask.errors import InvalidValueError, OutOfBoundsError, ReadOnlyError
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
+from wkdask.job import MagPlace, WriteOptions
 from wkdask.lazy import ChunksLike, lazy_array
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates
-from wkdask.writer import MagPlace, WriteOptions, as_single_channel_block, shape_of, write_voxels
+from wkdask.writer import as_single_channel_block, shape_of, write_voxels
 
 if TYPE_CHECKING:
     import dask.array as da

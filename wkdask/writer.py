@@ -6,7 +6,6 @@ What a caller gives is checked here, once; everything below trusts it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,57 +13,19 @@ import numpy as np
 from wkdask.driver import run_job
 from wkdask.engines import Engine, LocalEngine, pick_engine
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, PlanError, ReadOnlyError
-from wkdask.events import Listener, WriteReport
+from wkdask.events import WriteReport
 from wkdask.expression import array_stages
-from wkdask.geometry import BoundingBox, Mag
-from wkdask.job import Job, Stage, call_windows
+from wkdask.geometry import BoundingBox
+from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows
 from wkdask.lazy import reads_from
 from wkdask.plan import WritePlan, plan_write, refuse_unknown_chunks
-from wkdask.storage.protocol import StoredMag, Voxels
+from wkdask.storage.protocol import Voxels
 from wkdask.tasks import Target, write_unit
 
 if TYPE_CHECKING:
     import dask.array as da
-    from distributed import Client
 
 __all__ = ["MagPlace", "WriteOptions", "shape_of", "write_voxels"]
-
-
-@dataclass(frozen=True, slots=True)
-class MagPlace:
-    """Where a magnification is, as plain data: all that a handle needs to work anywhere."""
-
-    dataset_path: str
-    """The dataset's folder."""
-    layer: str
-    """The layer's name."""
-    mag: Mag
-    """Which of its mags."""
-    store: StoredMag
-    """The mag on disk."""
-    read_only: str | None = None
-    """Why nothing may be written there; None where it may."""
-
-    @property
-    def label(self) -> str:
-        """Layer and mag, for messages."""
-        return f"layer {self.layer!r} mag {self.mag}"
-
-
-@dataclass(frozen=True, slots=True)
-class WriteOptions:
-    """How a write runs; none of these changes what is written."""
-
-    client: Client | None = None
-    """The cluster; None for the active client, or local threads where there is none."""
-    durable: bool = True
-    """Flush data to the disk before a cube counts as written."""
-    verify: bool = False
-    """Read every cube back before it is published."""
-    task_memory: int | None = None
-    """Bytes that one task needs, where the estimate is wrong."""
-    listeners: Sequence[Listener] = ()
-    """Called with the events of the job."""
 
 
 def shape_of(data: Any, place: MagPlace) -> tuple[int, int, int]:
@@ -172,17 +133,11 @@ def run_planned(
     action: str = "writing",
 ) -> WriteReport:
     """Run the stages of a plan as a job on a mag."""
-    job = Job(
-        dataset_path=place.dataset_path,
-        layer=place.layer,
-        mag=place.mag,
-        store=place.store,
-        plan=plan,
-        action=action,
-        durable=options.durable,
-        verify=options.verify,
-    )
-    return run_job(job, lambda folder: stages(job, folder), engine, options.listeners)
+    job = Job.of(place, plan, action, options)
+    report = run_job(job, lambda folder: stages(job, folder), engine, options.listeners)
+    if report is None:
+        raise PlanError(f"{job.label}: the job had no tasks")
+    return report
 
 
 def _numpy_stages(job: Job, data: Voxels, folder: str) -> list[Stage]:
