@@ -7,14 +7,17 @@ from wkdask.layer import Layer, LayerCategories, SegmentationLayer
 from wkdask.mag_view import MagView
 from wkdask.units import VoxelSize
 from wkdask.view import View
+from wkdask.view_configuration import DatasetViewConfiguration, LayerViewConfiguration
 
 __version__ = "0.1.0"
 
 __all__ = (
     "BoundingBox",
     "Dataset",
+    "DatasetViewConfiguration",
     "Layer",
     "LayerCategories",
+    "LayerViewConfiguration",
     "Mag",
     "MagView",
     "SegmentationLayer",

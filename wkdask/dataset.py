@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from wkdask.errors import AlreadyExistsError, DTypeError, InvalidValueError, LayerNotFoundError
-from wkdask.fsio import checked_path, remove_folder
-from wkdask.geometry import EMPTY_BOX, BoundingBox
-from wkdask.layer import Layer, LayerCategories, SegmentationLayer, layer_of
-from wkdask.properties import AddLayer, RemoveLayer, SetDatasetName, create, dtype_of
+from wkdask.chunkwise import warn_of_executor
+from wkdask.dataset_layers import DatasetLayers
+from wkdask.errors import AlreadyExistsError, InvalidValueError
+from wkdask.fsio import checked_path
+from wkdask.links import (
+    copy_layer,
+    copy_view_configuration,
+    link_mags,
+)
+from wkdask.progress import ProgressLike, listeners_for
+from wkdask.properties import (
+    PROPERTIES_FILE,
+    create,
+)
 from wkdask.properties.handle import Properties
 from wkdask.units import VoxelSize
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["Dataset"]
 
 
-class Dataset:
+class Dataset(DatasetLayers):
     """A WEBKNOSSOS dataset on disk.
 
     Parameters
@@ -43,8 +52,8 @@ class Dataset:
     """
 
     def __init__(self, dataset_path: str | os.PathLike[str]) -> None:
-        self._properties = Properties(checked_path(dataset_path))
-        _ = self._properties.record
+        super().__init__(Properties(checked_path(dataset_path)))
+        _ = self._properties.record  # a wrong path or a damaged file shows here, not later
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Dataset, (self.path,))
@@ -75,166 +84,139 @@ class Dataset:
             If the scale is not three positive numbers.
         """
         path = checked_path(dataset_path)
-        size = scale if isinstance(scale, VoxelSize) else VoxelSize(tuple(scale))  # type: ignore[arg-type]
+        size = as_voxel_size(scale)
         if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
             raise AlreadyExistsError(f"{path} exists and is not an empty folder")
         create(path, name or os.path.basename(path), size)
         return cls(path)
 
-    # --- what it is ----------------------------------------------------------------------------------
+    @classmethod
+    def open(cls, dataset_path: str | os.PathLike[str]) -> Dataset:
+        """Open a dataset, as ``Dataset(dataset_path)`` does."""
+        return cls(dataset_path)
 
-    @property
-    def path(self) -> str:
-        """The dataset's folder, absolute."""
-        return self._properties.folder
-
-    @property
-    def name(self) -> str:
-        """The dataset's name; may be set."""
-        return self._properties.record.name
-
-    @name.setter
-    def name(self, name: str) -> None:
-        self._properties.commit(SetDatasetName(name))
-
-    @property
-    def voxel_size(self) -> VoxelSize:
-        """Size of a voxel of mag 1, with its unit."""
-        return self._properties.record.voxel_size
-
-    @property
-    def scale(self) -> tuple[float, float, float]:
-        """Size of a voxel of mag 1 along (x, y, z), in nm."""
-        return self.voxel_size.to_nanometer()
-
-    @property
-    def layers(self) -> dict[str, Layer]:
-        """The layers by name, as the properties file lists them now."""
-        return {record.name: layer_of(self._properties, record) for record in self._properties.record.layers}
-
-    def get_layer(self, layer_name: str) -> Layer:
-        """Return a layer.
+    @classmethod
+    def get_or_create(
+        cls,
+        dataset_path: str | os.PathLike[str],
+        scale: Sequence[float] | VoxelSize,
+        name: str | None = None,
+    ) -> Dataset:
+        """Open a dataset, or make it if there is none.
 
         Raises
         ------
-        LayerNotFoundError
-            If there is none of that name; lists those there are.
+        InvalidValueError
+            If it is there with another scale, or another name than the one given.
         """
-        return layer_of(self._properties, self._properties.layer(layer_name))
+        if not os.path.isfile(os.path.join(checked_path(dataset_path), PROPERTIES_FILE)):
+            return cls.create(dataset_path, scale, name)
+        dataset = cls(dataset_path)
+        size = as_voxel_size(scale)
+        if dataset.voxel_size.to_nanometer() != size.to_nanometer():
+            raise InvalidValueError(f"{dataset.path} has voxels of {dataset.voxel_size}, not of {size}")
+        if name is not None and dataset.name != name:
+            raise InvalidValueError(f"{dataset.path} has the name {dataset.name!r}, not {name!r}")
+        return dataset
 
-    def get_segmentation_layer(self, layer_name: str) -> SegmentationLayer:
-        """Return a segmentation layer.
+    # --- datasets ------------------------------------------------------------------------------------
 
-        Raises
-        ------
-        LayerNotFoundError
-            If there is none of that name.
-        """
-        layer = self.get_layer(layer_name)
-        if not isinstance(layer, SegmentationLayer):
-            raise LayerNotFoundError(f"layer {layer_name!r} is of the category {layer.category!r}")
-        return layer
-
-    # --- layers --------------------------------------------------------------------------------------
-
-    def add_layer(
+    def copy_dataset(
         self,
-        layer_name: str,
-        category: str,
-        dtype_per_layer: npt.DTypeLike | None = None,
-        dtype_per_channel: npt.DTypeLike | None = None,
-        num_channels: int | None = None,
+        new_dataset_path: str | os.PathLike[str],
+        scale: Sequence[float] | VoxelSize | None = None,
+        block_len: int | None = None,
+        file_len: int | None = None,
+        compress: bool | None = None,
+        args: object = None,
         *,
-        largest_segment_id: int | None = None,
-        mappings: Sequence[str] = (),
-        bounding_box: BoundingBox = EMPTY_BOX,
-    ) -> Layer:
-        """Add a layer without mags.
+        chunk_shape: int | None = None,
+        shard_shape: int | None = None,
+        compression: str | bool | None = True,
+        layers_to_ignore: Sequence[str] = (),
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> Dataset:
+        """Copy the dataset, cut or compressed otherwise if wanted.
 
         Parameters
         ----------
-        layer_name
-            Letters, digits, ``_ $ @ - .``; also the folder's name.
-        category
-            ``LayerCategories.COLOR_TYPE`` or ``SEGMENTATION_TYPE``.
-        dtype_per_layer
-            Type of a voxel, all channels, such as ``"uint24"``; instead of `dtype_per_channel`.
-        dtype_per_channel
-            Type of one channel, ``uint8`` by default.
-        num_channels
-            Channels, 1 by default.
-        largest_segment_id
-            Of a segmentation; written data raise it.
-        mappings
-            Names of the mappings of a segmentation.
-        bounding_box
-            In voxels of mag 1; it grows with what is written.
+        new_dataset_path
+            Folder of the copy.
+        scale
+            Another voxel size; as it is by default.
+        block_len, file_len, compress
+            The 2021 spelling of `chunk_shape`, `shard_shape` (in chunks) and ``compression="lz4hc"``.
+        args
+            Ignored, with a warning.
+        chunk_shape, shard_shape
+            Sides of chunks and cubes in voxels; as they are by default.
+        compression
+            ``None``, ``"lz4"``, ``"lz4hc"``; ``True`` for as it is.
+        layers_to_ignore
+            Names of layers that are not copied.
+        client, progress
+            As for :meth:`MagView.write`.
 
         Raises
         ------
         AlreadyExistsError
-            If there is a layer of that name.
-        DTypeError
-            If a layer cannot hold such voxels.
-        InvalidValueError
-            If name, category or the combination of arguments cannot work.
+            If the folder holds something.
         """
-        if category not in (LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
-            raise InvalidValueError(f'a layer is "color" or "segmentation", got {category!r}')
-        channels = 1 if num_channels is None else num_channels
-        edit = AddLayer(
-            name=layer_name,
-            category=category,
-            dtype_per_channel=_channel_dtype(dtype_per_layer, dtype_per_channel, channels),
-            num_channels=channels,
-            largest_segment_id=largest_segment_id,
-            mappings=tuple(mappings),
-            bounding_box=bounding_box,
-        )
-        self._properties.commit(edit)
-        os.makedirs(os.path.join(self.path, layer_name), exist_ok=True)
-        return self.get_layer(layer_name)
+        warn_of_executor(None, args)
+        chunk_side = chunk_shape or block_len
+        shard_side = shard_shape or (file_len * (chunk_side or 32) if file_len else None)
+        if compress is not None:
+            compression = "lz4hc" if compress else None
+        copy = Dataset.create(new_dataset_path, self.voxel_size if scale is None else scale)
+        copy_view_configuration(self._properties, copy._properties)
+        for name, layer in self.layers.items():
+            if name not in layers_to_ignore:
+                copy_layer(
+                    layer,
+                    copy._properties,
+                    name,
+                    chunk_side=chunk_side,
+                    shard_side=shard_side,
+                    compression=compression,
+                    client=client,
+                    listeners=listeners_for(progress),
+                )
+        return copy
 
-    def delete_layer(self, layer_name: str) -> None:
-        """Remove a layer: from the properties first, then from the disk; a link is only unlinked.
+    def shallow_copy_dataset(
+        self,
+        new_dataset_path: str | os.PathLike[str],
+        name: str | None = None,
+        make_relative: bool = False,
+        layers_to_ignore: Sequence[str] = (),
+    ) -> Dataset:
+        """Make a dataset whose mags are links to this one's; they are read-only there.
+
+        Parameters
+        ----------
+        new_dataset_path
+            Folder of the new dataset.
+        name
+            Its name; the folder's by default.
+        make_relative
+            Make the links relative, so that both can be moved together.
+        layers_to_ignore
+            Names of layers that are left out.
 
         Raises
         ------
-        LayerNotFoundError
-            If there is none of that name.
+        AlreadyExistsError
+            If the folder holds something.
         """
-        self._properties.commit(RemoveLayer(layer_name))
-        folder = os.path.join(self.path, layer_name)
-        if os.path.islink(folder):
-            os.unlink(folder)
-        else:
-            remove_folder(folder)
-
-    def __repr__(self) -> str:
-        from wkdask.display import dataset_text
-
-        return dataset_text(self)
-
-    def _repr_html_(self) -> str:
-        from wkdask.display import dataset_html
-
-        return dataset_html(self)
+        copy = Dataset.create(new_dataset_path, self.voxel_size, name)
+        copy_view_configuration(self._properties, copy._properties)
+        for layer_name, layer in self.layers.items():
+            if layer_name not in layers_to_ignore:
+                link_mags(layer, copy._properties, make_relative)
+        return copy
 
 
-def _channel_dtype(per_layer: Any, per_channel: Any, channels: int) -> str:
-    """Return the name of the type of one channel, from either of the two spellings."""
-    if per_layer is not None and per_channel is not None:
-        raise InvalidValueError("give either dtype_per_layer or dtype_per_channel, not both")
-    if per_layer is not None and isinstance(per_layer, str):
-        return str(dtype_of(per_layer, channels))
-    if per_layer is not None:
-        whole = np.dtype(per_layer)
-        if channels < 1 or whole.itemsize % channels:
-            raise DTypeError(f"{whole} per voxel cannot be split into {channels} channels")
-        per_channel = f"{whole.kind}{whole.itemsize // channels}"
-    chosen = "uint8" if per_channel is None else per_channel
-    named = {"float": "float32", "double": "float64", "int": "int64"}
-    try:
-        return str(np.dtype(named.get(chosen, chosen) if isinstance(chosen, str) else chosen))
-    except TypeError as error:
-        raise DTypeError(f"{chosen!r} is not a type of voxels") from error
+def as_voxel_size(scale: Sequence[float] | VoxelSize) -> VoxelSize:
+    """Return a voxel size from three numbers in nm, or as it is."""
+    return scale if isinstance(scale, VoxelSize) else VoxelSize(tuple(scale))  # type: ignore[arg-type]

@@ -52,7 +52,8 @@ def find_membranes(block: Voxels) -> Voxels:
     gray = block.astype(np.float32)
     fine = _box_mean(_box_mean(_box_mean(gray, 1, 1), 2, 1), 3, 1)
     coarse = _box_mean(_box_mean(gray, 1, 6), 2, 6)
-    return np.clip(4 * (coarse - fine), 0, 255).astype(np.uint8)
+    found: Voxels = np.clip(4 * (coarse - fine), 0, 255).astype(np.uint8)
+    return found
 
 
 def _box_mean(block: Voxels, axis: int, radius: int) -> Voxels:

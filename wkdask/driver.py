@@ -21,9 +21,10 @@ from wkdask.job import AnyWindow, Job, Stage
 from wkdask.plan import WritePlan
 from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
 from wkdask.storage.jobs import job_folder
-from wkdask.tasks import UnitReport, merge_reports
+from wkdask.storage.protocol import StoredMag
+from wkdask.tasks import PlaceReport, UnitReport, merge_reports
 
-__all__ = ["run_job", "run_unwritten"]
+__all__ = ["commit_box", "run_job", "run_unwritten"]
 
 
 def run_job(
@@ -115,7 +116,7 @@ def run_unwritten(
     engine: Engine,
     listeners: Sequence[Listener] = (),
 ) -> None:
-    """Run tasks that write nothing, so that nothing is made, locked or committed.
+    """Run tasks that own no cubes, so that nothing is made or locked for them.
 
     Parameters
     ----------
@@ -145,7 +146,10 @@ def run_unwritten(
                     listener(UnitDone(label, outcome.report))
     finally:
         engine.stop()
-        engine.late()
+        for outcome in engine.late():
+            tally.add(outcome)
+        for other in tally.merged.others if tally.merged is not None else ():
+            commit(other.dataset_path, _edits(other.layer, other.mag, other.box, other.maximum))
         for listener in listeners:
             listener(JobFinished(label, None))
     if tally.first_failure is not None:
@@ -184,20 +188,33 @@ class _Tally:
 
 
 def _commit(job: Job, merged: UnitReport | None, seconds: float) -> WriteReport | None:
-    """Merge a box and a largest id into the properties."""
+    """Note in the properties what the tasks of a job wrote, also into other mags than the job's own."""
     if merged is None:
         return None
     for other in merged.others:
         commit(other.dataset_path, _edits(other.layer, other.mag, other.box, other.maximum))
-    if merged.box is None and not merged.cubes:
-        return None
     if merged.box is not None:
         commit(job.dataset_path, _edits(job.layer, job.mag, merged.box, merged.maximum))
+    elif not merged.cubes:
+        return None
     job.store.finish()
-    box = merged.box or EMPTY_BOX
+    return _report(job.label, job.mag, merged, merged.box or EMPTY_BOX, seconds)
+
+
+def commit_box(landed: PlaceReport, store: StoredMag, seconds: float) -> WriteReport:
+    """Note in the properties what was written without a job's tasks, slice by slice."""
+    commit(landed.dataset_path, _edits(landed.layer, landed.mag, landed.box, landed.maximum))
+    store.finish()
+    return _report(f"layer {landed.layer!r} mag {landed.mag}", landed.mag, landed, landed.box, seconds)
+
+
+def _report(
+    label: str, mag: Mag, merged: UnitReport | PlaceReport, box: BoundingBox, seconds: float
+) -> WriteReport:
+    """Return what a user gets to see of merged reports."""
     return WriteReport(
-        label=job.label,
-        bounding_box=box.from_mag_to_mag1(job.mag),
+        label=label,
+        bounding_box=box.from_mag_to_mag1(mag),
         cubes=merged.cubes,
         bytes=merged.nbytes,
         file_bytes=merged.file_nbytes,

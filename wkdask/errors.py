@@ -96,7 +96,7 @@ class CubePermissionError(DamagedCubeError, PermissionError):
     """A cube file exists but this user may not read it."""
 
 
-class ReadOnlyError(WkdaskError, PermissionError):
+class ReadOnlyError(WkdaskError, PermissionError, ValueError):
     """A write through a read-only view, or through a link that leaves the dataset."""
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from wkdask.errors import InvalidValueError, OutOfBoundsError
-from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
-from wkdask.job import MagPlace
+from wkdask.box_view import checked_size
+from wkdask.chunkwise import ChunkedView, run_chunks, warn_of_executor
+from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
+from wkdask.events import WriteReport
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Vec3Int, Vec3IntLike
+from wkdask.job import MagPlace, WriteOptions
+from wkdask.progress import ProgressLike, listeners_for
 from wkdask.storage.protocol import check_coordinates
-from wkdask.view import View, _checked_size
+from wkdask.transfer import compress_in_place
+from wkdask.view import View
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from wkdask.layer import Layer
 
 __all__ = ["MagView"]
@@ -29,7 +39,7 @@ class MagView(View):
     layer's box makes the box grow.
     """
 
-    __slots__ = ("_layer",)
+    __slots__ = ("__weakref__", "_layer")
 
     def __init__(self, layer: Layer, place: MagPlace) -> None:
         super().__init__(place, BoundingBox((0, 0, 0), (0, 0, 0)))
@@ -68,7 +78,7 @@ class MagView(View):
         self,
         offset: Vec3IntLike | None = None,
         size: Vec3IntLike | None = None,
-        read_only: bool = False,
+        read_only: bool | None = None,
         *,
         bounding_box: BoundingBox | None = None,
     ) -> View:
@@ -94,7 +104,79 @@ class MagView(View):
                 f"{self._place.label}: a view of {box} leaves the layer's box {self.box} (voxels of this mag); "
                 f"read_only=True may do that"
             )
-        return View(self._place, box, read_only)
+        return View(self._place, box, bool(read_only))
+
+    def get_bounding_boxes_on_disk(self) -> Iterator[tuple[Vec3Int, Vec3Int]]:
+        """Yield (offset, size) of every cube that exists: absolute, in voxels of this mag, as in 2021."""
+        return ((box.topleft, box.size) for box in self.cubes_on_disk())
+
+    def calculate_bounding_box(self, *, client: Client | None = None) -> BoundingBox:
+        """Return the smallest box around all voxels that are not zero, from the data themselves.
+
+        Parameters
+        ----------
+        client
+            The cluster; the active one by default.
+
+        Returns
+        -------
+        BoundingBox
+            In voxels of mag 1; of size 0 where there are only zeros. The layer's own box is not changed.
+        """
+        whole = EMPTY_BOX
+        for box in self.cubes_on_disk():
+            whole = whole.extended_by(box)
+        if whole.is_empty():
+            return EMPTY_BOX
+        _, boxes = run_chunks(
+            _nonzero_box,
+            [ChunkedView(self._place, whole, self.spec.shard_shape, read_only=True)],
+            View,
+            WriteOptions(client=client),
+            keep=True,
+        )
+        found = reduce(BoundingBox.extended_by, boxes, EMPTY_BOX)
+        return found.from_mag_to_mag1(self.mag)
+
+    def compress(
+        self,
+        target_path: str | os.PathLike[str] | None = None,
+        args: object = None,
+        *,
+        compression: str | None = "lz4hc",
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> WriteReport | None:
+        """Store the cubes with another compression, in place or in another dataset.
+
+        In place, each cube is replaced under its lock and the header last: a reader meets both kinds meanwhile,
+        and reads both.
+
+        Parameters
+        ----------
+        target_path
+            Folder of a new mag to write to; in place by default.
+        args
+            Ignored, with a warning.
+        compression
+            ``"lz4hc"``, ``"lz4"`` or None.
+        client, progress
+            As in :meth:`write`.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If `target_path` exists.
+        ReadOnlyError
+            If the mag lies outside of the dataset.
+        """
+        warn_of_executor(None, args)
+        options = WriteOptions(client=client, listeners=listeners_for(progress))
+        if target_path is not None:
+            return self._layer.copy_mag_to(self, os.fspath(target_path), compression, options)
+        report = compress_in_place(self._place, compression, options)
+        self._place = replace(self._place, store=self._place.store.recompressed(compression))
+        return report
 
     def cubes_on_disk(self) -> Iterator[BoundingBox]:
         """Yield the boxes, in voxels of this mag, of the cubes that exist."""
@@ -118,8 +200,15 @@ class MagView(View):
         corner = own.topleft if offset is None else Vec3Int(offset)
         if not corner.is_positive():
             raise OutOfBoundsError(f"voxel coordinates cannot be negative, got the offset {corner}")
-        extent = (own.bottomright - corner).pairmax(0) if size is None else _checked_size(size)
+        extent = (own.bottomright - corner).pairmax(0) if size is None else checked_size(size)
         return BoundingBox(corner, extent)
+
+    def _limits(self) -> None:
+        """Return None: a MagView may be written anywhere."""
+
+    def moved(self, place: MagPlace) -> None:
+        """Follow the mag to where a rename of its layer has put it."""
+        self._place = place
 
     def _check_bounds(self, box: BoundingBox) -> None:
         """Refuse only what lies beyond the reach of the format."""
@@ -128,9 +217,22 @@ class MagView(View):
     def __repr__(self) -> str:
         from wkdask.display import mag_text
 
-        return mag_text(self._layer.record, self)
+        try:
+            return mag_text(self._layer.record, self)
+        except (WkdaskError, OSError) as error:  # the layer is gone: a repr never raises
+            return f"MagView({self._place.label}: {error})"
 
     def _repr_html_(self) -> str:
         from wkdask.display import mag_html
 
         return mag_html(self._layer.record, self)
+
+
+def _nonzero_box(views: Sequence[View], _number: int) -> BoundingBox:
+    """Return the box of the voxels of a chunk that are not zero: absolute, in voxels of the mag."""
+    from wkdask.kernels import nonzero_bounds
+
+    found = nonzero_bounds(views[0].read())
+    if found is None:
+        return EMPTY_BOX
+    return BoundingBox.from_corners(*found).offset(views[0].box.topleft)

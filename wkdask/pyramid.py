@@ -10,25 +10,34 @@ inside are mirrored into the gap, so that borders neither darken nor erode (as w
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from wkdask.engines import pick_engine
-from wkdask.errors import InvalidValueError, WkdaskWarning
+from wkdask.errors import InvalidValueError
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows
 from wkdask.plan import plan_write
 from wkdask.storage.protocol import StoredMag, Voxels
-from wkdask.tasks import Target, UnitReport, here, write_unit
+from wkdask.tasks import Target, UnitReport, write_unit
 from wkdask.units import VoxelSize
 from wkdask.writer import run_planned
 
-__all__ = ["SAMPLING_MODES", "default_coarsest_mag", "downsample_mag", "interpolation_of", "mag_chain"]
+__all__ = [
+    "SAMPLING_MODES",
+    "check_mag_order",
+    "default_coarsest_mag",
+    "downsample_mag",
+    "interpolation_of",
+    "mag_chain",
+    "upsample_mag",
+]
 
 SAMPLING_MODES = ("anisotropic", "isotropic", "constant_z")
 """How the next mag is chosen: voxels towards cubes, all axes alike, or x and y only."""
@@ -53,13 +62,13 @@ def mag_chain(
     coarsest_mag: Mag,
     voxel_size: VoxelSize,
     sampling_mode: str = "anisotropic",
-    force_sampling_scheme: bool = False,
 ) -> list[Mag]:
     """Return the mags that follow `from_mag`, up to `coarsest_mag`.
 
     Each step doubles all axes, or, in the anisotropic mode, only those along which voxels are shortest if
     that makes voxels more like cubes. No axis goes beyond `coarsest_mag`; the chain ends when its largest
-    component is reached.
+    component is reached. A step that only lets a shorter axis catch up is left out: WEBKNOSSOS cannot tell
+    two mags of the same largest component apart.
 
     Parameters
     ----------
@@ -71,8 +80,6 @@ def mag_chain(
         Size of a voxel of mag 1.
     sampling_mode
         One of `SAMPLING_MODES`; ``"auto"`` is another word for anisotropic.
-    force_sampling_scheme
-        Accept two mags of the same largest component, which WEBKNOSSOS cannot tell apart.
 
     Raises
     ------
@@ -88,23 +95,18 @@ def mag_chain(
     if mode == "constant_z":
         end = end.with_z(from_mag.z)
     current, chain = from_mag.to_vec3_int(), [from_mag]
-    while max(current) < coarsest_mag.max_dim:
-        following = _next_mag(current, voxel_size, mode).pairmin(end.pairmax(current))
+    if any(side < start for side, start in zip(end, current, strict=True)):
+        raise InvalidValueError(f"mag {coarsest_mag} is finer than mag {from_mag}, from which to start")
+    while max(current) < max(end):
+        wanted = _next_mag(current, voxel_size, mode)
+        following = wanted.pairmin(end)
         if following == current:
             raise InvalidValueError(
                 f"mag {coarsest_mag} cannot be reached from mag {from_mag} in the {mode} mode: after mag "
-                f"{Mag(current)} the next would be {Mag(_next_mag(current, voxel_size, mode))}"
+                f"{Mag(current)} the next would be {Mag(wanted)}"
             )
         current = following
-        # A step that only lets a shorter axis catch up has the largest component of the one before.
         if max(current) > chain[-1].max_dim:
-            chain.append(Mag(current))
-        elif force_sampling_scheme:
-            warnings.warn(
-                f"the mags {chain[-1]} and {Mag(current)} have the same largest component",
-                WkdaskWarning,
-                stacklevel=2,
-            )
             chain.append(Mag(current))
     return chain[1:]
 
@@ -123,6 +125,21 @@ def _next_mag(mag: Vec3Int, voxel_size: VoxelSize, mode: str) -> Vec3Int:
         return max(sides) / min(sides)
 
     return mag * (2 if ratio((2, 2, 2)) < ratio(shortest) else shortest)
+
+
+def check_mag_order(start: Mag, mags: Sequence[Mag]) -> list[Mag]:
+    """Return mags in the order in which each can be computed from the one before.
+
+    Raises
+    ------
+    InvalidValueError
+        If a component shrinks from one to the next, or a mag comes twice.
+    """
+    ordered = sorted(mags, key=lambda mag: tuple(mag.to_vec3_int()))
+    for finer, coarser in itertools.pairwise([start, *ordered]):
+        if finer == coarser or any(a > b for a, b in zip(finer, coarser, strict=True)):
+            raise InvalidValueError(f"mag {coarser} cannot be computed from mag {finer}")
+    return ordered
 
 
 def interpolation_of(mode: str, is_segmentation: bool) -> str:
@@ -222,17 +239,7 @@ def downsample_unit(
         place = out[(slice(None), *tile.to_slices(box.topleft))]
         place[...] = downsample(block, tuple(factors), mode)
     report = write_unit(out, target, box)
-    return UnitReport(
-        unit=box,
-        box=report.box,
-        cubes=report.cubes,
-        nbytes=report.nbytes,
-        file_nbytes=report.file_nbytes,
-        minimum=report.minimum,
-        maximum=report.maximum,
-        seconds=time.perf_counter() - start,
-        worker=here(),
-    )
+    return replace(report, seconds=time.perf_counter() - start)
 
 
 def _tiles(source: StoredMag, factors: Vec3Int, box: BoundingBox) -> Iterator[BoundingBox]:
@@ -262,3 +269,50 @@ def read_mirrored(source: StoredMag, valid: BoundingBox, box: BoundingBox) -> Vo
     block = mirror_pad(source.read(wide), tuple(before), tuple(after))
     crop = box.offset(before - wide.topleft)
     return block[(slice(None), *crop.to_slices())]
+
+
+def upsample_mag(
+    source: MagPlace, target: MagPlace, layer_box: BoundingBox, options: WriteOptions
+) -> WriteReport:
+    """Compute one mag from a coarser one by repeating voxels.
+
+    Parameters
+    ----------
+    source, target
+        The two mags of one layer.
+    layer_box
+        The layer's box, in voxels of mag 1; it does not grow.
+    options
+        How it runs.
+    """
+    factors = source.mag.to_vec3_int() // target.mag.to_vec3_int()
+    box = layer_box.aligned_outwards(target.mag.to_vec3_int()).in_mag(target.mag)
+    engine = pick_engine(options.client)
+    plan = plan_write(
+        target.store.spec,
+        box,
+        threads=engine.threads,
+        memory=engine.task_memory(),
+        task_memory=options.task_memory,
+    )
+
+    def stages(job: Job, folder: str) -> list[Stage]:
+        out = Target(job.store, folder, job.durable, job.verify)
+        windows = call_windows(
+            plan, folder, "upsample", lambda unit: (upsample_unit, source.store, factors, out, unit)
+        )
+        return [Stage(len(plan.units), windows)]
+
+    return run_planned(target, plan, stages, engine, options, action="upsampling")
+
+
+def upsample_unit(source: StoredMag, factors: Vec3Int, target: Target, box: BoundingBox) -> UnitReport:
+    """Compute and publish the target cubes of a unit from the coarser voxels that cover it."""
+    from wkdask.kernels import upsample
+
+    start = time.perf_counter()
+    coarse = BoundingBox.from_corners(box.topleft // factors, box.bottomright.ceildiv(factors))
+    block = upsample(source.read(coarse), tuple(factors))
+    inner = box.offset(-(coarse.topleft * factors))
+    report = write_unit(block[(slice(None), *inner.to_slices())], target, box)
+    return replace(report, seconds=time.perf_counter() - start)

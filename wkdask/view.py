@@ -1,28 +1,30 @@
-"""A box of a magnification: reading and writing relative to its corner."""
+"""A view of a box of a magnification, as the Dataset API has it: parts, slices, chunks."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wkdask.errors import InvalidValueError, OutOfBoundsError, ReadOnlyError
+from wkdask.box_view import BoxView, because
+from wkdask.chunkwise import ChunkedView, check_zipped, chunk_shape_2021, run_chunks, warn_of_executor
+from wkdask.errors import InvalidValueError, ReadOnlyError
 from wkdask.events import WriteReport
-from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
+from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.job import MagPlace, WriteOptions
-from wkdask.lazy import ChunksLike, lazy_array
 from wkdask.progress import ProgressLike, listeners_for
-from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates
-from wkdask.writer import as_single_channel_block, shape_of, write_voxels
+from wkdask.slices import BufferedSliceWriter, check_dimension, read_slices
+from wkdask.storage.protocol import Voxels, check_coordinates
 
 if TYPE_CHECKING:
-    import dask.array as da
     from distributed import Client
 
 __all__ = ["View"]
 
 
-class View:
+class View(BoxView):
     """A box of a magnification.
 
     Made by :meth:`MagView.get_view`. It holds paths and numbers only, pickles to a few hundred bytes and
@@ -34,277 +36,310 @@ class View:
     counts voxels of mag 1 and is absolute. Arrays are ``(c, x, y, z)``, Fortran-ordered.
     """
 
-    __slots__ = ("_box", "_place", "_read_only")
+    __slots__ = ("_is_open",)
 
     def __init__(self, place: MagPlace, box: BoundingBox, read_only: bool = False) -> None:
-        self._place = place
-        self._box = box
-        self._read_only = read_only
+        super().__init__(place, box, read_only)
+        self._is_open = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (View, (self._place, self._box, self._read_only))
 
-    # --- what it is ----------------------------------------------------------------------------------
+    # --- parts ---------------------------------------------------------------------------------------
 
-    @property
-    def place(self) -> MagPlace:
-        """Where the mag is, as plain data."""
-        return self._place
-
-    @property
-    def spec(self) -> ArraySpec:
-        """Type and cut of the mag."""
-        return self._place.store.spec
-
-    @property
-    def path(self) -> str:
-        """The mag's folder."""
-        return self._place.store.path
-
-    @property
-    def mag(self) -> Mag:
-        """The magnification."""
-        return self._place.mag
-
-    @property
-    def box(self) -> BoundingBox:
-        """The view's box: absolute, in voxels of this mag."""
-        return self._box
-
-    @property
-    def bounding_box(self) -> BoundingBox:
-        """The view's box in voxels of mag 1."""
-        return self.box.from_mag_to_mag1(self.mag)
-
-    @property
-    def global_offset(self) -> Vec3Int:
-        """The corner that offsets are relative to: absolute, in voxels of this mag."""
-        return self.box.topleft
-
-    @property
-    def size(self) -> Vec3Int:
-        """Extent in voxels of this mag."""
-        return self.box.size
-
-    @property
-    def read_only(self) -> bool:
-        """Whether writing is refused."""
-        return self._read_only or self._place.read_only is not None
-
-    def get_dtype(self) -> np.dtype[Any]:
-        """Return the type of one channel."""
-        return np.dtype(self.spec.dtype)
-
-    @property
-    def num_channels(self) -> int:
-        """Channels of a voxel."""
-        return self.spec.num_channels
-
-    # --- reading -------------------------------------------------------------------------------------
-
-    def read(
+    def get_view(
         self,
         offset: Vec3IntLike | None = None,
         size: Vec3IntLike | None = None,
+        read_only: bool | None = None,
         *,
         bounding_box: BoundingBox | None = None,
-    ) -> Voxels:
-        """Read voxels into one array.
+    ) -> View:
+        """Return a view of a part of this one.
 
         Parameters
         ----------
-        offset
-            Corner, in voxels of this mag, relative to the view; its own corner by default.
-        size
-            Extent, in voxels of this mag; up to the far corner by default.
+        offset, size
+            In voxels of this mag, relative to this view; all of it by default.
+        read_only
+            Refuse writes; as this view by default.
         bounding_box
-            Instead of both: absolute, in voxels of mag 1.
-
-        Returns
-        -------
-        numpy.ndarray
-            ``(c, x, y, z)``, Fortran-ordered, also for one channel; zeros where nothing was written.
+            Instead of offset and size: absolute, in voxels of mag 1.
 
         Raises
         ------
         OutOfBoundsError
-            If the box leaves the view.
-        AlignmentError
-            If `bounding_box` is not on this mag's voxel grid.
-        DamagedCubeError
-            If a cube exists but cannot be read; names the file.
-        """
-        box = self._resolve(offset, size, bounding_box)
-        import dask.config
-
-        threads = dask.config.get("num_workers", None) or _cores()
-        return self._place.store.read(box, threads=threads)
-
-    def to_dask(self, chunks: ChunksLike = None, *, bounding_box: BoundingBox | None = None) -> da.Array:
-        """Return the voxels as a lazy dask array; nothing is read yet.
-
-        Parameters
-        ----------
-        chunks
-            Shape of the blocks in voxels of this mag: ``"cube"`` for one block per cube file, a side, or three
-            sides; along each axis a block divides a cube or is a whole number of cubes. The default stays
-            near dask's option ``array.chunk-size``.
-        bounding_box
-            Absolute, in voxels of mag 1; the view's own box by default.
-
-        Returns
-        -------
-        dask.array.Array
-            ``(c, x, y, z)``. Index ``[:, 0, 0, 0]`` is the corner of the box; the blocks are cut on the
-            absolute cube grid wherever that lies. A slice of it reads the voxels asked for, not whole blocks.
-
-        Raises
-        ------
-        AlignmentError
-            If blocks would straddle cubes, or `bounding_box` is off this mag's voxel grid.
-        OutOfBoundsError
-            If `bounding_box` leaves the view.
-        """
-        return lazy_array(self._place.store, self._resolve(None, None, bounding_box), chunks)
-
-    # --- writing -------------------------------------------------------------------------------------
-
-    def write(
-        self,
-        data: Any,
-        offset: Vec3IntLike | None = None,
-        *,
-        bounding_box: BoundingBox | None = None,
-        client: Client | None = None,
-        durable: bool = True,
-        verify: bool = False,
-        task_memory: int | None = None,
-        progress: ProgressLike = None,
-    ) -> WriteReport:
-        """Write a numpy or dask array.
-
-        A dask array is computed and written as one task per cube (small cubes in groups) on the active
-        :class:`distributed.Client`, or on local threads. Cubes are built aside and take their place by one
-        rename, so that a reader never meets a half-written one; the layer's box grows by what was written.
-
-        Parameters
-        ----------
-        data
-            ``(c, x, y, z)``, or ``(x, y, z)`` where there is one channel, of the layer's type.
-        offset
-            Corner, in voxels of this mag, relative to the view.
-        bounding_box
-            Instead: absolute, in voxels of mag 1; its size must be that of the data.
-        client
-            The cluster; the active one by default.
-        durable
-            Flush to the disk before a cube counts as written.
-        verify
-            Read every cube back before it is published.
-        task_memory
-            Bytes that a task needs, where the plan's estimate is wrong.
-        progress
-            ``True`` for a progress bar, ``False`` for none, a listener of events; by default a bar on a
-            terminal or in a notebook once the job lasts.
-
-        Returns
-        -------
-        WriteReport
-            Box, cubes, bytes and extremes of what was written.
-
-        Raises
-        ------
+            If the part leaves this view, and is not read-only.
         ReadOnlyError
-            If the view is read-only.
-        ChannelError, DTypeError, InvalidValueError
-            If the data do not fit the layer; nothing was written.
-        PlanError
-            If the plan cannot work; nothing was written.
-        TaskFailedError
-            If tasks failed; what landed is in the properties.
+            If a part of a read-only view should be writable.
+        """
+        if read_only is None:
+            read_only = self._read_only
+        if self._read_only and not read_only:
+            raise ReadOnlyError(f"{self._place.label}: a part of a read-only view is read-only too")
+        box = self._requested(offset, size, bounding_box)
+        if not read_only:
+            self._check_bounds(box)
+        check_coordinates(box, self.spec.shard_shape)
+        return View(self._place, box, read_only)
+
+    # --- slices --------------------------------------------------------------------------------------
+
+    def get_buffered_slice_writer(
+        self,
+        offset: Vec3IntLike | None = None,
+        buffer_size: int = 32,
+        dimension: int = 2,
+        *,
+        bounding_box: BoundingBox | None = None,
+    ) -> BufferedSliceWriter:
+        """Return a writer of slices, for a ``with`` statement; each cube is published once.
+
+        Parameters
+        ----------
+        offset
+            Where the first slice goes: voxels of this mag, relative to the view.
+        buffer_size
+            Slices that are gathered before they are written.
+        dimension
+            Along which axis slices follow each other: 0, 1 or 2 for x, y or z.
+        bounding_box
+            Instead of the offset: its corner, absolute, in voxels of mag 1.
+
+        Examples
+        --------
+        >>> with mag.get_buffered_slice_writer() as writer:    # doctest: +SKIP
+        ...     for image in images:
+        ...         writer.send(image)
         """
         if self.read_only:
             raise ReadOnlyError(
-                f"{self._place.label}: this view is read-only{_because(self._place.read_only)}"
+                f"{self._place.label}: this view is read-only{because(self._place.read_only)}"
             )
-        shape = Vec3Int(shape_of(data, self._place))
         if bounding_box is not None:
-            box = self._resolve(offset, None, bounding_box)
-            if box.size != shape:
-                raise InvalidValueError(
-                    f"the bounding box {bounding_box} has {box.size} voxels of mag {self.mag}, "
-                    f"the array has {shape}"
-                )
+            corner = self._resolve(offset, None, bounding_box).topleft
         else:
-            box = self._resolve(self._write_offset(offset, shape), shape, None)
-        check_coordinates(box, self.spec.shard_shape)
-        if hasattr(data, "dask") and data.ndim == 4:
-            data = as_single_channel_block(data)
-        options = WriteOptions(
-            client=client,
-            durable=durable,
-            verify=verify,
-            task_memory=task_memory,
-            listeners=listeners_for(progress),
-        )
-        return write_voxels(self._place, data, box, options)
+            corner = self._relative(self._write_offset(offset, Vec3Int.full(1)), (0, 0, 0)).topleft
+        return BufferedSliceWriter(self._place, corner, self._limits(), buffer_size, dimension)
 
-    def _write_offset(self, offset: Vec3IntLike | None, shape: Vec3Int) -> Vec3IntLike:
-        """Return where data without a place go: the view's corner."""
-        del shape
-        return (0, 0, 0) if offset is None else offset
-
-    # --- boxes ---------------------------------------------------------------------------------------
-
-    def _resolve(
+    @contextlib.contextmanager
+    def get_buffered_slice_reader(
         self,
-        offset: Vec3IntLike | None,
-        size: Vec3IntLike | None,
-        bounding_box: BoundingBox | None,
-    ) -> BoundingBox:
-        """Return the box that the arguments mean: absolute, in voxels of this mag, checked."""
-        if bounding_box is not None:
-            if offset is not None or size is not None:
-                raise InvalidValueError("give either offset and size, or bounding_box")
-            box = bounding_box.in_mag(self.mag)
-        else:
-            box = self._relative(offset, size)
-        self._check_bounds(box)
-        return box
+        offset: Vec3IntLike | None = None,
+        size: Vec3IntLike | None = None,
+        buffer_size: int = 32,
+        dimension: int = 2,
+        *,
+        bounding_box: BoundingBox | None = None,
+    ) -> Iterator[Iterator[Voxels]]:
+        """Return an iterator of slices, for a ``with`` statement; `buffer_size` of them are read at a time.
 
-    def _relative(self, offset: Vec3IntLike | None, size: Vec3IntLike | None) -> BoundingBox:
-        """Return the absolute box of an offset and a size relative to the view's corner."""
-        corner = Vec3Int(0, 0, 0) if offset is None else Vec3Int(offset)
-        if not corner.is_positive():
-            raise OutOfBoundsError(f"the offset {corner} lies before the corner of the view")
-        extent = (self.size - corner).pairmax(0) if size is None else _checked_size(size)
-        return BoundingBox(self.global_offset + corner, extent)
+        Parameters
+        ----------
+        offset, size, bounding_box
+            As for :meth:`read`.
+        buffer_size
+            Slices that are read together.
+        dimension
+            Along which axis: 0, 1 or 2; the slices are (c, y, z), (c, x, z) or (c, x, y).
+        """
+        check_dimension(dimension, buffer_size)
+        box = self._resolve(offset, size, bounding_box)
+        yield read_slices(self._place.store, box, buffer_size, dimension)
 
-    def _check_bounds(self, box: BoundingBox) -> None:
-        """Refuse a box that leaves the view."""
-        if not self.box.contains_bbox(box):
-            raise OutOfBoundsError(
-                f"the box {box} leaves the view {self.box} (both absolute, in voxels of mag {self.mag})"
-            )
+    # --- chunks --------------------------------------------------------------------------------------
 
-    def __repr__(self) -> str:
-        return f"View({self._place.label}, {self.box}{', read-only' if self.read_only else ''})"
+    def for_each_chunk(
+        self,
+        func_per_chunk: Callable[[tuple[View, int]], None],
+        chunk_size: Vec3IntLike | None = None,
+        executor: object = None,
+        *,
+        chunk_shape: Vec3IntLike | None = None,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> WriteReport | None:
+        """Call a function for every chunk, as tasks on the cluster or on local threads.
 
+        A task owns whole cubes and runs the chunks in them: what they write is gathered, seen by later reads
+        of the same task, and published once per cube.
 
-def _checked_size(size: Vec3IntLike) -> Vec3Int:
-    """Return a size; refuse a negative one."""
-    extent = Vec3Int(size)
-    if not extent.is_positive():
-        raise InvalidValueError(f"a size cannot be negative, got {extent}")
-    return extent
+        Parameters
+        ----------
+        func_per_chunk
+            Called with ``(view, number)``; the view is the chunk, clipped at this view's box, and may be read
+            and (unless this view is read-only) written.
+        chunk_size, chunk_shape
+            Sides of a chunk in voxels of this mag, powers of two from 32 on; chunks are cut on the absolute
+            grid. The default is a cube.
+        executor
+            Ignored, with a warning.
+        client
+            The cluster; the active one by default.
+        progress
+            As in :meth:`write`.
 
+        Returns
+        -------
+        WriteReport or None
+            What was written; None if nothing was.
 
-def _because(reason: str | None) -> str:
-    return f": {reason}" if reason else ""
+        Raises
+        ------
+        AlignmentError
+            If the sides are no powers of two from 32 on.
+        TaskFailedError
+            If the function raised.
+        """
+        warn_of_executor(executor, None)
+        report, _ = run_chunks(
+            lambda views, number: func_per_chunk((views[0], number)),
+            [self._chunked(chunk_size if chunk_size is not None else chunk_shape)],
+            View,
+            WriteOptions(client=client, listeners=listeners_for(progress)),
+            keep=False,
+        )
+        return report
 
+    def map_chunk(
+        self,
+        func_per_chunk: Callable[[View], Any],
+        chunk_shape: Vec3IntLike | None = None,
+        executor: object = None,
+        *,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> list[Any]:
+        """Call a function for every chunk and return its results, in the order of the chunks (x fastest).
 
-def _cores() -> int:
-    """Return the processors that this process may use."""
-    import os
+        Parameters
+        ----------
+        func_per_chunk
+            Called with the chunk as a view.
+        chunk_shape, executor, client, progress
+            As in :meth:`for_each_chunk`.
+        """
+        warn_of_executor(executor, None)
+        _, values = run_chunks(
+            lambda views, _number: func_per_chunk(views[0]),
+            [self._chunked(chunk_shape)],
+            View,
+            WriteOptions(client=client, listeners=listeners_for(progress)),
+            keep=True,
+        )
+        return values
 
-    return len(os.sched_getaffinity(0))
+    def for_zipped_chunks(
+        self,
+        func_per_chunk: Callable[[tuple[View, View, int]], None],
+        target_view: View,
+        source_chunk_size: Vec3IntLike | None = None,
+        target_chunk_size: Vec3IntLike | None = None,
+        executor: object = None,
+        *,
+        source_chunk_shape: Vec3IntLike | None = None,
+        target_chunk_shape: Vec3IntLike | None = None,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> WriteReport | None:
+        """Call a function for every pair of chunks of this view and another; see :meth:`for_each_chunk`.
+
+        Parameters
+        ----------
+        func_per_chunk
+            Called with ``(source_view, target_view, number)``.
+        target_view
+            Where the function writes; its chunks are whole cubes.
+        source_chunk_size, target_chunk_size, source_chunk_shape, target_chunk_shape
+            Sides of the chunks, each in voxels of its own mag, in the ratio of the views' sizes.
+        executor
+            Ignored, with a warning.
+        client, progress
+            As in :meth:`for_each_chunk`.
+
+        Raises
+        ------
+        AlignmentError, InvalidValueError
+            If the ratios differ, a view is empty, or the target's chunks are no whole cubes.
+        """
+        warn_of_executor(executor, None)
+        source = self._chunked(
+            source_chunk_size if source_chunk_size is not None else source_chunk_shape, read_only=True
+        )
+        target = target_view._chunked(
+            target_chunk_size if target_chunk_size is not None else target_chunk_shape
+        )
+        check_zipped(source, target)
+        report, _ = run_chunks(
+            lambda views, number: func_per_chunk((views[0], views[1], number)),
+            [source, target],
+            View,
+            WriteOptions(client=client, listeners=listeners_for(progress)),
+            keep=False,
+        )
+        return report
+
+    def content_is_equal(self, other: View, *, client: Client | None = None) -> bool:
+        """Tell whether two views hold the same voxels, comparing cube by cube.
+
+        Parameters
+        ----------
+        other
+            A view of the same size; its mag may be cut and compressed differently.
+        client
+            The cluster; the active one by default.
+        """
+        if (self.size, self.num_channels, self.get_dtype()) != (
+            other.size,
+            other.num_channels,
+            other.get_dtype(),
+        ):
+            return False
+        distance = other.box.topleft - self.box.topleft
+        place = other.place
+
+        def same(views: Sequence[View], _number: int) -> bool:
+            return bool(np.array_equal(views[0].read(), place.store.read(views[0].box.offset(distance))))
+
+        _, equal = run_chunks(
+            same, [self._chunked(None, read_only=True)], View, WriteOptions(client=client), keep=True
+        )
+        return all(equal)
+
+    def _chunked(self, shape: Vec3IntLike | None, read_only: bool | None = None) -> ChunkedView:
+        """Return the view as a value that tasks cut into chunks."""
+        chunk = self.spec.shard_shape if shape is None else chunk_shape_2021(shape)
+        return ChunkedView(self._place, self.box, chunk, self.read_only if read_only is None else read_only)
+
+    # --- opening and closing -------------------------------------------------------------------------
+
+    def open(self) -> View:
+        """Mark the view as open; reading and writing work without.
+
+        Raises
+        ------
+        InvalidValueError
+            If it is open already.
+        """
+        if self._is_open:
+            raise InvalidValueError(f"{self._place.label}: the view is open already")
+        self._is_open = True
+        return self
+
+    def close(self) -> None:
+        """Mark the view as closed.
+
+        Raises
+        ------
+        InvalidValueError
+            If it is not open.
+        """
+        if not self._is_open:
+            raise InvalidValueError(f"{self._place.label}: the view is not open")
+        self._is_open = False
+
+    def __enter__(self) -> View:
+        return self.open()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -23,6 +23,7 @@ from wkdask.properties.values import (
     SetBox,
     SetDatasetName,
     SetMappings,
+    SetNumChannels,
     SetSegmentId,
     SetViewConfiguration,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "SetBox",
     "SetDatasetName",
     "SetMappings",
+    "SetNumChannels",
     "SetSegmentId",
     "SetViewConfiguration",
     "commit",

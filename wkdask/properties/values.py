@@ -244,6 +244,20 @@ class SetViewConfiguration:
 
 
 @dataclass(frozen=True, slots=True)
+class SetNumChannels:
+    """Say how many channels a layer has, where the file did not; files of 2021 left it to the header."""
+
+    layer: str
+    """The layer's name."""
+    num_channels: int
+    """Channels of a voxel."""
+
+    def apply(self, raw: dict[str, Any]) -> None:
+        """Set the key, unless it is there."""
+        find_layer(raw, self.layer).setdefault("numChannels", self.num_channels)
+
+
+@dataclass(frozen=True, slots=True)
 class SetMappings:
     """Set the names of a segmentation's mappings; raises LayerNotFoundError or InvalidValueError on `apply`."""
 

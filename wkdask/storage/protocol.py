@@ -189,6 +189,12 @@ class StoredMag(Protocol):
         A cube that gets only zeros is not made.
         """
 
+    def drop_cube(self, index: Vec3Int) -> None:
+        """Remove a cube of a private mag, if it is there."""
+
+    def native_header(self) -> Any:
+        """Return what the format's own library calls the header of an array."""
+
     def prepare(self, box: BoundingBox) -> None:
         """Make the mag ready for tasks that write into a box (driver only, before the first task)."""
 

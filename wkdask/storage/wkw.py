@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -332,6 +333,10 @@ class WkwMag:
                 self._lay_out(self.cube_path(index))
                 self._write(self.path, piece, to_fortran(part))
 
+    def drop_cube(self, index: Vec3Int) -> None:
+        """Remove a cube of a private mag, if it is there."""
+        _unlink(self.cube_path(index))
+
     def _lay_out(self, path: str) -> None:
         """Make a plain cube without data, unless it is there: the same bytes, whoever comes first."""
         folder = os.path.dirname(path)
@@ -392,6 +397,18 @@ class WkwMag:
         """Replace ``header.wkw``, whose block type readers pass over and writers follow."""
         self._checked_header()
         atomic_write(f"{self.path}/{HEADER_NAME}", self.header.to_bytes())
+
+    def native_header(self) -> Any:
+        """Return the header as the wkw package's own object."""
+        import wkw
+
+        return wkw.Header(
+            np.dtype(self.spec.dtype).type,
+            num_channels=self.spec.num_channels,
+            block_len=self.header.block_len,
+            file_len=self.header.file_len,
+            block_type=self.header.block_type,
+        )
 
     def staged(self, path: str, *, raw: bool = False) -> WkwMag:
         """Make a private mag of the same type and cut; stored plainly where its cubes come in parts."""

@@ -1,0 +1,355 @@
+"""A box of a magnification: what it is, reading it, writing it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wkdask.errors import InvalidValueError, OutOfBoundsError, ReadOnlyError
+from wkdask.events import WriteReport
+from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
+from wkdask.inline import TaskWrites, current_writes
+from wkdask.job import MagPlace, WriteOptions
+from wkdask.lazy import ChunksLike, lazy_array
+from wkdask.progress import ProgressLike, listeners_for
+from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates
+from wkdask.writer import as_single_channel_block, shape_of, write_voxels
+
+if TYPE_CHECKING:
+    import dask.array as da
+    from distributed import Client
+
+__all__ = ["BoxView", "because", "checked_size"]
+
+
+class BoxView:
+    """A box of a magnification: the part of a :class:`~wkdask.view.View` that reads and writes it whole."""
+
+    __slots__ = ("_box", "_place", "_read_only")
+
+    def __init__(self, place: MagPlace, box: BoundingBox, read_only: bool = False) -> None:
+        self._place = place
+        self._box = box
+        self._read_only = read_only
+
+    # --- what it is ----------------------------------------------------------------------------------
+
+    @property
+    def place(self) -> MagPlace:
+        """Where the mag is, as plain data."""
+        return self._place
+
+    @property
+    def spec(self) -> ArraySpec:
+        """Type and cut of the mag."""
+        return self._place.store.spec
+
+    @property
+    def path(self) -> str:
+        """The mag's folder."""
+        return self._place.store.path
+
+    @property
+    def mag(self) -> Mag:
+        """The magnification."""
+        return self._place.mag
+
+    @property
+    def box(self) -> BoundingBox:
+        """The view's box: absolute, in voxels of this mag."""
+        return self._box
+
+    @property
+    def bounding_box(self) -> BoundingBox:
+        """The view's box in voxels of mag 1."""
+        return self.box.from_mag_to_mag1(self.mag)
+
+    @property
+    def global_offset(self) -> Vec3Int:
+        """The corner that offsets are relative to: absolute, in voxels of this mag."""
+        return self.box.topleft
+
+    @property
+    def size(self) -> Vec3Int:
+        """Extent in voxels of this mag."""
+        return self.box.size
+
+    @property
+    def read_only(self) -> bool:
+        """Whether writing is refused."""
+        return self._read_only or self._place.read_only is not None
+
+    @property
+    def header(self) -> Any:
+        """The mag's header as a :class:`wkw.Header`, for code that knows the wkw package."""
+        return self._place.store.native_header()
+
+    def get_dtype(self) -> np.dtype[Any]:
+        """Return the type of one channel."""
+        return np.dtype(self.spec.dtype)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of a voxel."""
+        return self.spec.num_channels
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    def read(
+        self,
+        offset: Vec3IntLike | None = None,
+        size: Vec3IntLike | None = None,
+        *,
+        bounding_box: BoundingBox | None = None,
+    ) -> Voxels:
+        """Read voxels into one array.
+
+        Parameters
+        ----------
+        offset
+            Corner, in voxels of this mag, relative to the view; its own corner by default.
+        size
+            Extent, in voxels of this mag; up to the far corner by default.
+        bounding_box
+            Instead of both: absolute, in voxels of mag 1.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(c, x, y, z)``, Fortran-ordered, also for one channel; zeros where nothing was written.
+
+        Raises
+        ------
+        OutOfBoundsError
+            If the box leaves the view.
+        AlignmentError
+            If `bounding_box` is not on this mag's voxel grid.
+        DamagedCubeError
+            If a cube exists but cannot be read; names the file.
+        """
+        box = self._resolve(offset, size, bounding_box)
+        store = self._place.store
+        if (writes := current_writes()) is not None:  # the other tasks have the other cores
+            block = store.read(box)
+            writes.overlay(store, box, block)
+            return block
+        import dask.config
+
+        return store.read(box, threads=dask.config.get("num_workers", None) or _cores())
+
+    def read_bbox(self, bounding_box: BoundingBox | None = None) -> Voxels:
+        """Read a box given as in the 2021 API: in voxels of this mag, relative to the view.
+
+        Parameters
+        ----------
+        bounding_box
+            As `offset` and `size` of :meth:`read`; all by default.
+        """
+        if bounding_box is None:
+            return self.read()
+        return self.read(bounding_box.topleft, bounding_box.size)
+
+    def to_dask(self, chunks: ChunksLike = None, *, bounding_box: BoundingBox | None = None) -> da.Array:
+        """Return the voxels as a lazy dask array; nothing is read yet.
+
+        Parameters
+        ----------
+        chunks
+            Shape of the blocks in voxels of this mag: ``"cube"`` for one block per cube file, a side, or three
+            sides; along each axis a block divides a cube or is a whole number of cubes. The default stays
+            near dask's option ``array.chunk-size``.
+        bounding_box
+            Absolute, in voxels of mag 1; the view's own box by default.
+
+        Returns
+        -------
+        dask.array.Array
+            ``(c, x, y, z)``. Index ``[:, 0, 0, 0]`` is the corner of the box; the blocks are cut on the
+            absolute cube grid wherever that lies. A slice of it reads the voxels asked for, not whole blocks.
+
+        Raises
+        ------
+        AlignmentError
+            If blocks would straddle cubes, or `bounding_box` is off this mag's voxel grid.
+        OutOfBoundsError
+            If `bounding_box` leaves the view.
+        """
+        return lazy_array(self._place.store, self._resolve(None, None, bounding_box), chunks)
+
+    # --- writing -------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        data: Any,
+        offset: Vec3IntLike | None = None,
+        *,
+        bounding_box: BoundingBox | None = None,
+        client: Client | None = None,
+        durable: bool = True,
+        verify: bool = False,
+        task_memory: int | None = None,
+        progress: ProgressLike = None,
+    ) -> WriteReport:
+        """Write a numpy or dask array.
+
+        A dask array is computed and written as one task per cube (small cubes in groups) on the active
+        :class:`distributed.Client`, or on local threads. Cubes are built aside and take their place by one
+        rename, so that a reader never meets a half-written one; the layer's box grows by what was written.
+
+        Parameters
+        ----------
+        data
+            ``(c, x, y, z)``, or ``(x, y, z)`` where there is one channel, of the layer's type.
+        offset
+            Corner, in voxels of this mag, relative to the view.
+        bounding_box
+            Instead: absolute, in voxels of mag 1; its size must be that of the data.
+        client
+            The cluster; the active one by default.
+        durable
+            Flush to the disk before a cube counts as written.
+        verify
+            Read every cube back before it is published.
+        task_memory
+            Bytes that a task needs, where the plan's estimate is wrong.
+        progress
+            ``True`` for a progress bar, ``False`` for none, a listener of events; by default a bar on a
+            terminal or in a notebook once the job lasts.
+
+        Returns
+        -------
+        WriteReport
+            Box, cubes, bytes and extremes of what was written.
+
+        Raises
+        ------
+        ReadOnlyError
+            If the view is read-only.
+        ChannelError, DTypeError, InvalidValueError
+            If the data do not fit the layer; nothing was written.
+        PlanError
+            If the plan cannot work; nothing was written.
+        TaskFailedError
+            If tasks failed; what landed is in the properties.
+        """
+        if self.read_only:
+            raise ReadOnlyError(
+                f"{self._place.label}: this view is read-only{because(self._place.read_only)}"
+            )
+        shape = Vec3Int(shape_of(data, self._place))
+        if bounding_box is not None:
+            box = self._resolve(offset, None, bounding_box)
+            if box.size != shape:
+                raise InvalidValueError(
+                    f"the bounding box {bounding_box} has {box.size} voxels of mag {self.mag}, "
+                    f"the array has {shape}"
+                )
+        else:
+            box = self._resolve(self._write_offset(offset, shape), shape, None)
+        check_coordinates(box, self.spec.shard_shape)
+        if (writes := current_writes()) is not None:
+            return self._write_inline(writes, data, box)
+        if hasattr(data, "dask") and data.ndim == 4:
+            data = as_single_channel_block(data)
+        options = WriteOptions(
+            client=client,
+            durable=durable,
+            verify=verify,
+            task_memory=task_memory,
+            listeners=listeners_for(progress),
+        )
+        return write_voxels(self._place, data, box, options)
+
+    def _write_inline(self, writes: TaskWrites, data: Any, box: BoundingBox) -> WriteReport:
+        """Write within a task: gathered there, published and reported when the task ends."""
+        start = time.perf_counter()
+        if hasattr(data, "dask"):
+            data = data.compute(scheduler="synchronous")
+        from wkdask.kernels import block_stats
+
+        block = data if data.ndim == 4 else data[None]
+        writes.write(self._place, block, box)
+        minimum, maximum = block_stats(block)
+        return WriteReport(
+            label=self._place.label,
+            bounding_box=box.from_mag_to_mag1(self.mag),
+            cubes=0,
+            bytes=block.nbytes,
+            file_bytes=0,
+            minimum=minimum,
+            maximum=maximum,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _write_offset(self, offset: Vec3IntLike | None, shape: Vec3Int) -> Vec3IntLike:
+        """Return where data without a place go: the view's corner."""
+        del shape
+        return (0, 0, 0) if offset is None else offset
+
+    # --- boxes ---------------------------------------------------------------------------------------
+
+    def _limits(self) -> BoundingBox | None:
+        """Return the box that writes must stay in; None where there is none."""
+        return self.box
+
+    def _resolve(
+        self,
+        offset: Vec3IntLike | None,
+        size: Vec3IntLike | None,
+        bounding_box: BoundingBox | None,
+    ) -> BoundingBox:
+        """Return the box that the arguments mean: absolute, in voxels of this mag, checked."""
+        box = self._requested(offset, size, bounding_box)
+        self._check_bounds(box)
+        return box
+
+    def _requested(
+        self, offset: Vec3IntLike | None, size: Vec3IntLike | None, bounding_box: BoundingBox | None
+    ) -> BoundingBox:
+        """Return the box that the arguments mean: absolute, in voxels of this mag, wherever it is."""
+        if bounding_box is None:
+            return self._relative(offset, size)
+        if offset is not None or size is not None:
+            raise InvalidValueError("give either offset and size, or bounding_box")
+        return bounding_box.in_mag(self.mag)
+
+    def _relative(self, offset: Vec3IntLike | None, size: Vec3IntLike | None) -> BoundingBox:
+        """Return the absolute box of an offset and a size relative to the view's corner."""
+        corner = Vec3Int(0, 0, 0) if offset is None else Vec3Int(offset)
+        if not corner.is_positive():
+            raise OutOfBoundsError(f"the offset {corner} lies before the corner of the view")
+        extent = (self.size - corner).pairmax(0) if size is None else checked_size(size)
+        return BoundingBox(self.global_offset + corner, extent)
+
+    def _check_bounds(self, box: BoundingBox) -> None:
+        """Refuse a box that leaves the view; a read-only view may be read beyond."""
+        if not self._read_only and not self.box.contains_bbox(box):
+            raise OutOfBoundsError(
+                f"the box {box} leaves the view {self.box} (both absolute, in voxels of mag {self.mag})"
+            )
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self._place.label}, {self.box}{', read-only' if self.read_only else ''})"
+        )
+
+
+def checked_size(size: Vec3IntLike) -> Vec3Int:
+    """Return a size; refuse a negative one."""
+    extent = Vec3Int(size)
+    if not extent.is_positive():
+        raise InvalidValueError(f"a size cannot be negative, got {extent}")
+    return extent
+
+
+def because(reason: str | None) -> str:
+    """Return a reason as the end of a sentence."""
+    return f": {reason}" if reason else ""
+
+
+def _cores() -> int:
+    """Return the processors that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,396 @@
+"""A dataset as the layers that it has: get, add, delete, link, copy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wkdask.errors import DTypeError, InvalidValueError, LayerNotFoundError
+from wkdask.fsio import remove_folder
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
+from wkdask.layer import Layer, LayerCategories, SegmentationLayer, layer_of
+from wkdask.links import (
+    copy_layer,
+    link_layer,
+    open_foreign_layer,
+)
+from wkdask.places import cubes_box
+from wkdask.progress import ProgressLike, listeners_for
+from wkdask.properties import (
+    AddLayer,
+    RemoveLayer,
+    SetDatasetName,
+    SetViewConfiguration,
+    dtype_of,
+)
+from wkdask.properties.handle import Properties
+from wkdask.storage.wkw import HEADER_NAME, WkwMag
+from wkdask.units import VoxelSize
+from wkdask.view_configuration import DatasetViewConfiguration
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["DatasetLayers"]
+
+
+class DatasetLayers:
+    """What a dataset is, and its layers: the lower half of a :class:`~wkdask.dataset.Dataset`."""
+
+    def __init__(self, properties: Properties) -> None:
+        self._properties = properties
+
+    # --- what it is ----------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """The dataset's folder, absolute."""
+        return self._properties.folder
+
+    @property
+    def name(self) -> str:
+        """The dataset's name; may be set."""
+        return self._properties.record.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._properties.commit(SetDatasetName(name))
+
+    @property
+    def voxel_size(self) -> VoxelSize:
+        """Size of a voxel of mag 1, with its unit."""
+        return self._properties.record.voxel_size
+
+    @property
+    def scale(self) -> tuple[float, float, float]:
+        """Size of a voxel of mag 1 along (x, y, z), in nm."""
+        return self.voxel_size.to_nanometer()
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """The layers by name, as the properties file lists them now."""
+        return {record.name: layer_of(self._properties, record) for record in self._properties.record.layers}
+
+    def get_layer(self, layer_name: str) -> Layer:
+        """Return a layer.
+
+        Raises
+        ------
+        LayerNotFoundError
+            If there is none of that name; lists those there are.
+        """
+        return layer_of(self._properties, self._properties.layer(layer_name))
+
+    def get_segmentation_layer(self, layer_name: str | None = None) -> SegmentationLayer:
+        """Return the segmentation layer; without a name there must be exactly one.
+
+        Raises
+        ------
+        LayerNotFoundError
+            If there is none of that name, or not exactly one.
+        """
+        layer = self._only(LayerCategories.SEGMENTATION_TYPE, layer_name)
+        if not isinstance(layer, SegmentationLayer):
+            raise LayerNotFoundError(f"layer {layer.name!r} is of the category {layer.category!r}")
+        return layer
+
+    def get_color_layer(self, layer_name: str | None = None) -> Layer:
+        """Return the color layer; without a name there must be exactly one.
+
+        Raises
+        ------
+        LayerNotFoundError
+            If there is none of that name, or not exactly one.
+        """
+        layer = self._only(LayerCategories.COLOR_TYPE, layer_name)
+        if isinstance(layer, SegmentationLayer):
+            raise LayerNotFoundError(f"layer {layer.name!r} is of the category {layer.category!r}")
+        return layer
+
+    def _only(self, category: str, layer_name: str | None) -> Layer:
+        """Return the layer of a name, or the only one of a category."""
+        if layer_name is not None:
+            return self.get_layer(layer_name)
+        found = [layer for layer in self.layers.values() if layer.category == category]
+        if len(found) != 1:
+            names = ", ".join(repr(layer.name) for layer in found) or "none"
+            raise LayerNotFoundError(
+                f"the dataset has {len(found)} {category} layers ({names}); say which by get_layer(name)"
+            )
+        return found[0]
+
+    @property
+    def default_view_configuration(self) -> DatasetViewConfiguration | None:
+        """How WEBKNOSSOS shows the dataset at first; None where nothing is said."""
+        raw = self._properties.record.default_view_configuration
+        return None if raw is None else DatasetViewConfiguration.from_json(raw)
+
+    @default_view_configuration.setter
+    def default_view_configuration(self, value: DatasetViewConfiguration | Mapping[str, Any] | None) -> None:
+        raw = value.to_json() if isinstance(value, DatasetViewConfiguration) else value
+        self._properties.commit(SetViewConfiguration(None, raw))
+
+    # --- layers --------------------------------------------------------------------------------------
+
+    def add_layer(
+        self,
+        layer_name: str,
+        category: str,
+        dtype_per_layer: npt.DTypeLike | None = None,
+        dtype_per_channel: npt.DTypeLike | None = None,
+        num_channels: int | None = None,
+        *,
+        largest_segment_id: int | None = None,
+        mappings: Sequence[str] = (),
+        bounding_box: BoundingBox = EMPTY_BOX,
+    ) -> Layer:
+        """Add a layer without mags.
+
+        Parameters
+        ----------
+        layer_name
+            Letters, digits, ``_ $ @ - .``; also the folder's name.
+        category
+            ``LayerCategories.COLOR_TYPE`` or ``SEGMENTATION_TYPE``.
+        dtype_per_layer
+            Type of a voxel, all channels, such as ``"uint24"``; instead of `dtype_per_channel`.
+        dtype_per_channel
+            Type of one channel, ``uint8`` by default.
+        num_channels
+            Channels, 1 by default.
+        largest_segment_id
+            Of a segmentation; written data raise it.
+        mappings
+            Names of the mappings of a segmentation.
+        bounding_box
+            In voxels of mag 1; it grows with what is written.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If there is a layer of that name.
+        DTypeError
+            If a layer cannot hold such voxels.
+        InvalidValueError
+            If name, category or the combination of arguments cannot work.
+        """
+        if category not in (LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
+            raise InvalidValueError(f'a layer is "color" or "segmentation", got {category!r}')
+        channels = 1 if num_channels is None else num_channels
+        edit = AddLayer(
+            name=layer_name,
+            category=category,
+            dtype_per_channel=_channel_dtype(dtype_per_layer, dtype_per_channel, channels),
+            num_channels=channels,
+            largest_segment_id=largest_segment_id,
+            mappings=tuple(mappings),
+            bounding_box=bounding_box,
+        )
+        self._properties.commit(edit)
+        os.makedirs(os.path.join(self.path, layer_name), exist_ok=True)
+        return self.get_layer(layer_name)
+
+    def get_or_add_layer(
+        self,
+        layer_name: str,
+        category: str,
+        dtype_per_layer: npt.DTypeLike | None = None,
+        dtype_per_channel: npt.DTypeLike | None = None,
+        num_channels: int | None = None,
+        *,
+        largest_segment_id: int | None = None,
+        mappings: Sequence[str] = (),
+    ) -> Layer:
+        """Return a layer; add it if the dataset does not have it.
+
+        Parameters
+        ----------
+        layer_name, category, dtype_per_layer, dtype_per_channel, num_channels, largest_segment_id, mappings
+            As for :meth:`add_layer`; what is given must agree with the layer that is there.
+
+        Raises
+        ------
+        InvalidValueError
+            If the layer is there and differs.
+        """
+        if all(record.name != layer_name for record in self._properties.record.layers):
+            return self.add_layer(
+                layer_name,
+                category,
+                dtype_per_layer,
+                dtype_per_channel,
+                num_channels,
+                largest_segment_id=largest_segment_id,
+                mappings=mappings,
+            )
+        layer = self.get_layer(layer_name)
+        asked: dict[str, tuple[object, object]] = {"category": (category, layer.category)}
+        if num_channels is not None:
+            asked["channels"] = (num_channels, layer.num_channels)
+        if dtype_per_layer is not None or dtype_per_channel is not None:
+            want = _channel_dtype(dtype_per_layer, dtype_per_channel, num_channels or layer.num_channels)
+            asked["type per channel"] = (want, str(layer.dtype_per_channel))
+        wrong = [f"{what} {want}, it has {have}" for what, (want, have) in asked.items() if want != have]
+        if wrong:
+            raise InvalidValueError(f"there is a layer {layer_name!r} already: {'; '.join(wrong)}")
+        return layer
+
+    def add_layer_like(self, other_layer: Layer, layer_name: str) -> Layer:
+        """Add a layer with the type, box and view configuration of another one, without mags.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If there is a layer of that name.
+        """
+        self._properties.commit(other_layer.as_new(layer_name))
+        os.makedirs(os.path.join(self.path, layer_name), exist_ok=True)
+        return self.get_layer(layer_name)
+
+    def add_layer_for_existing_files(
+        self, layer_name: str, category: str, *, largest_segment_id: int | None = None
+    ) -> Layer:
+        """List a layer whose folder is there already; type and mags come from the headers in it.
+
+        The layer's box becomes that of the finest mag's cubes, whole cubes: shrink it if you know better.
+
+        Parameters
+        ----------
+        layer_name
+            The folder's name.
+        category
+            ``LayerCategories.COLOR_TYPE`` or ``SEGMENTATION_TYPE``.
+        largest_segment_id
+            Of a segmentation.
+
+        Raises
+        ------
+        InvalidValueError
+            If no folder in it is a mag with a ``header.wkw``.
+        """
+        folder = os.path.join(self.path, layer_name)
+        found: dict[Mag, WkwMag] = {}
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+            if os.path.isfile(os.path.join(folder, name, HEADER_NAME)):
+                found[Mag(name)] = WkwMag.open(os.path.join(folder, name))
+        if not found:
+            raise InvalidValueError(f"{folder} holds no folder with a {HEADER_NAME}")
+        finest = min(found)
+        spec = found[finest].spec
+        layer = self.add_layer(
+            layer_name,
+            category,
+            dtype_per_channel=spec.dtype,
+            num_channels=spec.num_channels,
+            largest_segment_id=largest_segment_id,
+            bounding_box=cubes_box(found[finest]).from_mag_to_mag1(finest),
+        )
+        for mag in found:
+            layer.add_mag_for_existing_files(mag)
+        return layer
+
+    def add_symlink_layer(
+        self,
+        foreign_layer: Layer | str | os.PathLike[str],
+        make_relative: bool = False,
+        new_layer_name: str | None = None,
+    ) -> Layer:
+        """Add a layer that is a link to another dataset's; it is read-only here.
+
+        Parameters
+        ----------
+        foreign_layer
+            The layer, or its folder.
+        make_relative
+            Make the link relative, so that both datasets can be moved together.
+        new_layer_name
+            Its name here; the same by default.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If the name is taken.
+        """
+        foreign = open_foreign_layer(foreign_layer)
+        return link_layer(foreign, self._properties, new_layer_name or foreign.name, make_relative)
+
+    def add_copy_layer(
+        self,
+        foreign_layer: Layer | str | os.PathLike[str],
+        new_layer_name: str | None = None,
+        *,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> Layer:
+        """Add a copy of another dataset's layer, with all its mags.
+
+        Parameters
+        ----------
+        foreign_layer
+            The layer, or its folder.
+        new_layer_name
+            Its name here; the same by default.
+        client, progress
+            As for :meth:`MagView.write`.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If the name is taken.
+        """
+        foreign = open_foreign_layer(foreign_layer)
+        return copy_layer(
+            foreign,
+            self._properties,
+            new_layer_name or foreign.name,
+            client=client,
+            listeners=listeners_for(progress),
+        )
+
+    def delete_layer(self, layer_name: str) -> None:
+        """Remove a layer: from the properties first, then from the disk; a link is only unlinked.
+
+        Raises
+        ------
+        LayerNotFoundError
+            If there is none of that name.
+        """
+        self._properties.commit(RemoveLayer(layer_name))
+        folder = os.path.join(self.path, layer_name)
+        if os.path.islink(folder):
+            os.unlink(folder)
+        else:
+            remove_folder(folder)
+
+    def __repr__(self) -> str:
+        from wkdask.display import dataset_text
+
+        return dataset_text(self)
+
+    def _repr_html_(self) -> str:
+        from wkdask.display import dataset_html
+
+        return dataset_html(self)
+
+
+def _channel_dtype(per_layer: Any, per_channel: Any, channels: int) -> str:
+    """Return the name of the type of one channel, from either of the two spellings."""
+    if per_layer is not None and per_channel is not None:
+        raise InvalidValueError("give either dtype_per_layer or dtype_per_channel, not both")
+    if per_layer is not None and isinstance(per_layer, str):
+        return str(dtype_of(per_layer, channels))
+    if per_layer is not None:
+        whole = np.dtype(per_layer)
+        if channels < 1 or whole.itemsize % channels:
+            raise DTypeError(f"{whole} per voxel cannot be split into {channels} channels")
+        per_channel = f"{whole.kind}{whole.itemsize // channels}"
+    chosen = "uint8" if per_channel is None else per_channel
+    named = {"float": "float32", "double": "float64", "int": "int64"}
+    try:
+        return str(np.dtype(named.get(chosen, chosen) if isinstance(chosen, str) else chosen))
+    except TypeError as error:
+        raise DTypeError(f"{chosen!r} is not a type of voxels") from error

@@ -1,0 +1,495 @@
+"""A layer as the magnifications that it has: get, add, delete, link, copy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
+
+import numpy as np
+
+from wkdask.errors import (
+    AlreadyExistsError,
+    DamagedHeaderError,
+    InvalidValueError,
+    UnsupportedFormatError,
+)
+from wkdask.fsio import remove_folder
+from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
+from wkdask.job import MagPlace, WriteOptions
+from wkdask.mag_view import MagView
+from wkdask.places import cubes_box, foreign_mag, link_folder, mag_folder, outside
+from wkdask.properties import (
+    AddMag,
+    Edit,
+    LayerRecord,
+    MagRecord,
+    RemoveMag,
+    SetBox,
+    SetNumChannels,
+    dtype_of,
+)
+from wkdask.properties.handle import Properties
+from wkdask.storage.protocol import ArraySpec
+from wkdask.storage.wkw import HEADER_NAME, WkwMag
+from wkdask.storage.wkw_format import header_of_spec, read_header
+from wkdask.transfer import copy_mag
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from wkdask.layer import Layer
+
+__all__ = ["LayerMags"]
+
+
+class LayerMags:
+    """What a layer is, and its mags: the lower half of a :class:`~wkdask.layer.Layer`."""
+
+    def __init__(self, properties: Properties, name: str) -> None:
+        self._properties = properties
+        self._name = name
+        self._views: WeakSet[MagView] = WeakSet()  # a rename moves the folders of those that are in use
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self._properties, self._name))
+
+    # --- what it is ----------------------------------------------------------------------------------
+
+    @property
+    def record(self) -> LayerRecord:
+        """The layer as the properties file has it now."""
+        return self._properties.layer(self._name)
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self._name
+
+    @property
+    def path(self) -> str:
+        """The layer's folder."""
+        return os.path.join(self._properties.folder, self._name)
+
+    @property
+    def dataset_path(self) -> str:
+        """The folder of the dataset that it belongs to."""
+        return self._properties.folder
+
+    @property
+    def category(self) -> str:
+        """One of `LayerCategories`."""
+        return self.record.category
+
+    @property
+    def dtype_per_channel(self) -> np.dtype[Any]:
+        """Type of one channel."""
+        return dtype_of(self.record.element_class, self.num_channels)
+
+    @property
+    def dtype_per_layer(self) -> str:
+        """Type of a voxel, all channels, as the properties file names it: ``"uint24"``."""
+        return self.record.element_class
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of a voxel; from the first mag's header where the properties do not say."""
+        known = self.record.num_channels
+        if known is not None:
+            return known
+        for mag in self.record.mags:
+            header = os.path.join(self._mag_folder(mag), HEADER_NAME)
+            if os.path.exists(header):
+                return read_header(header).to_spec().num_channels
+        raise DamagedHeaderError(
+            f"layer {self._name!r}: the properties give no numChannels, and no mag has a {HEADER_NAME} that does"
+        )
+
+    @property
+    def data_format(self) -> str:
+        """How mags are stored: ``"wkw"``."""
+        return self.record.data_format
+
+    @property
+    def bounding_box(self) -> BoundingBox:
+        """Where there are data, in voxels of mag 1; setting it never touches data."""
+        return self.record.bounding_box
+
+    @bounding_box.setter
+    def bounding_box(self, box: BoundingBox) -> None:
+        self._commit(SetBox(self._name, box))
+
+    def set_bounding_box(self, offset: Vec3IntLike, size: Vec3IntLike) -> None:
+        """Set the layer's box, in voxels of mag 1; data are never touched."""
+        self.bounding_box = BoundingBox(offset, size)
+
+    def _commit(self, *edits: Edit) -> None:
+        """Commit edits of this layer, and the number of channels where a file of 2021 does not say."""
+        if self.record.num_channels is None and self.record.mags:
+            edits = (SetNumChannels(self._name, self.num_channels), *edits)
+        self._properties.commit(*edits)
+
+    @property
+    def mags(self) -> Mapping[Mag, MagView]:
+        """The layer's mags, finest first. One whose folder is missing raises when it is looked up."""
+        return _Mags(self)
+
+    # --- mags ----------------------------------------------------------------------------------------
+
+    def get_mag(self, mag: MagLike) -> MagView:
+        """Return a magnification.
+
+        Parameters
+        ----------
+        mag
+            ``1``, ``"1"``, ``"2-2-1"``, ``(2, 2, 1)`` or a `Mag`.
+
+        Raises
+        ------
+        MagNotFoundError
+            If the properties do not list it.
+        DamagedHeaderError
+            If its folder or header is missing, or contradicts the properties.
+        UnsupportedFormatError
+            If it is stored in a format, or at an address, that wkdask does not read.
+        """
+        record = self.record.mag(mag)
+        if self.record.data_format != "wkw":
+            raise UnsupportedFormatError(
+                f"layer {self._name!r} is stored as {self.record.data_format!r}; this version reads wkw"
+            )
+        folder = self._mag_folder(record)
+        store = WkwMag.open(folder)
+        self._check_agreement(record, store)
+        return self._view(Mag(mag), store)
+
+    def _view(self, mag: Mag, store: WkwMag) -> MagView:
+        """Return the handle of an opened mag."""
+        view = MagView(cast("Layer", self), self._place(mag, store))
+        self._views.add(view)
+        return view
+
+    def add_mag(
+        self,
+        mag: MagLike,
+        block_len: int | None = None,
+        file_len: int | None = None,
+        compress: bool | None = None,
+        *,
+        chunk_shape: Vec3IntLike | int | None = None,
+        shard_shape: Vec3IntLike | int | None = None,
+        compression: str | None = None,
+    ) -> MagView:
+        """Add an empty magnification.
+
+        Parameters
+        ----------
+        mag
+            Which one.
+        block_len, file_len
+            The 2021 spelling: side of a chunk in voxels (32) and of a cube in chunks (32).
+        compress
+            The 2021 spelling of ``compression="lz4hc"``.
+        chunk_shape, shard_shape
+            Sides of a chunk (32³) and of a cube (1024³), in voxels of this mag.
+        compression
+            ``None``, ``"lz4"`` or ``"lz4hc"``.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If the layer has that mag, or its folder is not empty.
+        InvalidValueError, UnsupportedFormatError, DTypeError
+            If WKW cannot hold it so; nothing was written.
+        """
+        mag = Mag(mag)
+        self._refuse_existing(mag)
+        spec = ArraySpec(
+            dtype=str(self.dtype_per_channel),
+            num_channels=self.num_channels,
+            chunk_shape=_side("chunk_shape", chunk_shape, block_len, 1, 32),
+            shard_shape=_side(
+                "shard_shape", shard_shape, file_len, _scalar(chunk_shape, block_len), 32 * (block_len or 32)
+            ),
+            compression=_compression(compress, compression),
+        )
+        header_of_spec(spec)  # refuses what WKW cannot hold before a folder is made
+        folder = os.path.join(self.path, mag.to_layer_name())
+        if os.path.isdir(folder) and os.listdir(folder):
+            raise AlreadyExistsError(
+                f"{folder} holds files, but the properties do not list mag {mag}; remove it or move it away first"
+            )
+        store = WkwMag.create(folder, spec)
+        self._commit(AddMag(self._name, mag, spec.shard_shape.x))
+        return self._view(mag, store)
+
+    def get_or_add_mag(
+        self,
+        mag: MagLike,
+        block_len: int | None = None,
+        file_len: int | None = None,
+        compress: bool | None = None,
+        *,
+        chunk_shape: Vec3IntLike | int | None = None,
+        shard_shape: Vec3IntLike | int | None = None,
+        compression: str | None = None,
+    ) -> MagView:
+        """Return a magnification; add it if the layer does not have it.
+
+        Parameters
+        ----------
+        mag, block_len, file_len, compress, chunk_shape, shard_shape, compression
+            As for :meth:`add_mag`; what is given must agree with the mag that is there.
+
+        Raises
+        ------
+        InvalidValueError
+            If the mag is there and differs.
+        """
+        mag = Mag(mag)
+        if all(mag != known.mag for known in self.record.mags):
+            return self.add_mag(
+                mag,
+                block_len,
+                file_len,
+                compress,
+                chunk_shape=chunk_shape,
+                shard_shape=shard_shape,
+                compression=compression,
+            )
+        found = self.get_mag(mag)
+        spec = found.spec
+        asked = {
+            "chunk shape": (
+                _side("chunk_shape", chunk_shape, block_len, 1, 32)
+                if chunk_shape is not None or block_len is not None
+                else spec.chunk_shape,
+                spec.chunk_shape,
+            ),
+            "shard shape": (
+                _side("shard_shape", shard_shape, file_len, spec.chunk_shape.x, 1024)
+                if shard_shape is not None or file_len is not None
+                else spec.shard_shape,
+                spec.shard_shape,
+            ),
+            "compression": (
+                _compression(compress, compression)
+                if compress is not None or compression is not None
+                else spec.compression,
+                spec.compression,
+            ),
+        }
+        wrong = [f"{what} {want}, it has {have}" for what, (want, have) in asked.items() if want != have]
+        if wrong:
+            raise InvalidValueError(f"layer {self._name!r} has a mag {mag} already: {'; '.join(wrong)}")
+        return found
+
+    def add_mag_for_existing_files(self, mag: MagLike) -> MagView:
+        """List a magnification whose folder is there already.
+
+        Parameters
+        ----------
+        mag
+            Which one; its folder has the short or the long name.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If the layer lists it already.
+        DamagedHeaderError
+            If the folder has no ``header.wkw``, or one of another type than the layer.
+        """
+        mag = Mag(mag)
+        self._refuse_existing(mag)
+        record = MagRecord(mag, None, None, {})
+        store = WkwMag.open(self._mag_folder(record))
+        if self.record.mags or self.record.num_channels is not None:
+            self._check_agreement(record, store)
+        self._commit(AddMag(self._name, mag, store.spec.shard_shape.x))
+        return self._view(mag, store)
+
+    def add_symlink_mag(
+        self,
+        foreign_mag_view_or_path: MagView | str | os.PathLike[str],
+        make_relative: bool = False,
+        extend_layer_bounding_box: bool = True,
+    ) -> MagView:
+        """Add a magnification that is a link to another dataset's.
+
+        It is read-only here: a write through it would change the other dataset and not its properties.
+
+        Parameters
+        ----------
+        foreign_mag_view_or_path
+            The mag, or its folder; the folder's name says which mag it is.
+        make_relative
+            Make the link relative, so that both datasets can be moved together.
+        extend_layer_bounding_box
+            Let the layer's box grow around the foreign layer's box.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If the layer has that mag.
+        """
+        mag, store, box = foreign_mag(foreign_mag_view_or_path)
+        self._refuse_existing(mag)
+        folder = os.path.join(self.path, mag.to_layer_name())
+        link_folder(store.path, folder, make_relative)
+        self._list_foreign(mag, store, box if extend_layer_bounding_box else None)
+        return self.get_mag(mag)
+
+    def add_copy_mag(
+        self,
+        foreign_mag_view_or_path: MagView | str | os.PathLike[str],
+        extend_layer_bounding_box: bool = True,
+        *,
+        client: Client | None = None,
+    ) -> MagView:
+        """Add a magnification that is a copy of another dataset's: the same cut, the files themselves.
+
+        Parameters
+        ----------
+        foreign_mag_view_or_path
+            The mag, or its folder; the folder's name says which mag it is.
+        extend_layer_bounding_box
+            Let the layer's box grow around the foreign layer's box; else around what was copied.
+        client
+            The cluster; the active one by default.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If the layer has that mag.
+        """
+        mag, store, box = foreign_mag(foreign_mag_view_or_path)
+        self._refuse_existing(mag)
+        added = self.add_mag(
+            mag,
+            chunk_shape=store.spec.chunk_shape,
+            shard_shape=store.spec.shard_shape,
+            compression=store.spec.compression,
+        )
+        source_box = box.aligned_outwards(mag.to_vec3_int()).in_mag(mag) if box else cubes_box(store)
+        before = self.bounding_box
+        copy_mag(store, added.place, source_box, WriteOptions(client=client))
+        if box is not None and extend_layer_bounding_box:
+            self.bounding_box = before.extended_by(box)
+        return added
+
+    def _refuse_existing(self, mag: Mag) -> None:
+        """Refuse a mag that the layer has."""
+        if any(mag == known.mag for known in self.record.mags):
+            raise AlreadyExistsError(f"layer {self._name!r} has a mag {mag} already")
+
+    def _list_foreign(self, mag: Mag, store: WkwMag, box: BoundingBox | None) -> None:
+        """List a mag that is a link, and let the layer's box grow."""
+        self._check_agreement(MagRecord(mag, None, None, {}), store)
+        edits: list[Edit] = [AddMag(self._name, mag, store.spec.shard_shape.x)]
+        if box is not None:
+            edits.append(SetBox(self._name, self.bounding_box.extended_by(box)))
+        self._commit(*edits)
+
+    def delete_mag(self, mag: MagLike) -> None:
+        """Remove a magnification: from the properties first, then from the disk.
+
+        A mag that is a link, lies outside of the layer's folder, or is listed by another layer too, is only
+        unlisted (the link is removed).
+
+        Raises
+        ------
+        MagNotFoundError
+            If there is none.
+        """
+        record = self.record.mag(mag)
+        folder = self._mag_folder(record)
+        self._properties.commit(RemoveMag(self._name, record.mag))
+        if os.path.islink(folder):
+            os.unlink(folder)
+        elif self._owns(folder):
+            remove_folder(folder)
+
+    def _owns(self, folder: str) -> bool:
+        """Tell whether a folder is one of this layer's own, and no mag that is still listed lies there."""
+        target = os.path.realpath(folder)
+        dataset = self._properties.folder
+        if os.path.dirname(target) != os.path.join(os.path.realpath(dataset), self._name):
+            return False
+        listed = (
+            mag_folder(dataset, layer.name, mag)
+            for layer in self._properties.record.layers
+            for mag in layer.mags
+            if "://" not in (mag.path or "")
+        )
+        return all(os.path.realpath(other) != target for other in listed)
+
+    def _place(self, mag: Mag, store: WkwMag) -> MagPlace:
+        """Return where a mag is, as plain data."""
+        dataset = self._properties.folder
+        return MagPlace(dataset, self._name, mag, store, outside(dataset, store.path))
+
+    def _mag_folder(self, record: MagRecord) -> str:
+        """Return a mag's folder."""
+        return mag_folder(self._properties.folder, self._name, record)
+
+    def _check_agreement(self, record: MagRecord, store: WkwMag) -> None:
+        """Refuse a header that contradicts the properties."""
+        found, spec = store.header, store.spec
+        says: dict[str, tuple[object, object]] = {
+            "dtype": (spec.dtype, str(self.dtype_per_channel)),
+            "channels": (spec.num_channels, self.num_channels),
+        }
+        if record.cube_length is not None:
+            says["cubeLength"] = (spec.shard_shape.x, record.cube_length)
+        wrong = [f"{what} {a} against {b}" for what, (a, b) in says.items() if a != b]
+        if wrong:
+            raise DamagedHeaderError(
+                f"{store.path}/{HEADER_NAME} ({found}) contradicts the properties of layer {self._name!r} "
+                f"mag {record.mag}: {', '.join(wrong)}"
+            )
+
+
+class _Mags(Mapping[Mag, MagView]):
+    """The mags of a layer by their Mag; each is opened when it is looked up."""
+
+    def __init__(self, layer: LayerMags) -> None:
+        self._layer = layer
+
+    def __getitem__(self, mag: Mag) -> MagView:
+        return self._layer.get_mag(mag)
+
+    def __iter__(self) -> Any:
+        return iter(sorted(record.mag for record in self._layer.record.mags))
+
+    def __len__(self) -> int:
+        return len(self._layer.record.mags)
+
+    def __contains__(self, mag: object) -> bool:
+        return any(record.mag == mag for record in self._layer.record.mags)
+
+    def __repr__(self) -> str:
+        return f"<mags {', '.join(map(str, self))}>"
+
+
+def _scalar(shape: Any, length: int | None) -> int:
+    """Return the side of a chunk that a file length counts in."""
+    if shape is not None:
+        return Vec3Int.from_scalar_or_vec(shape).x
+    return 32 if length is None else length
+
+
+def _side(name: str, shape: Any, length: int | None, unit: int, default: int) -> Vec3Int:
+    """Return a shape from its newer spelling, or from a 2021 length in units; not from both."""
+    if shape is not None:
+        if length is not None:
+            raise InvalidValueError(f"give either {name} or its 2021 spelling, not both")
+        return Vec3Int.from_scalar_or_vec(shape)
+    return Vec3Int.full(default if length is None else unit * length)
+
+
+def _compression(compress: bool | None, compression: str | None) -> str | None:
+    """Return the compression from either spelling."""
+    if compress is not None and compression is not None:
+        raise InvalidValueError("give either compression or its 2021 spelling compress, not both")
+    return "lz4hc" if compress else compression

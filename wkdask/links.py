@@ -1,0 +1,193 @@
+"""Layers and datasets copied or linked: whole, with everything that the properties say of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from wkdask.errors import AlreadyExistsError, UnsupportedFormatError, WkdaskError
+from wkdask.events import Listener
+from wkdask.geometry import Mag
+from wkdask.job import WriteOptions
+from wkdask.layer import Layer, layer_of
+from wkdask.places import link_folder, mag_folder
+from wkdask.properties import AddMag, Edit, SetViewConfiguration
+from wkdask.properties.handle import Properties
+from wkdask.storage.wkw import WkwMag
+from wkdask.transfer import copy_mag
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["copy_layer", "copy_view_configuration", "link_layer", "link_mags", "open_foreign_layer"]
+
+
+def open_foreign_layer(layer: Layer | str | os.PathLike[str]) -> Layer:
+    """Return a layer of another dataset, from its handle or its folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder above holds no dataset.
+    LayerNotFoundError
+        If that dataset does not list it.
+    """
+    if isinstance(layer, Layer):
+        return layer
+    folder = os.path.abspath(os.fspath(layer))
+    properties = Properties(os.path.dirname(folder))
+    return layer_of(properties, properties.layer(os.path.basename(folder)))
+
+
+def link_layer(foreign: Layer, properties: Properties, name: str, make_relative: bool) -> Layer:
+    """Add a layer whose folder is a link to another dataset's layer; read-only here.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If the dataset has a layer, or its folder something, of that name.
+    """
+    folder = os.path.join(properties.folder, name)
+    edits: list[Edit] = [foreign.as_new(name)]
+    for record in foreign.record.mags:
+        store_side = record.cube_length
+        edits.append(AddMag(name, record.mag, store_side))
+    _refuse_taken(properties, name)
+    link_folder(os.path.realpath(foreign.path), folder, make_relative)
+    try:
+        properties.commit(*edits)
+    except WkdaskError:
+        os.unlink(folder)
+        raise
+    return layer_of(properties, properties.layer(name))
+
+
+def copy_layer(
+    foreign: Layer,
+    properties: Properties,
+    name: str,
+    *,
+    chunk_side: int | None = None,
+    shard_side: int | None = None,
+    compression: str | bool | None = True,
+    client: Client | None = None,
+    listeners: Sequence[Listener] = (),
+) -> Layer:
+    """Add a layer that is a copy of another dataset's, with all its mags and whatever else is in its folder.
+
+    Parameters
+    ----------
+    foreign
+        The layer to copy.
+    properties
+        The dataset that gets it.
+    name
+        Its name there.
+    chunk_side, shard_side
+        Another cut, in voxels; as it is by default.
+    compression
+        Another compression; ``True`` for as it is.
+    client, listeners
+        Where it runs, and who hears of it.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If the dataset has a layer, or its folder something, of that name.
+    """
+    _refuse_taken(properties, name)
+    properties.commit(foreign.as_new(name))
+    os.makedirs(os.path.join(properties.folder, name), exist_ok=True)
+    layer = layer_of(properties, properties.layer(name))
+    box = foreign.bounding_box
+    for record in foreign.record.mags:
+        source = foreign.get_mag(record.mag)
+        added = layer.add_mag(
+            record.mag,
+            chunk_shape=chunk_side or source.spec.chunk_shape,
+            shard_shape=shard_side or source.spec.shard_shape,
+            compression=source.spec.compression if compression is True else (compression or None),
+        )
+        step = record.mag.to_vec3_int()
+        voxels = box.aligned_outwards(step).in_mag(record.mag)
+        copy_mag(source.place.store, added.place, voxels, WriteOptions(client=client, listeners=listeners))
+    layer.bounding_box = box
+    _copy_rest(foreign, os.path.join(properties.folder, name))
+    return layer
+
+
+def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> None:
+    """Add a layer whose mags, and whatever else is in its folder, are links to another dataset's.
+
+    The layer's folder itself is new: more mags may be added to it.
+    """
+    name = foreign.name
+    properties.commit(foreign.as_new(name))
+    folder = os.path.join(properties.folder, name)
+    os.makedirs(folder, exist_ok=True)
+    edits: list[Edit] = []
+    linked = set()
+    for record in foreign.record.mags:
+        source = os.path.realpath(mag_folder(foreign.dataset_path, name, record))
+        link_folder(source, os.path.join(folder, record.mag.to_layer_name()), make_relative)
+        linked.add(source)
+        side = WkwMag.open(source).spec.shard_shape.x if foreign.data_format == "wkw" else None
+        edits.append(AddMag(name, record.mag, record.cube_length or side))
+    properties.commit(*edits)
+    for entry in _other_entries(foreign):
+        if os.path.realpath(entry) not in linked:
+            link_folder(os.path.realpath(entry), os.path.join(folder, os.path.basename(entry)), make_relative)
+
+
+def copy_view_configuration(source: Properties, target: Properties) -> None:
+    """Let a dataset be shown as another one."""
+    configuration = source.record.default_view_configuration
+    if configuration is not None:
+        target.commit(SetViewConfiguration(None, configuration))
+
+
+def _refuse_taken(properties: Properties, name: str) -> None:
+    """Refuse a name that a layer or a file of the dataset has."""
+    if any(record.name == name for record in properties.record.layers):
+        raise AlreadyExistsError(f"the dataset {properties.folder} has a layer {name!r} already")
+    if os.path.lexists(os.path.join(properties.folder, name)):
+        raise AlreadyExistsError(f"{os.path.join(properties.folder, name)} exists already")
+
+
+def _other_entries(layer: Layer) -> list[str]:
+    """Return what is in a layer's folder beside its mags: mappings, agglomerates, meshes."""
+    mags = set()
+    for record in layer.record.mags:
+        try:
+            mags.add(os.path.realpath(mag_folder(layer.dataset_path, layer.name, record)))
+        except UnsupportedFormatError:
+            continue
+    entries = [os.path.join(layer.path, name) for name in sorted(os.listdir(layer.path))]
+    return [
+        entry
+        for entry in entries
+        if not os.path.basename(entry).startswith(".")
+        and os.path.realpath(entry) not in mags
+        and not _is_mag_name(os.path.basename(entry))
+    ]
+
+
+def _is_mag_name(name: str) -> bool:
+    """Tell whether a folder's name is a mag's."""
+    try:
+        Mag(name)
+    except WkdaskError:
+        return False
+    return True
+
+
+def _copy_rest(layer: Layer, folder: str) -> None:
+    """Copy what is in a layer's folder beside its mags."""
+    for entry in _other_entries(layer):
+        target = os.path.join(folder, os.path.basename(entry))
+        if os.path.isdir(entry):
+            shutil.copytree(entry, target)
+        else:
+            shutil.copy2(entry, target)

@@ -1,0 +1,82 @@
+"""Where magnifications are: their folders, links to them, what lies outside of a dataset."""
+
+from __future__ import annotations
+
+import os
+from functools import reduce
+
+from wkdask.box_view import BoxView
+from wkdask.errors import AlreadyExistsError, UnsupportedFormatError
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
+from wkdask.properties import PROPERTIES_FILE, MagRecord
+from wkdask.properties.handle import Properties
+from wkdask.storage.wkw import WkwMag
+
+__all__ = ["cubes_box", "foreign_mag", "link_folder", "mag_folder", "outside"]
+
+
+def mag_folder(dataset_path: str, layer_name: str, record: MagRecord) -> str:
+    """Return a mag's folder: as the properties say, or by its short name, or by its long one.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If it is at a URL.
+    """
+    if record.path is not None:
+        if "://" in record.path:
+            raise UnsupportedFormatError(
+                f"layer {layer_name!r} mag {record.mag} is at {record.path}; this version reads local files"
+            )
+        return os.path.normpath(os.path.join(dataset_path, record.path))
+    short = os.path.join(dataset_path, layer_name, record.mag.to_layer_name())
+    long = os.path.join(dataset_path, layer_name, record.mag.to_long_layer_name())
+    return long if os.path.isdir(long) and not os.path.isdir(short) else short
+
+
+def outside(dataset_path: str, folder: str) -> str | None:
+    """Return why a mag in this folder is read-only; None where it is in the dataset."""
+    dataset, target = os.path.realpath(dataset_path), os.path.realpath(folder)
+    if os.path.commonpath([dataset, target]) == dataset:
+        return None
+    return f"it is linked from {target}, outside of the dataset {dataset}"
+
+
+def link_folder(target: str, link: str, make_relative: bool) -> None:
+    """Make a link to a folder.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If something has that name.
+    """
+    os.makedirs(os.path.dirname(link), exist_ok=True)
+    if make_relative:
+        target = os.path.relpath(target, os.path.dirname(link))
+    try:
+        os.symlink(target, link, target_is_directory=True)
+    except FileExistsError as error:
+        raise AlreadyExistsError(f"{link} exists already") from error
+
+
+def foreign_mag(mag: BoxView | str | os.PathLike[str]) -> tuple[Mag, WkwMag, BoundingBox | None]:
+    """Return which mag a handle or a folder is, its store, and its layer's box (voxels of mag 1) if known."""
+    if isinstance(mag, BoxView):
+        return (
+            mag.mag,
+            WkwMag.open(mag.path),
+            Properties(mag.place.dataset_path).layer(mag.place.layer).bounding_box,
+        )
+    folder = os.path.normpath(os.fspath(mag))
+    store = WkwMag.open(folder)
+    which = Mag(os.path.basename(folder))
+    properties = os.path.dirname(os.path.dirname(os.path.abspath(folder)))
+    if not os.path.isfile(os.path.join(properties, PROPERTIES_FILE)):
+        return which, store, None
+    name = os.path.basename(os.path.dirname(os.path.abspath(folder)))
+    return which, store, Properties(properties).layer(name).bounding_box
+
+
+def cubes_box(store: WkwMag) -> BoundingBox:
+    """Return the box around the cubes that exist, in voxels of the mag."""
+    return reduce(BoundingBox.extended_by, map(store.spec.grid.cube_box, store.cubes_on_disk()), EMPTY_BOX)

@@ -1,0 +1,220 @@
+"""Slice by slice, in and out, through buffers.
+
+::
+
+    send(slice) ─> buffer of 32 slices ─> private plain cubes ─(when the slices pass a cube's edge)─> published
+
+A cube is published once, however many slices it has; what was sent is in memory for a buffer's length only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from wkdask.driver import commit_box
+from wkdask.errors import ChannelError, DTypeError, InvalidValueError, OutOfBoundsError, ReadOnlyError
+from wkdask.events import WriteReport
+from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.inline import current_writes
+from wkdask.job import MagPlace
+from wkdask.storage.jobs import job_folder
+from wkdask.storage.protocol import StoredMag, Voxels, check_coordinates
+from wkdask.storage.publish import publish_staged
+from wkdask.tasks import PlaceReport
+
+__all__ = ["BufferedSliceWriter", "read_slices"]
+
+
+def check_dimension(dimension: int, buffer_size: int) -> None:
+    """Refuse an axis that is none of x, y, z (0, 1, 2), and a buffer without room.
+
+    Raises
+    ------
+    InvalidValueError
+        If so.
+    """
+    if dimension not in (0, 1, 2):
+        raise InvalidValueError(f"dimension is 0, 1 or 2 (x, y or z), got {dimension!r}")
+    if buffer_size < 1:
+        raise InvalidValueError(f"a buffer holds at least one slice, got {buffer_size}")
+
+
+def read_slices(store: StoredMag, box: BoundingBox, buffer_size: int, dimension: int) -> Iterator[Voxels]:
+    """Yield the slices of a box along an axis, reading `buffer_size` of them at a time.
+
+    Parameters
+    ----------
+    store
+        The mag.
+    box
+        Absolute, in voxels of the mag.
+    buffer_size
+        Slices that are read together.
+    dimension
+        0, 1 or 2: the slices are (c, y, z), (c, x, z) or (c, x, y).
+    """
+    step = list(box.size.pairmax(1))
+    step[dimension] = buffer_size
+    for part in box.chunk(step):
+        block = store.read(part)
+        for number in range(block.shape[dimension + 1]):
+            yield block[(slice(None),) * (dimension + 1) + (number,)]
+
+
+class BufferedSliceWriter:
+    """Writes slices one after the other; used in a ``with`` statement.
+
+    Made by :meth:`View.get_buffered_slice_writer`. Several writers, also in several processes, may write to
+    disjoint boxes of one mag at once.
+    """
+
+    def __init__(
+        self, place: MagPlace, corner: Vec3Int, limits: BoundingBox | None, buffer_size: int, dimension: int
+    ) -> None:
+        check_dimension(dimension, buffer_size)
+        if place.read_only is not None:
+            raise ReadOnlyError(f"{place.label} is read-only: {place.read_only}")
+        self._place = place
+        self._corner = corner
+        self._limits = limits
+        self._buffer_size = buffer_size
+        self._axis = dimension
+        self._buffer: list[Voxels] = []
+        self._sent = 0
+        self._stack = contextlib.ExitStack()
+        self._folder: str | None = None
+        self._staged: StoredMag | None = None
+        self._waiting: dict[Vec3Int, BoundingBox] = {}
+        self._landed: PlaceReport | None = None
+        self._extremes: list[tuple[Any, Any]] = []
+        self._start = time.perf_counter()
+        self.report: WriteReport | None = None
+        """What was written; set when the ``with`` block ends."""
+
+    def __enter__(self) -> BufferedSliceWriter:
+        if current_writes() is None:
+            store = self._place.store
+            store.prepare(BoundingBox(self._corner, (1, 1, 1)))
+            self._folder = self._stack.enter_context(job_folder(store))
+            self._staged = store.staged(f"{self._folder}/staged", raw=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            with self._stack:
+                if kind is None:
+                    self._flush()
+                    self._publish(self._waiting)
+        finally:
+            self._commit()
+
+    def send(self, data: Voxels) -> None:
+        """Take the next slice.
+
+        Parameters
+        ----------
+        data
+            ``(c, a, b)``, or ``(a, b)`` where there is one channel; a and b are the two axes that are not the
+            writer's, in the order x, y, z. Slices of different sizes are padded with zeros within a buffer.
+
+        Raises
+        ------
+        ChannelError, DTypeError, InvalidValueError
+            If the slice does not fit the layer.
+        """
+        spec = self._place.store.spec
+        block = np.asarray(data)
+        if block.dtype != np.dtype(spec.dtype):
+            raise DTypeError(f"{self._place.label} holds {spec.dtype}, the slice is {block.dtype}")
+        if block.ndim == 2:
+            block = block[None]
+        if block.ndim != 3 or 0 in block.shape:
+            raise InvalidValueError(f"a slice is (x, y) or (c, x, y) and not empty, got {np.shape(data)}")
+        if block.shape[0] != spec.num_channels:
+            raise ChannelError(
+                f"{self._place.label} has {spec.num_channels} channel(s), the slice has {block.shape[0]}"
+            )
+        self._buffer.append(block)
+        if len(self._buffer) == self._buffer_size:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write the buffer into the private cubes, and publish the cubes that no later slice can touch."""
+        if not self._buffer:
+            return
+        shape = tuple(max(block.shape[axis] for block in self._buffer) for axis in (1, 2))
+        channels = self._place.store.spec.num_channels
+        size = list(shape)
+        size.insert(self._axis, len(self._buffer))
+        out = np.zeros((channels, *size), self._place.store.spec.dtype, order="F")
+        for number, block in enumerate(self._buffer):
+            inner: list[Any] = [slice(None), *(slice(0, side) for side in block.shape[1:])]
+            inner.insert(self._axis + 1, number)
+            out[tuple(inner)] = block
+        start = list(self._corner)
+        start[self._axis] += self._sent
+        box = BoundingBox(start, size)
+        if self._limits is not None and not self._limits.contains_bbox(box):
+            raise OutOfBoundsError(f"the slices {box} leave the view {self._limits}")
+        check_coordinates(box, self._place.store.spec.shard_shape)
+        self._sent += len(self._buffer)
+        self._buffer = []
+        self._put(out, box)
+
+    def _put(self, block: Voxels, box: BoundingBox) -> None:
+        """Hand a block on: to the task that runs here, or to the private cubes."""
+        from wkdask.kernels import block_stats
+
+        if (writes := current_writes()) is not None:
+            writes.write(self._place, block, box)
+            return
+        if self._staged is None:
+            raise InvalidValueError("a slice writer is used in a with statement")
+        self._extremes.append(block_stats(block))
+        self._staged.write_in_place(box, block)
+        for index, piece in self._place.store.spec.grid.pieces(box):
+            self._waiting[index] = piece.extended_by(self._waiting.get(index, piece))
+        position = box.bottomright[self._axis]
+        shard = self._place.store.spec.shard_shape
+        self._publish(
+            {
+                index: piece
+                for index, piece in self._waiting.items()
+                if (index[self._axis] + 1) * shard[self._axis] <= position
+            }
+        )
+
+    def _publish(self, pieces: dict[Vec3Int, BoundingBox]) -> None:
+        """Publish cubes from the private mag and drop them there."""
+        if self._staged is None or self._folder is None:
+            return
+        store, spec = self._place.store, self._place.store.spec
+        for index, piece in list(pieces.items()):
+            file_nbytes = publish_staged(store, self._staged, self._folder, index, piece)
+            nbytes = piece.volume() * spec.bytes_per_voxel
+            minimum = min(low for low, _ in self._extremes)
+            maximum = max(high for _, high in self._extremes)
+            landed = PlaceReport(
+                self._place.dataset_path, self._place.layer, self._place.mag,
+                piece, 1, nbytes, file_nbytes, minimum, maximum,
+            )  # fmt: skip
+            self._landed = landed if self._landed is None else self._landed.merged(landed)
+            del self._waiting[index]
+            self._staged.drop_cube(index)
+
+    def _commit(self) -> None:
+        """Note in the properties what landed."""
+        if self._landed is not None:
+            seconds = time.perf_counter() - self._start
+            self.report = commit_box(self._landed, self._place.store, seconds)
