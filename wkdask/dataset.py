@@ -216,6 +216,16 @@ class Dataset(DatasetLayers):
                 link_mags(layer, copy._properties, make_relative)
         return copy
 
+    def __repr__(self) -> str:
+        from wkdask.display import dataset_text
+
+        return dataset_text(self)
+
+    def _repr_html_(self) -> str:
+        from wkdask.display import dataset_html
+
+        return dataset_html(self)
+
 
 def as_voxel_size(scale: Sequence[float] | VoxelSize) -> VoxelSize:
     """Return a voxel size from three numbers in nm, or as it is."""

@@ -366,16 +366,6 @@ class DatasetLayers:
         else:
             remove_folder(folder)
 
-    def __repr__(self) -> str:
-        from wkdask.display import dataset_text
-
-        return dataset_text(self)
-
-    def _repr_html_(self) -> str:
-        from wkdask.display import dataset_html
-
-        return dataset_html(self)
-
 
 def _channel_dtype(per_layer: Any, per_channel: Any, channels: int) -> str:
     """Return the name of the type of one channel, from either of the two spellings."""

@@ -103,7 +103,7 @@ def run_demo(path: str, *, overwrite: bool = False, echo: Callable[[str], None] 
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         echo(f"Two worker processes at {cluster.scheduler_address}")

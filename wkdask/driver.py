@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from wkdask.engines import Engine, Outcome
 from wkdask.errors import TaskFailedError
 from wkdask.events import Event, JobFinished, JobStarted, Listener, UnitDone, UnitFailed, WriteReport
-from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
+from wkdask.geometry import BoundingBox, Mag
 from wkdask.job import AnyWindow, Job, Stage
 from wkdask.plan import WritePlan
 from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
@@ -198,7 +198,7 @@ def _commit(job: Job, merged: UnitReport | None, seconds: float) -> WriteReport 
     elif not merged.cubes:
         return None
     job.store.finish()
-    return _report(job.label, job.mag, merged, merged.box or EMPTY_BOX, seconds)
+    return _report(job.label, job.mag, merged, merged.box or job.plan.box, seconds)
 
 
 def commit_box(landed: PlaceReport, store: StoredMag, seconds: float) -> WriteReport:

@@ -37,12 +37,13 @@ class WriteReport:
 
     def rows(self) -> list[tuple[str, str]]:
         """Return (name, value) pairs to show."""
+        extremes = [] if self.minimum is None else [("Range", f"{self.minimum} to {self.maximum}")]
         return [
             ("Written", self.label),
             ("Bounding box", f"{self.bounding_box} (voxels of mag 1)"),
             ("Cubes", str(self.cubes)),
             ("Voxels", f"{format_bytes(self.bytes)}, {format_bytes(self.file_bytes)} in files"),
-            ("Range", f"{self.minimum} to {self.maximum}"),
+            *extremes,
             ("Time", f"{self.seconds:.2f} s, {format_rate(self.bytes, self.seconds)}"),
         ]
 

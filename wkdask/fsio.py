@@ -142,6 +142,19 @@ def atomic_write(path: str, data: bytes) -> None:
     fsync_folder(folder)
 
 
+def _open_lock_file(path: str) -> int:
+    """Open a lock file; a new one is open to everybody who may write in its folder, whatever the umask."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    folder_mode = stat.S_IMODE(os.stat(os.path.dirname(path) or ".").st_mode)
+    os.fchmod(
+        descriptor, 0o600 | (0o060 if folder_mode & 0o020 else 0) | (0o006 if folder_mode & 0o002 else 0)
+    )
+    return descriptor
+
+
 @contextlib.contextmanager
 def lock(path: str, timeout: float | None = None) -> Iterator[None]:
     """Hold an exclusive ``flock`` on a lock file, which is created if missing and never removed.
@@ -157,7 +170,7 @@ def lock(path: str, timeout: float | None = None) -> Iterator[None]:
         If the file system cannot lock.
     """
     limit = time.monotonic() + (LOCK_TIMEOUT if timeout is None else timeout)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = _open_lock_file(path)
     try:
         pause = 0.0005
         while True:

@@ -154,7 +154,11 @@ class Layer(LayerMags):
         """
         self._check_filled()
         del force_sampling_scheme
-        start = Mag(from_mag) if from_mag is not None else max(record.mag for record in self.record.mags)
+        start = (
+            self.record.mag(from_mag).mag
+            if from_mag is not None
+            else max(record.mag for record in self.record.mags)
+        )
         if coarsest_mag is not None:
             end = Mag(coarsest_mag)
         else:

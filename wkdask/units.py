@@ -122,4 +122,5 @@ def format_bytes(count: float) -> str:
 
 def format_rate(count: float, seconds: float) -> str:
     """Return bytes per second in decimal units, as disks and networks are sold: ``850 MB/s``."""
-    return f"{count / max(seconds, 1e-9) / 1e6:.0f} MB/s"
+    rate = count / max(seconds, 1e-9) / 1e6
+    return f"{rate:.0f} MB/s" if rate >= 10 else f"{rate:.2g} MB/s"
