@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -103,7 +104,13 @@ def run_demo(path: str, *, overwrite: bool = False, echo: Callable[[str], None] 
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,  # of workers that look for the scheduler while both end
+        ) as cluster,
         Client(cluster) as client,
     ):
         echo(f"Two worker processes at {cluster.scheduler_address}")
