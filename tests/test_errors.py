@@ -10,7 +10,7 @@ MESSAGE = "cube /data/color/1/z0/y1/x2.wkw: got 'a', expected 'b'"
 
 PARENTS = {
     "AlignmentError": (ValueError, errors.InvalidValueError),
-    "AlreadyExistsError": (FileExistsError, IndexError),
+    "AlreadyExistsError": (FileExistsError, IndexError, ValueError),
     "ChannelError": (ValueError, errors.InvalidValueError),
     "CubePermissionError": (PermissionError, errors.DamagedCubeError),
     "DTypeError": (TypeError, ValueError),
@@ -21,7 +21,7 @@ PARENTS = {
     "JobEndedError": (RuntimeError,),
     "LayerNotFoundError": (IndexError, KeyError),
     "LockTimeoutError": (TimeoutError,),
-    "MagNotFoundError": (IndexError, KeyError),
+    "MagNotFoundError": (IndexError, KeyError, ValueError),
     "OutOfBoundsError": (ValueError, errors.InvalidValueError),
     "PlanError": (ValueError, errors.InvalidValueError),
     "PropertiesError": (ValueError,),

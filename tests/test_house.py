@@ -51,6 +51,7 @@ ORDER = [
     "mag_view",
     "places",
     "layer_mags",
+    "layer_pyramid",
     "layer",
     "links",
     "dataset_layers",

@@ -763,9 +763,6 @@ def test_constant_z_ignores_the_z_of_the_coarsest_mag(peer, tmp_path):
     assert [str(mag) for mag in chain] == theirs == expected
 
 
-@pytest.mark.xfail(
-    reason="the peer takes over the mags of the other layers, we do not", raises=AssertionError
-)
 def test_a_second_layer_gets_the_mags_of_the_first(peer, tmp_path):
     ds = Dataset.create(tmp_path / "ours", PLAIN)
     for name in ("first", "second"):

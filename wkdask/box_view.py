@@ -268,6 +268,10 @@ class BoxView:
         start = time.perf_counter()
         if hasattr(data, "dask"):
             data = data.compute(scheduler="synchronous")
+            if shape_of(data, self._place) != box.size:  # type and channels are checked there
+                raise InvalidValueError(
+                    f"the array computes to the shape {data.shape}, not to {box.size} voxels"
+                )
         from wkdask.kernels import block_stats
 
         block = data if data.ndim == 4 else data[None]

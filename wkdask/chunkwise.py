@@ -28,7 +28,7 @@ from wkdask.tasks import PlaceReport, Target, UnitReport, here
 if TYPE_CHECKING:
     from wkdask.events import WriteReport
 
-__all__ = ["ChunkedView", "chunk_shape_2021", "run_chunks", "warn_of_executor"]
+__all__ = ["ChunkedView", "chunk_shape_2021", "run_chunks", "warn_of_ignored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,13 @@ def chunk_shape_2021(chunk_size: Vec3IntLike) -> Vec3Int:
     return shape
 
 
-def warn_of_executor(executor: object, args: object) -> None:
-    """Say that `executor=` and `args=`, which other libraries run tasks with, do nothing here."""
-    if executor is not None or args is not None:
+def warn_of_ignored(**given: object) -> None:
+    """Say that arguments by which other libraries cut and run their work do nothing here, if any is given."""
+    names = [f"{name}=" for name, value in given.items() if value is not None]
+    if names:
         warnings.warn(
-            "executor= and args= are ignored: tasks run on the active dask client, or on local threads",
+            f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} ignored: wkdask cuts the work itself, "
+            "and tasks run on the active dask client, or on local threads",
             WkdaskWarning,
             stacklevel=3,
         )
@@ -239,7 +241,7 @@ def _chunks_in(view: ChunkedView, box: BoundingBox) -> Iterator[tuple[int, Vec3I
 
 
 def check_zipped(source: ChunkedView, target: ChunkedView) -> None:
-    """Refuse views and chunks of different ratios, empty views, and chunks that are no whole cubes.
+    """Refuse empty views, chunks that do not match each other, and chunks that are no whole cubes.
 
     Raises
     ------
@@ -256,6 +258,14 @@ def check_zipped(source: ChunkedView, target: ChunkedView) -> None:
             raise AlignmentError(
                 f"the views {source.box.size} and {target.box.size} are not in the ratio of their chunks "
                 f"{source.chunk_shape} and {target.chunk_shape}"
+            )
+        # Chunks are cut on the absolute grids: the first ones must be cut off alike, or the others are shifted.
+        left = source.box.topleft[axis] % source.chunk_shape[axis] * target.chunk_shape[axis]
+        right = target.box.topleft[axis] % target.chunk_shape[axis] * source.chunk_shape[axis]
+        if left != right and max(source.chunks.shape[axis], target.chunks.shape[axis]) > 1:
+            raise AlignmentError(
+                f"the views begin at {source.box.topleft} and {target.box.topleft}, at different places within "
+                f"their chunks {source.chunk_shape} and {target.chunk_shape}: the chunks would not match"
             )
     shard = target.place.store.spec.shard_shape
     if any(target.chunk_shape % shard):

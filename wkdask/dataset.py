@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from wkdask.chunkwise import warn_of_executor
+from wkdask.chunkwise import warn_of_ignored
 from wkdask.dataset_layers import DatasetLayers
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.fsio import checked_path
+from wkdask.layer import Layer
 from wkdask.links import (
     copy_layer,
     copy_view_configuration,
@@ -57,6 +58,13 @@ class Dataset(DatasetLayers):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Dataset, (self.path,))
+
+    @classmethod
+    def _of(cls, properties: Properties) -> Dataset:
+        """Return the dataset of properties that other handles share."""
+        dataset = cls.__new__(cls)
+        DatasetLayers.__init__(dataset, properties)
+        return dataset
 
     @classmethod
     def create(
@@ -163,9 +171,8 @@ class Dataset(DatasetLayers):
         AlreadyExistsError
             If the folder holds something.
         """
-        warn_of_executor(None, args)
+        warn_of_ignored(args=args)
         chunk_side = chunk_shape or block_len
-        shard_side = shard_shape or (file_len * (chunk_side or 32) if file_len else None)
         if compress is not None:
             compression = "lz4hc" if compress else None
         copy = Dataset.create(new_dataset_path, self.voxel_size if scale is None else scale)
@@ -177,7 +184,8 @@ class Dataset(DatasetLayers):
                     copy._properties,
                     name,
                     chunk_side=chunk_side,
-                    shard_side=shard_side,
+                    shard_side=shard_shape,
+                    file_len=file_len,
                     compression=compression,
                     client=client,
                     listeners=listeners_for(progress),
@@ -225,6 +233,9 @@ class Dataset(DatasetLayers):
         from wkdask.display import dataset_html
 
         return dataset_html(self)
+
+
+Layer._dataset_of = Dataset._of
 
 
 def as_voxel_size(scale: Sequence[float] | VoxelSize) -> VoxelSize:

@@ -147,6 +147,7 @@ class DatasetLayers:
         largest_segment_id: int | None = None,
         mappings: Sequence[str] = (),
         bounding_box: BoundingBox = EMPTY_BOX,
+        dtype: object = None,
     ) -> Layer:
         """Add a layer without mags.
 
@@ -168,6 +169,8 @@ class DatasetLayers:
             Names of the mappings of a segmentation.
         bounding_box
             In voxels of mag 1; it grows with what is written.
+        dtype
+            Refused, as in 2021: it does not say whether all channels are meant, or one.
 
         Raises
         ------
@@ -180,6 +183,7 @@ class DatasetLayers:
         """
         if category not in (LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
             raise InvalidValueError(f'a layer is "color" or "segmentation", got {category!r}')
+        _refuse_dtype(dtype)
         channels = 1 if num_channels is None else num_channels
         edit = AddLayer(
             name=layer_name,
@@ -204,12 +208,13 @@ class DatasetLayers:
         *,
         largest_segment_id: int | None = None,
         mappings: Sequence[str] = (),
+        dtype: object = None,
     ) -> Layer:
         """Return a layer; add it if the dataset does not have it.
 
         Parameters
         ----------
-        layer_name, category, dtype_per_layer, dtype_per_channel, num_channels, largest_segment_id, mappings
+        layer_name, category, dtype_per_layer, dtype_per_channel, num_channels, largest_segment_id, mappings, dtype
             As for :meth:`add_layer`; what is given must agree with the layer that is there.
 
         Raises
@@ -217,6 +222,7 @@ class DatasetLayers:
         InvalidValueError
             If the layer is there and differs.
         """
+        _refuse_dtype(dtype)
         if all(record.name != layer_name for record in self._properties.record.layers):
             return self.add_layer(
                 layer_name,
@@ -252,7 +258,12 @@ class DatasetLayers:
         return self.get_layer(layer_name)
 
     def add_layer_for_existing_files(
-        self, layer_name: str, category: str, *, largest_segment_id: int | None = None
+        self,
+        layer_name: str,
+        category: str,
+        *,
+        largest_segment_id: int | None = None,
+        mappings: Sequence[str] = (),
     ) -> Layer:
         """List a layer whose folder is there already; type and mags come from the headers in it.
 
@@ -264,7 +275,7 @@ class DatasetLayers:
             The folder's name.
         category
             ``LayerCategories.COLOR_TYPE`` or ``SEGMENTATION_TYPE``.
-        largest_segment_id
+        largest_segment_id, mappings
             Of a segmentation.
 
         Raises
@@ -287,6 +298,7 @@ class DatasetLayers:
             dtype_per_channel=spec.dtype,
             num_channels=spec.num_channels,
             largest_segment_id=largest_segment_id,
+            mappings=mappings,
             bounding_box=cubes_box(found[finest]).from_mag_to_mag1(finest),
         )
         for mag in found:
@@ -367,20 +379,31 @@ class DatasetLayers:
             remove_folder(folder)
 
 
+def _refuse_dtype(dtype: object) -> None:
+    """Refuse an argument that could be taken for either of the two that there are."""
+    if dtype is not None:
+        raise InvalidValueError("say dtype_per_channel=, or dtype_per_layer= for all channels; not dtype=")
+
+
+_TYPE_WORDS = {"float": "float32", "double": "float64", "int": "int64"}
+"""Words of the 2021 API for types; also Python's own `float` and `int`."""
+
+
 def _channel_dtype(per_layer: Any, per_channel: Any, channels: int) -> str:
     """Return the name of the type of one channel, from either of the two spellings."""
     if per_layer is not None and per_channel is not None:
         raise InvalidValueError("give either dtype_per_layer or dtype_per_channel, not both")
-    if per_layer is not None and isinstance(per_layer, str):
-        return str(dtype_of(per_layer, channels))
+    given = per_channel if per_layer is None else per_layer
+    word = given.__name__ if given is float or given is int else given
+    word = _TYPE_WORDS.get(word, word) if isinstance(word, str) else word
+    if per_layer is not None and isinstance(word, str):
+        return str(dtype_of(word, channels))
     if per_layer is not None:
-        whole = np.dtype(per_layer)
+        whole = np.dtype(word)
         if channels < 1 or whole.itemsize % channels:
             raise DTypeError(f"{whole} per voxel cannot be split into {channels} channels")
-        per_channel = f"{whole.kind}{whole.itemsize // channels}"
-    chosen = "uint8" if per_channel is None else per_channel
-    named = {"float": "float32", "double": "float64", "int": "int64"}
+        word = f"{whole.kind}{whole.itemsize // channels}"
     try:
-        return str(np.dtype(named.get(chosen, chosen) if isinstance(chosen, str) else chosen))
+        return str(np.dtype("uint8" if word is None else word))
     except TypeError as error:
-        raise DTypeError(f"{chosen!r} is not a type of voxels") from error
+        raise DTypeError(f"{given!r} is not a type of voxels") from error

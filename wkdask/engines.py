@@ -243,6 +243,7 @@ class DistributedEngine:
         self._client = client
         self._retries = retries
         self._pending: dict[str, tuple[BoundingBox, Any]] = {}
+        self._yielded: str | None = None
         workers = self._workers()
         if not workers:
             with contextlib.suppress(TimeoutError):
@@ -297,6 +298,7 @@ class DistributedEngine:
             box, _ = self._pending[future.key]
             outcome = _attempt(box, lambda future=future: _report_of(future.result()))  # type: ignore[misc]
             failed |= outcome.error is not None
+            self._yielded = future.key
             yield outcome
             del self._pending[future.key]  # not before it was taken: Ctrl-C can come at any moment
 
@@ -327,7 +329,9 @@ class DistributedEngine:
     def late(self) -> list[Outcome]:
         """Return what was not taken from :meth:`run`, cancel the rest."""
         self._wait_for_running(_GRACE / 5)  # can only end or fail now, and what it reported is on its way
-        pending, self._pending = list(self._pending.values()), {}
+        # What was yielded last comes first.
+        keys = sorted(self._pending, key=lambda key: key != self._yielded)
+        pending, self._pending = [self._pending[key] for key in keys], {}
         late = [
             _attempt(box, lambda future=future: _report_of(future.result(timeout=_GRACE)))  # type: ignore[misc]
             for box, future in pending

@@ -64,7 +64,7 @@ class PlanError(InvalidValueError):
     """A write was refused before anything was written."""
 
 
-class AlreadyExistsError(WkdaskError, FileExistsError, IndexError):
+class AlreadyExistsError(WkdaskError, FileExistsError, IndexError, ValueError):
     """A dataset, layer or magnification of that name exists."""
 
 
@@ -74,7 +74,7 @@ class LayerNotFoundError(WkdaskError, IndexError, KeyError):
     __str__ = Exception.__str__  # KeyError would print the repr of the message
 
 
-class MagNotFoundError(WkdaskError, IndexError, KeyError):
+class MagNotFoundError(WkdaskError, IndexError, KeyError, ValueError):
     """The layer has no such magnification."""
 
     __str__ = Exception.__str__

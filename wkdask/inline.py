@@ -29,7 +29,7 @@ from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.storage.publish import Piece, publish_pieces
 from wkdask.tasks import PlaceReport, Target
 
-__all__ = ["TaskWrites", "current_writes", "gathered_writes"]
+__all__ = ["TaskWrites", "add_box", "current_writes", "gathered_writes"]
 
 _local = threading.local()
 
@@ -60,16 +60,17 @@ class _CubeBuffer:
     boxes: list[BoundingBox] = field(default_factory=list)
     """What was written: absolute, merged where boxes continue each other."""
 
-    def add(self, box: BoundingBox) -> None:
-        """Note that a box was written."""
-        for known in self.boxes:
-            if known.contains_bbox(box):
-                return
-            if (merged := _joined(known, box)) is not None:
-                self.boxes.remove(known)
-                self.add(merged)
-                return
-        self.boxes.append(box)
+
+def add_box(boxes: list[BoundingBox], box: BoundingBox) -> None:
+    """Add a box to boxes; those that are a box together become one."""
+    for known in boxes:
+        if known.contains_bbox(box):
+            return
+        if (merged := _joined(known, box)) is not None:
+            boxes.remove(known)
+            add_box(boxes, merged)
+            return
+    boxes.append(box)
 
 
 def _joined(a: BoundingBox, b: BoundingBox) -> BoundingBox | None:
@@ -99,7 +100,7 @@ class TaskWrites:
             buffer = self._cubes[key]
             inner = piece.to_slices(index * spec.shard_shape)
             buffer.voxels[(slice(None), *inner)] = block[(slice(None), *piece.to_slices(box.topleft))]
-            buffer.add(piece)
+            add_box(buffer.boxes, piece)
 
     def overlay(self, store: StoredMag, box: BoundingBox, block: Voxels) -> None:
         """Put what this task has written over a block that was read from the disk."""
@@ -158,6 +159,9 @@ class TaskWrites:
                 store, target.folder, pieces, durable=target.durable, verify=target.verify
             )
         else:
+            for report in reports:
+                store.prepare(report.box)  # a mag that is gone must not come back as a folder
             with job_folder(store) as folder:
                 file_nbytes = publish_pieces(store, folder, pieces)
+            store.finish()
         return replace(reduce(PlaceReport.merged, reports), file_nbytes=file_nbytes)

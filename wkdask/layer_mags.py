@@ -51,6 +51,7 @@ class LayerMags:
         self._properties = properties
         self._name = name
         self._views: WeakSet[MagView] = WeakSet()  # a rename moves the folders of those that are in use
+        properties.layers.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self._properties, self._name))

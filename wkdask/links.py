@@ -48,17 +48,22 @@ def link_layer(foreign: Layer, properties: Properties, name: str, make_relative:
     ------
     AlreadyExistsError
         If the dataset has a layer, or its folder something, of that name.
+    UnsupportedFormatError, DamagedHeaderError
+        If one of its mags cannot be read; nothing was made.
     """
     folder = os.path.join(properties.folder, name)
+    own_folder = os.path.realpath(foreign.path)
     edits: list[Edit] = [foreign.as_new(name)]
     for record in foreign.record.mags:
-        store_side = record.cube_length
-        edits.append(AddMag(name, record.mag, store_side))
+        store = foreign.get_mag(record.mag).place.store
+        parent, entry = os.path.split(store.path)
+        path = f"./{name}/{entry}" if parent == own_folder else store.path
+        edits.append(AddMag(name, record.mag, store.spec.shard_shape.x, path))
     _refuse_taken(properties, name)
-    link_folder(os.path.realpath(foreign.path), folder, make_relative)
+    link_folder(own_folder, folder, make_relative)
     try:
         properties.commit(*edits)
-    except WkdaskError:
+    except BaseException:
         os.unlink(folder)
         raise
     return layer_of(properties, properties.layer(name))
@@ -71,6 +76,7 @@ def copy_layer(
     *,
     chunk_side: int | None = None,
     shard_side: int | None = None,
+    file_len: int | None = None,
     compression: str | bool | None = True,
     client: Client | None = None,
     listeners: Sequence[Listener] = (),
@@ -87,6 +93,8 @@ def copy_layer(
         Its name there.
     chunk_side, shard_side
         Another cut, in voxels; as it is by default.
+    file_len
+        Side of a cube in chunks, where `shard_side` does not say.
     compression
         Another compression; ``True`` for as it is.
     client, listeners
@@ -104,10 +112,11 @@ def copy_layer(
     box = foreign.bounding_box
     for record in foreign.record.mags:
         source = foreign.get_mag(record.mag)
+        chunk = chunk_side or source.spec.chunk_shape.x
         added = layer.add_mag(
             record.mag,
-            chunk_shape=chunk_side or source.spec.chunk_shape,
-            shard_shape=shard_side or source.spec.shard_shape,
+            chunk_shape=chunk,
+            shard_shape=shard_side or (file_len * chunk if file_len else source.spec.shard_shape),
             compression=source.spec.compression if compression is True else (compression or None),
         )
         step = record.mag.to_vec3_int()

@@ -9,7 +9,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from wkdask.box_view import checked_size
-from wkdask.chunkwise import ChunkedView, run_chunks, warn_of_executor
+from wkdask.chunkwise import ChunkedView, run_chunks, warn_of_ignored
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
 from wkdask.events import WriteReport
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Vec3Int, Vec3IntLike
@@ -142,6 +142,7 @@ class MagView(View):
         self,
         target_path: str | os.PathLike[str] | None = None,
         args: object = None,
+        executor: object = None,
         *,
         compression: str | None = "lz4hc",
         client: Client | None = None,
@@ -156,7 +157,7 @@ class MagView(View):
         ----------
         target_path
             Folder of a new mag to write to; in place by default.
-        args
+        args, executor
             Ignored, with a warning.
         compression
             ``"lz4hc"``, ``"lz4"`` or None.
@@ -170,13 +171,65 @@ class MagView(View):
         ReadOnlyError
             If the mag lies outside of the dataset.
         """
-        warn_of_executor(None, args)
+        warn_of_ignored(args=args, executor=executor)
         options = WriteOptions(client=client, listeners=listeners_for(progress))
         if target_path is not None:
             return self._layer.copy_mag_to(self, os.fspath(target_path), compression, options)
         report = compress_in_place(self._place, compression, options)
         self._place = replace(self._place, store=self._place.store.recompressed(compression))
         return report
+
+    def rechunk(
+        self,
+        chunk_shape: Vec3IntLike | int = 32,
+        shard_shape: Vec3IntLike | int = 1024,
+        compress: bool = True,
+        target_path: str | os.PathLike[str] | None = None,
+        executor: object = None,
+        *,
+        compression: str | None = None,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> WriteReport | None:
+        """Copy the mag, cut into other chunks and cubes, into a new dataset.
+
+        Parameters
+        ----------
+        chunk_shape, shard_shape
+            Sides of a chunk and of a cube, in voxels of this mag.
+        compress
+            Compress with ``"lz4hc"``.
+        target_path
+            Folder of the new dataset; it holds this layer with this mag only.
+        executor
+            Ignored, with a warning.
+        compression
+            Instead of `compress`: ``"lz4"`` or ``"lz4hc"``.
+        client, progress
+            As in :meth:`write`.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If `target_path` exists.
+        InvalidValueError
+            If there is no `target_path`: cubes of another cut cannot replace the old ones one by one.
+        """
+        warn_of_ignored(executor=executor)
+        if target_path is None:
+            raise InvalidValueError(
+                f"{self._place.label}: a mag is not cut anew in place, because a crash would leave two cuts in one "
+                f"folder; give target_path=, or use copy_dataset(chunk_shape=, shard_shape=)"
+            )
+        return self._layer.copy_mag_to(
+            self,
+            os.fspath(target_path),
+            compression or ("lz4hc" if compress else None),
+            WriteOptions(client=client, listeners=listeners_for(progress)),
+            chunk_shape=chunk_shape,
+            shard_shape=shard_shape,
+            action="rechunking",
+        )
 
     def cubes_on_disk(self) -> Iterator[BoundingBox]:
         """Yield the boxes, in voxels of this mag, of the cubes that exist."""

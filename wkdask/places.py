@@ -52,7 +52,8 @@ def link_folder(target: str, link: str, make_relative: bool) -> None:
     """
     os.makedirs(os.path.dirname(link), exist_ok=True)
     if make_relative:
-        target = os.path.relpath(target, os.path.dirname(link))
+        # Between real paths: the file system follows a link from where its folder really is.
+        target = os.path.relpath(os.path.realpath(target), os.path.realpath(os.path.dirname(link)))
     try:
         os.symlink(target, link, target_is_directory=True)
     except FileExistsError as error:

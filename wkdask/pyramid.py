@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +62,7 @@ def mag_chain(
     coarsest_mag: Mag,
     voxel_size: VoxelSize,
     sampling_mode: str = "anisotropic",
+    align_with: Collection[Mag] = (),
 ) -> list[Mag]:
     """Return the mags that follow `from_mag`, up to `coarsest_mag`.
 
@@ -80,11 +81,14 @@ def mag_chain(
         Size of a voxel of mag 1.
     sampling_mode
         One of `SAMPLING_MODES`; ``"auto"`` is another word for anisotropic.
+    align_with
+        Mags of other layers: one whose largest component is twice that of the current mag is taken as the next
+        one, if no component of it is finer than the current mag or coarser than `coarsest_mag`.
 
     Raises
     ------
     InvalidValueError
-        If the coarsest mag cannot be reached so, or the mode is unknown.
+        If the coarsest mag cannot be reached so, the mode is unknown, or the other layers do not agree.
     """
     mode = "anisotropic" if sampling_mode.lower() == "auto" else sampling_mode.lower()
     if mode not in SAMPLING_MODES:
@@ -98,7 +102,7 @@ def mag_chain(
     if any(side < start for side, start in zip(end, current, strict=True)):
         raise InvalidValueError(f"mag {coarsest_mag} is finer than mag {from_mag}, from which to start")
     while max(current) < max(end):
-        wanted = _next_mag(current, voxel_size, mode)
+        wanted = _guided(current, end, align_with) or _next_mag(current, voxel_size, mode)
         following = wanted.pairmin(end)
         if following == current:
             raise InvalidValueError(
@@ -109,6 +113,22 @@ def mag_chain(
         if max(current) > chain[-1].max_dim:
             chain.append(Mag(current))
     return chain[1:]
+
+
+def _guided(mag: Vec3Int, end: Vec3Int, others: Collection[Mag]) -> Vec3Int | None:
+    """Return the mag of other layers that may follow `mag` on the way to `end`; None where there is none."""
+    following = {
+        other
+        for other in others
+        if other.max_dim == 2 * max(mag) and all(a <= b <= c for a, b, c in zip(mag, other, end, strict=True))
+    }
+    if len(following) > 1:
+        names = " and ".join(sorted(map(str, following)))
+        raise InvalidValueError(
+            f"other layers do not agree on the mag after {Mag(mag)}: they have {names}; choose by "
+            f"downsample_mag_list, or pass align_with_other_layers=False"
+        )
+    return following.pop().to_vec3_int() if following else None
 
 
 def _next_mag(mag: Vec3Int, voxel_size: VoxelSize, mode: str) -> Vec3Int:

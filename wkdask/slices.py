@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import reduce
 from types import TracebackType
 from typing import Any
 
@@ -21,11 +22,11 @@ from wkdask.driver import commit_box
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, OutOfBoundsError, ReadOnlyError
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.inline import current_writes
+from wkdask.inline import add_box, current_writes
 from wkdask.job import MagPlace
 from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import StoredMag, Voxels, check_coordinates
-from wkdask.storage.publish import publish_staged
+from wkdask.storage.publish import Piece, publish_pieces, publish_staged
 from wkdask.tasks import PlaceReport
 
 __all__ = ["BufferedSliceWriter", "read_slices"]
@@ -63,6 +64,8 @@ def read_slices(store: StoredMag, box: BoundingBox, buffer_size: int, dimension:
     step[dimension] = buffer_size
     for part in box.chunk(step):
         block = store.read(part)
+        if (writes := current_writes()) is not None:
+            writes.overlay(store, part, block)
         for number in range(block.shape[dimension + 1]):
             yield block[(slice(None),) * (dimension + 1) + (number,)]
 
@@ -87,22 +90,28 @@ class BufferedSliceWriter:
         self._axis = dimension
         self._buffer: list[Voxels] = []
         self._sent = 0
+        self._open = False
         self._stack = contextlib.ExitStack()
         self._folder: str | None = None
         self._staged: StoredMag | None = None
-        self._waiting: dict[Vec3Int, BoundingBox] = {}
+        self._waiting: dict[Vec3Int, list[BoundingBox]] = {}
         self._landed: PlaceReport | None = None
-        self._extremes: list[tuple[Any, Any]] = []
+        self._extremes: tuple[Any, Any] | None = None
         self._start = time.perf_counter()
         self.report: WriteReport | None = None
         """What was written; set when the ``with`` block ends."""
 
     def __enter__(self) -> BufferedSliceWriter:
+        if self._open or self._sent:
+            raise InvalidValueError("a slice writer is used once; get another one")
         if current_writes() is None:
             store = self._place.store
             store.prepare(BoundingBox(self._corner, (1, 1, 1)))
-            self._folder = self._stack.enter_context(job_folder(store))
-            self._staged = store.staged(f"{self._folder}/staged", raw=True)
+            with contextlib.ExitStack() as stack:
+                self._folder = stack.enter_context(job_folder(store))
+                self._staged = store.staged(f"{self._folder}/staged", raw=True)
+                self._stack = stack.pop_all()
+        self._open = True
         return self
 
     def __exit__(
@@ -115,8 +124,9 @@ class BufferedSliceWriter:
             with self._stack:
                 if kind is None:
                     self._flush()
-                    self._publish(self._waiting)
+                    self._publish(list(self._waiting))
         finally:
+            self._open = False
             self._commit()
 
     def send(self, data: Voxels) -> None:
@@ -127,14 +137,19 @@ class BufferedSliceWriter:
         data
             ``(c, a, b)``, or ``(a, b)`` where there is one channel; a and b are the two axes that are not the
             writer's, in the order x, y, z. Slices of different sizes are padded with zeros within a buffer.
+            The slice is copied: the array may be used again at once.
 
         Raises
         ------
         ChannelError, DTypeError, InvalidValueError
             If the slice does not fit the layer.
         """
+        if not self._open:
+            raise InvalidValueError("a slice writer is used in a with statement")
         spec = self._place.store.spec
-        block = np.asarray(data)
+        if isinstance(data, np.ma.MaskedArray):
+            raise DTypeError("a masked array has no voxels behind its mask; fill it first (numpy.ma.filled)")
+        block = np.array(data)
         if block.dtype != np.dtype(spec.dtype):
             raise DTypeError(f"{self._place.label} holds {spec.dtype}, the slice is {block.dtype}")
         if block.ndim == 2:
@@ -180,38 +195,40 @@ class BufferedSliceWriter:
             writes.write(self._place, block, box)
             return
         if self._staged is None:
-            raise InvalidValueError("a slice writer is used in a with statement")
-        self._extremes.append(block_stats(block))
+            raise InvalidValueError("the slice writer was opened inside a task and is used outside of it")
+        low, high = block_stats(block)
+        least, most = self._extremes or (low, high)
+        self._extremes = (min(least, low), max(most, high))
         self._staged.write_in_place(box, block)
         for index, piece in self._place.store.spec.grid.pieces(box):
-            self._waiting[index] = piece.extended_by(self._waiting.get(index, piece))
+            add_box(self._waiting.setdefault(index, []), piece)
         position = box.bottomright[self._axis]
         shard = self._place.store.spec.shard_shape
         self._publish(
-            {
-                index: piece
-                for index, piece in self._waiting.items()
-                if (index[self._axis] + 1) * shard[self._axis] <= position
-            }
+            [index for index in self._waiting if (index[self._axis] + 1) * shard[self._axis] <= position]
         )
 
-    def _publish(self, pieces: dict[Vec3Int, BoundingBox]) -> None:
+    def _publish(self, indices: Iterable[Vec3Int]) -> None:
         """Publish cubes from the private mag and drop them there."""
-        if self._staged is None or self._folder is None:
+        if self._staged is None or self._folder is None or self._extremes is None:
             return
-        store, spec = self._place.store, self._place.store.spec
-        for index, piece in list(pieces.items()):
-            file_nbytes = publish_staged(store, self._staged, self._folder, index, piece)
-            nbytes = piece.volume() * spec.bytes_per_voxel
-            minimum = min(low for low, _ in self._extremes)
-            maximum = max(high for _, high in self._extremes)
+        store, staged = self._place.store, self._staged
+        for index in indices:
+            first, *others = boxes = self._waiting[index]
+            if others:  # slices of different sizes: what lies between them was not sent
+                parts = tuple((box, staged.read(box)) for box in others)
+                piece = Piece(index, first, staged.read(first), parts)
+                file_nbytes = publish_pieces(store, self._folder, [piece])
+            else:
+                file_nbytes = publish_staged(store, staged, self._folder, index, first)
+            nbytes = sum(box.volume() for box in boxes) * store.spec.bytes_per_voxel
             landed = PlaceReport(
                 self._place.dataset_path, self._place.layer, self._place.mag,
-                piece, 1, nbytes, file_nbytes, minimum, maximum,
+                reduce(BoundingBox.extended_by, boxes), 1, nbytes, file_nbytes, *self._extremes,
             )  # fmt: skip
             self._landed = landed if self._landed is None else self._landed.merged(landed)
             del self._waiting[index]
-            self._staged.drop_cube(index)
+            staged.drop_cube(index)
 
     def _commit(self) -> None:
         """Note in the properties what landed."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wkdask.box_view import BoxView, because
-from wkdask.chunkwise import ChunkedView, check_zipped, chunk_shape_2021, run_chunks, warn_of_executor
+from wkdask.chunkwise import ChunkedView, check_zipped, chunk_shape_2021, run_chunks, warn_of_ignored
 from wkdask.errors import InvalidValueError, ReadOnlyError
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
@@ -191,7 +191,7 @@ class View(BoxView):
         TaskFailedError
             If the function raised.
         """
-        warn_of_executor(executor, None)
+        warn_of_ignored(executor=executor)
         report, _ = run_chunks(
             lambda views, number: func_per_chunk((views[0], number)),
             [self._chunked(chunk_size if chunk_size is not None else chunk_shape)],
@@ -219,7 +219,7 @@ class View(BoxView):
         chunk_shape, executor, client, progress
             As in :meth:`for_each_chunk`.
         """
-        warn_of_executor(executor, None)
+        warn_of_ignored(executor=executor)
         _, values = run_chunks(
             lambda views, _number: func_per_chunk(views[0]),
             [self._chunked(chunk_shape)],
@@ -262,7 +262,7 @@ class View(BoxView):
         AlignmentError, InvalidValueError
             If the ratios differ, a view is empty, or the target's chunks are no whole cubes.
         """
-        warn_of_executor(executor, None)
+        warn_of_ignored(executor=executor)
         source = self._chunked(
             source_chunk_size if source_chunk_size is not None else source_chunk_shape, read_only=True
         )
@@ -279,18 +279,23 @@ class View(BoxView):
         )
         return report
 
-    def content_is_equal(self, other: View, *, client: Client | None = None) -> bool:
+    def content_is_equal(
+        self, other: View, args: object = None, executor: object = None, *, client: Client | None = None
+    ) -> bool:
         """Tell whether two views hold the same voxels, comparing cube by cube.
 
         Parameters
         ----------
         other
             A view of the same size; its mag may be cut and compressed differently.
+        args, executor
+            Ignored, with a warning.
         client
             The cluster; the active one by default.
         """
-        if (self.size, self.num_channels, self.get_dtype()) != (
-            other.size,
+        warn_of_ignored(args=args, executor=executor)
+        if (self.box.size, self.num_channels, self.get_dtype()) != (
+            other.box.size,
             other.num_channels,
             other.get_dtype(),
         ):

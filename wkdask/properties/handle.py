@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakSet
 
 from wkdask.fsio import checked_path
 from wkdask.properties.commit import commit
@@ -24,8 +26,10 @@ class Properties:
 
     folder: str
     """The dataset's folder, absolute."""
-    _seen: tuple[int, int, int] | None = field(default=None, repr=False)
-    _record: DatasetRecord | None = field(default=None, repr=False)
+    layers: WeakSet[Any] = field(default_factory=WeakSet, repr=False, compare=False)
+    """The handles of layers that are in use: they follow where one of them renames its layer."""
+    _known: tuple[tuple[int, int, int], DatasetRecord] | None = field(default=None, repr=False, compare=False)
+    """The file's inode, size and time, and what it said: one value, for threads look at once."""
 
     def __post_init__(self) -> None:
         self.folder = checked_path(self.folder)
@@ -36,16 +40,15 @@ class Properties:
     @property
     def record(self) -> DatasetRecord:
         """The dataset as the file says now."""
-        path = os.path.join(self.folder, PROPERTIES_FILE)
+        known = self._known
         try:
-            info = os.stat(path)
-            seen = (info.st_ino, info.st_size, info.st_mtime_ns)
+            info = os.stat(os.path.join(self.folder, PROPERTIES_FILE))
         except OSError:
-            seen = None  # load says what is wrong
-        if self._record is None or seen is None or seen != self._seen:
-            self._record = load(self.folder)
-            self._seen = seen
-        return self._record
+            return load(self.folder)  # says what is wrong
+        seen = (info.st_ino, info.st_size, info.st_mtime_ns)
+        if known is None or known[0] != seen:
+            self._known = known = (seen, load(self.folder))
+        return known[1]
 
     def layer(self, name: str) -> LayerRecord:
         """Return one layer's record.

@@ -1,0 +1,109 @@
+"""What the tests of the core share: small datasets, and one cluster of two worker processes."""
+
+import itertools
+import json
+import os
+
+import numpy as np
+import pytest
+
+from wkdask import BoundingBox, Dataset
+
+
+@pytest.fixture
+def make_mag(tmp_path):
+    """Return a function that makes an empty mag in a dataset of its own."""
+    numbers = itertools.count()
+
+    def make(
+        dtype="uint8",
+        channels=1,
+        cube=32,
+        chunk=16,
+        compression=None,
+        category="color",
+        mag=1,
+        scale=(1, 1, 1),
+    ):
+        ds = Dataset.create(tmp_path / f"dataset{next(numbers)}", scale)
+        layer = ds.add_layer("layer", category, dtype_per_channel=dtype, num_channels=channels)
+        return layer.add_mag(mag, chunk_shape=chunk, shard_shape=cube, compression=compression)
+
+    return make
+
+
+@pytest.fixture
+def random_voxels():
+    """Return a function that makes reproducible voxels in Fortran order, zeros rare."""
+
+    def voxels(shape, dtype="uint8", seed=0):
+        rng = np.random.default_rng(seed)
+        if np.dtype(dtype).kind == "f":
+            return np.asfortranarray(rng.normal(size=shape).astype(dtype))
+        info = np.iinfo(dtype)
+        return np.asfortranarray(rng.integers(info.min, info.max, shape, dtype, endpoint=True))
+
+    return voxels
+
+
+@pytest.fixture
+def leftovers():
+    """Return a function that lists what a job left in a mag's private folder."""
+
+    def private(mag):
+        folder = os.path.join(mag.path, ".wkdask")
+        return sorted({*os.listdir(folder)} - {"locks", "stamp"}) if os.path.isdir(folder) else []
+
+    return private
+
+
+@pytest.fixture
+def state_of():
+    """Return a function that reads all that a refused write must not change: properties, files of cubes."""
+
+    def state(mag):
+        dataset = mag.layer.path + "/.."
+        cubes = [mag.place.store.cube_path(box.topleft // box.size) for box in mag.cubes_on_disk()]
+        with open(os.path.join(dataset, "datasource-properties.json"), "rb") as file:
+            return file.read(), [(path, os.stat(path).st_ino, os.stat(path).st_mtime_ns) for path in cubes]
+
+    return state
+
+
+@pytest.fixture
+def box_covers_what_landed():
+    """Return a function that checks, by the files alone, that a layer's box is around all cubes of a mag."""
+
+    def check(mag, written):
+        with open(os.path.join(mag.layer.path, "..", "datasource-properties.json")) as file:
+            raw = json.load(file)
+        (layer,) = raw["dataLayers"]
+        box = BoundingBox.from_wkw_dict(layer["boundingBox"])
+        landed = [cube.intersection(written) for cube in mag.cubes_on_disk()]
+        assert landed
+        assert all(box.contains_bbox(part.from_mag_to_mag1(mag.mag)) for part in landed)
+        assert written.from_mag_to_mag1(mag.mag).contains_bbox(box)
+        return len(landed)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def local_cluster():
+    """Two worker processes of one thread each, for all tests of the session."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit="2GiB"
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(local_cluster):
+    """A client of the cluster, active while the test runs."""
+    from distributed import Client
+
+    with Client(local_cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        yield client

@@ -1,0 +1,418 @@
+"""A layer as a pyramid: coarser and finer magnifications computed from those that it has."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from wkdask.chunkwise import warn_of_ignored
+from wkdask.errors import AlreadyExistsError, InvalidValueError, ReadOnlyError, WkdaskWarning
+from wkdask.events import WriteReport
+from wkdask.geometry import Mag, MagLike
+from wkdask.job import WriteOptions
+from wkdask.layer_mags import LayerMags
+from wkdask.mag_view import MagView
+from wkdask.progress import ProgressLike, listeners_for
+from wkdask.pyramid import (
+    check_mag_order,
+    default_coarsest_mag,
+    downsample_mag,
+    interpolation_of,
+    mag_chain,
+    upsample_mag,
+)
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["LayerPyramid"]
+
+
+class LayerPyramid(LayerMags):
+    """The sampling of a :class:`~wkdask.layer.Layer`."""
+
+    def downsample(
+        self,
+        from_mag: MagLike | None = None,
+        coarsest_mag: MagLike | None = None,
+        interpolation_mode: str = "default",
+        compression: str | bool | None = "lz4",
+        sampling_mode: str = "anisotropic",
+        buffer_edge_len: object = None,
+        force_sampling_scheme: bool = False,
+        args: object = None,
+        *,
+        align_with_other_layers: bool = True,
+        allow_overwrite: bool = False,
+        only_setup_mags: bool = False,
+        max_mag: MagLike | None = None,
+        compress: bool | None = None,
+        executor: object = None,
+        client: Client | None = None,
+        durable: bool = True,
+        progress: ProgressLike = None,
+    ) -> list[WriteReport]:
+        """Compute the coarser magnifications.
+
+        Parameters
+        ----------
+        from_mag
+            Where to start; the coarsest there is by default.
+        coarsest_mag
+            Where to end; by default the mag at which the longer side of the plane is about 100 voxels.
+        interpolation_mode
+            ``"default"`` (median for images, mode for segmentations), ``"median"``, ``"mode"``,
+            ``"nearest"``, ``"min"`` or ``"max"``.
+        compression
+            Of the new mags: ``"lz4"``, ``"lz4hc"`` or None. ``True`` means ``"lz4hc"``, ``False`` None.
+        sampling_mode
+            ``"anisotropic"`` brings voxels towards cubes, ``"isotropic"`` doubles all axes, ``"constant_z"``
+            only x and y.
+        force_sampling_scheme
+            Without effect: mags of the same largest component, which it is for elsewhere, are never made.
+        align_with_other_layers
+            Take the mags that the dataset's other layers have, where their largest component is the next.
+        allow_overwrite
+            Compute mags that are there anew; they stay cut and compressed as they are.
+        only_setup_mags
+            Add the mags, compute nothing.
+        max_mag, compress
+            The 2021 spelling of `coarsest_mag` and ``compression="lz4hc"``.
+        buffer_edge_len, args, executor
+            Ignored, with a warning.
+        client
+            The cluster; the active one by default.
+        durable
+            Flush to the disk before a cube counts as written.
+        progress
+            As in :meth:`MagView.write`.
+
+        Returns
+        -------
+        list of WriteReport
+            One per mag that was computed.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If one of the mags is there, without `allow_overwrite`; nothing was written.
+        InvalidValueError
+            If the mags cannot be reached, the other layers do not agree, or the layer holds nothing.
+        """
+        warn_of_ignored(buffer_edge_len=buffer_edge_len, args=args, executor=executor)
+        self._check_filled()
+        del force_sampling_scheme
+        coarsest_mag = _either("coarsest_mag", coarsest_mag, "max_mag", max_mag)
+        start = (
+            self.record.mag(from_mag).mag
+            if from_mag is not None
+            else max(record.mag for record in self.record.mags)
+        )
+        if coarsest_mag is not None:
+            end = Mag(coarsest_mag)
+        else:
+            default = default_coarsest_mag(self.bounding_box)
+            if default <= start:
+                return []
+            end = Mag(default.to_vec3_int().pairmax(start.to_vec3_int()))
+        if self.bounding_box.size.z == 1 and sampling_mode != "constant_z":
+            warnings.warn(
+                f"layer {self._name!r} is one section: z is kept as it is (constant_z)",
+                WkdaskWarning,
+                stacklevel=2,
+            )
+            sampling_mode = "constant_z"
+        others = self._mags_of_other_layers() if align_with_other_layers else ()
+        chain = mag_chain(start, end, self._properties.record.voxel_size, sampling_mode, others)
+        options = WriteOptions(client=client, durable=durable, listeners=listeners_for(progress))
+        return self._downsample_chain(
+            start,
+            chain,
+            interpolation_mode,
+            _compression(compress, compression),
+            options,
+            allow_overwrite=allow_overwrite,
+            only_setup_mags=only_setup_mags,
+        )
+
+    def downsample_mag(
+        self,
+        from_mag: MagLike,
+        target_mag: MagLike,
+        interpolation_mode: str = "default",
+        compression: str | bool | None = "lz4",
+        buffer_edge_len: object = None,
+        args: object = None,
+        allow_overwrite: bool = False,
+        only_setup_mag: bool = False,
+        *,
+        compress: bool | None = None,
+        executor: object = None,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> WriteReport | None:
+        """Compute one magnification from another.
+
+        Parameters
+        ----------
+        from_mag, target_mag
+            The second is coarser in at least one component and finer in none.
+        interpolation_mode, compression, allow_overwrite, compress, client, progress
+            As for :meth:`downsample`.
+        only_setup_mag
+            Add the mag, compute nothing.
+        buffer_edge_len, args, executor
+            Ignored, with a warning.
+
+        Returns
+        -------
+        WriteReport or None
+            None with `only_setup_mag`.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If the target is there, without `allow_overwrite`.
+        InvalidValueError
+            If it cannot be computed from the other.
+        """
+        warn_of_ignored(buffer_edge_len=buffer_edge_len, args=args, executor=executor)
+        reports = self.downsample_mag_list(
+            from_mag,
+            [target_mag],
+            interpolation_mode,
+            compression,
+            allow_overwrite=allow_overwrite,
+            only_setup_mags=only_setup_mag,
+            compress=compress,
+            client=client,
+            progress=progress,
+        )
+        return reports[0] if reports else None
+
+    def downsample_mag_list(
+        self,
+        from_mag: MagLike,
+        target_mags: Sequence[MagLike],
+        interpolation_mode: str = "default",
+        compression: str | bool | None = "lz4",
+        buffer_edge_len: object = None,
+        args: object = None,
+        allow_overwrite: bool = False,
+        only_setup_mags: bool = False,
+        *,
+        compress: bool | None = None,
+        executor: object = None,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> list[WriteReport]:
+        """Compute several magnifications, each from the one before.
+
+        Parameters
+        ----------
+        from_mag
+            Where to start.
+        target_mags
+            In any order; sorted, no component may shrink from one to the next.
+        interpolation_mode, compression, allow_overwrite, only_setup_mags, compress, client, progress
+            As for :meth:`downsample`.
+        buffer_edge_len, args, executor
+            Ignored, with a warning.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If one of the targets is there, without `allow_overwrite`; nothing was written.
+        InvalidValueError
+            If the mags do not follow each other.
+        """
+        warn_of_ignored(buffer_edge_len=buffer_edge_len, args=args, executor=executor)
+        self._check_filled()
+        start = self.record.mag(from_mag).mag
+        chain = check_mag_order(start, [Mag(mag) for mag in target_mags])
+        options = WriteOptions(client=client, listeners=listeners_for(progress))
+        return self._downsample_chain(
+            start,
+            chain,
+            interpolation_mode,
+            _compression(compress, compression),
+            options,
+            allow_overwrite=allow_overwrite,
+            only_setup_mags=only_setup_mags,
+        )
+
+    def redownsample(
+        self,
+        interpolation_mode: str = "default",
+        *,
+        executor: object = None,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> list[WriteReport]:
+        """Compute all coarser magnifications anew from the finest, after that has changed.
+
+        They stay cut and compressed as they are. Voxels outside of the layer's box stay too.
+
+        Parameters
+        ----------
+        interpolation_mode, client, progress
+            As for :meth:`downsample`.
+        executor
+            Ignored, with a warning.
+
+        Returns
+        -------
+        list of WriteReport
+            One per coarser mag.
+
+        Raises
+        ------
+        InvalidValueError
+            If the layer holds nothing, or one of its mags cannot be computed from the one before.
+        ReadOnlyError
+            If one of the coarser mags is a link out of the dataset; nothing was written.
+        """
+        warn_of_ignored(executor=executor)
+        self._check_filled()
+        finest, *coarser = sorted(
+            (record.mag for record in self.record.mags), key=lambda mag: (mag.max_dim, mag.to_tuple())
+        )
+        options = WriteOptions(client=client, listeners=listeners_for(progress))
+        return self._downsample_chain(
+            finest, check_mag_order(finest, coarser), interpolation_mode, None, options, allow_overwrite=True
+        )
+
+    def upsample(
+        self,
+        from_mag: MagLike,
+        finest_mag: MagLike | None = None,
+        compression: str | bool | None = "lz4",
+        sampling_mode: str = "anisotropic",
+        buffer_edge_len: object = None,
+        args: object = None,
+        *,
+        align_with_other_layers: bool = True,
+        min_mag: MagLike | None = None,
+        compress: bool | None = None,
+        executor: object = None,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> list[WriteReport]:
+        """Compute finer magnifications by repeating voxels.
+
+        Parameters
+        ----------
+        from_mag
+            Where to start.
+        finest_mag
+            Where to end; mag 1 by default.
+        compression, compress, client, progress
+            As for :meth:`downsample`.
+        sampling_mode, align_with_other_layers
+            The mags are those that downsampling from `finest_mag` to `from_mag` would go through.
+        min_mag
+            The 2021 spelling of `finest_mag`.
+        buffer_edge_len, args, executor
+            Ignored, with a warning.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If one of the mags is there; nothing was written.
+        InvalidValueError
+            If `from_mag` is not reached from `finest_mag`.
+        """
+        warn_of_ignored(buffer_edge_len=buffer_edge_len, args=args, executor=executor)
+        self._check_filled()
+        finest_mag = _either("finest_mag", finest_mag, "min_mag", min_mag)
+        start, end = Mag(from_mag), Mag(1 if finest_mag is None else finest_mag)
+        others = self._mags_of_other_layers() if align_with_other_layers else ()
+        down = mag_chain(end, start, self._properties.record.voxel_size, sampling_mode, others)
+        if not down or down[-1] != start:
+            raise InvalidValueError(f"mag {start} is not reached from mag {end} in the {sampling_mode} mode")
+        chain = [end, *down][-2::-1]
+        self._refuse_all_existing(chain)
+        options = WriteOptions(client=client, listeners=listeners_for(progress))
+        source, reports = self.get_mag(start), []
+        for mag in chain:
+            target = self._add_like(source, mag, _compression(compress, compression))
+            reports.append(upsample_mag(source.place, target.place, self.bounding_box, options))
+            source = target
+        return reports
+
+    def _check_filled(self) -> None:
+        """Refuse to sample a layer without mags or without voxels."""
+        if not self.record.mags:
+            raise InvalidValueError(f"layer {self._name!r} has no mag to start from")
+        if self.bounding_box.is_empty():
+            raise InvalidValueError(f"layer {self._name!r} is empty: there is nothing to sample")
+
+    def _mags_of_other_layers(self) -> set[Mag]:
+        """Return the mags that the dataset's other layers have."""
+        layers = self._properties.record.layers
+        return {record.mag for layer in layers if layer.name != self._name for record in layer.mags}
+
+    def _existing(self, chain: Sequence[Mag]) -> list[Mag]:
+        """Return the mags of a chain that are there."""
+        return [mag for mag in chain if any(mag == record.mag for record in self.record.mags)]
+
+    def _refuse_all_existing(self, chain: Sequence[Mag]) -> None:
+        """Refuse a chain of which some mags are there."""
+        there = self._existing(chain)
+        if there:
+            raise AlreadyExistsError(
+                f"layer {self._name!r} has mag {', '.join(map(str, there))} already; delete it, or start from a "
+                f"coarser one"
+            )
+
+    def _add_like(self, source: MagView, mag: Mag, compression: str | None) -> MagView:
+        """Add a mag that is cut like another."""
+        return self.add_mag(
+            mag,
+            chunk_shape=source.spec.chunk_shape,
+            shard_shape=source.spec.shard_shape,
+            compression=compression,
+        )
+
+    def _downsample_chain(
+        self,
+        start: Mag,
+        chain: Sequence[Mag],
+        interpolation_mode: str,
+        compression: str | None,
+        options: WriteOptions,
+        *,
+        allow_overwrite: bool = False,
+        only_setup_mags: bool = False,
+    ) -> list[WriteReport]:
+        """Compute mags one from the other."""
+        mode = interpolation_of(interpolation_mode, self.record.is_segmentation)
+        if not allow_overwrite:
+            self._refuse_all_existing(chain)
+        there = {mag: self.get_mag(mag) for mag in self._existing(chain)}
+        for view in there.values():
+            if view.place.read_only is not None:
+                raise ReadOnlyError(f"{view.place.label} is read-only: {view.place.read_only}")
+        source, reports = self.get_mag(start), []
+        for mag in chain:
+            target = there[mag] if mag in there else self._add_like(source, mag, compression)
+            if not only_setup_mags:
+                reports.append(downsample_mag(source.place, target.place, self.bounding_box, mode, options))
+            source = target
+        return reports
+
+
+def _either(name: str, value: MagLike | None, old_name: str, old: MagLike | None) -> MagLike | None:
+    """Return a mag from its newer or its 2021 spelling; not from both."""
+    if value is not None and old is not None:
+        raise InvalidValueError(f"give either {name} or its 2021 spelling {old_name}, not both")
+    return old if value is None else value
+
+
+def _compression(compress: bool | None, compression: str | bool | None) -> str | None:
+    """Return the compression from either spelling; what was given in 2021's way counts."""
+    wanted = compression if compress is None else compress
+    if isinstance(wanted, bool):
+        return "lz4hc" if wanted else None
+    return wanted
