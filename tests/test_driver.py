@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -427,3 +428,18 @@ def test_a_deleted_mag_is_refused_before_a_task(make_mag, random_voxels):
     os.unlink(os.path.join(mag.path, "header.wkw"))
     with pytest.raises(WkdaskError, match=r"header\.wkw"):
         mag.write(random_voxels((1, 8, 8, 8)))
+
+
+def test_the_cubes_that_landed_before_their_unit_failed_are_in_the_box(tmp_path):
+    dataset = Dataset.create(tmp_path / "ds", (1, 1, 1))
+    layer = dataset.add_layer("color", "color")
+    mag = layer.add_mag(1, shard_shape=32)
+    # Two cubes in one unit: the first is written whole, the second in part, over a damaged cube.
+    damaged = tmp_path / "ds" / "color" / "1" / "z0" / "y0" / "x1.wkw"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"not a cube")
+    with dask.config.set(num_workers=1), pytest.raises(TaskFailedError, match=r"x1\.wkw"):
+        mag.write(np.ones((48, 32, 32), np.uint8))
+    assert mag.read(offset=(0, 0, 0), size=(32, 32, 32)).all()
+    assert layer.bounding_box == BoundingBox((0, 0, 0), (32, 32, 32))
+    assert damaged.read_bytes() == b"not a cube"

@@ -10,6 +10,7 @@ What landed is always merged, also when tasks failed or the user pressed Ctrl-C;
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -22,6 +23,7 @@ from wkdask.plan import WritePlan
 from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
 from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import StoredMag
+from wkdask.storage.publish import landed_boxes
 from wkdask.tasks import PlaceReport, UnitReport, merge_reports
 
 __all__ = ["commit_box", "run_job", "run_unwritten"]
@@ -148,10 +150,12 @@ def run_unwritten(
         engine.stop()
         for outcome in engine.late():
             tally.add(outcome)
-        for other in tally.merged.others if tally.merged is not None else ():
-            commit(other.dataset_path, _edits(other.layer, other.mag, other.box, other.maximum))
-        for listener in listeners:
-            listener(JobFinished(label, None))
+        try:
+            if tally.merged is not None:
+                _commit_boxes(tally.merged.others)
+        finally:
+            for listener in listeners:
+                listener(JobFinished(label, None))
     if tally.first_failure is not None:
         cause = tally.first_failure.error
         raise TaskFailedError(
@@ -179,10 +183,14 @@ class _Tally:
             return
         if outcome.report is not None:
             merged = outcome.report if merged is None else merge_reports(merged, outcome.report)
-        elif self.first_failure is None:
-            self.first_failure = outcome
         elif outcome.error is not None:
-            outcome.error.__traceback__ = None  # its frames hold the blocks of a task
+            for box in landed_boxes(outcome.error):
+                landed = UnitReport(unit=box, box=box, cubes=1)
+                merged = landed if merged is None else merge_reports(merged, landed)
+            if self.first_failure is None:
+                self.first_failure = outcome
+            else:
+                outcome.error.__traceback__ = None  # its frames hold the blocks of a task
         self.failures += outcome.error is not None
         self._state = (merged, outcome)
 
@@ -191,14 +199,23 @@ def _commit(job: Job, merged: UnitReport | None, seconds: float) -> WriteReport 
     """Note in the properties what the tasks of a job wrote, also into other mags than the job's own."""
     if merged is None:
         return None
-    for other in merged.others:
-        commit(other.dataset_path, _edits(other.layer, other.mag, other.box, other.maximum))
-    if merged.box is not None:
-        commit(job.dataset_path, _edits(job.layer, job.mag, merged.box, merged.maximum))
-    elif not merged.cubes:
+    try:
+        if merged.box is not None:
+            commit(job.dataset_path, _edits(job.layer, job.mag, merged.box, merged.maximum))
+    finally:
+        _commit_boxes(merged.others)
+    if merged.box is None and not merged.cubes:
         return None
     job.store.finish()
     return _report(job.label, job.mag, merged, merged.box or job.plan.box, seconds)
+
+
+def _commit_boxes(reports: Iterable[PlaceReport]) -> None:
+    """Note boxes in the properties: each, also where another one's dataset or layer is gone."""
+    with contextlib.ExitStack() as stack:
+        for report in reports:
+            edits = _edits(report.layer, report.mag, report.box, report.maximum)
+            stack.callback(commit, report.dataset_path, edits)
 
 
 def commit_box(landed: PlaceReport, store: StoredMag, seconds: float) -> WriteReport:

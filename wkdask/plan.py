@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from wkdask.errors import PlanError
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.grid import CubeGrid, IndexRange, block_shape_near
+from wkdask.grid import CubeGrid, IndexRange, block_shape_near, chunks_on_grid
 from wkdask.storage.protocol import ArraySpec
 from wkdask.units import format_bytes
 
@@ -26,6 +26,8 @@ __all__ = ["Window", "WritePlan", "plan_write", "refuse_unknown_chunks"]
 
 UNIT_NBYTES = 64 << 20
 """A task of fewer bytes costs more in scheduling than in work."""
+_BLOCK_NBYTES = 8 << 20
+"""Source blocks that are whole cubes are units as they are, from so many bytes on."""
 WINDOW_UNITS = 256
 """Units of one graph: enough to keep workers busy, few enough that building a graph takes moments."""
 SINGLE_WINDOW_UNITS = 1024
@@ -160,7 +162,9 @@ def plan_write(
         raise PlanError(f"there is nothing to write: the box {box} holds no voxel")
     share = box.volume() * spec.bytes_per_voxel // (4 * threads)
     wanted = max(min(unit_nbytes, share), spec.cube_nbytes if base is None else 0)
-    unit_shape = _grown(spec, base or spec.shard_shape, wanted, box)
+    unit_shape = _shape_of_blocks(spec, box, source_chunks, wanted) or _grown(
+        spec, base or spec.shard_shape, wanted, box
+    )
     unit = CubeGrid(unit_shape)
     if len(unit.cubes(box)) <= SINGLE_WINDOW_UNITS:
         window_shape = unit.cubes(box).stop * unit_shape  # from the origin: no edge of it cuts the box
@@ -183,6 +187,26 @@ def plan_write(
         voxel_nbytes=spec.bytes_per_voxel,
         task_nbytes=needed,
     )
+
+
+def _shape_of_blocks(
+    spec: ArraySpec, box: BoundingBox, chunks: Sequence[Sequence[int]] | None, wanted: int
+) -> Vec3Int | None:
+    """Return the shape of the source's blocks, if they are whole cubes and neither tiny nor huge.
+
+    A unit that is one block needs no rechunk: reading, computing and writing it is a single task.
+    """
+    if chunks is None:
+        return None
+    shape = Vec3Int(
+        max(lengths) if len(lengths) > 1 else -(-high // shard) * shard
+        for lengths, high, shard in zip(chunks, box.bottomright, spec.shard_shape, strict=True)
+    )
+    nbytes = shape.pairmin(box.size).prod() * spec.bytes_per_voxel
+    on_grid = chunks_on_grid(box, shape) == tuple(tuple(lengths) for lengths in chunks)
+    if any(shape % spec.shard_shape) or not on_grid or not min(_BLOCK_NBYTES, wanted) <= nbytes <= 4 * wanted:
+        return None
+    return shape
 
 
 def _grown(spec: ArraySpec, shape: Vec3Int, limit: int, box: BoundingBox) -> Vec3Int:

@@ -178,7 +178,8 @@ def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
         raise InvalidValueError(f"a block has the shape {block.shape}, expected (c, *{tuple(box.size)})")
     if isinstance(block, np.ma.MaskedArray):
         raise DTypeError("a block is a masked array; fill it first (numpy.ma.filled)")
-    block = to_fortran(block)
+    if block.strides[1] > block.strides[3]:  # C order: turned once, all cubes together
+        block = to_fortran(block)
     minimum, maximum = block_stats(block)  # before anything is published: what landed is soon reported
     pieces = [
         Piece(index, piece, block[(slice(None), *piece.to_slices(box.topleft))])

@@ -23,6 +23,7 @@ from wkdask.storage.protocol import PRIVATE, StoredMag, Voxels
 
 __all__ = [
     "Piece",
+    "landed_boxes",
     "publish_assembled",
     "publish_copies",
     "publish_pieces",
@@ -95,6 +96,11 @@ def publish_pieces(
         return _publish_pieces(store, folder, pieces, durable, verify)
 
 
+def landed_boxes(error: BaseException) -> list[BoundingBox]:
+    """Return what a publication had published before it failed; it cannot be taken back, so it is reported."""
+    return list(getattr(error, "_wkdask_landed", []))
+
+
 def _publish_pieces(
     store: StoredMag, folder: str, pieces: Sequence[Piece], durable: bool, verify: bool
 ) -> int:
@@ -103,17 +109,22 @@ def _publish_pieces(
     whole = [piece for piece in pieces if piece.box.size == shard and not piece.more]
     partial = [piece for piece in pieces if piece.box.size != shard or piece.more]
     publish = _Publisher(store, folder, durable, verify)
-    publish.build(whole, keep_old=False)
-    for number, piece in enumerate(whole):
-        with lock(_lock_path(store, piece.index)):
-            publish.replace(number, piece)
-    publish.flush()
-    for batch in partition_all(_PARTIAL_BATCH, partial):
-        with locks([_lock_path(store, piece.index) for piece in batch]):
-            publish.build(batch, keep_old=True)
-            for number, piece in enumerate(batch):
+    try:
+        publish.build(whole, keep_old=False)
+        for number, piece in enumerate(whole):
+            with lock(_lock_path(store, piece.index)):
                 publish.replace(number, piece)
         publish.flush()
+        for batch in partition_all(_PARTIAL_BATCH, partial):
+            with locks([_lock_path(store, piece.index) for piece in batch]):
+                publish.build(batch, keep_old=True)
+                for number, piece in enumerate(batch):
+                    publish.replace(number, piece)
+            publish.flush()
+    except BaseException as error:
+        if not store.path.startswith(f"{folder}/"):  # what is only staged has not landed
+            error._wkdask_landed = publish.landed  # type: ignore[attr-defined]
+        raise
     return publish.nbytes
 
 
@@ -330,6 +341,7 @@ class _Publisher:
         self.verify = verify
         self.built: list[str | None] = []
         self.nbytes = 0
+        self.landed: list[BoundingBox] = []
         self._folders: set[str] = set()
 
     def build(self, pieces: Iterable[Piece], *, keep_old: bool) -> None:
@@ -422,6 +434,7 @@ class _Publisher:
                 self._folders.update((os.path.dirname(folder), self.store.path))
             self.nbytes += os.stat(source).st_size
             replace_keeping_mode(source, target)
+            self.landed.append(piece.box)
         self._folders.add(folder)
 
     def _real_target(self, path: str) -> str:

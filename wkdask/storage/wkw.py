@@ -135,7 +135,8 @@ class WkwMag:
         """Return the voxels of a box, ``(c, *box.size)`` in Fortran order; zeros where there is no cube."""
         check_coordinates(box, self.spec.shard_shape)
         self._checked_header()
-        out = np.zeros((self.spec.num_channels, *box.size), dtype=self.spec.dtype, order="F")
+        # Not zeroed: large new arrays come in huge pages that way, and only missing cubes need zeros.
+        out = np.empty((self.spec.num_channels, *box.size), dtype=self.spec.dtype, order="F")
         if box.is_empty():
             return out
         parts = self._parts(box, threads)
@@ -163,17 +164,22 @@ class WkwMag:
 
     def _read_part(self, part: BoundingBox, box: BoundingBox, out: Voxels) -> None:
         """Read one part of a box into its place in `out`."""
-        present = [
-            piece for index, piece in self.spec.grid.pieces(part) if self.check_cube(self.cube_path(index))
-        ]
-        if not present:
-            return
         place = out[(slice(None), *part.to_slices(box.topleft))]
-        target = place if place.flags.f_contiguous else np.zeros(place.shape, place.dtype, order="F")
-        if not native_read(self.path, self.header.to_bytes(), part, target):
+        target = place if place.flags.f_contiguous else np.empty(place.shape, place.dtype, order="F")
+        present: list[BoundingBox] = []
+        for index, piece in self.spec.grid.pieces(part):
+            block = target[(slice(None), *piece.to_slices(part.topleft))]
+            if self.check_cube(self.cube_path(index)):
+                present.append(piece)
+                _mark(block)
+            else:
+                block[...] = 0
+        if present and not native_read(self.path, self.header.to_bytes(), part, target):
             self._name_the_culprit(present)
         for piece in present:
-            self._doubt_zeros(piece, target[(slice(None), *piece.to_slices(part.topleft))])
+            block = target[(slice(None), *piece.to_slices(part.topleft))]
+            if _is_marked(block):
+                self._read_again(piece, block)
         if target is not place:
             place[...] = target
 
@@ -188,27 +194,22 @@ class WkwMag:
             f"{self.path} could not be read in {pieces[0]} … {pieces[-1]}; a second try could"
         )
 
-    def _doubt_zeros(self, piece: BoundingBox, block: Voxels) -> None:
-        """Read a piece of zeros from an existing cube a second time, into a buffer of ones.
+    def _read_again(self, piece: BoundingBox, block: Voxels) -> None:
+        """Read a piece of an existing cube again, whose mark is still there, over two different fillings.
 
         The library takes every failure to open a file for a missing one, and leaves the buffer as it is.
         Rules 3 and 4 keep it from such files, but a process can run out of descriptors between the check and
-        the read.
+        the read. A voxel that just happens to be like the mark reads the same over both fillings.
         """
-        from wkdask.kernels import is_zero
-
-        if not is_zero(block):
-            return
         path = self.cube_path(piece.topleft // self.spec.shard_shape)
         for _ in range(16):
             _sound_cubes.pop(path, None)
-            if not self.check_cube(path):  # opens it, or raises
+            if not self.check_cube(path):  # opens it, or raises; removed meanwhile
+                block[...] = 0
                 return
             again = self._read_over(self.path, piece, 255)
-            if is_zero(again):
-                return
             if again.tobytes("F") == self._read_over(self.path, piece, 0).tobytes("F"):
-                block[...] = again  # replaced meanwhile
+                block[...] = again
                 return
         raise DamagedCubeError(f"the cube {path} could not be read: the library cannot open it")
 
@@ -362,7 +363,7 @@ class WkwMag:
         box = BoundingBox((slot * self.spec.shard_shape.x, 0, 0), self.spec.shard_shape)
         try:
             cube = self.read_scratch(root, box)
-            if is_zero(cube) and not is_zero(self._read_over(root, box, 255)):  # see _doubt_zeros
+            if is_zero(cube) and not is_zero(self._read_over(root, box, 255)):  # see _read_again
                 raise OSError(
                     errno.EIO, "the cube cannot be opened now, its other voxels would be lost", path
                 )
@@ -429,6 +430,20 @@ class WkwMag:
         with open(temporary, "xb"):
             pass
         os.replace(temporary, stamp)
+
+
+_MARK = 0x5A
+"""A byte that a voxel seldom consists of; only costs a second read where one does."""
+
+
+def _mark(block: Voxels) -> None:
+    """Put a mark on the first voxel of a buffer, which a read from a file will overwrite."""
+    block[:, 0, 0, 0] = np.frombuffer(bytes([_MARK]) * block.itemsize, block.dtype)[0]
+
+
+def _is_marked(block: Voxels) -> bool:
+    """Tell whether the mark is still there."""
+    return bool(block[:, 0, 0, 0].tobytes() == bytes([_MARK]) * (block.itemsize * block.shape[0]))
 
 
 def _block_type(path: str) -> int:
