@@ -412,3 +412,21 @@ def test_types_that_no_mag_can_hold(ds):
     with pytest.raises(DTypeError, match="255"):
         many.add_mag(1)
     assert os.listdir(many.path) == []
+
+
+def test_transformations_and_attachments_are_reachable_and_kept(tmp_path):
+    dataset = Dataset.create(tmp_path / "ds", (1, 1, 1))
+    layer = dataset.add_layer("color", "color")
+    matrix = [[1.0, 0.0, 0.0, 5.5], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    transformation = {"type": "affine", "matrix": matrix}
+    attachments = {"meshes": [{"name": "m", "path": "./color/meshes/m", "dataFormat": "zarr3"}]}
+    path = tmp_path / "ds" / "datasource-properties.json"
+    raw = json.loads(path.read_text())
+    raw["dataLayers"][0].update(coordinateTransformations=[transformation], attachments=attachments)
+    path.write_text(json.dumps(raw))
+
+    layer.add_mag(1, shard_shape=32).write(np.ones((8, 8, 8), np.uint8))
+
+    assert layer.coordinate_transformations == (transformation,)
+    assert layer.attachments == attachments
+    assert json.loads(path.read_text())["dataLayers"][0]["attachments"] == attachments

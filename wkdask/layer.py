@@ -96,6 +96,17 @@ class Layer(LayerPyramid):
                 view.moved(self.get_mag(view.mag).place)
 
     @property
+    def coordinate_transformations(self) -> tuple[Mapping[str, Any], ...]:
+        """The layer's transformations as the properties file has them; kept as they are by every edit."""
+        return tuple(self.record.raw.get("coordinateTransformations", ()))
+
+    @property
+    def attachments(self) -> Mapping[str, Any]:
+        """The layer's meshes, agglomerates and indices as the properties file has them; kept by every edit."""
+        attachments: Mapping[str, Any] = self.record.raw.get("attachments", {})
+        return attachments
+
+    @property
     def default_view_configuration(self) -> LayerViewConfiguration | None:
         """How WEBKNOSSOS shows the layer at first; None where nothing is said."""
         raw = self.record.default_view_configuration
