@@ -1,0 +1,1 @@
+"""Measurements: ratios against peers within one run, never timed tests."""
