@@ -40,6 +40,8 @@ _PART_NBYTES = 16 << 20
 
 _SETTLED_NS = 2_000_000_000
 """A file that changed less than this ago may change again without a new time: it is checked at every read."""
+_THREADS_NBYTES = 2 << 20
+"""A read of fewer bytes is over before threads have started."""
 
 _sound_cubes: dict[str, tuple[int, ...]] = {}
 """Per process: the cubes whose header and jump table were checked, with inode, size and times at that moment,
@@ -139,6 +141,8 @@ class WkwMag:
         out = np.empty((self.spec.num_channels, *box.size), dtype=self.spec.dtype, order="F")
         if box.is_empty():
             return out
+        if out.nbytes < _THREADS_NBYTES:
+            threads = 1
         parts = self._parts(box, threads)
         if threads == 1 or len(parts) == 1:
             for part in parts:
