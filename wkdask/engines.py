@@ -282,7 +282,7 @@ class DistributedEngine:
         from distributed import as_completed as futures_completed
 
         source = iter(windows)
-        completed = futures_completed([])
+        completed = futures_completed([], loop=self._client.loop)  # not that of a default client
         low_water = max(WINDOW_UNITS, 2 * self.threads)
         failed = False
         while True:

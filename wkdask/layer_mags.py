@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -13,16 +14,27 @@ from wkdask.errors import (
     AlreadyExistsError,
     DamagedHeaderError,
     InvalidValueError,
+    ReadOnlyError,
     UnsupportedFormatError,
+    WkdaskError,
 )
 from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
 from wkdask.job import MagPlace, WriteOptions
 from wkdask.mag_view import MagView
-from wkdask.places import cubes_box, foreign_mag, link_folder, mag_folder, outside
+from wkdask.places import (
+    check_agreement,
+    cubes_box,
+    foreign_mag,
+    is_own,
+    link_folder,
+    mag_folder,
+    outside,
+)
 from wkdask.properties import (
     AddMag,
     Edit,
+    GrowBox,
     LayerRecord,
     MagRecord,
     RemoveMag,
@@ -127,7 +139,7 @@ class LayerMags:
 
     def _commit(self, *edits: Edit) -> None:
         """Commit edits of this layer, and the number of channels where a file of 2021 does not say."""
-        if self.record.num_channels is None and self.record.mags:
+        if self.record.raw.get("numChannels") is None and self.record.mags:
             edits = (SetNumChannels(self._name, self.num_channels), *edits)
         self._properties.commit(*edits)
 
@@ -215,6 +227,7 @@ class LayerMags:
             ),
             compression=_compression(compress, compression),
         )
+        self._refuse_linked_folder()
         header_of_spec(spec)  # refuses what WKW cannot hold before a folder is made
         folder = os.path.join(self.path, mag.to_layer_name())
         if os.path.isdir(folder) and os.listdir(folder):
@@ -336,9 +349,14 @@ class LayerMags:
         """
         mag, store, box = foreign_mag(foreign_mag_view_or_path)
         self._refuse_existing(mag)
+        self._refuse_linked_folder()
         folder = os.path.join(self.path, mag.to_layer_name())
         link_folder(store.path, folder, make_relative)
-        self._list_foreign(mag, store, box if extend_layer_bounding_box else None)
+        try:
+            self._list_foreign(mag, store, box if extend_layer_bounding_box else None)
+        except BaseException:
+            os.unlink(folder)
+            raise
         return self.get_mag(mag)
 
     def add_copy_mag(
@@ -372,12 +390,23 @@ class LayerMags:
             shard_shape=store.spec.shard_shape,
             compression=store.spec.compression,
         )
-        source_box = box.aligned_outwards(mag.to_vec3_int()).in_mag(mag) if box else cubes_box(store)
-        before = self.bounding_box
-        copy_mag(store, added.place, source_box, WriteOptions(client=client))
-        if box is not None and extend_layer_bounding_box:
-            self.bounding_box = before.extended_by(box)
+        source_box = cubes_box(store) if box is None else box.aligned_outwards(mag.to_vec3_int()).in_mag(mag)
+        try:
+            if box is not None and extend_layer_bounding_box:
+                self._commit(GrowBox(self._name, box, Mag(1)))
+            copy_mag(store, added.place, source_box, WriteOptions(client=client))
+        except BaseException as error:
+            # What is missing in half a copy would be read as zeros.
+            error.add_note(f"mag {mag} of layer {self._name!r} was not complete; it was removed again")
+            with contextlib.suppress(WkdaskError, OSError):  # the first error tells more
+                self.delete_mag(mag)
+            raise
         return added
+
+    def _refuse_linked_folder(self) -> None:
+        """Refuse to make a mag where the layer's folder is a link to another dataset's."""
+        if (why := outside(self._properties.folder, self.path)) is not None:
+            raise ReadOnlyError(f"layer {self._name!r} is read-only: {why}")
 
     def _refuse_existing(self, mag: Mag) -> None:
         """Refuse a mag that the layer has."""
@@ -389,7 +418,7 @@ class LayerMags:
         self._check_agreement(MagRecord(mag, None, None, {}), store)
         edits: list[Edit] = [AddMag(self._name, mag, store.spec.shard_shape.x)]
         if box is not None:
-            edits.append(SetBox(self._name, self.bounding_box.extended_by(box)))
+            edits.append(GrowBox(self._name, box, Mag(1)))
         self._commit(*edits)
 
     def delete_mag(self, mag: MagLike) -> None:
@@ -408,22 +437,8 @@ class LayerMags:
         self._properties.commit(RemoveMag(self._name, record.mag))
         if os.path.islink(folder):
             os.unlink(folder)
-        elif self._owns(folder):
+        elif is_own(self._properties, self._name, folder):
             remove_folder(folder)
-
-    def _owns(self, folder: str) -> bool:
-        """Tell whether a folder is one of this layer's own, and no mag that is still listed lies there."""
-        target = os.path.realpath(folder)
-        dataset = self._properties.folder
-        if os.path.dirname(target) != os.path.join(os.path.realpath(dataset), self._name):
-            return False
-        listed = (
-            mag_folder(dataset, layer.name, mag)
-            for layer in self._properties.record.layers
-            for mag in layer.mags
-            if "://" not in (mag.path or "")
-        )
-        return all(os.path.realpath(other) != target for other in listed)
 
     def _place(self, mag: Mag, store: WkwMag) -> MagPlace:
         """Return where a mag is, as plain data."""
@@ -436,19 +451,7 @@ class LayerMags:
 
     def _check_agreement(self, record: MagRecord, store: WkwMag) -> None:
         """Refuse a header that contradicts the properties."""
-        found, spec = store.header, store.spec
-        says: dict[str, tuple[object, object]] = {
-            "dtype": (spec.dtype, str(self.dtype_per_channel)),
-            "channels": (spec.num_channels, self.num_channels),
-        }
-        if record.cube_length is not None:
-            says["cubeLength"] = (spec.shard_shape.x, record.cube_length)
-        wrong = [f"{what} {a} against {b}" for what, (a, b) in says.items() if a != b]
-        if wrong:
-            raise DamagedHeaderError(
-                f"{store.path}/{HEADER_NAME} ({found}) contradicts the properties of layer {self._name!r} "
-                f"mag {record.mag}: {', '.join(wrong)}"
-            )
+        check_agreement(self._name, record, str(self.dtype_per_channel), self.num_channels, store)
 
 
 class _Mags(Mapping[Mag, MagView]):

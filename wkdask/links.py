@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from wkdask.errors import AlreadyExistsError, UnsupportedFormatError, WkdaskError
+from wkdask.errors import AlreadyExistsError, InvalidValueError, UnsupportedFormatError, WkdaskError
 from wkdask.events import Listener
+from wkdask.fsio import remove_folder
 from wkdask.geometry import Mag
 from wkdask.job import WriteOptions
 from wkdask.layer import Layer, layer_of
 from wkdask.places import link_folder, mag_folder
-from wkdask.properties import AddMag, Edit, SetViewConfiguration
+from wkdask.properties import AddLayer, AddMag, Edit, MagRecord, RemoveLayer, SetViewConfiguration
 from wkdask.properties.handle import Properties
 from wkdask.storage.wkw import WkwMag
 from wkdask.transfer import copy_mag
@@ -53,12 +56,12 @@ def link_layer(foreign: Layer, properties: Properties, name: str, make_relative:
     """
     folder = os.path.join(properties.folder, name)
     own_folder = os.path.realpath(foreign.path)
-    edits: list[Edit] = [foreign.as_new(name)]
+    edits: list[Edit] = [_as_new(foreign, name)]
     for record in foreign.record.mags:
-        store = foreign.get_mag(record.mag).place.store
-        parent, entry = os.path.split(store.path)
-        path = f"./{name}/{entry}" if parent == own_folder else store.path
-        edits.append(AddMag(name, record.mag, store.spec.shard_shape.x, path))
+        there = mag_folder(foreign.dataset_path, foreign.name, record)
+        inside = os.path.realpath(os.path.dirname(there)) == own_folder
+        path = f"./{name}/{os.path.basename(there)}" if inside else os.path.realpath(there)
+        edits.append(AddMag(name, record.mag, _cube_length(foreign, record, there), path))
     _refuse_taken(properties, name)
     link_folder(own_folder, folder, make_relative)
     try:
@@ -104,26 +107,38 @@ def copy_layer(
     ------
     AlreadyExistsError
         If the dataset has a layer, or its folder something, of that name.
+    TaskFailedError
+        If tasks failed; the layer was removed again.
     """
     _refuse_taken(properties, name)
-    properties.commit(foreign.as_new(name))
-    os.makedirs(os.path.join(properties.folder, name), exist_ok=True)
-    layer = layer_of(properties, properties.layer(name))
+    properties.commit(_as_new(foreign, name))
+    folder = os.path.join(properties.folder, name)
     box = foreign.bounding_box
-    for record in foreign.record.mags:
-        source = foreign.get_mag(record.mag)
-        chunk = chunk_side or source.spec.chunk_shape.x
-        added = layer.add_mag(
-            record.mag,
-            chunk_shape=chunk,
-            shard_shape=shard_side or (file_len * chunk if file_len else source.spec.shard_shape),
-            compression=source.spec.compression if compression is True else (compression or None),
-        )
-        step = record.mag.to_vec3_int()
-        voxels = box.aligned_outwards(step).in_mag(record.mag)
-        copy_mag(source.place.store, added.place, voxels, WriteOptions(client=client, listeners=listeners))
-    layer.bounding_box = box
-    _copy_rest(foreign, os.path.join(properties.folder, name))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        layer = layer_of(properties, properties.layer(name))
+        for record in foreign.record.mags:
+            source = foreign.get_mag(record.mag)
+            chunk = chunk_side or source.spec.chunk_shape.x
+            added = layer.add_mag(
+                record.mag,
+                chunk_shape=chunk,
+                shard_shape=shard_side or (file_len * chunk if file_len else source.spec.shard_shape),
+                compression=source.spec.compression if compression is True else (compression or None),
+            )
+            step = record.mag.to_vec3_int()
+            voxels = box.aligned_outwards(step).in_mag(record.mag)
+            options = WriteOptions(client=client, listeners=listeners)
+            copy_mag(source.place.store, added.place, voxels, options)
+        layer.bounding_box = box
+        _copy_rest(foreign, folder)
+    except BaseException as error:
+        # What is missing in half a copy would be read as zeros.
+        error.add_note(f"the layer {name!r} was not complete; it was removed from {properties.folder}")
+        with contextlib.suppress(WkdaskError, OSError):  # the first error tells more
+            properties.commit(RemoveLayer(name))
+            remove_folder(folder)
+        raise
     return layer
 
 
@@ -133,18 +148,18 @@ def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> No
     The layer's folder itself is new: more mags may be added to it.
     """
     name = foreign.name
-    properties.commit(foreign.as_new(name))
     folder = os.path.join(properties.folder, name)
-    os.makedirs(folder, exist_ok=True)
-    edits: list[Edit] = []
-    linked = set()
+    _refuse_taken(properties, name)
+    edits: list[Edit] = [_as_new(foreign, name)]
+    linked = {}
     for record in foreign.record.mags:
         source = os.path.realpath(mag_folder(foreign.dataset_path, name, record))
-        link_folder(source, os.path.join(folder, record.mag.to_layer_name()), make_relative)
-        linked.add(source)
-        side = WkwMag.open(source).spec.shard_shape.x if foreign.data_format == "wkw" else None
-        edits.append(AddMag(name, record.mag, record.cube_length or side))
+        edits.append(AddMag(name, record.mag, _cube_length(foreign, record, source)))
+        linked[source] = record.mag.to_layer_name()
     properties.commit(*edits)
+    os.makedirs(folder, exist_ok=True)
+    for source, entry in linked.items():
+        link_folder(source, os.path.join(folder, entry), make_relative)
     for entry in _other_entries(foreign):
         if os.path.realpath(entry) not in linked:
             link_folder(os.path.realpath(entry), os.path.join(folder, os.path.basename(entry)), make_relative)
@@ -157,8 +172,44 @@ def copy_view_configuration(source: Properties, target: Properties) -> None:
         target.commit(SetViewConfiguration(None, configuration))
 
 
+def _as_new(foreign: Layer, name: str) -> AddLayer:
+    """Return the edit that adds a layer like a foreign one, with its attachments (meshes, agglomerates).
+
+    Those in the layer's folder are found in the new one, where they are linked or copied to; others by their
+    absolute path.
+    """
+    edit = foreign.as_new(name)
+    attachments = foreign.record.raw.get("attachments")
+    if not isinstance(attachments, dict):
+        return edit
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(each) for each in value]
+        if not isinstance(value, dict) or not isinstance(value.get("path"), str) or "://" in value["path"]:
+            return value
+        path = os.path.normpath(os.path.join(foreign.dataset_path, value["path"]))
+        if path.startswith(foreign.path + os.sep):
+            path = f"./{name}{path[len(foreign.path) :]}"
+        return {**value, "path": path}
+
+    found = {key: moved(value) for key, value in attachments.items()}
+    return replace(edit, extra={**edit.extra, "attachments": found})
+
+
+def _cube_length(layer: Layer, record: MagRecord, folder: str) -> int:
+    """Return the side of a mag's cubes, from its header where the properties do not say."""
+    if layer.data_format != "wkw":
+        raise UnsupportedFormatError(
+            f"layer {layer.name!r} is stored as {layer.data_format!r}; only wkw layers can be linked"
+        )
+    return record.cube_length or WkwMag.open(folder).spec.shard_shape.x
+
+
 def _refuse_taken(properties: Properties, name: str) -> None:
-    """Refuse a name that a layer or a file of the dataset has."""
+    """Refuse a name that a layer or a file of the dataset has, or that is no name of a folder in it."""
+    if os.path.basename(name) != name:
+        raise InvalidValueError(f"a layer's name is the name of its folder, got {name!r}")
     if any(record.name == name for record in properties.record.layers):
         raise AlreadyExistsError(f"the dataset {properties.folder} has a layer {name!r} already")
     if os.path.lexists(os.path.join(properties.folder, name)):
@@ -173,7 +224,8 @@ def _other_entries(layer: Layer) -> list[str]:
             mags.add(os.path.realpath(mag_folder(layer.dataset_path, layer.name, record)))
         except UnsupportedFormatError:
             continue
-    entries = [os.path.join(layer.path, name) for name in sorted(os.listdir(layer.path))]
+    names = sorted(os.listdir(layer.path)) if os.path.isdir(layer.path) else []
+    entries = [os.path.join(layer.path, name) for name in names]
     return [
         entry
         for entry in entries

@@ -6,13 +6,13 @@ import os
 from functools import reduce
 
 from wkdask.box_view import BoxView
-from wkdask.errors import AlreadyExistsError, UnsupportedFormatError
+from wkdask.errors import AlreadyExistsError, DamagedHeaderError, UnsupportedFormatError
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
 from wkdask.properties import PROPERTIES_FILE, MagRecord
 from wkdask.properties.handle import Properties
-from wkdask.storage.wkw import WkwMag
+from wkdask.storage.wkw import HEADER_NAME, WkwMag
 
-__all__ = ["cubes_box", "foreign_mag", "link_folder", "mag_folder", "outside"]
+__all__ = ["check_agreement", "cubes_box", "foreign_mag", "is_own", "link_folder", "mag_folder", "outside"]
 
 
 def mag_folder(dataset_path: str, layer_name: str, record: MagRecord) -> str:
@@ -40,6 +40,20 @@ def outside(dataset_path: str, folder: str) -> str | None:
     if os.path.commonpath([dataset, target]) == dataset:
         return None
     return f"it is linked from {target}, outside of the dataset {dataset}"
+
+
+def is_own(properties: Properties, layer_name: str, folder: str) -> bool:
+    """Tell whether a folder is one of a layer's own, and no mag that is still listed lies there."""
+    dataset, target = properties.folder, os.path.realpath(folder)
+    if os.path.dirname(target) != os.path.join(os.path.realpath(dataset), layer_name):
+        return False
+    listed = (
+        mag_folder(dataset, layer.name, mag)
+        for layer in properties.record.layers
+        for mag in layer.mags
+        if "://" not in (mag.path or "")
+    )
+    return all(os.path.realpath(other) != target for other in listed)
 
 
 def link_folder(target: str, link: str, make_relative: bool) -> None:
@@ -76,6 +90,29 @@ def foreign_mag(mag: BoxView | str | os.PathLike[str]) -> tuple[Mag, WkwMag, Bou
         return which, store, None
     name = os.path.basename(os.path.dirname(os.path.abspath(folder)))
     return which, store, Properties(properties).layer(name).bounding_box
+
+
+def check_agreement(layer_name: str, record: MagRecord, dtype: str, channels: int, store: WkwMag) -> None:
+    """Refuse a mag whose header contradicts the properties of its layer.
+
+    Raises
+    ------
+    DamagedHeaderError
+        If so; names both.
+    """
+    spec = store.spec
+    says: dict[str, tuple[object, object]] = {
+        "dtype": (spec.dtype, dtype),
+        "channels": (spec.num_channels, channels),
+    }
+    if record.cube_length is not None:
+        says["cubeLength"] = (spec.shard_shape.x, record.cube_length)
+    wrong = [f"{what} {a} against {b}" for what, (a, b) in says.items() if a != b]
+    if wrong:
+        raise DamagedHeaderError(
+            f"{store.path}/{HEADER_NAME} ({store.header}) contradicts the properties of layer {layer_name!r} "
+            f"mag {record.mag}: {', '.join(wrong)}"
+        )
 
 
 def cubes_box(store: WkwMag) -> BoundingBox:
