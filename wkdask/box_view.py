@@ -177,7 +177,10 @@ class BoxView:
         OutOfBoundsError
             If `bounding_box` leaves the view.
         """
-        return lazy_array(self._place.store, self._resolve(None, None, bounding_box), chunks)
+        box = self._resolve(None, None, bounding_box)
+        if (writes := current_writes()) is not None:
+            writes.note_read(self._place.store, box)
+        return lazy_array(self._place.store, box, chunks)
 
     # --- writing -------------------------------------------------------------------------------------
 

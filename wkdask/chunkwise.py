@@ -15,15 +15,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wkdask.driver import run_job, run_unwritten
-from wkdask.engines import pick_engine
-from wkdask.errors import AlignmentError, InvalidValueError, WkdaskWarning
+from wkdask.engines import LocalEngine, pick_engine
+from wkdask.errors import AlignmentError, InvalidValueError, TaskFailedError, WkdaskWarning
 from wkdask.events import Event, UnitDone
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.grid import IndexRange
-from wkdask.inline import gathered_writes
+from wkdask.inline import TaskWrites, gathered_writes
 from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows
 from wkdask.plan import plan_write
-from wkdask.tasks import PlaceReport, Target, UnitReport, here
+from wkdask.storage.jobs import of_living_job
+from wkdask.tasks import PlaceReport, Target, UnitReport, here, note_landed
 
 if TYPE_CHECKING:
     from wkdask.events import WriteReport
@@ -147,7 +148,7 @@ def run_chunks(
             values.extend(event.report.value)
 
     listeners = [*options.listeners, *([collect] if keep else [])]
-    arguments = (function, tuple(views), view_of, keep)
+    arguments = (function, tuple(views), view_of, keep, not isinstance(engine, LocalEngine))
 
     if all(view.read_only for view in views):
         windows = call_windows(plan, "", "chunks", lambda box: (chunks_unit, *arguments, None, box))
@@ -187,10 +188,45 @@ def chunks_unit(
     views: Sequence[ChunkedView],
     view_of: Callable[[MagPlace, BoundingBox, bool], Any],
     keep: bool,
+    may_rerun: bool,
     target: Target | None,
     box: BoundingBox,
 ) -> UnitReport:
-    """Run the chunks of a unit, gather what they write, and publish it."""
+    """Run the chunks of a unit, gather what they write, and publish it.
+
+    Where a task may run again because its worker was lost, voxels that are read and changed are changed once
+    only: what the first run writes is kept in the job's folder before any of it is published.
+    """
+    kept = None
+    if target is not None and may_rerun:
+        kept = f"{target.folder}/kept-{'-'.join(map(str, box.topleft))}"
+        if (earlier := TaskWrites.kept(kept, target.store)) is not None:
+            result = _published(earlier, views[-1], target, box)
+            if keep:
+                error = TaskFailedError(
+                    f"the worker that ran the function for {box} was lost, and what it returned with it; what it "
+                    f"wrote is published, so the function is not called again"
+                )
+                note_landed(error, [result.box] if result.box is not None else [], list(result.others))
+                raise error
+            return result
+    writes, values = _run_function(function, views, view_of, keep, box)
+    if kept is not None and target is not None and writes.changes_what_it_read():
+        with of_living_job(target.folder):
+            is_first = writes.keep(kept)
+        if not is_first:
+            writes = TaskWrites.kept(kept, target.store) or writes
+    return replace(_published(writes, views[-1], target, box), value=values or None)
+
+
+def _run_function(
+    function: Callable[[Sequence[Any], int], Any],
+    views: Sequence[ChunkedView],
+    view_of: Callable[[MagPlace, BoundingBox, bool], Any],
+    keep: bool,
+    box: BoundingBox,
+) -> tuple[TaskWrites, list[tuple[int, Any]]]:
+    """Return what the function writes and returns for the chunks of a unit."""
     owner = views[-1]
     values = []
     with gathered_writes() as writes:
@@ -207,10 +243,15 @@ def chunks_unit(
                 raise
             if keep:
                 values.append((number, value))
-        reports = writes.publish(target)
+    return writes, values
+
+
+def _published(writes: TaskWrites, owner: ChunkedView, target: Target | None, box: BoundingBox) -> UnitReport:
+    """Publish what a unit writes, and report it."""
+    reports = writes.publish(target)
     ours = [report for report in reports if _is_at(report, owner.place)]
     others = tuple(report for report in reports if not _is_at(report, owner.place))
-    result = UnitReport(unit=box, others=others, value=values or None, worker=here())
+    result = UnitReport(unit=box, others=others, worker=here())
     if not ours:
         return result
     (own,) = ours

@@ -23,8 +23,7 @@ from wkdask.plan import WritePlan
 from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
 from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import StoredMag
-from wkdask.storage.publish import landed_boxes
-from wkdask.tasks import PlaceReport, UnitReport, merge_reports
+from wkdask.tasks import PlaceReport, UnitReport, landed_reports, merge_reports
 
 __all__ = ["commit_box", "run_job", "run_unwritten"]
 
@@ -184,8 +183,7 @@ class _Tally:
         if outcome.report is not None:
             merged = outcome.report if merged is None else merge_reports(merged, outcome.report)
         elif outcome.error is not None:
-            for box in landed_boxes(outcome.error):
-                landed = UnitReport(unit=box, box=box, cubes=1)
+            for landed in landed_reports(outcome.error, outcome.box):
                 merged = landed if merged is None else merge_reports(merged, landed)
             if self.first_failure is None:
                 self.first_failure = outcome

@@ -15,22 +15,29 @@ commits it.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import shutil
 import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
 import numpy as np
 
-from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.errors import DamagedHeaderError
+from wkdask.fsio import remove_folder
+from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.job import MagPlace
 from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import StoredMag, Voxels
-from wkdask.storage.publish import Piece, publish_pieces
-from wkdask.tasks import PlaceReport, Target
+from wkdask.storage.publish import Piece, landed_boxes, publish_pieces
+from wkdask.tasks import PlaceReport, Target, note_landed
 
 __all__ = ["TaskWrites", "add_box", "current_writes", "gathered_writes"]
 
+_WRITES, _PUBLISHED = "writes.json", "published.json"
 _local = threading.local()
 
 
@@ -87,6 +94,9 @@ class TaskWrites:
     def __init__(self) -> None:
         self._cubes: dict[tuple[str, Vec3Int], _CubeBuffer] = {}
         self._places: dict[str, MagPlace] = {}
+        self._reads: dict[str, list[BoundingBox]] = {}
+        self._kept: str | None = None
+        self._published: list[PlaceReport] | None = None
 
     def write(self, place: MagPlace, block: Voxels, box: BoundingBox) -> None:
         """Take a checked block ``(c, x, y, z)`` for a box, absolute, in voxels of the mag."""
@@ -102,8 +112,13 @@ class TaskWrites:
             buffer.voxels[(slice(None), *inner)] = block[(slice(None), *piece.to_slices(box.topleft))]
             add_box(buffer.boxes, piece)
 
+    def note_read(self, store: StoredMag, box: BoundingBox) -> None:
+        """Note that the task reads a box."""
+        add_box(self._reads.setdefault(store.path, []), box)
+
     def overlay(self, store: StoredMag, box: BoundingBox, block: Voxels) -> None:
         """Put what this task has written over a block that was read from the disk."""
+        self.note_read(store, box)
         if store.path not in self._places:
             return
         for index, _ in store.spec.grid.pieces(box):
@@ -126,7 +141,120 @@ class TaskWrites:
         target
             The job's own mag, whose private folder is there; other mags get one for the time of this call.
         """
-        return [self._publish_place(place, target) for place in self._places.values()]
+        if self._published is not None:
+            return self._published
+        own = None if target is None else target.store.path
+        reports: list[PlaceReport] = []
+        landed: list[BoundingBox] = []
+        others: list[PlaceReport] = []
+        for path, place in self._places.items():
+            try:
+                report = self._publish_place(place, target)
+            except BaseException as error:
+                parts = landed_boxes(error)
+                if path == own:
+                    landed += parts
+                else:
+                    where = (place.dataset_path, place.layer, place.mag)
+                    others += [PlaceReport(*where, box, 1, 0, 0, None, None) for box in parts]
+                note_landed(error, landed, others)
+                raise
+            reports.append(report)
+            if path == own:
+                landed.append(report.box)
+            else:
+                others.append(report)
+        if self._kept is not None:
+            self._forget(reports)
+        return reports
+
+    # --- a second run of the same task ---------------------------------------------------------------
+
+    def changes_what_it_read(self) -> bool:
+        """Tell whether a second run of the task, after a publication, would read what the first one wrote."""
+        return any(
+            not self._places[path].store.spec.grid.cube_box(index).intersection(box).is_empty()
+            for path, index in self._cubes
+            for box in self._reads.get(path, ())
+        )
+
+    def keep(self, path: str) -> bool:
+        """Put what was written aside before it is published; False if an earlier run was first.
+
+        What a worker had kept when it was lost is published by whoever runs its task again: the function is
+        not called with voxels that it has changed already.
+        """
+        draft = f"{path}.{uuid.uuid4().hex}"
+        os.mkdir(draft)
+        entries = []
+        for number, place in enumerate(self._places.values()):
+            store = place.store
+            staged = store.staged(f"{draft}/voxels/{number}", raw=True)
+            boxes = []
+            for (owner, index), buffer in self._cubes.items():
+                corner = index * store.spec.shard_shape
+                for box in buffer.boxes if owner == store.path else ():
+                    staged.write_in_place(box, buffer.voxels[(slice(None), *box.to_slices(corner))])
+                    boxes.append([*box.topleft, *box.size])
+            names = [place.dataset_path, place.layer, place.mag.to_layer_name(), store.path]
+            entries.append([*names, boxes])
+        with open(f"{draft}/{_WRITES}", "w", encoding="utf-8") as file:
+            json.dump(entries, file)
+        try:
+            os.rename(draft, path)
+        except OSError:
+            if not os.path.exists(f"{path}/{_WRITES}"):
+                raise
+            shutil.rmtree(draft, ignore_errors=True)
+            return False
+        self._kept = path
+        return True
+
+    @classmethod
+    def kept(cls, path: str, store: StoredMag) -> TaskWrites | None:
+        """Return what an earlier run put aside; None if there was none. `store` is the job's own mag."""
+        try:
+            with open(f"{path}/{_WRITES}", encoding="utf-8") as file:
+                entries = json.load(file)
+        except FileNotFoundError:
+            return None
+        writes = cls()
+        try:
+            for number, (dataset, layer, mag, store_path, boxes) in enumerate(entries):
+                place = MagPlace(dataset, layer, Mag(mag), store.opened(store_path))
+                staged = store.opened(f"{path}/voxels/{number}")
+                for sides in boxes:
+                    box = BoundingBox(sides[:3], sides[3:])
+                    writes.write(place, staged.read(box), box)
+            os.stat(f"{path}/voxels")  # taken away meanwhile, what was read may be zeros
+        except (FileNotFoundError, DamagedHeaderError):
+            with open(f"{path}/{_PUBLISHED}", encoding="utf-8") as file:
+                rows = json.load(file)
+            writes._published = [
+                PlaceReport(dataset, layer, Mag(mag), BoundingBox(box[:3], box[3:]), *numbers)
+                for dataset, layer, mag, box, *numbers in rows
+            ]
+        writes._kept = path
+        return writes
+
+    def _forget(self, reports: list[PlaceReport]) -> None:
+        """Keep only the reports of what is published now."""
+        rows = [
+            [
+                report.dataset_path,
+                report.layer,
+                report.mag.to_layer_name(),
+                [*report.box.topleft, *report.box.size],
+                *(report.cubes, report.nbytes, report.file_nbytes, report.minimum, report.maximum),
+            ]
+            for report in reports
+        ]
+        draft = f"{self._kept}/{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):  # the job has ended
+            with open(draft, "w", encoding="utf-8") as file:
+                json.dump(rows, file)
+            os.rename(draft, f"{self._kept}/{_PUBLISHED}")
+            remove_folder(f"{self._kept}/voxels")
 
     def _publish_place(self, place: MagPlace, target: Target | None) -> PlaceReport:
         """Publish the cubes of one mag."""

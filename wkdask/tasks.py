@@ -19,14 +19,22 @@ from wkdask.errors import ChannelError, DTypeError, InvalidValueError
 from wkdask.geometry import BoundingBox, Mag
 from wkdask.plan import Window
 from wkdask.storage.protocol import StoredMag, Voxels
-from wkdask.storage.publish import Piece, publish_pieces, publish_staged
+from wkdask.storage.publish import (
+    Piece,
+    landed_boxes,
+    note_landed_boxes,
+    publish_pieces,
+    publish_staged,
+)
 
 __all__ = [
     "PlaceReport",
     "Target",
     "UnitReport",
     "here",
+    "landed_reports",
     "merge_reports",
+    "note_landed",
     "publish_unit",
     "sees_mag",
     "write_block",
@@ -135,6 +143,19 @@ def _merged_places(reports: tuple[PlaceReport, ...]) -> tuple[PlaceReport, ...]:
         key = (report.dataset_path, report.layer, report.mag)
         by_place[key] = by_place[key].merged(report) if key in by_place else report
     return tuple(by_place.values())
+
+
+def note_landed(error: BaseException, own: list[BoundingBox], others: list[PlaceReport]) -> None:
+    """Let the error of a task say what it had published: into the job's own mag, and into others."""
+    note_landed_boxes(error, own)
+    error._wkdask_others = tuple(others)  # type: ignore[attr-defined]
+
+
+def landed_reports(error: BaseException, unit: BoundingBox) -> list[UnitReport]:
+    """Return what a task had published before it failed; it cannot be taken back, so it is reported."""
+    reports = [UnitReport(unit=box, box=box, cubes=1) for box in landed_boxes(error)]
+    others = getattr(error, "_wkdask_others", ())
+    return [*reports, UnitReport(unit=unit, others=others)] if others else reports
 
 
 def here() -> str:

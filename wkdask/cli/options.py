@@ -77,8 +77,10 @@ def connected(address: str | None) -> Iterator[Client | None]:
         yield None
         return
     from distributed import Client
+    from distributed.comm import get_address_host_port
 
     try:
+        get_address_host_port(address)  # a client of what is no address takes 20 s to be given up
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise click.ClickException(f"no scheduler answers at {address}: {error}") from error

@@ -24,6 +24,7 @@ from wkdask.storage.protocol import PRIVATE, StoredMag, Voxels
 __all__ = [
     "Piece",
     "landed_boxes",
+    "note_landed_boxes",
     "publish_assembled",
     "publish_copies",
     "publish_pieces",
@@ -101,6 +102,11 @@ def landed_boxes(error: BaseException) -> list[BoundingBox]:
     return list(getattr(error, "_wkdask_landed", []))
 
 
+def note_landed_boxes(error: BaseException, boxes: list[BoundingBox]) -> None:
+    """Let an error say what had been published."""
+    error._wkdask_landed = boxes  # type: ignore[attr-defined]
+
+
 def _publish_pieces(
     store: StoredMag, folder: str, pieces: Sequence[Piece], durable: bool, verify: bool
 ) -> int:
@@ -123,7 +129,7 @@ def _publish_pieces(
             publish.flush()
     except BaseException as error:
         if not store.path.startswith(f"{folder}/"):  # what is only staged has not landed
-            error._wkdask_landed = publish.landed  # type: ignore[attr-defined]
+            note_landed_boxes(error, publish.landed)
         raise
     return publish.nbytes
 

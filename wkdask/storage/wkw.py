@@ -415,6 +415,10 @@ class WkwMag:
             block_type=self.header.block_type,
         )
 
+    def opened(self, path: str) -> WkwMag:
+        """Open another mag, such as a private one, by its folder."""
+        return WkwMag.open(path)
+
     def staged(self, path: str, *, raw: bool = False) -> WkwMag:
         """Make a private mag of the same type and cut; stored plainly where its cubes come in parts."""
         os.makedirs(f"{path}/{PRIVATE}/locks")

@@ -1,0 +1,259 @@
+"""The command line: examples in every help, plain errors, and whole runs on a small dataset."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from click.testing import CliRunner
+from PIL import Image
+
+import wkdask
+from wkdask import BoundingBox, Dataset
+from wkdask.cli import main
+
+COMMANDS = sorted(main.commands)
+
+
+@pytest.fixture
+def invoke():
+    """Return a function that runs a command; an exception that is no plain error is raised here."""
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result.output
+
+    return run
+
+
+@pytest.fixture
+def dataset(tmp_path, random_voxels):
+    ds = Dataset.create(tmp_path / "ds", (4, 4, 35))
+    color = ds.add_layer("color", "color").add_mag(1, chunk_shape=16, shard_shape=64)
+    color.write(random_voxels((1, 200, 150, 40)), offset=(10, 20, 30))
+    cells = ds.add_layer("cells", "segmentation", dtype_per_channel="uint32")
+    cells.add_mag(1, chunk_shape=16, shard_shape=64).write(
+        np.asfortranarray(random_voxels((1, 200, 150, 40), "uint32") // 2**20), offset=(10, 20, 30)
+    )
+    return ds
+
+
+def real(*arguments, cwd=None):
+    """Run ``python -m wkdask`` as a process of its own."""
+    env = {**os.environ, "PYTHONPATH": str(Path(wkdask.__file__).parents[1])}
+    command = [sys.executable, "-m", "wkdask", *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=cwd, timeout=120)
+
+
+def error_line(output):
+    """Return the one line that an error is."""
+    (line,) = output.strip().splitlines()
+    assert line.startswith("Error: ")
+    return line
+
+
+# --- help and mistakes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda c: " ".join(c) or "main")
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_every_help_shows_an_example(invoke, command, option):
+    text = invoke(*command, option)
+    assert "Example:" in text
+    examples = re.findall(r"^ +wkdask (\w+)", text.split("Example:")[1], re.MULTILINE)
+    assert examples
+    assert {*examples} <= {*COMMANDS}
+    if command:
+        assert {*examples} == {*command}
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_commands_are_these():
+    assert {"convert", "demo", "downsample", "info", "preview"} <= {*COMMANDS}
+
+
+def test_versions(invoke):
+    assert wkdask.__version__ in invoke("--version")
+    done = real("--version")
+    assert (done.returncode, done.stdout.split()[-1], done.stderr) == (0, wkdask.__version__, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["info"],
+        ["info", "a", "b"],
+        ["info", "--nonsense", "a"],
+        ["convert", "images"],
+        ["convert", "images", "ds"],  # no voxel size
+        ["convert", "images", "ds", "--voxel-size", "4,4"],
+        ["convert", "images", "ds", "--voxel-size", "a,b,c"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--offset", "1.5,0,0"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--category", "other"],
+        ["downsample", "ds", "--coarsest-mag", "3"],
+        ["downsample", "ds", "--from-mag", "x"],
+        ["downsample", "ds", "--sampling-mode", "x"],
+        ["downsample", "ds", "--compression", "zip"],
+        ["preview", "ds", "--max-side", "1"],
+    ],
+)
+def test_mistakes_in_the_call_are_told_with_the_usage(invoke, arguments):
+    text = invoke(*arguments, code=2)
+    assert text.startswith("Usage: ")
+    assert "Error: " in text
+    assert "Traceback" not in text
+
+
+def test_errors_are_one_line(invoke, dataset, tmp_path):
+    absent, file = tmp_path / "absent", tmp_path / "file"
+    file.write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "datasource-properties.json").write_text("{")
+    for arguments, words in [
+        (["info", absent], ["absent"]),
+        (["info", file], ["file"]),
+        (["info", tmp_path / "empty"], ["empty", "datasource-properties.json"]),
+        (["info", tmp_path / "broken"], ["broken"]),
+        (["info", ""], ["path"]),
+        (["preview", absent], ["absent"]),
+        (["preview", dataset.path, "--layer", "nonsense"], ["nonsense", "color"]),
+        (["preview", dataset.path, "-o", tmp_path / "no" / "folder.png"], ["folder.png"]),
+        (["preview", dataset.path, "-o", tmp_path], [str(tmp_path)]),
+        (["downsample", absent], ["absent"]),
+        (["downsample", dataset.path, "--layer", "nonsense"], ["nonsense", "color"]),
+        (["downsample", dataset.path, "--coarsest-mag", "4-4-1", "--interpolation-mode", "x"], ["x"]),
+        (["downsample", dataset.path, "--from-mag", "2"], ["mag"]),
+        (["convert", absent, tmp_path / "new", "--voxel-size", "4,4,4"], ["absent"]),
+        (["convert", tmp_path / "empty", tmp_path / "new", "--voxel-size", "4,4,4"], ["empty"]),
+        (["convert", file, tmp_path / "new", "--voxel-size", "4,4,4"], ["file"]),
+        (["convert", file, tmp_path / "new", "--voxel-size", "0,4,4"], [""]),
+    ]:
+        line = error_line(invoke(*arguments, code=1))
+        assert all(word in line for word in words), line
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_real_run_has_no_traceback(tmp_path):
+    done = real("info", tmp_path / "absent")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "absent" in error_line(done.stderr)
+    done = real("nonsense")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+# --- whole runs -----------------------------------------------------------------------------------------
+
+
+def test_info_lists_layers_and_mags(invoke, dataset):
+    text = invoke("info", dataset.path)
+    for word in ("color", "cells", "uint8", "uint32", "(10, 20, 30)", "16", "64"):
+        assert word in text
+    assert text.strip() == repr(dataset)
+    done = real("info", "ds", cwd=Path(dataset.path).parent)
+    assert done.stderr == ""
+    assert "color" in done.stdout
+
+
+def test_preview_draws_a_section(invoke, dataset, tmp_path):
+    output = tmp_path / "picture.png"
+    assert str(output) in invoke("preview", dataset.path, "-o", output, "--z", "40", "--max-side", "256")
+    with Image.open(output) as image:
+        both = image.size
+        assert np.asarray(image.convert("L")).std() > 10
+    invoke("preview", dataset.path, "-o", output, "--layer", "color", "--max-side", "256")
+    with Image.open(output) as image:
+        assert image.size[0] < both[0] or image.size[1] < both[1]
+
+
+def test_downsample_makes_the_pyramid(invoke, dataset):
+    text = invoke("downsample", dataset.path, "--coarsest-mag", "4-4-1", "--compression", "lz4hc")
+    for name in ("color", "cells"):
+        layer = dataset.get_layer(name)
+        assert [str(mag) for mag in layer.mags] == ["1", "2-2-1", "4-4-1"]
+        assert layer.get_mag("4-4-1").spec.compression == "lz4hc"
+        assert layer.bounding_box == BoundingBox((10, 20, 30), (200, 150, 40))
+        assert f"layer {name!r} mag 4-4-1" in text
+    voxels = dataset.get_layer("cells").get_mag("2-2-1").read()
+    assert voxels.any()
+    text = invoke("downsample", dataset.path, "--from-mag", "4-4-1", "--layer", "color")
+    assert "color" in text
+    assert len(dataset.get_layer("cells").mags) == 3
+    line = error_line(
+        invoke("downsample", dataset.path, "--from-mag", "1", "--coarsest-mag", "2-2-1", code=1)
+    )
+    assert "already" in line
+
+
+def test_downsample_without_compression_and_options(invoke, dataset):
+    invoke(
+        "downsample", dataset.path, "--layer", "color", "--coarsest-mag", "2", "--sampling-mode", "isotropic",
+        "--interpolation-mode", "max", "--compression", "none",
+    )  # fmt: skip
+    layer = dataset.get_layer("color")
+    assert layer.get_mag(2).spec.compression is None
+    source = layer.get_mag(1).read()
+    blocks = source.reshape((1, 100, 2, 75, 2, 20, 2))
+    assert np.array_equal(layer.get_mag(2).read(), blocks.max(axis=(2, 4, 6)))
+    assert list(dataset.get_layer("cells").mags) == [1]
+
+
+def test_convert_reads_a_stack(invoke, tmp_path, random_voxels):
+    voxels = random_voxels((1, 60, 40, 12))
+    (tmp_path / "stack").mkdir()
+    for z in range(12):
+        tifffile.imwrite(tmp_path / "stack" / f"{z}.tif", voxels[0, :, :, z].T)
+    out = tmp_path / "out"
+    text = invoke("convert", tmp_path / "stack", out, "--voxel-size", "4.5,4.5,40", "--offset", "5,6,7")
+    layer = Dataset(out).get_layer("color")
+    assert np.array_equal(layer.get_mag(1).read(), voxels)
+    assert layer.bounding_box == BoundingBox((5, 6, 7), (60, 40, 12))
+    assert Dataset(out).scale == (4.5, 4.5, 40)
+    assert layer.get_mag(1).spec.compression == "lz4"
+    assert "layer 'color' mag 1" in text
+    invoke(
+        "convert", *sorted((tmp_path / "stack").iterdir())[:3], out, "--voxel-size", "4.5,4.5,40", "--layer",
+        "labels", "--category", "segmentation", "--compression", "none", "--shard-shape", "64",
+    )  # fmt: skip
+    labels = Dataset(out).get_segmentation_layer("labels")
+    assert (labels.get_mag(1).spec.shard_shape, labels.get_mag(1).spec.compression) == ((64, 64, 64), None)
+    line = error_line(invoke("convert", tmp_path / "stack", out, "--voxel-size", "4.5,4.5,40", code=1))
+    assert "color" in line
+
+
+# --- schedulers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.cluster
+def test_downsample_on_a_scheduler(dataset, local_cluster):
+    done = real(
+        "downsample", dataset.path, "--coarsest-mag", "2-2-1", "--scheduler", local_cluster.scheduler_address
+    )
+    assert done.returncode == 0, done.stderr
+    assert local_cluster.scheduler_address in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [str(mag) for mag in dataset.get_layer("cells").mags] == ["1", "2-2-1"]
+    assert dataset.get_layer("color").get_mag("2-2-1").read().any()
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("address", ["nonsense://x:1", "tcp://127.0.0.1:{port}", "host-without-port", "::"])
+def test_a_wrong_address_is_a_clear_error(dataset, state_of, address):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = address.format(port=free.getsockname()[1])
+    done = real("downsample", dataset.path, "--scheduler", address)
+    assert done.returncode == 1
+    assert address in error_line(done.stderr)
+    assert done.stdout == ""
+    assert list(dataset.get_layer("color").mags) == [1]
