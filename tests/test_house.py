@@ -41,6 +41,7 @@ ORDER = [
     "writer",
     "slices",
     "chunkwise",
+    "existing",
     "transfer",
     "pyramid",
     "display",

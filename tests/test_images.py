@@ -29,8 +29,8 @@ from wkdask.errors import (
 from wkdask.events import JobStarted, UnitDone
 from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage.protocol import ArraySpec
 from wkdask.storage.jobs import job_folder
+from wkdask.storage.protocol import ArraySpec
 from wkdask.storage.publish import publish_assembled
 from wkdask.storage.wkw import WkwMag
 from wkdask.units import VoxelSize

@@ -84,8 +84,8 @@ def run_job(
                     label=job.label,
                     action=job.action,
                     units=sum(stage.units for stage in todo),
-                    cubes=job.plan.num_cubes,
-                    nbytes=job.plan.nbytes,
+                    cubes=job.num_cubes,
+                    nbytes=job.nbytes,
                     engine=engine.description,
                 )
             )

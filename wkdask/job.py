@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from toolz import partition_all
+
 from wkdask.events import Listener
 from wkdask.geometry import BoundingBox, Mag
-from wkdask.plan import WritePlan
+from wkdask.plan import WINDOW_UNITS, WritePlan
 from wkdask.storage.protocol import StoredMag
 from wkdask.tasks import UnitReport
 
@@ -25,6 +27,7 @@ __all__ = [
     "Stage",
     "WriteOptions",
     "call_windows",
+    "listed_windows",
 ]
 
 
@@ -85,6 +88,20 @@ class Job:
     """Whether data are flushed to the disk before a cube counts as written."""
     verify: bool = False
     """Whether every cube is read back before it is published."""
+    listed_cubes: int | None = None
+    """Cubes that the job touches, where those are listed and most of the plan's box is empty."""
+
+    @property
+    def num_cubes(self) -> int:
+        """Cubes that the job touches."""
+        return self.plan.num_cubes if self.listed_cubes is None else self.listed_cubes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the voxels that the job writes."""
+        if self.listed_cubes is None:
+            return self.plan.nbytes
+        return self.listed_cubes * self.store.spec.cube_nbytes
 
     @classmethod
     def of(cls, place: MagPlace, plan: WritePlan, action: str, options: WriteOptions) -> Job:
@@ -156,9 +173,34 @@ def call_windows(
     call
         Returns ``(function, *arguments)`` for the box of a unit.
     """
-    for number, window in enumerate(plan.windows):
+    return _windows((window.unit_boxes() for window in plan.windows), folder, name, call)
+
+
+def listed_windows(
+    boxes: Iterable[BoundingBox], folder: str, name: str, call: Callable[[BoundingBox], tuple[Any, ...]]
+) -> Iterator[CallWindow]:
+    """Yield windows of plain calls for units that are listed, because most of their hull is empty.
+
+    Parameters
+    ----------
+    boxes
+        What each unit covers.
+    folder, name, call
+        As for `call_windows`.
+    """
+    return _windows(partition_all(WINDOW_UNITS, boxes), folder, name, call)
+
+
+def _windows(
+    windows: Iterable[Iterable[BoundingBox]],
+    folder: str,
+    name: str,
+    call: Callable[[BoundingBox], tuple[Any, ...]],
+) -> Iterator[CallWindow]:
+    """Yield one window of calls per group of boxes."""
+    for number, boxes in enumerate(windows):
         calls = []
-        for box in window.unit_boxes():
+        for box in boxes:
             function, *arguments = call(box)
             calls.append((box, function, tuple(arguments)))
         yield CallWindow(calls, f"wkdask-{name}-{folder[-12:]}-{number}")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from wkdask.box_view import checked_size
-from wkdask.chunkwise import ChunkedView, run_chunks, warn_of_ignored
+from wkdask.chunkwise import warn_of_ignored
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
 from wkdask.events import WriteReport
-from wkdask.geometry import EMPTY_BOX, BoundingBox, Vec3Int, Vec3IntLike
+from wkdask.existing import nonzero_box
+from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.job import MagPlace, WriteOptions
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.storage.protocol import check_coordinates
@@ -123,20 +123,7 @@ class MagView(View):
         BoundingBox
             In voxels of mag 1; of size 0 where there are only zeros. The layer's own box is not changed.
         """
-        whole = EMPTY_BOX
-        for box in self.cubes_on_disk():
-            whole = whole.extended_by(box)
-        if whole.is_empty():
-            return EMPTY_BOX
-        _, boxes = run_chunks(
-            _nonzero_box,
-            [ChunkedView(self._place, whole, self.spec.shard_shape, read_only=True)],
-            View,
-            WriteOptions(client=client),
-            keep=True,
-        )
-        found = reduce(BoundingBox.extended_by, boxes, EMPTY_BOX)
-        return found.from_mag_to_mag1(self.mag)
+        return nonzero_box(self._place, client).from_mag_to_mag1(self.mag)
 
     def compress(
         self,
@@ -279,13 +266,3 @@ class MagView(View):
         from wkdask.display import mag_html
 
         return mag_html(self._layer.record, self)
-
-
-def _nonzero_box(views: Sequence[View], _number: int) -> BoundingBox:
-    """Return the box of the voxels of a chunk that are not zero: absolute, in voxels of the mag."""
-    from wkdask.kernels import nonzero_bounds
-
-    found = nonzero_bounds(views[0].read())
-    if found is None:
-        return EMPTY_BOX
-    return BoundingBox.from_corners(*found).offset(views[0].box.topleft)

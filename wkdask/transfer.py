@@ -16,8 +16,9 @@ from wkdask.driver import run_job
 from wkdask.engines import pick_engine
 from wkdask.errors import InvalidValueError, ReadOnlyError
 from wkdask.events import WriteReport
+from wkdask.existing import plan_existing
 from wkdask.geometry import BoundingBox
-from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows
+from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows, listed_windows
 from wkdask.plan import plan_write
 from wkdask.storage.protocol import StoredMag
 from wkdask.storage.publish import publish_copies, rewrite_cubes
@@ -116,23 +117,19 @@ def compress_in_place(place: MagPlace, compression: str | None, options: WriteOp
     if place.read_only is not None:
         raise ReadOnlyError(f"{place.label} is read-only: {place.read_only}")
     wanted = place.store.recompressed(compression)
-    box = BoundingBox((0, 0, 0), (0, 0, 0))
-    for index in place.store.cubes_on_disk():
-        box = box.extended_by(place.store.spec.grid.cube_box(index))
-    if box.is_empty():
+    cubes = list(place.store.cubes_on_disk())
+    if not cubes:
         wanted.publish_header()
         return None
     engine = pick_engine(options.client)
-    plan = plan_write(
-        wanted.spec, box, threads=engine.threads, memory=engine.task_memory(), task_memory=options.task_memory
-    )
+    plan, units = plan_existing(wanted, cubes, engine, options.task_memory)
     # No box is reported: compression grows no layer.
-    job = Job.of(replace(place, store=wanted), plan, "compressing", options)
+    job = replace(Job.of(replace(place, store=wanted), plan, "compressing", options), listed_cubes=len(cubes))
 
     def stages(folder: str) -> list[Stage]:
         out = Target(wanted, folder, options.durable, options.verify)
-        windows = call_windows(plan, folder, "compress", lambda unit: (compress_unit, out, unit))
-        return [Stage(len(plan.units), windows)]
+        windows = listed_windows(units, folder, "compress", lambda unit: (compress_unit, out, unit))
+        return [Stage(len(units), windows)]
 
     report = run_job(job, stages, engine, options.listeners)
     wanted.publish_header()
