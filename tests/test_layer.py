@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -430,3 +432,46 @@ def test_transformations_and_attachments_are_reachable_and_kept(tmp_path):
     assert layer.coordinate_transformations == (transformation,)
     assert layer.attachments == attachments
     assert json.loads(path.read_text())["dataLayers"][0]["attachments"] == attachments
+
+
+def test_of_two_processes_that_add_a_mag_one_does(tmp_path):
+    dataset = Dataset.create(tmp_path / "ds", (1, 1, 1))
+    dataset.add_layer("color", "color")
+    script = (
+        "import sys, wkdask\n"
+        "from wkdask.errors import AlreadyExistsError\n"
+        "layer = wkdask.Dataset(sys.argv[1]).get_layer('color')\n"
+        "sys.stdin.readline()\n"
+        "added = 0\n"
+        "for mag in ('1', '2', '4', '8', '16', '32'):\n"
+        "    try:\n"
+        "        layer.add_mag(mag, shard_shape=int(sys.argv[2]))\n"
+        "        added += 1\n"
+        "    except AlreadyExistsError:\n"
+        "        pass\n"
+        "print(added)\n"
+    )
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "ds"), side],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for side in ("32", "64")
+    ]
+    outputs = [child.communicate("go\n", timeout=60)[0] for child in children]
+    assert sum(map(int, outputs)) == 6
+    layer = Dataset(tmp_path / "ds").get_layer("color")
+    for record in layer.record.mags:
+        assert layer.get_mag(record.mag).spec.shard_shape.x == record.cube_length
+
+
+def test_a_header_that_a_dead_process_left_is_no_obstacle(tmp_path):
+    layer = Dataset.create(tmp_path / "ds", (1, 1, 1)).add_layer("color", "color")
+    mag = layer.add_mag(1, shard_shape=64)
+    header = tmp_path / "ds" / "color" / "2" / "header.wkw"
+    header.parent.mkdir()
+    header.write_bytes((tmp_path / "ds" / "color" / "1" / "header.wkw").read_bytes())
+    assert layer.add_mag(2, shard_shape=32).spec.shard_shape.x == 32
+    assert mag.spec.shard_shape.x == 64

@@ -29,7 +29,9 @@ from wkdask.places import (
     is_own,
     link_folder,
     mag_folder,
+    mags_lock,
     outside,
+    refuse_foreign_files,
 )
 from wkdask.properties import (
     AddMag,
@@ -230,12 +232,11 @@ class LayerMags:
         self._refuse_linked_folder()
         header_of_spec(spec)  # refuses what WKW cannot hold before a folder is made
         folder = os.path.join(self.path, mag.to_layer_name())
-        if os.path.isdir(folder) and os.listdir(folder):
-            raise AlreadyExistsError(
-                f"{folder} holds files, but the properties do not list mag {mag}; remove it or move it away first"
-            )
-        store = WkwMag.create(folder, spec)
-        self._commit(AddMag(self._name, mag, spec.shard_shape.x))
+        with mags_lock(self._properties.folder):  # of two who add the same mag, one does
+            self._refuse_existing(mag)
+            refuse_foreign_files(folder)
+            store = WkwMag.create(folder, spec)
+            self._commit(AddMag(self._name, mag, spec.shard_shape.x))
         return self._view(mag, store)
 
     def get_or_add_mag(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from functools import reduce
 
 from wkdask.box_view import BoxView
 from wkdask.errors import AlreadyExistsError, DamagedHeaderError, UnsupportedFormatError
+from wkdask.fsio import lock
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
 from wkdask.properties import PROPERTIES_FILE, MagRecord
 from wkdask.properties.handle import Properties
+from wkdask.storage.protocol import PRIVATE
 from wkdask.storage.wkw import HEADER_NAME, WkwMag
 
 __all__ = ["check_agreement", "cubes_box", "foreign_mag", "is_own", "link_folder", "mag_folder", "outside"]
@@ -54,6 +58,30 @@ def is_own(properties: Properties, layer_name: str, folder: str) -> bool:
         if "://" not in (mag.path or "")
     )
     return all(os.path.realpath(other) != target for other in listed)
+
+
+@contextlib.contextmanager
+def mags_lock(dataset_path: str) -> Iterator[None]:
+    """Hold the lock of a dataset under which folders of mags are made, until the properties list them."""
+    folder = os.path.join(dataset_path, PRIVATE, "locks")
+    os.makedirs(folder, exist_ok=True)
+    with lock(os.path.join(folder, "mags.lock")):
+        yield
+
+
+def refuse_foreign_files(folder: str) -> None:
+    """Refuse a folder that is to become a mag and holds more than the header of one that was never listed.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If it holds anything else; nobody but the user knows what that is.
+    """
+    if os.path.isdir(folder) and set(os.listdir(folder)) - {HEADER_NAME, PRIVATE}:
+        raise AlreadyExistsError(
+            f"{folder} holds files, but the properties do not list it; remove it, move it away, or list it with "
+            f"add_mag_for_existing_files"
+        )
 
 
 def link_folder(target: str, link: str, make_relative: bool) -> None:
