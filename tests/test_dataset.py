@@ -292,3 +292,15 @@ def test_zarr_datasets_are_listed(sample, name):
         assert layer.data_format in str(error)  # noqa: PT017 - until Zarr is read
     else:
         assert mag.read().ndim == 4
+
+
+def test_a_deleted_layer_leaves_the_mags_of_another(tmp_path):
+    dataset = Dataset.create(tmp_path / "ds", (1, 1, 1))
+    dataset.add_layer("a", "color").add_mag(1, shard_shape=32).write(np.ones((4, 4, 4), np.uint8))
+    other = dataset.add_layer("b", "color")
+    path = tmp_path / "ds" / "datasource-properties.json"
+    raw = json.loads(path.read_text())
+    raw["dataLayers"][1]["mags"] = [{**raw["dataLayers"][0]["mags"][0], "path": "./a/1"}]
+    path.write_text(json.dumps(raw))
+    dataset.delete_layer("a")
+    assert other.get_mag(1).read(offset=(0, 0, 0), size=(4, 4, 4)).all()

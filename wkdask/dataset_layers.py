@@ -18,7 +18,7 @@ from wkdask.links import (
     link_layer,
     open_foreign_layer,
 )
-from wkdask.places import cubes_box
+from wkdask.places import cubes_box, listed_folders
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import (
     AddLayer,
@@ -366,6 +366,8 @@ class DatasetLayers:
     def delete_layer(self, layer_name: str) -> None:
         """Remove a layer: from the properties first, then from the disk; a link is only unlinked.
 
+        A folder in which another layer has a mag stays.
+
         Raises
         ------
         LayerNotFoundError
@@ -375,7 +377,9 @@ class DatasetLayers:
         folder = os.path.join(self.path, layer_name)
         if os.path.islink(folder):
             os.unlink(folder)
-        else:
+        elif not any(
+            mag.startswith(f"{os.path.realpath(folder)}{os.sep}") for mag in listed_folders(self._properties)
+        ):
             remove_folder(folder)
 
 

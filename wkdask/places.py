@@ -16,7 +16,16 @@ from wkdask.properties.handle import Properties
 from wkdask.storage.protocol import PRIVATE
 from wkdask.storage.wkw import HEADER_NAME, WkwMag
 
-__all__ = ["check_agreement", "cubes_box", "foreign_mag", "is_own", "link_folder", "mag_folder", "outside"]
+__all__ = [
+    "check_agreement",
+    "cubes_box",
+    "foreign_mag",
+    "is_own",
+    "link_folder",
+    "listed_folders",
+    "mag_folder",
+    "outside",
+]
 
 
 def mag_folder(dataset_path: str, layer_name: str, record: MagRecord) -> str:
@@ -51,13 +60,17 @@ def is_own(properties: Properties, layer_name: str, folder: str) -> bool:
     dataset, target = properties.folder, os.path.realpath(folder)
     if os.path.dirname(target) != os.path.join(os.path.realpath(dataset), layer_name):
         return False
-    listed = (
-        mag_folder(dataset, layer.name, mag)
+    return target not in listed_folders(properties)
+
+
+def listed_folders(properties: Properties) -> set[str]:
+    """Return the real paths of the folders of all mags that a dataset lists."""
+    return {
+        os.path.realpath(mag_folder(properties.folder, layer.name, mag))
         for layer in properties.record.layers
         for mag in layer.mags
         if "://" not in (mag.path or "")
-    )
-    return all(os.path.realpath(other) != target for other in listed)
+    }
 
 
 @contextlib.contextmanager
