@@ -107,3 +107,9 @@ def client(local_cluster):
     with Client(local_cluster) as client:
         client.wait_for_workers(2, timeout=60)
         yield client
+
+
+@pytest.fixture
+def new(tmp_path):
+    """Return a function that makes a dataset."""
+    return lambda name="ds", scale=(11.24, 11.24, 28): Dataset.create(tmp_path / name, scale)

@@ -38,7 +38,7 @@ def demo(path: str, overwrite: bool) -> None:
 
     \b
     Example:
-      wkdask demo /tmp/tissue --overwrite
+      wkdask demo tissue --overwrite
     """
     from wkdask.demo import run_demo
 
