@@ -740,3 +740,25 @@ def test_a_view_of_a_chunk_works_in_another_process(filled, tmp_path):
     assert done.stdout.strip() == str(box)
     voxels[(slice(None), *box.to_slices(BOX.topleft))] += 50
     assert np.array_equal(mag.read(), voxels)
+
+
+@pytest.mark.cluster
+def test_two_readers_of_one_mag_at_once_get_their_own_results(make_mag, client):
+    mag = make_mag(cube=32)
+    mag.write(np.ones((64, 32, 32), np.uint8))
+    view = mag.get_view(read_only=True)
+    found = {}
+
+    def read(answer):
+        def function(_view):
+            time.sleep(0.3)  # both jobs are on the scheduler together
+            return answer
+
+        found[answer] = view.map_chunk(function, client=client)
+
+    readers = [threading.Thread(target=read, args=(answer,)) for answer in ("first", "second")]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert found == {"first": ["first"] * 2, "second": ["second"] * 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -167,7 +168,7 @@ def call_windows(
     plan
         What is written.
     folder
-        The job's private folder; makes the tasks' keys unique.
+        The job's private folder, which makes the tasks' keys unique; empty for a job that writes nothing.
     name
         What the task does, for the dashboard.
     call
@@ -198,9 +199,11 @@ def _windows(
     call: Callable[[BoundingBox], tuple[Any, ...]],
 ) -> Iterator[CallWindow]:
     """Yield one window of calls per group of boxes."""
+    # A scheduler takes tasks of one key for one task: two jobs on the same mag must not share theirs.
+    job = folder[-12:] or uuid.uuid4().hex[:12]
     for number, boxes in enumerate(windows):
         calls = []
         for box in boxes:
             function, *arguments = call(box)
             calls.append((box, function, tuple(arguments)))
-        yield CallWindow(calls, f"wkdask-{name}-{folder[-12:]}-{number}")
+        yield CallWindow(calls, f"wkdask-{name}-{job}-{number}")
