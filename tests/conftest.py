@@ -48,11 +48,12 @@ def random_voxels():
 
 @pytest.fixture
 def leftovers():
-    """Return a function that lists what a job left in a mag's private folder."""
+    """Return a function that lists what a job left in a mag's private folder, but for the notes to resume it by."""
 
     def private(mag):
         folder = os.path.join(mag.path, ".wkdask")
-        return sorted({*os.listdir(folder)} - {"locks", "stamp"}) if os.path.isdir(folder) else []
+        left = sorted({*os.listdir(folder)} - {"locks", "stamp"}) if os.path.isdir(folder) else []
+        return [name for name in left if {*os.listdir(f"{folder}/{name}")} - {"alive", "ticket", "journal"}]
 
     return private
 

@@ -55,7 +55,7 @@ def test_one_graph_per_window_made_when_its_turn_comes(make_mag):
 
     x = da.zeros((1, *box.size), chunks=(1, 1024, 1024, 1024), dtype="uint8").map_blocks(note, dtype="uint8")
     job = job_on(mag, box)
-    (stage,) = array_stages(job, x, "/nowhere/.wkdask/0123456789ab", two_phases=False)
+    (stage,) = array_stages(job, x, "/nowhere/.wkdask/0123456789ab", reads_target=False)
     assert stage.units == len(job.plan.units) > 20_000
     windows = iter(stage.windows)
     first = next(windows)
@@ -177,7 +177,7 @@ def test_two_phases_are_two_stages(make_mag):
     mag, box = make_mag(), BoundingBox((0, 0, 0), (64, 64, 64))
     x = da.ones((1, 64, 64, 64), dtype="uint8")
     folder = f"{mag.path}/.wkdask/0123456789ab"
-    first, second = array_stages(job_on(mag, box), x, folder, two_phases=True)
+    first, second = array_stages(job_on(mag, box), x, folder, reads_target=True)
     assert first.units == second.units
     calls = [entry for window in second.windows for entry in window.calls]
     assert {function.__name__ for _, function, _ in calls} == {"publish_unit"}

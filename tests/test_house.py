@@ -32,6 +32,7 @@ ORDER = [
     "journal",
     "events",
     "job",
+    "resume",
     "engines",
     "expression",
     "driver",

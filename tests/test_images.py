@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -235,9 +236,9 @@ def test_slabs_flow_and_leave(tmp_path, monkeypatch):
 
     part = images_module.convert_part
 
-    def spy(stack, first, private, batches, threads):
+    def spy(stack, first, private, batches, threads, durable):
         calls.append((stack.depth, first, batches[0].topleft.z, len(pickle.dumps(stack)), threads))
-        return part(stack, first, private, batches, threads)
+        return part(stack, first, private, batches, threads, durable)
 
     monkeypatch.setattr(images_module, "convert_part", spy)
     monkeypatch.setattr(plan_module, "_SLAB_NBYTES", 0)  # one layer of cubes each
@@ -410,7 +411,20 @@ def test_a_damaged_image_in_the_middle(tmp_path, monkeypatch, compression):
             progress=False,
         )  # fmt: skip
     assert isinstance(caught.value.__cause__, ImageStackError)
-    check(tmp_path / "ds", expected[..., :64])  # two slabs landed, and are in the box
+    mag = wkdask.Dataset(tmp_path / "ds").get_layer("color").get_mag(1)
+    assert np.array_equal(mag.read(), expected[..., :64])  # two slabs landed, and are in the box
+    shutil.rmtree(tmp_path / "in")
+    save_packed(tmp_path / "in", expected)  # the image is repaired
+    decoded = []
+    report = convert_images(
+        tmp_path / "in", tmp_path / "ds", voxel_size=SIZE, shard_shape=32, compression=compression,
+        progress=False, resume=True,
+        listeners=[lambda event: decoded.append(event.report.unit) if isinstance(event, UnitDone) else None],
+    )  # fmt: skip
+    assert all(unit.bottomright.z > 64 for unit in decoded)
+    assert report.cubes == 2 * 2 * 5
+    assert report.cubes_before == 2 * 2 * 2
+    check(tmp_path / "ds", expected)
 
 
 def test_damage_before_anything_landed_leaves_no_layer(tmp_path):

@@ -94,7 +94,7 @@ def test_staged_units_name_no_box_and_are_published_twice_the_same(make_mag, ran
     with job_folder(mag.place.store) as folder:
         staged = mag.place.store.staged(f"{folder}/staged")
         part = block[(slice(None), *unit.to_slices(BOX.topleft))]
-        first = write_block(part, Target(staged, folder), window, False, block_id=(0, 0, 0, 0)).item()
+        first = write_block(part, Target(staged, folder), window, "stage", block_id=(0, 0, 0, 0)).item()
         assert first.box is None
         assert first.cubes == 0
         assert not list(mag.cubes_on_disk())

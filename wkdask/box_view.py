@@ -16,7 +16,7 @@ from wkdask.job import MagPlace, WriteOptions
 from wkdask.lazy import ChunksLike, lazy_array
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates
-from wkdask.writer import as_single_channel_block, shape_of, write_voxels
+from wkdask.writer import PlannedWrite, plan_voxels, shape_of, with_whole_voxels, write_voxels
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -194,6 +194,9 @@ class BoxView:
         durable: bool = True,
         verify: bool = False,
         task_memory: int | None = None,
+        resume: bool = False,
+        job: str | None = None,
+        retries: int | None = None,
         progress: ProgressLike = None,
     ) -> WriteReport:
         """Write a numpy or dask array.
@@ -218,6 +221,15 @@ class BoxView:
             Read every cube back before it is published.
         task_memory
             Bytes that a task needs, where the plan's estimate is wrong.
+        resume
+            Go on where an earlier call with the same array and box stopped: killed, interrupted, or failed. What
+            that one has published is not computed again, and is part of the report. Without an earlier call, or
+            if it came to its end, all is written.
+        job
+            A name of your own by which the earlier call is recognised, instead of the array's name: for arrays
+            that are named by chance (random numbers without a seed, ``dask.delayed``).
+        retries
+            How often a task that failed is tried again; by default twice on a cluster, not on local threads.
         progress
             ``True`` for a progress bar, ``False`` for none, a listener of events; by default a bar on a
             terminal or in a notebook once the job lasts.
@@ -235,13 +247,70 @@ class BoxView:
             If the data do not fit the layer; nothing was written.
         PlanError
             If the plan cannot work; nothing was written.
+        ResumeError
+            If `resume` is asked for an array that is named by chance, without `job`; nothing was written.
         TaskFailedError
             If tasks failed; what landed is in the properties.
+        SchedulerLostError
+            If the cluster's scheduler is gone; what landed is in the properties.
         """
         if self.read_only:
             raise ReadOnlyError(
                 f"{self._place.label}: this view is read-only{because(self._place.read_only)}"
             )
+        box = self._box_to_write(data, offset, bounding_box)
+        if (writes := current_writes()) is not None:
+            return self._write_inline(writes, data, box)
+        options = WriteOptions(
+            client=client,
+            durable=durable,
+            verify=verify,
+            task_memory=task_memory,
+            resume=resume,
+            job=job,
+            retries=retries,
+            listeners=listeners_for(progress),
+        )
+        return write_voxels(self._place, with_whole_voxels(data), box, options)
+
+    def plan_write(
+        self,
+        data: Any,
+        offset: Vec3IntLike | None = None,
+        *,
+        bounding_box: BoundingBox | None = None,
+        client: Client | None = None,
+        task_memory: int | None = None,
+    ) -> PlannedWrite:
+        """Say what :meth:`write` would do with the same arguments; nothing is written.
+
+        Parameters
+        ----------
+        data, offset, bounding_box, client, task_memory
+            As for :meth:`write`.
+
+        Returns
+        -------
+        PlannedWrite
+            Cubes, bytes, tasks and the memory of each, the engine; print it.
+
+        Raises
+        ------
+        PlanError
+            If the plan cannot work, with what would.
+
+        Examples
+        --------
+        >>> print(mag.plan_write(255 - mag.to_dask()))  # doctest: +SKIP
+        """
+        box = self._box_to_write(data, offset, bounding_box)
+        options = WriteOptions(client=client, task_memory=task_memory)
+        return plan_voxels(self._place, with_whole_voxels(data), box, options)
+
+    def _box_to_write(
+        self, data: Any, offset: Vec3IntLike | None, bounding_box: BoundingBox | None
+    ) -> BoundingBox:
+        """Return where an array goes: absolute, in voxels of this mag, checked."""
         shape = Vec3Int(shape_of(data, self._place))
         if bounding_box is not None:
             box = self._resolve(offset, None, bounding_box)
@@ -253,18 +322,7 @@ class BoxView:
         else:
             box = self._resolve(self._write_offset(offset, shape), shape, None)
         check_coordinates(box, self.spec.shard_shape)
-        if (writes := current_writes()) is not None:
-            return self._write_inline(writes, data, box)
-        if hasattr(data, "dask") and data.ndim == 4:
-            data = as_single_channel_block(data)
-        options = WriteOptions(
-            client=client,
-            durable=durable,
-            verify=verify,
-            task_memory=task_memory,
-            listeners=listeners_for(progress),
-        )
-        return write_voxels(self._place, data, box, options)
+        return box
 
     def _write_inline(self, writes: TaskWrites, data: Any, box: BoundingBox) -> WriteReport:
         """Write within a task: gathered there, published and reported when the task ends."""

@@ -21,7 +21,7 @@ from wkdask.events import Event, UnitDone
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.grid import IndexRange
 from wkdask.inline import TaskWrites, gathered_writes
-from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows
+from wkdask.job import Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows
 from wkdask.plan import plan_write
 from wkdask.storage.jobs import of_living_job
 from wkdask.tasks import PlaceReport, Target, UnitReport, here, note_landed
@@ -157,12 +157,17 @@ def run_chunks(
     else:
         job = Job.of(owner.place, plan, "mapping", options)
 
-        def stages(folder: str) -> list[Stage]:
-            target = Target(owner.place.store, folder, options.durable, options.verify)
+        def stages(folders: JobFolders) -> list[Stage]:
+            target = Target(owner.place.store, folders.main, options.durable, options.verify)
             return [
                 Stage(
                     len(plan.units),
-                    call_windows(plan, folder, "chunks", lambda box: (chunks_unit, *arguments, target, box)),
+                    call_windows(
+                        plan,
+                        folders.main,
+                        "chunks",
+                        lambda box: (chunks_unit, *arguments, target, box),
+                    ),
                 )
             ]
 

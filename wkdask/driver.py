@@ -1,36 +1,43 @@
-"""Runs a plan on an engine: windows, reports, merge, commit. The only caller of the commit of a job.
+"""Runs a plan on an engine: windows, reports, journal, merge, commit. The only caller of the commit of a job.
 
 ::
 
     private folder -> stage 1: windows -> outcomes ─┐
-                      stage 2: windows -> outcomes ─┴─> merged report -> commit(box, id) -> WriteReport
+                      stage 2: windows -> outcomes ─┼─> merged report -> commit(box, id) -> WriteReport
+                                                    └─> journal: which units are done
 
-What landed is always merged, also when tasks failed or the user pressed Ctrl-C; then the error goes on.
+What landed is always merged, also when tasks failed or the user pressed Ctrl-C; then the error goes on, and the
+job's folder is parked with its journal, so that the same call with ``resume=True`` goes on from there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from wkdask.engines import Engine, Outcome
 from wkdask.errors import TaskFailedError
 from wkdask.events import Event, JobFinished, JobStarted, Listener, UnitDone, UnitFailed, WriteReport
 from wkdask.geometry import BoundingBox, Mag
-from wkdask.job import AnyWindow, Job, Stage
-from wkdask.plan import WritePlan
+from wkdask.job import AnyWindow, Job, JobFolders, Stage, assembled_stage, staged_stage
+from wkdask.journal import Journal
+from wkdask.plan import WritePlan, plan_again
 from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
-from wkdask.storage.jobs import job_folder
+from wkdask.storage.jobs import JobFolder, Ticket, interrupted_jobs, job_folder, resumable_folder
 from wkdask.storage.protocol import StoredMag
 from wkdask.tasks import PlaceReport, UnitReport, landed_reports, merge_reports
 
-__all__ = ["commit_box", "run_job", "run_unwritten"]
+__all__ = ["commit_box", "finish_interrupted", "run_job", "run_unwritten"]
 
 
 def run_job(
     job: Job,
-    stages: Callable[[str], Sequence[Stage]],
+    stages: Callable[[JobFolders], Sequence[Stage]],
     engine: Engine,
     listeners: Sequence[Listener] = (),
 ) -> WriteReport | None:
@@ -41,7 +48,7 @@ def run_job(
     job
         What is written.
     stages
-        Called with the job's private folder; returns what is to be run, in order.
+        Called with the job's private folders; returns what is to be run, in order.
     engine
         Where it runs.
     listeners
@@ -50,7 +57,8 @@ def run_job(
     Returns
     -------
     WriteReport or None
-        The merged reports of all tasks; None if nothing was written.
+        The merged reports of all tasks, also of earlier runs that this one went on with; None if nothing was
+        written.
 
     Raises
     ------
@@ -58,27 +66,48 @@ def run_job(
         If tasks failed; what landed is in the properties nevertheless. The first task's error is chained.
     WorkerPathError
         If a worker does not see the mag; nothing was written.
+    SchedulerLostError
+        If the scheduler is gone; what landed is in the properties.
+    JobRunningError
+        If the job is to be resumed, and another process is at work on it.
     """
+    for store in (job.store, *(place.store for place in job.others)):
+        finish_interrupted(store, engine, but_not=job.ticket if job.resume else None)
+    return _run_job(job, stages, engine, listeners)
+
+
+def _run_job(
+    job: Job,
+    stages: Callable[[JobFolders], Sequence[Stage]],
+    engine: Engine,
+    listeners: Sequence[Listener] = (),
+) -> WriteReport | None:
+    """Do what :func:`run_job` promises, on mags without interrupted jobs."""
     start = time.perf_counter()
     job.store.prepare(job.plan.box)
-    engine.check_sees(job.store.path)
+    for store in (job.store, *(place.store for place in job.others)):
+        engine.check_sees(store.path)
     tally = _Tally()
 
     def tell(event: Event) -> None:
         for listener in listeners:
             listener(event)
 
-    def take(outcome: Outcome) -> None:
+    def take(outcome: Outcome, journal: Journal | None) -> None:
         tally.add(outcome)
         if outcome.report is not None:
+            if journal is not None and outcome.lane is not None:
+                journal.note(outcome.lane, outcome.report)
             tell(UnitDone(job.label, outcome.report))
         elif outcome.error is not None:
             tell(UnitFailed(job.label, outcome.box, outcome.error))
 
     report = None
     try:
-        with job_folder(job.store) as folder:
-            todo = stages(folder)
+        with _terminable(), _folders_of(job) as (folders, own, journal):
+            earlier = journal.merged if journal is not None else None
+            tally.begin_with(earlier)
+            todo = stages(folders)
             tell(
                 JobStarted(
                     label=job.label,
@@ -87,27 +116,135 @@ def run_job(
                     cubes=job.num_cubes,
                     nbytes=job.nbytes,
                     engine=engine.description,
+                    units_before=journal.units if journal is not None else 0,
+                    cubes_before=earlier.cubes if earlier is not None else 0,
+                    nbytes_before=earlier.nbytes if earlier is not None else 0,
                 )
             )
             try:
                 for stage in todo:
-                    for outcome in engine.run(stage.windows):
-                        take(outcome)
+                    if _is_over(stage, journal):
+                        continue
+                    if stage.replaces_source and own is not None and not own.in_second_phase:
+                        own.begin_second_phase(job.store.snapshot(job.plan.box))
+                    for outcome in engine.run(_remaining(stage.windows, journal)):
+                        take(outcome, journal)
                     if tally.failures:
                         break
+                    for lane in stage.lanes if journal is not None else ():
+                        journal.close_lane(lane)  # type: ignore[union-attr]
+                else:
+                    if own is not None:
+                        own.finished = True
             finally:
                 engine.stop()
+    except _Terminated:
+        raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         # The private folder is gone: no task of this job publishes anything from here on.
         for outcome in engine.late():
             tally.add(outcome)  # no listener is called: one that raised would lose the others
         try:
-            report = _commit(job, tally.merged, time.perf_counter() - start)
+            report = _commit(job, tally, time.perf_counter() - start)
         finally:
             tell(JobFinished(job.label, report))  # or a bar would stay on the terminal
     if tally.first_failure is not None:
         raise _failure(job, tally.first_failure, tally.failures)
     return report
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: a batch system's warning before it kills."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the job as Ctrl-C does, unless somebody has other plans for it."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # batch systems send it more than once
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _folders_of(job: Job) -> Iterator[tuple[JobFolders, JobFolder | None, Journal | None]]:
+    """Open the private folders of a job, and the journal of one that can be resumed."""
+    with contextlib.ExitStack() as stack:
+        others = {place.store.path: stack.enter_context(job_folder(place.store)) for place in job.others}
+        if job.ticket is None:
+            main = stack.enter_context(job_folder(job.store, job.plan.box))
+            yield JobFolders(main, others), None, None
+            return
+        own = stack.enter_context(resumable_folder(job.store, job.ticket, resume=job.resume))
+        journal = stack.enter_context(Journal(own.path))
+        yield JobFolders(own.path, others), own, journal
+
+
+def _is_over(stage: Stage, journal: Journal | None) -> bool:
+    """Tell whether an earlier run of the job has completed a stage."""
+    return journal is not None and bool(stage.lanes) and all(map(journal.is_whole, stage.lanes))
+
+
+def _remaining(windows: Iterable[AnyWindow], journal: Journal | None) -> Iterator[AnyWindow]:
+    """Yield windows without the units that the journal holds."""
+    for window in windows:
+        lane = window.lane
+        if journal is not None and lane is not None and journal.units:
+            window = window.without(lambda box, lane=lane: journal.is_done(lane, box))  # type: ignore[misc]
+        if len(window):
+            yield window
+
+
+def finish_interrupted(store: StoredMag, engine: Engine, but_not: Ticket | None = None) -> None:
+    """Finish dead jobs that had begun to replace a mag's cubes by what they had read from it.
+
+    Half of the mag is changed, the other half of the new voxels is in the job's folder: whoever reads or writes now
+    would make a mixture of it for good.
+
+    Parameters
+    ----------
+    store
+        The mag.
+    engine
+        Where the rest of the publication runs.
+    but_not
+        The ticket of a job that is about to be resumed anyway.
+
+    Raises
+    ------
+    JobRunningError
+        If another process is at it.
+    """
+    for ticket in interrupted_jobs(store):
+        if but_not is None or ticket.key != but_not.key:
+            again = Job(
+                ticket.dataset_path,
+                ticket.layer,
+                ticket.mag,
+                store,
+                plan_again(store.spec, ticket.box, ticket.unit, ticket.part),
+                action=ticket.action,
+                ticket=ticket,
+                resume=True,
+            )
+            _run_job(again, lambda folders, job=again: [_second_stage(job, folders)], engine.again())  # type: ignore[misc]
+
+
+def _second_stage(job: Job, folders: JobFolders) -> Stage:
+    """Return the second of two phases of a job, from what the first one left."""
+    staged = job.store.opened(f"{folders.main}/staged")
+    make = staged_stage if job.plan.part is None else assembled_stage
+    return make(job, staged, folders.main, replaces_source=True)
 
 
 def run_unwritten(
@@ -169,11 +306,17 @@ class _Tally:
         self._state: tuple[UnitReport | None, Outcome | None] = (None, None)
         self.first_failure: Outcome | None = None
         self.failures = 0
+        self.cubes_before = 0
 
     @property
     def merged(self) -> UnitReport | None:
         """All reports as one."""
         return self._state[0]
+
+    def begin_with(self, earlier: UnitReport | None) -> None:
+        """Count what earlier runs of the job did."""
+        self._state = (earlier, None)
+        self.cubes_before = earlier.cubes if earlier is not None else 0
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome, once even if it comes twice in a row: Ctrl-C can come while it is handed over."""
@@ -193,8 +336,9 @@ class _Tally:
         self._state = (merged, outcome)
 
 
-def _commit(job: Job, merged: UnitReport | None, seconds: float) -> WriteReport | None:
+def _commit(job: Job, tally: _Tally, seconds: float) -> WriteReport | None:
     """Note in the properties what the tasks of a job wrote, also into other mags than the job's own."""
+    merged = tally.merged
     if merged is None:
         return None
     try:
@@ -205,7 +349,8 @@ def _commit(job: Job, merged: UnitReport | None, seconds: float) -> WriteReport 
     if merged.box is None and not merged.cubes:
         return None
     job.store.finish()
-    return _report(job.label, job.mag, merged, merged.box or job.plan.box, seconds)
+    box = merged.box or job.plan.box
+    return replace(_report(job.label, job.mag, merged, box, seconds), cubes_before=tally.cubes_before)
 
 
 def _commit_boxes(reports: Iterable[PlaceReport]) -> None:

@@ -17,9 +17,10 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wkdask.errors import InvalidValueError, WorkerPathError
+from wkdask.errors import InvalidValueError, SchedulerLostError, WorkerPathError
 from wkdask.geometry import BoundingBox
 from wkdask.job import AnyWindow, ArrayWindow, CallWindow
+from wkdask.journal import Lane
 from wkdask.plan import WINDOW_UNITS
 from wkdask.tasks import UnitReport, sees_mag
 
@@ -44,6 +45,8 @@ class Outcome:
     """What it did."""
     error: BaseException | None = None
     """Why it failed."""
+    lane: Lane | None = None
+    """Numbers it for the journal."""
 
 
 class Engine(Protocol):
@@ -61,10 +64,19 @@ class Engine(Protocol):
         """Refuse to start where a worker does not see the mag."""
 
     def run(self, windows: Iterable[AnyWindow]) -> Iterator[Outcome]:
-        """Yield how each unit ended; after a failure no new window is begun."""
+        """Yield how each unit ended; after a failure no new window is begun.
+
+        Raises
+        ------
+        SchedulerLostError
+            If the scheduler is gone.
+        """
 
     def stop(self) -> None:
         """Begin no window any more, and wait a little for what runs."""
+
+    def again(self) -> Engine:
+        """Return an engine of the same kind that has not been stopped."""
 
     def late(self) -> list[Outcome]:
         """Return what was not taken from :meth:`run`, and drop the rest.
@@ -74,14 +86,26 @@ class Engine(Protocol):
         """
 
 
-def pick_engine(client: Client | None = None) -> Engine:
+def pick_engine(client: Client | None = None, retries: int | None = None) -> Engine:
     """Return the engine of a client, of the active client, or of local threads.
 
     Inside a task there is no active client to nest in: local threads it is then.
+
+    Parameters
+    ----------
+    client
+        The cluster; the active one by default.
+    retries
+        How often a task that failed is tried again; by default twice on a cluster, and not on local threads,
+        where the second try would meet the same disk and the same data.
     """
+    if retries is not None and retries < 0:
+        raise InvalidValueError(f"a task can be tried again 0 times or more, got retries={retries}")
     if client is None:
         client = _active_client()
-    return LocalEngine() if client is None else DistributedEngine(client)
+    if client is None:
+        return LocalEngine(retries=retries or 0)
+    return DistributedEngine(client, 2 if retries is None else retries)
 
 
 def _active_client() -> Client | None:
@@ -107,7 +131,7 @@ def _active_client() -> Client | None:
 class LocalEngine:
     """Threads of this process."""
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, retries: int = 0) -> None:
         import dask.config
 
         if threads is None:
@@ -115,11 +139,17 @@ class LocalEngine:
             threads = 1 if single else dask.config.get("num_workers", None) or len(os.sched_getaffinity(0))
         self.threads: int = threads
         self.description = f"{threads} local threads"
+        self._retries = retries
         self._pool = _Pool(threads, thread_name_prefix="wkdask")
         self._stopped = False
         self._ended: deque[Outcome] = deque()
-        self._signals: SimpleQueue[bool] = SimpleQueue()  # True: look into _ended; False: the window is over
-        self._runner: Thread | None = None
+        # (number of the window, whether it is over); else there is something in _ended
+        self._signals: SimpleQueue[tuple[int, bool]] = SimpleQueue()
+        self._runners: list[Thread] = []
+
+    def again(self) -> LocalEngine:
+        """Return another one."""
+        return LocalEngine(self.threads, self._retries)
 
     def task_memory(self) -> int | None:
         """Return a thread's share of the memory that is free now."""
@@ -133,54 +163,74 @@ class LocalEngine:
             raise WorkerPathError(trouble)
 
     def run(self, windows: Iterable[AnyWindow]) -> Iterator[Outcome]:
-        """Yield how each unit ended, window after window."""
-        for window in windows:
-            run = self._run_calls if isinstance(window, CallWindow) else self._run_array
-            self._runner = Thread(target=run, args=(window,), name="wkdask-window", daemon=True)
-            self._runner.start()
-            failed = False
-            while self._signals.get():
-                while self._ended:
-                    failed |= self._ended[0].error is not None
-                    yield self._ended[0]
-                    self._ended.popleft()  # not before it was taken: Ctrl-C can come at any moment
-            if failed:
+        """Yield how each unit ended; a window begins when the one before leaves threads idle."""
+        source, begun, failed = iter(windows), 0, False
+        left: dict[int, int] = {}
+        while True:
+            while not (failed or self._stopped) and sum(left.values()) < self.threads and len(left) < 2:
+                if (window := next(source, None)) is None:
+                    break
+                left[begun] = len(window)
+                self._begin(begun, window)
+                begun += 1
+            if not left:
                 return
+            number, over = self._signals.get()
+            if over:
+                del left[number]
+            else:
+                left[number] -= 1
+            while self._ended:
+                failed |= self._ended[0].error is not None
+                yield self._ended[0]
+                self._ended.popleft()  # not before it was taken: Ctrl-C can come at any moment
+
+    def _begin(self, number: int, window: AnyWindow) -> None:
+        """Start a window in a thread of its own, which only waits for those of the pool."""
+        run = self._run_calls if isinstance(window, CallWindow) else self._run_array
+        runner = Thread(target=run, args=(number, window), name="wkdask-window", daemon=True)
+        self._runners = [other for other in self._runners if other.is_alive()] + [runner]
+        runner.start()
 
     def stop(self) -> None:
         """Begin no other tasks, and let the running ones end."""
         self._stopped = True
         self._pool.shutdown(wait=True, cancel_futures=True)
-        if self._runner is not None:
-            self._runner.join()
+        for runner in self._runners:
+            runner.join()
 
     def late(self) -> list[Outcome]:
         """Return what was not taken from :meth:`run`."""
         late, self._ended = list(self._ended), deque()
         return late
 
-    def _put(self, outcome: Outcome) -> None:
-        """Hand an outcome to the thread that waits in :meth:`run`."""
+    def _put(self, number: int, outcome: Outcome) -> None:
+        """Hand an outcome of a window to the thread that waits in :meth:`run`."""
         self._ended.append(outcome)
-        self._signals.put(True)
+        self._signals.put((number, False))
 
-    def _run_calls(self, window: CallWindow) -> None:
+    def _run_calls(self, number: int, window: CallWindow) -> None:
         """Run plain calls on the pool."""
 
         def attempt(
             box: BoundingBox, function: Callable[..., UnitReport], arguments: tuple[Any, ...]
         ) -> None:
-            self._put(_attempt(box, lambda: function(*arguments)))
+            outcome = _attempt(box, lambda: function(*arguments), window.lane)
+            for _ in range(self._retries):
+                if outcome.error is None or self._stopped:
+                    break
+                outcome = _attempt(box, lambda: function(*arguments), window.lane)
+            self._put(number, outcome)
 
         try:
+            futures: list[Future[Any]] = []
             with contextlib.suppress(RuntimeError):  # a pool that was shut down takes no more calls
-                for call in window.calls:
-                    self._pool.submit(attempt, *call)
-            self._pool.settle()
+                futures.extend(self._pool.submit(attempt, *call) for call in window.calls)
+            _settle(futures)
         finally:
-            self._signals.put(False)
+            self._signals.put((number, True))
 
-    def _run_array(self, window: ArrayWindow) -> None:
+    def _run_array(self, number: int, window: ArrayWindow) -> None:
         """Compute one graph on the pool; reports come through the queue while it runs.
 
         If a task fails, dask stops there and does not say which block needed it. The units that have not
@@ -192,26 +242,30 @@ class LocalEngine:
 
         def sink(report: UnitReport) -> None:
             reported.add(report.unit)
-            self._put(Outcome(report.unit, report))
+            self._put(number, Outcome(report.unit, report, lane=window.lane))
 
         options = {"scheduler": "threads", "pool": self._pool, "optimize_graph": False}
         try:
-            array = window.build(sink)
+            arrays, keys = window.collections(sink)
             try:
-                dask.compute(array, **options)
+                dask.compute(*arrays, **options)
             except BaseException:
                 self._pool.settle()  # dask leaves running what ran beside the task that failed
-                for place, box in window.boxes.items():
-                    if not self._stopped and box not in reported:
+                blocks = {array.name: array for array in arrays}
+                for (name, *place), box in keys.items():
+                    tries = 0
+                    while not self._stopped and box not in reported:
                         try:
-                            dask.compute(array.blocks[place], **options)
+                            dask.compute(blocks[name].blocks[tuple(place)], **options)
                         except BaseException as error:
-                            if not self._stopped:
-                                self._put(Outcome(box, error=error))
+                            tries += 1
+                            if tries > self._retries and not self._stopped:
+                                self._put(number, Outcome(box, error=error, lane=window.lane))
+                                break
         except BaseException as error:  # the graph itself could not be built
-            self._put(Outcome(next(iter(window.boxes.values())), error=error))
+            self._put(number, Outcome(next(iter(window.boxes.values())), error=error, lane=window.lane))
         finally:
-            self._signals.put(False)
+            self._signals.put((number, True))
 
 
 class _Pool(ThreadPoolExecutor):
@@ -229,9 +283,14 @@ class _Pool(ThreadPoolExecutor):
         return future
 
     def settle(self) -> None:
-        """Wait until all that was submitted has ended or was cancelled."""
-        while self._unfinished:  # nobody wakes who waits for a call that the shutdown of the pool cancels
-            wait_for(list(self._unfinished), timeout=0.1)
+        """Wait until all that was submitted by now has ended or was cancelled."""
+        _settle(list(self._unfinished))
+
+
+def _settle(futures: list[Future[Any]]) -> None:
+    """Wait until calls have ended or were cancelled."""
+    while not all(future.done() for future in futures):
+        wait_for(futures, timeout=0.1)  # nobody wakes who waits for a call that the pool's shutdown cancels
 
 
 class DistributedEngine:
@@ -241,9 +300,10 @@ class DistributedEngine:
         if client.asynchronous:
             raise InvalidValueError("wkdask needs a synchronous Client; make it with asynchronous=False")
         self._client = client
+        self._address = _address(client)
         self._retries = retries
-        self._pending: dict[str, tuple[BoundingBox, Any]] = {}
-        self._yielded: str | None = None
+        self._pending: dict[Any, tuple[BoundingBox, Any, Lane | None]] = {}
+        self._yielded: Any = None
         workers = self._workers()
         if not workers:
             with contextlib.suppress(TimeoutError):
@@ -252,6 +312,10 @@ class DistributedEngine:
                 raise WorkerPathError(f"no worker came to {_address(client)} within {_WORKER_TIMEOUT:.0f} s")
         self.threads = sum(worker["nthreads"] for worker in workers.values())
         self.description = f"{len(workers)} workers, {self.threads} threads, at {_address(client)}"
+
+    def again(self) -> DistributedEngine:
+        """Return another one at the same scheduler."""
+        return DistributedEngine(self._client, self._retries)
 
     def _workers(self) -> dict[str, Any]:
         """Return what the scheduler knows of its workers."""
@@ -290,13 +354,15 @@ class DistributedEngine:
                 not failed and len(self._pending) < low_water and (window := next(source, None)) is not None
             ):
                 futures = self._submit(window)
-                self._pending.update((future.key, (box, future)) for future, box in futures)
+                self._pending.update((future.key, (box, future, window.lane)) for future, box in futures)
                 completed.update(future for future, _ in futures)
             if not self._pending:
                 return
             future = next(completed)
-            box, _ = self._pending[future.key]
-            outcome = _attempt(box, lambda future=future: _report_of(future.result()))  # type: ignore[misc]
+            box, _, lane = self._pending[future.key]
+            outcome = _attempt(box, lambda future=future: _report_of(future.result()), lane)  # type: ignore[misc]
+            if outcome.error is not None:
+                self._check_scheduler(outcome.error)
             failed |= outcome.error is not None
             self._yielded = future.key
             yield outcome
@@ -316,8 +382,25 @@ class DistributedEngine:
             ]
         from distributed import futures_of
 
-        array = self._client.persist(window.build(None), optimize_graph=False, retries=self._retries)
-        return [(future, window.boxes[future.key[1:]]) for future in futures_of(array)]
+        arrays, keys = window.collections(None)
+        persisted = self._client.persist(arrays, optimize_graph=False, retries=self._retries)
+        return [(future, keys[future.key]) for future in futures_of(persisted)]
+
+    def _check_scheduler(self, error: BaseException) -> None:
+        """Tell a task that failed from a scheduler that is gone, with which all tasks are cancelled.
+
+        Raises
+        ------
+        SchedulerLostError
+            If it is gone.
+        """
+        from concurrent.futures import CancelledError
+
+        if isinstance(error, CancelledError | OSError) and self._client.status != "running":
+            raise SchedulerLostError(
+                f"the connection to the scheduler at {self._address} was lost ({error}); what landed is in the "
+                f"properties, the same call with resume=True goes on from there"
+            ) from error
 
     def stop(self) -> None:
         """Give what runs a moment.
@@ -333,12 +416,12 @@ class DistributedEngine:
         keys = sorted(self._pending, key=lambda key: key != self._yielded)
         pending, self._pending = [self._pending[key] for key in keys], {}
         late = [
-            _attempt(box, lambda future=future: _report_of(future.result(timeout=_GRACE)))  # type: ignore[misc]
-            for box, future in pending
+            _attempt(box, lambda future=future: _report_of(future.result(timeout=_GRACE)), lane)  # type: ignore[misc]
+            for box, future, lane in pending
             if future.status == "finished"
         ]
         with contextlib.suppress(Exception):  # the scheduler may be gone: then there is nothing to cancel
-            self._client.cancel([future for _, future in pending])
+            self._client.cancel([future for _, future, _ in pending])
         return [outcome for outcome in late if outcome.report is not None]
 
     def _wait_for_running(self, seconds: float) -> None:
@@ -349,18 +432,18 @@ class DistributedEngine:
             return
         with contextlib.suppress(Exception):  # TimeoutError; or the scheduler itself is gone
             running = {key for keys in self._client.processing().values() for key in keys}
-            futures = [future for key, (_, future) in self._pending.items() if key in running]
+            futures = [future for key, (_, future, _) in self._pending.items() if key in running]
             wait(futures, timeout=seconds)
 
 
-def _attempt(box: BoundingBox, result: Callable[[], UnitReport]) -> Outcome:
+def _attempt(box: BoundingBox, result: Callable[[], UnitReport], lane: Lane | None = None) -> Outcome:
     """Return how a unit that has ended did so."""
     try:
-        return Outcome(box, result())
+        return Outcome(box, result(), lane=lane)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # CancelledError is no Exception
-        return Outcome(box, error=error)
+        return Outcome(box, error=error, lane=lane)
 
 
 def _report_of(result: Any) -> UnitReport:

@@ -17,6 +17,7 @@ __all__ = [
     "ImageStackError",
     "InvalidValueError",
     "JobEndedError",
+    "JobRunningError",
     "LayerNotFoundError",
     "LockTimeoutError",
     "MagNotFoundError",
@@ -24,6 +25,9 @@ __all__ = [
     "PlanError",
     "PropertiesError",
     "ReadOnlyError",
+    "ResumeError",
+    "SchedulerLostError",
+    "SpaceError",
     "TaskFailedError",
     "UnsupportedFormatError",
     "WkdaskError",
@@ -114,6 +118,24 @@ class TaskFailedError(WkdaskError, RuntimeError):
 
 class JobEndedError(WkdaskError, RuntimeError):
     """A task came back to life after its job had ended; it publishes nothing."""
+
+
+class JobRunningError(WkdaskError, RuntimeError):
+    """A job cannot be resumed, because another living process works on it."""
+
+
+class ResumeError(PlanError):
+    """A job cannot be resumed for what it is: its array has another name in every process."""
+
+
+class SchedulerLostError(WkdaskError, ConnectionError):
+    """The connection to the scheduler was lost during a job; what landed is noted, and the job can be resumed."""
+
+
+class SpaceError(PlanError, OSError):
+    """The file system has less room than a job will take; nothing was written."""
+
+    __str__ = Exception.__str__
 
 
 class ImageStackError(WkdaskError, ValueError):

@@ -34,6 +34,8 @@ class WriteReport:
     """Largest voxel written."""
     seconds: float
     """From the start of the job to the commit of the properties."""
+    cubes_before: int = 0
+    """How many of the cubes were published by earlier runs, with which a resumed job went on."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Return (name, value) pairs to show."""
@@ -41,11 +43,15 @@ class WriteReport:
         return [
             ("Written", self.label),
             ("Bounding box", f"{self.bounding_box} (voxels of mag 1)"),
-            ("Cubes", str(self.cubes)),
+            ("Cubes", f"{self.cubes}{self._before()}"),
             ("Voxels", f"{format_bytes(self.bytes)}, {format_bytes(self.file_bytes)} in files"),
             *extremes,
             ("Time", f"{self.seconds:.2f} s, {format_rate(self.bytes, self.seconds)}"),
         ]
+
+    def _before(self) -> str:
+        """Return how much of the job was done before this run, in words."""
+        return f", {self.cubes_before} of them by earlier runs" if self.cubes_before else ""
 
     def __repr__(self) -> str:
         return "\n".join(f"{name:<13}: {value}" for name, value in self.rows())
@@ -73,6 +79,12 @@ class JobStarted:
     """Bytes of the voxels to be written, uncompressed."""
     engine: str
     """Where the tasks run."""
+    units_before: int = 0
+    """Tasks of these that earlier runs of the job have done."""
+    cubes_before: int = 0
+    """Cubes of these that earlier runs have published."""
+    nbytes_before: int = 0
+    """Bytes of these that earlier runs have written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ import numpy as np
 from wkdask.errors import PlanError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.grid import chunks_on_grid
-from wkdask.job import ArrayWindow, Job, Stage, call_windows
+from wkdask.job import ArrayWindow, Job, Stage, assembled_stage, lane_of, staged_stage
+from wkdask.journal import Lane
 from wkdask.plan import Window, WritePlan
 from wkdask.storage.protocol import Voxels
-from wkdask.tasks import Target, UnitReport, publish_unit, write_block
+from wkdask.tasks import Target, UnitReport, write_block
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -34,7 +35,7 @@ _COMMON_PART = 3
 """They also are more than one in so many of a window's tasks: neighbours share blocks along their border."""
 
 
-def array_stages(job: Job, array: da.Array, folder: str, *, two_phases: bool) -> list[Stage]:
+def array_stages(job: Job, array: da.Array, folder: str, *, reads_target: bool) -> list[Stage]:
     """Return the stages that write a dask array.
 
     Parameters
@@ -45,35 +46,45 @@ def array_stages(job: Job, array: da.Array, folder: str, *, two_phases: bool) ->
         ``(c, x, y, z)``, of the mag's type; its channels in one block.
     folder
         The job's private folder.
-    two_phases
-        Whether to build all cubes before publishing any, because the array reads the mag that it is
-        written to: a task that runs twice must not read what its own job wrote.
+    reads_target
+        Whether the array reads the mag that it is written to. Then all cubes are built before any is published:
+        a task that runs twice must not read what its own job wrote.
     """
     plan = job.plan
-    staged = job.store.staged(f"{folder}/staged") if two_phases else None
-    target = Target(staged or job.store, folder, job.durable, job.verify)
-    units = len(plan.units)
-    stages = [Stage(units, _array_windows(plan, array, target, published=staged is None))]
-    if staged is not None:
-        arguments = (job.store, staged, folder)
-        windows = call_windows(
-            plan, folder, "publish", lambda box: (publish_unit, *arguments, box, job.durable)
-        )
-        stages.append(Stage(units, windows))
-    return stages
+    if plan.parts is not None:
+        staged = job.store.staged(f"{folder}/staged", raw=True)
+        return [
+            _array_stage(plan.parts, array, Target(staged, folder, job.durable), "fill"),
+            assembled_stage(job, staged, folder, replaces_source=reads_target),
+        ]
+    if reads_target:
+        staged = job.store.staged(f"{folder}/staged")
+        return [
+            _array_stage(plan, array, Target(staged, folder, job.durable, job.verify), "stage"),
+            staged_stage(job, staged, folder, replaces_source=True),
+        ]
+    return [_array_stage(plan, array, Target(job.store, folder, job.durable, job.verify), "publish")]
+
+
+def _array_stage(plan: WritePlan, array: da.Array, target: Target, step: str) -> Stage:
+    """Return the stage whose tasks are the blocks of an array, cut into the units of a plan."""
+    lane = lane_of(plan, 0)
+    return Stage(len(lane), _array_windows(plan, array, target, step, lane), (lane,))
 
 
 def _array_windows(
-    plan: WritePlan, array: da.Array, target: Target, published: bool
+    plan: WritePlan, array: da.Array, target: Target, step: str, lane: Lane
 ) -> Iterator[ArrayWindow]:
     """Yield one lazily built graph per window of a plan."""
     if plan.num_windows > 1:
         _refuse_shared_work(plan, array, target)
     for window in plan.windows:
-        yield _array_window(window, array, target, published)
+        yield _array_window(window, array, target, step, lane)
 
 
-def _array_window(window: Window, array: da.Array, target: Target, published: bool) -> ArrayWindow:
+def _array_window(
+    window: Window, array: da.Array, target: Target, step: str, lane: Lane | None = None
+) -> ArrayWindow:
     """Return the part of an array that a window writes, with a write at the end of every block."""
     places = [(unit - window.units.start, window) for unit in window.units]
     boxes: dict[tuple[int, ...], BoundingBox] = {
@@ -90,7 +101,7 @@ def _array_window(window: Window, array: da.Array, target: Target, published: bo
             write_block,
             target=target,
             window=window,
-            published=published,
+            step=step,
             sink=sink,
             name=name,
             dtype=object,
@@ -101,7 +112,7 @@ def _array_window(window: Window, array: da.Array, target: Target, published: bo
         result: da.Array = optimized
         return result
 
-    return ArrayWindow(boxes, build)
+    return ArrayWindow(boxes, build, lane)
 
 
 def _rechunked(part: da.Array, window: Window) -> da.Array:
@@ -164,7 +175,7 @@ def _refuse_shared_work(plan: WritePlan, array: da.Array, target: Target) -> Non
     """
 
     def tasks(index: Vec3Int) -> set[Any]:
-        window = _array_window(Window(plan, index), array, target, published=True)
+        window = _array_window(Window(plan, index), array, target, "publish")
         return set(window.build(None).__dask_graph__())
 
     indices = plan.window.cubes(plan.box)

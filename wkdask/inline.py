@@ -26,6 +26,8 @@ from functools import reduce
 
 import numpy as np
 
+from wkdask.driver import finish_interrupted
+from wkdask.engines import LocalEngine
 from wkdask.errors import DamagedHeaderError
 from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
@@ -289,6 +291,7 @@ class TaskWrites:
         else:
             for report in reports:
                 store.prepare(report.box)  # a mag that is gone must not come back as a folder
+            finish_interrupted(store, LocalEngine())
             with job_folder(store) as folder:
                 file_nbytes = publish_pieces(store, folder, pieces)
             store.finish()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from toolz import partition_all
 
 from wkdask.events import Listener
 from wkdask.geometry import BoundingBox, Mag
+from wkdask.journal import Lane
 from wkdask.plan import WINDOW_UNITS, WritePlan
+from wkdask.storage.jobs import Ticket
 from wkdask.storage.protocol import StoredMag
-from wkdask.tasks import UnitReport
+from wkdask.tasks import UnitReport, publish_assembled_unit, publish_unit
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -24,11 +26,15 @@ __all__ = [
     "ArrayWindow",
     "CallWindow",
     "Job",
+    "JobFolders",
     "MagPlace",
     "Stage",
     "WriteOptions",
+    "assembled_stage",
     "call_windows",
+    "lane_of",
     "listed_windows",
+    "staged_stage",
 ]
 
 
@@ -65,6 +71,12 @@ class WriteOptions:
     """Read every cube back before it is published."""
     task_memory: int | None = None
     """Bytes that one task needs, where the estimate is wrong."""
+    resume: bool = False
+    """Go on where an earlier run of the same job stopped, if there is one."""
+    job: str | None = None
+    """A name by which an earlier run is found; None for the name of the array."""
+    retries: int | None = None
+    """How often a task that failed is tried again; None for the engine's own number."""
     listeners: Sequence[Listener] = ()
     """Called with the events of the job."""
 
@@ -91,6 +103,12 @@ class Job:
     """Whether every cube is read back before it is published."""
     listed_cubes: int | None = None
     """Cubes that the job touches, where those are listed and most of the plan's box is empty."""
+    ticket: Ticket | None = None
+    """What the job is to another process that would go on with it; None for a job that cannot be resumed."""
+    resume: bool = False
+    """Whether to go on where an earlier run of it stopped."""
+    others: tuple[MagPlace, ...] = ()
+    """Further mags that the tasks write, beside the job's own."""
 
     @property
     def num_cubes(self) -> int:
@@ -105,7 +123,16 @@ class Job:
         return self.listed_cubes * self.store.spec.cube_nbytes
 
     @classmethod
-    def of(cls, place: MagPlace, plan: WritePlan, action: str, options: WriteOptions) -> Job:
+    def of(
+        cls,
+        place: MagPlace,
+        plan: WritePlan,
+        action: str,
+        options: WriteOptions,
+        *,
+        ticket: Ticket | None = None,
+        others: tuple[MagPlace, ...] = (),
+    ) -> Job:
         """Return the job that carries out a plan at a place."""
         return cls(
             dataset_path=place.dataset_path,
@@ -116,6 +143,9 @@ class Job:
             action=action,
             durable=options.durable,
             verify=options.verify,
+            ticket=ticket,
+            resume=options.resume,
+            others=others,
         )
 
     @property
@@ -125,13 +155,58 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class JobFolders:
+    """The private folders of a job: one in each mag that it writes."""
+
+    main: str
+    """In the job's own mag."""
+    others: dict[str, str]
+    """In the further mags, by the path of the mag."""
+
+    def of(self, store: StoredMag) -> str:
+        """Return the folder in a mag."""
+        return self.others.get(store.path, self.main)
+
+
+@dataclass(frozen=True, slots=True)
 class ArrayWindow:
     """A window whose tasks are the blocks of a dask array of reports."""
 
     boxes: dict[tuple[int, ...], BoundingBox]
-    """What each block writes, by its place (c, x, y, z)."""
+    """What each block writes that is to be done, by its place (c, x, y, z)."""
     build: Callable[[Callable[[UnitReport], None] | None], da.Array]
     """Makes the array; its argument is called with every report, if the tasks run in this process."""
+    lane: Lane | None = None
+    """Numbers the units for the journal; None where they are not noted there."""
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def without(self, is_done: Callable[[BoundingBox], bool]) -> ArrayWindow:
+        """Return the window without the units that are done."""
+        return replace(self, boxes={place: box for place, box in self.boxes.items() if not is_done(box)})
+
+    def collections(
+        self, sink: Callable[[UnitReport], None] | None
+    ) -> tuple[list[da.Array], dict[tuple[Any, ...], BoundingBox]]:
+        """Build what is to be computed.
+
+        Returns
+        -------
+        list of dask.array.Array
+            The array itself, or those of its blocks that are to be done.
+        dict
+            What each of their blocks writes, by its key.
+        """
+        import dask
+
+        array = self.build(sink)
+        if len(self.boxes) == array.npartitions:
+            return [array], {(array.name, *place): box for place, box in self.boxes.items()}
+        blocks = dask.optimize(*(array.blocks[place] for place in self.boxes))
+        origin = (0,) * array.ndim
+        keys = {(block.name, *origin): box for block, box in zip(blocks, self.boxes.values(), strict=True)}
+        return list(blocks), keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +217,15 @@ class CallWindow:
     """(what it writes, function, arguments)"""
     name: str
     """Start of the tasks' keys: unique within the job."""
+    lane: Lane | None = None
+    """Numbers the units for the journal; None where they are not noted there."""
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    def without(self, is_done: Callable[[BoundingBox], bool]) -> CallWindow:
+        """Return the window without the units that are done."""
+        return replace(self, calls=[call for call in self.calls if not is_done(call[0])])
 
 
 AnyWindow: TypeAlias = ArrayWindow | CallWindow
@@ -156,10 +240,18 @@ class Stage:
     """Tasks in it."""
     windows: Iterable[AnyWindow]
     """The tasks, window by window."""
+    lanes: tuple[Lane, ...] = ()
+    """What the journal notes as a whole when the stage has ended; if an earlier run has, the stage is skipped."""
+    replaces_source: bool = False
+    """Whether this is the second of two phases, which replaces what the first one read."""
 
 
 def call_windows(
-    plan: WritePlan, folder: str, name: str, call: Callable[[BoundingBox], tuple[Any, ...]]
+    plan: WritePlan,
+    folder: str,
+    name: str,
+    call: Callable[[BoundingBox], tuple[Any, ...]],
+    lane: Lane | None = None,
 ) -> Iterator[CallWindow]:
     """Yield the windows of a plan whose units are plain calls.
 
@@ -173,12 +265,18 @@ def call_windows(
         What the task does, for the dashboard.
     call
         Returns ``(function, *arguments)`` for the box of a unit.
+    lane
+        Numbers the units for the journal.
     """
-    return _windows((window.unit_boxes() for window in plan.windows), folder, name, call)
+    return _windows((window.unit_boxes() for window in plan.windows), folder, name, call, lane)
 
 
 def listed_windows(
-    boxes: Iterable[BoundingBox], folder: str, name: str, call: Callable[[BoundingBox], tuple[Any, ...]]
+    boxes: Iterable[BoundingBox],
+    folder: str,
+    name: str,
+    call: Callable[[BoundingBox], tuple[Any, ...]],
+    lane: Lane | None = None,
 ) -> Iterator[CallWindow]:
     """Yield windows of plain calls for units that are listed, because most of their hull is empty.
 
@@ -186,10 +284,10 @@ def listed_windows(
     ----------
     boxes
         What each unit covers.
-    folder, name, call
+    folder, name, call, lane
         As for `call_windows`.
     """
-    return _windows(partition_all(WINDOW_UNITS, boxes), folder, name, call)
+    return _windows(partition_all(WINDOW_UNITS, boxes), folder, name, call, lane)
 
 
 def _windows(
@@ -197,6 +295,7 @@ def _windows(
     folder: str,
     name: str,
     call: Callable[[BoundingBox], tuple[Any, ...]],
+    lane: Lane | None,
 ) -> Iterator[CallWindow]:
     """Yield one window of calls per group of boxes."""
     # A scheduler takes tasks of one key for one task: two jobs on the same mag must not share theirs.
@@ -206,4 +305,61 @@ def _windows(
         for box in boxes:
             function, *arguments = call(box)
             calls.append((box, function, tuple(arguments)))
-        yield CallWindow(calls, f"wkdask-{name}-{job}-{number}")
+        yield CallWindow(calls, f"wkdask-{name}-{job}-{number}", lane)
+
+
+def lane_of(plan: WritePlan, number: int) -> Lane:
+    """Return the lane of the units of a plan.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    number
+        Which of the job's lanes it is.
+    """
+    return Lane(number, plan.unit, plan.box)
+
+
+def staged_stage(job: Job, staged: StoredMag, folder: str, *, replaces_source: bool) -> Stage:
+    """Return the stage that publishes cubes from a private mag in which another stage has built them whole.
+
+    Parameters
+    ----------
+    job
+        The job; the stage is its lane 1.
+    staged
+        The private mag.
+    folder
+        The job's private folder.
+    replaces_source
+        Whether the other stage read what this one replaces.
+    """
+    lane = lane_of(job.plan, 1)
+    windows = call_windows(
+        job.plan,
+        folder,
+        "publish",
+        lambda box: (publish_unit, job.store, staged, folder, box, job.durable),
+        lane,
+    )
+    return Stage(len(lane), windows, (lane,), replaces_source)
+
+
+def assembled_stage(job: Job, staged: StoredMag, folder: str, *, replaces_source: bool) -> Stage:
+    """Return the stage that publishes cubes from a private mag in which other tasks have assembled them in parts.
+
+    Parameters
+    ----------
+    job, staged, folder, replaces_source
+        As for `staged_stage`.
+    """
+    lane = lane_of(job.plan, 1)
+    windows = call_windows(
+        job.plan,
+        folder,
+        "publish",
+        lambda box: (publish_assembled_unit, job.store, staged, folder, box, job.durable),
+        lane,
+    )
+    return Stage(len(lane), windows, (lane,), replaces_source)

@@ -8,13 +8,18 @@
 
 All are cut on the absolute grid, so that a cube has one unit and a unit one window. The plan holds no
 list of anything: cube, unit and window are computed from their number.
+
+A cube that is too large for a task is assembled out of core::
+
+    cube      |...............|      published when all its parts are there, by a task that never holds it
+    parts     |...|...|...|...|      one task each: whole chunks, side by side in a private plain cube
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wkdask.errors import PlanError
 from wkdask.geometry import BoundingBox, Vec3Int
@@ -22,7 +27,7 @@ from wkdask.grid import CubeGrid, IndexRange, block_shape_near, chunks_on_grid
 from wkdask.storage.protocol import ArraySpec
 from wkdask.units import format_bytes
 
-__all__ = ["Window", "WritePlan", "plan_write", "refuse_unknown_chunks"]
+__all__ = ["Window", "WritePlan", "plan_again", "plan_write", "refuse_unknown_chunks"]
 
 UNIT_NBYTES = 64 << 20
 """A task of fewer bytes costs more in scheduling than in work."""
@@ -50,6 +55,16 @@ class WritePlan:
     """Bytes of a voxel, all channels."""
     task_nbytes: int
     """Bytes that a task is expected to hold at most."""
+    part: CubeGrid | None = None
+    """Parts of cubes, one task each, where a cube is too large for a task."""
+
+    @property
+    def parts(self) -> WritePlan | None:
+        """The plan whose units are the parts; None where tasks hold whole cubes."""
+        if self.part is None:
+            return None
+        window = _window_shape(self.part.shape, self.voxel_nbytes, self.box)
+        return replace(self, unit=self.part, window=CubeGrid(window), part=None)
 
     @property
     def units(self) -> IndexRange:
@@ -130,6 +145,8 @@ def plan_write(
     task_memory: int | None = None,
     unit_nbytes: int = UNIT_NBYTES,
     base: Vec3Int | None = None,
+    unit: Vec3Int | None = None,
+    in_parts: bool = False,
 ) -> WritePlan:
     """Plan the write of a box.
 
@@ -152,6 +169,10 @@ def plan_write(
     base
         The least shape of a unit, where that is more than one cube: a whole number of cubes, or for tasks that
         write nothing anything.
+    unit
+        The shape of a unit, where it is given: that of a job that is resumed.
+    in_parts
+        Whether the tasks can write parts of a cube, so that one which does not fit can be assembled out of core.
 
     Raises
     ------
@@ -162,30 +183,86 @@ def plan_write(
         raise PlanError(f"there is nothing to write: the box {box} holds no voxel")
     share = box.volume() * spec.bytes_per_voxel // (4 * threads)
     wanted = max(min(unit_nbytes, share), spec.cube_nbytes if base is None else 0)
-    unit_shape = _shape_of_blocks(spec, box, source_chunks, wanted) or _grown(
-        spec, base or spec.shard_shape, wanted, box
+    least = base or spec.shard_shape
+    shape = unit or _shape_of_blocks(spec, box, source_chunks, wanted) or _grown(spec, least, wanted, box)
+
+    def needed(shape: Vec3Int) -> int:
+        return task_memory or _task_nbytes(spec, CubeGrid(shape), box, source_chunks)
+
+    if memory is not None and needed(shape) > memory and unit is None:
+        shape = least  # no more cubes to a task than needed
+    plan = plan_again(spec, box, shape)
+    if memory is None or needed(shape) <= memory:
+        return replace(plan, task_nbytes=needed(shape))
+    part = _part_that_fits(spec, box, source_chunks, memory) if in_parts and task_memory is None else None
+    if part is None or spec.compression == "lz4":
+        raise PlanError(_does_not_fit(spec, needed(shape), memory, can_be_cut=part is not None))
+    return replace(
+        plan,
+        part=CubeGrid(part),
+        task_nbytes=_task_nbytes(spec, CubeGrid(part), box, source_chunks, in_parts=True),
     )
-    unit = CubeGrid(unit_shape)
-    if len(unit.cubes(box)) <= SINGLE_WINDOW_UNITS:
-        window_shape = unit.cubes(box).stop * unit_shape  # from the origin: no edge of it cuts the box
-    else:
-        unit_bytes = unit_shape.prod() * spec.bytes_per_voxel
-        window_shape = _grown(spec, unit_shape, WINDOW_UNITS * unit_bytes, box)
-    needed = task_memory or _task_nbytes(spec, unit, box, source_chunks)
-    if memory is not None and needed > memory:
-        raise PlanError(
-            f"a task would need about {format_bytes(needed)} (cube, its copy and the source blocks that touch "
-            f"it), but only {format_bytes(memory)} are there for each task; use a smaller shard_shape than "
-            f"{spec.shard_shape}, smaller source blocks, fewer threads per worker, or task_memory= if you "
-            f"know that it needs less"
-        )
+
+
+def plan_again(spec: ArraySpec, box: BoundingBox, unit: Vec3Int, part: Vec3Int | None = None) -> WritePlan:
+    """Return the plan of a job whose units are known, as those of one that is resumed.
+
+    Parameters
+    ----------
+    spec, box
+        As for `plan_write`.
+    unit, part
+        Voxels of a unit, and of a part where cubes are assembled out of core.
+    """
     return WritePlan(
         box=box,
         cube=spec.grid,
-        unit=unit,
-        window=CubeGrid(window_shape),
+        unit=CubeGrid(unit),
+        window=CubeGrid(_window_shape(unit, spec.bytes_per_voxel, box)),
         voxel_nbytes=spec.bytes_per_voxel,
-        task_nbytes=needed,
+        task_nbytes=_task_nbytes(spec, CubeGrid(part or unit), box, None, in_parts=part is not None),
+        part=None if part is None else CubeGrid(part),
+    )
+
+
+def _window_shape(unit: Vec3Int, voxel_nbytes: int, box: BoundingBox) -> Vec3Int:
+    """Return the shape of a window: all of a small job, else so many units that a graph takes moments."""
+    units = CubeGrid(unit).cubes(box)
+    if len(units) <= SINGLE_WINDOW_UNITS:
+        return units.stop * unit  # from the origin: no edge of it cuts the box
+    return _doubled(unit, voxel_nbytes, WINDOW_UNITS * unit.prod() * voxel_nbytes, box)
+
+
+def _part_that_fits(
+    spec: ArraySpec, box: BoundingBox, chunks: Sequence[Sequence[int]] | None, memory: int
+) -> Vec3Int | None:
+    """Return the largest part of a cube, of whole chunks, that a task can hold; None if no part can."""
+    shape = spec.shard_shape
+    while _task_nbytes(spec, CubeGrid(shape), box, chunks, in_parts=True) > memory:
+        smaller = block_shape_near(
+            shape, spec.chunk_shape, spec.bytes_per_voxel, shape.prod() * spec.bytes_per_voxel - 1, box.size
+        )
+        if smaller == shape:
+            return None
+        shape = smaller
+    return shape
+
+
+def _does_not_fit(spec: ArraySpec, needed: int, memory: int, *, can_be_cut: bool) -> str:
+    """Return what to say of a task that does not fit in memory, with what would."""
+    side = spec.shard_shape
+    while side.prod() * spec.bytes_per_voxel * 3 > memory and min(side) > max(spec.chunk_shape):
+        side = side // 2
+    remedies = f"a smaller shard_shape than {spec.shard_shape}, such as {side}"
+    if can_be_cut:  # only the compression is in the way
+        remedies = (
+            f'compression=None or "lz4hc", whose cubes are assembled in parts ("lz4" compresses a cube as a '
+            f"whole, in memory); {remedies}"
+        )
+    return (
+        f"a task would need about {format_bytes(needed)} (cube, its copy and the source blocks that touch "
+        f"it), but only {format_bytes(memory)} are there for each task; use {remedies}; smaller source blocks; "
+        f"fewer threads per worker; or task_memory= if you know that it needs less"
     )
 
 
@@ -210,17 +287,28 @@ def _shape_of_blocks(
 
 
 def _grown(spec: ArraySpec, shape: Vec3Int, limit: int, box: BoundingBox) -> Vec3Int:
+    """Return `shape` doubled as `_doubled` does, at least as it is."""
+    return _doubled(shape, spec.bytes_per_voxel, max(limit, shape.prod() * spec.bytes_per_voxel), box)
+
+
+def _doubled(shape: Vec3Int, voxel_nbytes: int, limit: int, box: BoundingBox) -> Vec3Int:
     """Return `shape` doubled along its shortest sides up to `limit` bytes, no further than the box reaches."""
-    reach = box.aligned_outwards(shape).size
-    return block_shape_near(
-        shape, shape, spec.bytes_per_voxel, max(limit, shape.prod() * spec.bytes_per_voxel), reach
-    )
+    return block_shape_near(shape, shape, voxel_nbytes, limit, box.aligned_outwards(shape).size)
 
 
 def _task_nbytes(
-    spec: ArraySpec, unit: CubeGrid, box: BoundingBox, source_chunks: Sequence[Sequence[int]] | None
+    spec: ArraySpec,
+    unit: CubeGrid,
+    box: BoundingBox,
+    source_chunks: Sequence[Sequence[int]] | None,
+    *,
+    in_parts: bool = False,
 ) -> int:
-    """Return the bytes that a task holds: its part of the box, a cube under construction, its source blocks."""
+    """Return the bytes that a task holds: its part of the box, a copy in the file's order, its source blocks.
+
+    A compressed cube of which only a part is written is decoded and put together in memory as well, unless it
+    is assembled out of core.
+    """
     extent = unit.shape.pairmin(box.size)
     own = extent.prod() * spec.bytes_per_voxel
     source = 0
@@ -230,7 +318,9 @@ def _task_nbytes(
             for lengths, low, step in zip(source_chunks, box.topleft, unit.shape, strict=True)
         ]
         source = math.prod(touched) * spec.bytes_per_voxel
-    return own + min(own, spec.cube_nbytes) + source
+    is_partial = box != box.aligned_outwards(spec.shard_shape)
+    whole = spec.cube_nbytes if spec.compression is not None and is_partial and not in_parts else 0
+    return own + max(own, whole) + source
 
 
 def _longest_overlap(lengths: Sequence[int], low: int, step: int) -> int:

@@ -22,7 +22,7 @@ from wkdask.engines import pick_engine
 from wkdask.errors import InvalidValueError
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
-from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows
+from wkdask.job import Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows
 from wkdask.plan import plan_write
 from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.tasks import Target, UnitReport, write_unit
@@ -218,11 +218,11 @@ def downsample_mag(
         unit_nbytes=unit_nbytes,
     )
 
-    def stages(job: Job, folder: str) -> list[Stage]:
-        out = Target(job.store, folder, job.durable, job.verify)
+    def stages(job: Job, folders: JobFolders) -> list[Stage]:
+        out = Target(job.store, folders.main, job.durable, job.verify)
         windows = call_windows(
             plan,
-            folder,
+            folders.main,
             "downsample",
             lambda unit: (downsample_unit, source.store, valid, factors, mode, out, unit),
         )
@@ -316,10 +316,10 @@ def upsample_mag(
         task_memory=options.task_memory,
     )
 
-    def stages(job: Job, folder: str) -> list[Stage]:
-        out = Target(job.store, folder, job.durable, job.verify)
+    def stages(job: Job, folders: JobFolders) -> list[Stage]:
+        out = Target(job.store, folders.main, job.durable, job.verify)
         windows = call_windows(
-            plan, folder, "upsample", lambda unit: (upsample_unit, source.store, factors, out, unit)
+            plan, folders.main, "upsample", lambda unit: (upsample_unit, source.store, factors, out, unit)
         )
         return [Stage(len(plan.units), windows)]
 

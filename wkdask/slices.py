@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from wkdask.driver import commit_box
+from wkdask.driver import commit_box, finish_interrupted
+from wkdask.engines import LocalEngine
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, OutOfBoundsError, ReadOnlyError
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Vec3Int
@@ -107,6 +108,7 @@ class BufferedSliceWriter:
         if current_writes() is None:
             store = self._place.store
             store.prepare(BoundingBox(self._corner, (1, 1, 1)))
+            finish_interrupted(store, LocalEngine())
             with contextlib.ExitStack() as stack:
                 self._folder = stack.enter_context(job_folder(store))
                 self._staged = store.staged(f"{self._folder}/staged", raw=True)

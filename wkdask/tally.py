@@ -33,6 +33,11 @@ class Tally:
     start: float = field(default_factory=lambda: time.monotonic())
     """When the job began, by the monotonic clock, in seconds."""
 
+    def __post_init__(self) -> None:
+        self.units, self.cubes, self.nbytes = (
+            self.job.units_before, self.job.cubes_before, self.job.nbytes_before
+        )  # fmt: skip
+
     def take(self, event: Event) -> None:
         """Count an event."""
         if isinstance(event, UnitDone):
@@ -60,8 +65,8 @@ class Tally:
 
     @property
     def rate(self) -> str:
-        """Uncompressed bytes per second of wall time."""
-        return format_rate(self.nbytes, self.seconds)
+        """Uncompressed bytes per second of wall time, in this run of the job."""
+        return format_rate(self.nbytes - self.job.nbytes_before, self.seconds)
 
     @property
     def cubes_done(self) -> str:
@@ -76,12 +81,16 @@ class Tally:
     def start_line(self) -> str:
         """Return what is about to happen."""
         job = self.job
-        return f"{self.title}: {_cubes(job.cubes)}, {format_bytes(job.nbytes)} of voxels, on {job.engine}"
+        done = f", {job.cubes_before} of them done by earlier runs" if job.units_before else ""
+        return (
+            f"{self.title}: {_cubes(job.cubes)}{done}, {format_bytes(job.nbytes)} of voxels, on {job.engine}"
+        )
 
     def line(self) -> str:
         """Return where the job stands."""
         ended = self.units + self.failed
-        left = self.seconds * (self.job.units - ended) / self.units if self.units else None
+        units = self.units - self.job.units_before
+        left = self.seconds * (self.job.units - ended) / units if units else None
         parts = [
             f"{self.cubes} of {_cubes(self.job.cubes)}",
             f"{100 * ended // max(self.job.units, 1)} %",

@@ -18,11 +18,12 @@ import numpy as np
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError
 from wkdask.geometry import BoundingBox, Mag
 from wkdask.plan import Window
-from wkdask.storage.protocol import StoredMag, Voxels
+from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
 from wkdask.storage.publish import (
     Piece,
     landed_boxes,
     note_landed_boxes,
+    publish_assembled,
     publish_pieces,
     publish_staged,
 )
@@ -31,10 +32,12 @@ __all__ = [
     "PlaceReport",
     "Target",
     "UnitReport",
+    "fill_part",
     "here",
     "landed_reports",
     "merge_reports",
     "note_landed",
+    "publish_assembled_unit",
     "publish_unit",
     "sees_mag",
     "write_block",
@@ -187,21 +190,9 @@ def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
     ChannelError, DTypeError, InvalidValueError
         If the block is not what the expression promised.
     """
-    from wkdask.kernels import block_stats, to_fortran
-
     start = time.perf_counter()
+    block, minimum, maximum = _checked_block(block, target.store.spec, box)
     spec = target.store.spec
-    if block.dtype != np.dtype(spec.dtype):
-        raise DTypeError(f"a block is of {block.dtype}, the mag holds {spec.dtype}")
-    if block.ndim != 4 or block.shape[0] != spec.num_channels:
-        raise ChannelError(f"a block has the shape {block.shape}, expected ({spec.num_channels}, x, y, z)")
-    if block.shape[1:] != tuple(box.size):
-        raise InvalidValueError(f"a block has the shape {block.shape}, expected (c, *{tuple(box.size)})")
-    if isinstance(block, np.ma.MaskedArray):
-        raise DTypeError("a block is a masked array; fill it first (numpy.ma.filled)")
-    if block.strides[1] > block.strides[3]:  # C order: turned once, all cubes together
-        block = to_fortran(block)
-    minimum, maximum = block_stats(block)  # before anything is published: what landed is soon reported
     pieces = [
         Piece(index, piece, block[(slice(None), *piece.to_slices(box.topleft))])
         for index, piece in spec.grid.pieces(box)
@@ -222,11 +213,56 @@ def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
     )
 
 
+def fill_part(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
+    """Write a part of a cube into a private, plain mag, where other tasks write the other parts.
+
+    Parameters
+    ----------
+    block
+        The voxels, ``(c, *box.size)``.
+    target
+        The private mag.
+    box
+        Absolute, in voxels of the mag; whole chunks, none of which another task writes.
+    """
+    start = time.perf_counter()
+    block, minimum, maximum = _checked_block(block, target.store.spec, box)
+    target.store.write_in_place(box, block, durable=target.durable)
+    return UnitReport(
+        unit=box,
+        nbytes=block.nbytes,
+        minimum=minimum,
+        maximum=maximum,
+        seconds=time.perf_counter() - start,
+        worker=here(),
+    )
+
+
+def _checked_block(
+    block: Voxels, spec: ArraySpec, box: BoundingBox
+) -> tuple[Voxels, int | float | None, int | float | None]:
+    """Return a block in the order of the file, and its extremes; refuse one that the expression did not promise."""
+    from wkdask.kernels import block_stats, to_fortran
+
+    if block.dtype != np.dtype(spec.dtype):
+        raise DTypeError(f"a block is of {block.dtype}, the mag holds {spec.dtype}")
+    if block.ndim != 4 or block.shape[0] != spec.num_channels:
+        raise ChannelError(f"a block has the shape {block.shape}, expected ({spec.num_channels}, x, y, z)")
+    if block.shape[1:] != tuple(box.size):
+        raise InvalidValueError(f"a block has the shape {block.shape}, expected (c, *{tuple(box.size)})")
+    if isinstance(block, np.ma.MaskedArray):
+        raise DTypeError("a block is a masked array; fill it first (numpy.ma.filled)")
+    if block.strides[1] > block.strides[3]:  # C order: turned once, all cubes together
+        block = to_fortran(block)
+    # The extremes before anything is published: what landed is soon reported.
+    return (block, *block_stats(block))
+
+
 def write_block(
     block: Voxels,
     target: Target,
     window: Window,
-    published: bool,
+    step: str,
     sink: Callable[[UnitReport], None] | None = None,
     block_id: tuple[int, ...] | None = None,
 ) -> np.ndarray[Any, Any]:
@@ -240,8 +276,9 @@ def write_block(
         Where they go.
     window
         The window whose units are the blocks of the array.
-    published
-        False where this is the first of two phases: the report then names no box.
+    step
+        What is done with it: ``"publish"``; ``"stage"``, the first of two phases, whose report names no box; or
+        ``"fill"``, where it is a part of a cube.
     sink
         Called with the report, where the driver is in the same process and waits for it.
     block_id
@@ -253,8 +290,9 @@ def write_block(
         One :class:`UnitReport`, as an object array of shape (1, 1, 1, 1).
     """
     place = (0, 0, 0) if block_id is None else block_id[1:]
-    report = write_unit(block, target, window.unit_box(place))
-    if not published:
+    box = window.unit_box(place)
+    report = fill_part(block, target, box) if step == "fill" else write_unit(block, target, box)
+    if step == "stage":
         report = replace(report, box=None, cubes=0, file_nbytes=0)
     if sink is not None:
         sink(report)
@@ -272,6 +310,18 @@ def publish_unit(
     for index, piece in store.spec.grid.pieces(box):
         file_nbytes += publish_staged(store, staged, folder, index, piece, durable=durable)
         cubes += 1
+    return UnitReport(
+        unit=box, box=box, cubes=cubes, file_nbytes=file_nbytes, seconds=time.perf_counter() - start,
+        worker=here(),
+    )  # fmt: skip
+
+
+def publish_assembled_unit(
+    store: StoredMag, assembled: StoredMag, folder: str, box: BoundingBox, durable: bool
+) -> UnitReport:
+    """Publish the cubes of a box from the private mag in which tasks have assembled them from parts."""
+    start = time.perf_counter()
+    cubes, file_nbytes = publish_assembled(store, assembled, folder, box, durable=durable)
     return UnitReport(
         unit=box, box=box, cubes=cubes, file_nbytes=file_nbytes, seconds=time.perf_counter() - start,
         worker=here(),

@@ -18,7 +18,7 @@ from wkdask.errors import InvalidValueError, ReadOnlyError
 from wkdask.events import WriteReport
 from wkdask.existing import plan_existing
 from wkdask.geometry import BoundingBox
-from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows, listed_windows
+from wkdask.job import Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows, listed_windows
 from wkdask.plan import plan_write
 from wkdask.storage.protocol import StoredMag
 from wkdask.storage.publish import publish_copies, rewrite_cubes
@@ -69,9 +69,9 @@ def copy_mag(
     )
     job = Job.of(target, plan, action, options)
 
-    def stages(folder: str) -> list[Stage]:
-        out = Target(target.store, folder, options.durable, options.verify)
-        windows = call_windows(plan, folder, "copy", lambda unit: (copy_unit, source, out, unit))
+    def stages(folders: JobFolders) -> list[Stage]:
+        out = Target(target.store, folders.main, options.durable, options.verify)
+        windows = call_windows(plan, folders.main, "copy", lambda unit: (copy_unit, source, out, unit))
         return [Stage(len(plan.units), windows)]
 
     return run_job(job, stages, engine, options.listeners)
@@ -126,9 +126,9 @@ def compress_in_place(place: MagPlace, compression: str | None, options: WriteOp
     # No box is reported: compression grows no layer.
     job = replace(Job.of(replace(place, store=wanted), plan, "compressing", options), listed_cubes=len(cubes))
 
-    def stages(folder: str) -> list[Stage]:
-        out = Target(wanted, folder, options.durable, options.verify)
-        windows = listed_windows(units, folder, "compress", lambda unit: (compress_unit, out, unit))
+    def stages(folders: JobFolders) -> list[Stage]:
+        out = Target(wanted, folders.main, options.durable, options.verify)
+        windows = listed_windows(units, folders.main, "compress", lambda unit: (compress_unit, out, unit))
         return [Stage(len(units), windows)]
 
     report = run_job(job, stages, engine, options.listeners)

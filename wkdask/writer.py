@@ -6,26 +6,85 @@ What a caller gives is checked here, once; everything below trusts it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from html import escape
+from typing import Any
 
 import numpy as np
 
 from wkdask.driver import run_job
 from wkdask.engines import Engine, LocalEngine, pick_engine
-from wkdask.errors import ChannelError, DTypeError, InvalidValueError, PlanError, ReadOnlyError
+from wkdask.errors import ChannelError, DTypeError, InvalidValueError, PlanError, ReadOnlyError, ResumeError
 from wkdask.events import WriteReport
 from wkdask.expression import array_stages
 from wkdask.geometry import BoundingBox
-from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows
+from wkdask.job import Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows, lane_of
 from wkdask.lazy import reads_from
-from wkdask.plan import WritePlan, plan_write, refuse_unknown_chunks
+from wkdask.plan import WritePlan, plan_again, plan_write, refuse_unknown_chunks
+from wkdask.resume import earlier_run, job_key, ticket_of, why_name_changes
+from wkdask.storage.jobs import Ticket
 from wkdask.storage.protocol import Voxels
 from wkdask.tasks import Target, write_unit
+from wkdask.units import format_bytes
 
-if TYPE_CHECKING:
-    import dask.array as da
+__all__ = [
+    "MagPlace",
+    "PlannedWrite",
+    "WriteOptions",
+    "plan_voxels",
+    "run_planned",
+    "shape_of",
+    "write_voxels",
+]
 
-__all__ = ["MagPlace", "WriteOptions", "shape_of", "write_voxels"]
+
+@dataclass(frozen=True, slots=True)
+class PlannedWrite:
+    """What a write will do; made by :meth:`MagView.plan_write`, shown by printing it."""
+
+    label: str
+    """Layer and mag."""
+    plan: WritePlan
+    """Cubes, units, windows, memory."""
+    engine: Engine
+    """Where the tasks run."""
+    memory: int | None
+    """Bytes that one task may use; None where unknown."""
+    reads_target: bool
+    """Whether the array reads what it is written to, so that nothing is published before all is built."""
+    ticket: Ticket | None = None
+    """By what an earlier or later run of the same job is recognised."""
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return (name, value) pairs to show."""
+        plan, spec = self.plan, self.plan.cube.shape
+        tasks = len((plan.parts or plan).units)
+        if plan.parts is not None:
+            how = f"{tasks} tasks assemble cubes from parts of {plan.parts.unit.shape} voxels"
+        else:
+            how = f"{tasks} tasks of {plan.unit.shape} voxels"
+        limit = "" if self.memory is None else f", {format_bytes(self.memory)} are there"
+        phases = "two: all cubes are built before the first is replaced" if self.reads_target else "one"
+        return [
+            ("To write", self.label),
+            ("Box", f"{plan.box} (voxels of this mag)"),
+            ("Cubes", f"{plan.num_cubes} of {spec} voxels"),
+            ("Voxels", format_bytes(plan.nbytes)),
+            ("Tasks", how),
+            ("Memory", f"{format_bytes(plan.task_nbytes)} per task{limit}"),
+            ("Phases", phases),
+            ("Windows", f"{(plan.parts or plan).num_windows} graphs, one or two at a time"),
+            ("Runs on", self.engine.description),
+        ]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:<9}: {value}" for name, value in self.rows())
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.rows()
+        )
+        return f"<table style='text-align:left'>{cells}</table>"
 
 
 def shape_of(data: Any, place: MagPlace) -> tuple[int, int, int]:
@@ -69,6 +128,72 @@ def shape_of(data: Any, place: MagPlace) -> tuple[int, int, int]:
     return (x, y, z)
 
 
+def plan_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOptions) -> PlannedWrite:
+    """Plan the write of an array into a box of a mag; nothing is written.
+
+    Parameters
+    ----------
+    place, data, box, options
+        As for `write_voxels`.
+
+    Raises
+    ------
+    PlanError
+        If the plan cannot work.
+    ResumeError
+        If an array is to be resumed whose name is another one in every process.
+    """
+    if isinstance(data, np.ndarray):
+        return _plan_numpy(place, data, box, options)
+    _refuse_array_expr()
+    why = None
+    if options.job is None:
+        why = why_name_changes(data, thorough=options.resume)
+        if why is not None and options.resume:
+            raise ResumeError(
+                f"{place.label}: this array cannot be resumed, since it has another name in every process: {why}. "
+                f'Give seeds, or name the job yourself: job="..."'
+            )
+    key = job_key(place, box, data.name, options) if why is None else None
+    earlier = earlier_run(place, box, key, data.name, options) if key is not None else None
+    engine = pick_engine(options.client, options.retries)
+    memory = engine.task_memory()
+    if earlier is not None and earlier.part is not None:
+        plan = plan_again(place.store.spec, box, earlier.unit, earlier.part)
+    else:
+        plan = plan_write(
+            place.store.spec,
+            box,
+            source_chunks=data.chunks[-3:],
+            threads=engine.threads,
+            memory=memory,
+            task_memory=options.task_memory,
+            unit=None if earlier is None else earlier.unit,
+            in_parts=True,
+        )
+    reads_target = reads_from(data, place.store)
+    staged = reads_target or plan.part is not None
+    ticket = ticket_of(place, plan, "writing", key, data.name, options, staged=staged)
+    return PlannedWrite(place.label, plan, engine, memory, reads_target, ticket)
+
+
+def _plan_numpy(place: MagPlace, data: Voxels, box: BoundingBox, options: WriteOptions) -> PlannedWrite:
+    """Plan the write of an array of this process; it has a name only where that is wanted, since it takes time."""
+    from dask.base import tokenize
+
+    engine = LocalEngine(retries=options.retries or 0)
+    ticket = unit = None
+    if options.resume or options.job is not None:
+        name = f"array-{tokenize(data) if options.job is None else ''}"
+        key = job_key(place, box, name, options)
+        earlier = earlier_run(place, box, key, name, options)
+        unit = None if earlier is None else earlier.unit
+    plan = plan_write(place.store.spec, box, threads=engine.threads, unit=unit)
+    if options.resume or options.job is not None:
+        ticket = ticket_of(place, plan, "writing", key, name, options)
+    return PlannedWrite(place.label, plan, engine, None, reads_target=False, ticket=ticket)
+
+
 def write_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOptions) -> WriteReport:
     """Write an array into a box of a mag.
 
@@ -96,45 +221,30 @@ def write_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOpt
     """
     if place.read_only is not None:
         raise ReadOnlyError(f"{place.label} is read-only: {place.read_only}")
+    planned = plan_voxels(place, data, box, options)
     if data.ndim == 3:
         data = data[None]
-    if isinstance(data, np.ndarray):
-        engine: Engine = LocalEngine()
-        plan = plan_write(place.store.spec, box, threads=engine.threads)
 
-        def stages(job: Job, folder: str) -> list[Stage]:
-            return _numpy_stages(job, data, folder)
+    def stages(job: Job, folders: JobFolders) -> Sequence[Stage]:
+        if isinstance(data, np.ndarray):
+            return _numpy_stages(job, data, folders.main)
+        return array_stages(job, data, folders.main, reads_target=planned.reads_target)
 
-    else:
-        _refuse_array_expr()
-        engine = pick_engine(options.client)
-        plan = plan_write(
-            place.store.spec,
-            box,
-            source_chunks=data.chunks[1:],
-            threads=engine.threads,
-            memory=engine.task_memory(),
-            task_memory=options.task_memory,
-        )
-        two_phases = reads_from(data, place.store)
-
-        def stages(job: Job, folder: str) -> list[Stage]:
-            return array_stages(job, data, folder, two_phases=two_phases)
-
-    return run_planned(place, plan, stages, engine, options)
+    return run_planned(place, planned.plan, stages, planned.engine, options, ticket=planned.ticket)
 
 
 def run_planned(
     place: MagPlace,
     plan: WritePlan,
-    stages: Callable[[Job, str], Sequence[Stage]],
+    stages: Callable[[Job, JobFolders], Sequence[Stage]],
     engine: Engine,
     options: WriteOptions,
     action: str = "writing",
+    ticket: Ticket | None = None,
 ) -> WriteReport:
     """Run the stages of a plan as a job on a mag."""
-    job = Job.of(place, plan, action, options)
-    report = run_job(job, lambda folder: stages(job, folder), engine, options.listeners)
+    job = Job.of(place, plan, action, options, ticket=ticket)
+    report = run_job(job, lambda folders: stages(job, folders), engine, options.listeners)
     if report is None:
         raise PlanError(f"{job.label}: the job had no tasks")
     return report
@@ -144,13 +254,15 @@ def _numpy_stages(job: Job, data: Voxels, folder: str) -> list[Stage]:
     """Return the stage that writes an array of this process: no graph, views of the array as arguments."""
     target = Target(job.store, folder, job.durable, job.verify)
     corner = job.plan.box.topleft
+    lane = lane_of(job.plan, 0)
     windows = call_windows(
         job.plan,
         folder,
         "write",
         lambda box: (write_unit, data[(slice(None), *box.to_slices(corner))], target, box),
+        lane,
     )
-    return [Stage(len(job.plan.units), windows)]
+    return [Stage(len(lane), windows, (lane,))]
 
 
 def _refuse_array_expr() -> None:
@@ -165,6 +277,8 @@ def _refuse_array_expr() -> None:
         )
 
 
-def as_single_channel_block(array: da.Array) -> da.Array:
-    """Return the array with all its channels in one block, as cubes hold them."""
-    return array.rechunk({0: -1}) if len(array.chunks[0]) > 1 else array
+def with_whole_voxels(data: Any) -> Any:
+    """Return a dask array ``(c, x, y, z)`` with all channels of a voxel in one block, as cubes hold them."""
+    if not hasattr(data, "dask") or data.ndim == 3 or len(data.chunks[0]) == 1:
+        return data
+    return data.rechunk({0: -1})

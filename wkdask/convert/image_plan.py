@@ -60,6 +60,11 @@ class ConversionPlan:
             depth = min(self.batch_depth, part.bottomright.z - z)
             yield BoundingBox(part.topleft.with_z(z), part.size.with_z(depth))
 
+    @property
+    def part_grid(self) -> CubeGrid:
+        """The grid that cuts a slab into parts."""
+        return _plane(self.part_depth)
+
     def units(self, slab: BoundingBox) -> list[BoundingBox]:
         """Return the boxes that are published by one task each."""
         return [box for _, box in self.write.unit.pieces(slab)]
@@ -67,8 +72,12 @@ class ConversionPlan:
 
 def _cut(box: BoundingBox, depth: int) -> list[BoundingBox]:
     """Cut a box at every multiple of `depth` along z."""
-    plane = CubeGrid(Vec3Int(COORDINATE_LIMIT, COORDINATE_LIMIT, depth))
-    return [piece for _, piece in plane.pieces(box)]
+    return [piece for _, piece in _plane(depth).pieces(box)]
+
+
+def _plane(depth: int) -> CubeGrid:
+    """Return the grid that cuts along z only."""
+    return CubeGrid(Vec3Int(COORDINATE_LIMIT, COORDINATE_LIMIT, depth))
 
 
 def default_shard_side(
@@ -102,7 +111,13 @@ def default_shard_side(
 
 
 def plan_conversion(
-    spec: ArraySpec, box: BoundingBox, *, threads: int = 1, memory: int | None = None
+    spec: ArraySpec,
+    box: BoundingBox,
+    *,
+    threads: int = 1,
+    memory: int | None = None,
+    unit: Vec3Int | None = None,
+    slab_depth: int | None = None,
 ) -> ConversionPlan:
     """Plan the conversion of a stack.
 
@@ -116,6 +131,8 @@ def plan_conversion(
         Tasks that run at once.
     memory
         Bytes that one task may use; None where unknown.
+    unit, slab_depth
+        How the job was cut that is resumed.
 
     Raises
     ------
@@ -148,8 +165,8 @@ def plan_conversion(
                 f"smaller shard_shape, compression=None, or fewer threads per worker"
             )
     needed = max(decoding + batch_depth * per_section, publishing)
-    write = plan_write(spec, box, threads=threads, task_memory=needed)
+    write = plan_write(spec, box, threads=threads, task_memory=needed, unit=unit)
     depth = write.unit.shape.z
     # A part for every thread, if that is not too much at once.
     layers = min(math.ceil(threads * part_depth / depth), _SLAB_NBYTES // (section * depth))
-    return ConversionPlan(write, depth * max(1, layers), part_depth, batch_depth)
+    return ConversionPlan(write, slab_depth or depth * max(1, layers), part_depth, batch_depth)

@@ -20,7 +20,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,18 +29,21 @@ from wkdask.convert.image_plan import ConversionPlan, default_shard_side, plan_c
 from wkdask.convert.stack import ImageStack, open_stack
 from wkdask.dataset import Dataset
 from wkdask.engines import LocalEngine, pick_engine
-from wkdask.errors import AlreadyExistsError, InvalidValueError
+from wkdask.errors import AlreadyExistsError, InvalidValueError, ResumeError
 from wkdask.events import Listener, WriteReport
 from wkdask.fsio import checked_path, lock, remove_folder
-from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
+from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
 from wkdask.job import CallWindow, Job, Stage
+from wkdask.journal import Lane
 from wkdask.layer import LayerCategories
+from wkdask.mag_view import MagView
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import PROPERTIES_FILE, AddLayer
+from wkdask.resume import earlier_run, job_key, ticket_of
+from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.protocol import PRIVATE, ArraySpec, StoredMag, check_coordinates
-from wkdask.storage.publish import publish_assembled
 from wkdask.storage.wkw_format import header_of_spec
-from wkdask.tasks import UnitReport, merge_reports
+from wkdask.tasks import UnitReport, merge_reports, publish_assembled_unit
 from wkdask.units import VoxelSize
 from wkdask.writer import WriteOptions, run_planned
 
@@ -54,7 +57,12 @@ __all__ = ["convert_images"]
 
 
 def convert_part(
-    stack: ImageStack, first: int, private: StoredMag, batches: Sequence[BoundingBox], threads: int
+    stack: ImageStack,
+    first: int,
+    private: StoredMag,
+    batches: Sequence[BoundingBox],
+    threads: int,
+    durable: bool,
 ) -> UnitReport:
     """Decode the sections of a part, each once, into private cubes.
 
@@ -70,6 +78,8 @@ def convert_part(
         What is decoded at once, from the first section on: absolute, in voxels of mag 1.
     threads
         How many images are decoded at a time.
+    durable
+        Flush to the disk before the part counts as done.
     """
     from wkdask.kernels import block_stats
 
@@ -81,27 +91,11 @@ def convert_part(
     with lock(f"{private.path}/{PRIVATE}/locks/part-{batches[0].topleft.z}.lock"):
         for box in batches:
             block = stack.read(box.topleft.z - origin, box.bottomright.z - origin, threads=threads)
-            private.write_in_place(box, block)
+            private.write_in_place(box, block, durable=durable)
             low, high = block_stats(block)
             reports.append(UnitReport(unit=box, nbytes=block.nbytes, minimum=low, maximum=high))
             del block  # before the next one is decoded: two would not fit
     return replace(reduce(merge_reports, reports), seconds=time.perf_counter() - start, worker=_worker())
-
-
-def publish_part(
-    store: StoredMag, private: StoredMag, folder: str, box: BoundingBox, durable: bool
-) -> UnitReport:
-    """Publish the private cubes that a unit covers."""
-    start = time.perf_counter()
-    cubes, file_nbytes = publish_assembled(store, private, folder, box, durable=durable)
-    return UnitReport(
-        unit=box,
-        box=box,
-        cubes=cubes,
-        file_nbytes=file_nbytes,
-        seconds=time.perf_counter() - start,
-        worker=_worker(),
-    )
 
 
 def _worker() -> str:
@@ -122,38 +116,47 @@ class _Conversion:
     folder: str
     decoders: int
     """Threads that decode, where there are fewer parts than that."""
-    private: dict[int, StoredMag] = field(default_factory=dict)
-    """The private mags that exist, by the number of their slab."""
 
     def stages(self) -> list[Stage]:
         """Return the stages; a private mag is made when its stage begins."""
         slabs = self.plan.slabs
-        counts = [(len(self.plan.parts(slab)), len(self.plan.units(slab))) for slab in slabs]
-        return [
-            Stage(
-                (counts[number][0] if number < len(slabs) else 0) + (counts[number - 1][1] if number else 0),
-                self._windows(number, slabs),
-            )
-            for number in range(len(slabs) + 1)
-        ]
+        return [self._stage(number, slabs) for number in range(len(slabs) + 1)]
 
-    def _windows(self, number: int, slabs: Sequence[BoundingBox]) -> Iterator[CallWindow]:
-        """Yield the one window of a stage."""
+    def _stage(self, number: int, slabs: Sequence[BoundingBox]) -> Stage:
+        """Return the stage that publishes one slab and decodes the next."""
+        lanes = []
+        if number:
+            lanes.append(Lane(2 * number - 1, self.plan.write.unit, slabs[number - 1]))
+        if number < len(slabs):
+            lanes.append(Lane(2 * number, self.plan.part_grid, slabs[number]))
+        return Stage(sum(map(len, lanes)), self._windows(number, slabs, lanes), tuple(lanes))
+
+    def _windows(self, number: int, slabs: Sequence[BoundingBox], lanes: list[Lane]) -> Iterator[CallWindow]:
+        """Yield the windows of a stage: what publishes, and what decodes."""
         if number > 1:
             # All that published it has ended. Renamed away first: a task that was thought lost and comes to it
             # now fails.
-            remove_folder(self.private.pop(number - 2).path)
-        calls: list[_Call] = []
+            remove_folder(self._private_path(number - 2))
+        name = f"wkdask-convert-{self.folder[-12:]}-{number}"
         if number:
-            private = self.private[number - 1]
-            calls += [
-                (box, publish_part, (self.job.store, private, self.folder, box, self.job.durable))
+            private = self._private(number - 1)
+            arguments = (self.job.store, private, self.folder)
+            calls: list[_Call] = [
+                (box, publish_assembled_unit, (*arguments, box, self.job.durable))
                 for box in self.plan.units(slabs[number - 1])
             ]
+            yield CallWindow(calls, f"{name}-publish", lanes[0])
         if number < len(slabs):
-            self.private[number] = self.job.store.staged(f"{self.folder}/slab-{number}", raw=True)
-            calls += self._part_calls(slabs[number], self.private[number])
-        yield CallWindow(calls, f"wkdask-convert-{self.folder[-12:]}-{number}")
+            parts = self._part_calls(slabs[number], self._private(number))
+            yield CallWindow(list(parts), f"{name}-decode", lanes[-1])
+
+    def _private_path(self, number: int) -> str:
+        """Return where the private mag of a slab is."""
+        return f"{self.folder}/slab-{number}"
+
+    def _private(self, number: int) -> StoredMag:
+        """Return the private mag of a slab, made if it is not there."""
+        return self.job.store.staged(self._private_path(number), raw=True)
 
     def _part_calls(self, slab: BoundingBox, private: StoredMag) -> Iterator[_Call]:
         """Yield the tasks that fill a slab."""
@@ -162,7 +165,8 @@ class _Conversion:
         corner = self.plan.write.box.topleft.z
         for part in parts:
             files, first = self.stack.subset(part.topleft.z - corner, part.bottomright.z - corner)
-            yield part, convert_part, (files, first, private, list(self.plan.batches(part)), threads)
+            batches = list(self.plan.batches(part))
+            yield part, convert_part, (files, first, private, batches, threads, self.job.durable)
 
 
 # --- the whole -----------------------------------------------------------------------------------------
@@ -183,6 +187,8 @@ def convert_images(
     progress: ProgressLike = None,
     listeners: Sequence[Listener] = (),
     durable: bool = True,
+    resume: bool = False,
+    job: str | None = None,
 ) -> WriteReport:
     """Make a layer of a stack of images: column is x, row is y, section is z.
 
@@ -218,6 +224,11 @@ def convert_images(
         Called with the events of the job, beside those of `progress`.
     durable
         Flush to the disk before a cube counts as written.
+    resume
+        Go on with the layer where an earlier call with the same files stopped. They are taken for the same by
+        their paths: one that could not be decoded may have been repaired meanwhile.
+    job
+        A name of your own by which the earlier call is recognised, where the files have moved.
 
     Returns
     -------
@@ -244,31 +255,68 @@ def convert_images(
     spec = _spec(stack, compression, shard_shape, chunk_shape)
     check_coordinates(box, spec.shard_shape)
     _check_layer(stack, layer_name, category)
-    engine = pick_engine(client)
-    plan = plan_conversion(spec, box, threads=engine.threads, memory=engine.task_memory())
-
-    dataset = _dataset(checked_path(dataset_path), size, layer_name)
-    layer = dataset.add_layer(
-        layer_name, category, dtype_per_channel=stack.dtype, num_channels=stack.num_channels
+    options = WriteOptions(
+        client=client,
+        durable=durable,
+        resume=resume,
+        job=job,
+        listeners=[*listeners_for(progress), *listeners],
     )
+    engine = pick_engine(client)
+    memory = engine.task_memory()
+    plan = plan_conversion(spec, box, threads=engine.threads, memory=memory)
+    dataset = _dataset(checked_path(dataset_path), size, layer_name, resume=resume)
+    mag, is_new = _mag(dataset, layer_name, category, stack, spec, resume=resume)
+    name = f"{stack.depth} sections from {stack.sections[0].path} on ({stack.digest})"
+    key = job_key(mag.place, box, name, options)
+    earlier = earlier_run(mag.place, box, key, name, options)
     try:
-        mag = layer.add_mag(
-            1, chunk_shape=spec.chunk_shape, shard_shape=spec.shard_shape, compression=compression
-        )
+        if earlier is not None and earlier.part is not None:
+            plan = plan_conversion(
+                spec, box, threads=engine.threads, memory=memory, unit=earlier.unit, slab_depth=earlier.part.z
+            )
         # The threads of a worker are its user's choice; here the cores are ours.
         decoders = engine.threads if isinstance(engine, LocalEngine) else 1
+        ticket = ticket_of(mag.place, plan.write, "converting", key, name, options)
         return run_planned(
             mag.place,
             plan.write,
-            lambda job, folder: _Conversion(stack, plan, job, folder, decoders).stages(),
+            lambda job, folders: _Conversion(stack, plan, job, folders.main, decoders).stages(),
             engine,
-            WriteOptions(client=client, durable=durable, listeners=[*listeners_for(progress), *listeners]),
+            options,
             action="converting",
+            ticket=replace(ticket, part=box.size.with_z(plan.slab_depth)),
         )
-    except BaseException:
-        if layer.bounding_box.is_empty():  # nothing landed: the same call can be made again
-            dataset.delete_layer(layer_name)
+    except BaseException as error:
+        interrupted = not isinstance(error, Exception) and unfinished_jobs(mag.place.store)
+        if is_new and not interrupted and mag.layer.bounding_box.is_empty():
+            dataset.delete_layer(layer_name)  # nothing landed: the same call can be made again
         raise
+
+
+def _mag(
+    dataset: Dataset, name: str, category: str, stack: ImageStack, spec: ArraySpec, *, resume: bool
+) -> tuple[MagView, bool]:
+    """Return the mag that is to be filled, and whether it is new; that of an earlier call only with `resume`."""
+    if name in dataset.layers:
+        layer = dataset.get_layer(name)
+        if Mag(1) in layer.mags:
+            mag = layer.get_mag(1)
+            if mag.spec != spec:
+                raise ResumeError(
+                    f"layer {name!r} is not what this call would make: it holds {mag.spec}, the images need {spec}"
+                )
+            if not layer.bounding_box.is_empty() and not unfinished_jobs(mag.place.store):
+                raise AlreadyExistsError(f"layer {name!r} has no unfinished job: there is nothing to resume")
+            return mag, False
+    else:
+        layer = dataset.add_layer(
+            name, category, dtype_per_channel=stack.dtype, num_channels=stack.num_channels
+        )
+    mag = layer.add_mag(
+        1, chunk_shape=spec.chunk_shape, shard_shape=spec.shard_shape, compression=spec.compression
+    )
+    return mag, True
 
 
 def _spec(
@@ -308,7 +356,7 @@ def _check_layer(stack: ImageStack, name: str, category: str) -> None:
     edit.apply({"scale": {}, "version": 1, "dataLayers": []})
 
 
-def _dataset(path: str, voxel_size: VoxelSize, layer_name: str) -> Dataset:
+def _dataset(path: str, voxel_size: VoxelSize, layer_name: str, *, resume: bool) -> Dataset:
     """Return the dataset, made if there is none; refuse one that the layer cannot be added to."""
     properties = os.path.join(path, PROPERTIES_FILE)
     if not os.path.lexists(properties):
@@ -318,12 +366,14 @@ def _dataset(path: str, voxel_size: VoxelSize, layer_name: str) -> Dataset:
             if not os.path.lexists(properties):  # else another process was faster
                 raise
     dataset = Dataset(path)
-    if layer_name in dataset.layers:
+    is_there = layer_name in dataset.layers
+    if is_there and not resume:
         raise AlreadyExistsError(
-            f"{path} has a layer {layer_name!r} already; choose another name, or delete it first"
+            f"{path} has a layer {layer_name!r} already; choose another name, or delete it first. If an "
+            f"interrupted conversion left it, resume=True (--resume) goes on with it"
         )
     folder = os.path.join(path, layer_name)
-    if os.path.lexists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
+    if not is_there and os.path.lexists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
         raise AlreadyExistsError(
             f"{folder} exists, but the properties list no layer {layer_name!r}; move it away first"
         )

@@ -7,6 +7,7 @@ Opening a stack reads headers only and refuses what does not fit, before anythin
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -130,6 +131,12 @@ class ImageStack:
     def shape(self) -> tuple[int, int, int, int]:
         """Shape as (c, x, y, z)."""
         return self.num_channels, self.width, self.height, self.depth
+
+    @property
+    def digest(self) -> str:
+        """A short text that is the same for the same files, by their paths, in the same order."""
+        text = "|".join(f"{file.path}:{file.pages}" for file in self.sections)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def section_name(self, z: int) -> str:
         """File of section z for messages, its page counted from 1: ``/data/s.tif, page 12 of 20``."""

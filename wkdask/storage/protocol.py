@@ -121,6 +121,9 @@ class StoredMag(Protocol):
     def fingerprint(self, box: BoundingBox) -> str:
         """Return a text that changes when a cube that the box touches is rewritten."""
 
+    def snapshot(self, box: BoundingBox) -> bytes:
+        """Return how the files are that tell of the content of a box: see `wkdask.storage.fingerprint`."""
+
     def cubes_on_disk(self) -> Iterator[Vec3Int]:
         """Yield the indices of the cubes that exist."""
 
@@ -182,10 +185,11 @@ class StoredMag(Protocol):
     def staged(self, path: str, *, raw: bool = False) -> StoredMag:
         """Make a private mag of the same type and cut, for a job that builds all before it publishes any.
 
-        With `raw` it is stored plainly, also where this mag is compressed: see :meth:`write_in_place`.
+        With `raw` it is stored plainly, also where this mag is compressed: see :meth:`write_in_place`. One that
+        an earlier run of the job left is opened.
         """
 
-    def write_in_place(self, box: BoundingBox, block: Voxels) -> None:
+    def write_in_place(self, box: BoundingBox, block: Voxels, *, durable: bool = False) -> None:
         """Write a block into cubes of a private mag made by ``staged(raw=True)``, which come into being so.
 
         Several tasks may fill one cube at once, as long as no two of them write into the same chunk.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import time
@@ -17,8 +16,16 @@ from typing import Any
 import numpy as np
 
 from wkdask.errors import CubePermissionError, DamagedCubeError, DamagedHeaderError, InvalidValueError
-from wkdask.fsio import atomic_write, checked_path, copy_sparse, holds_only_zeros, open_regular
+from wkdask.fsio import (
+    atomic_write,
+    checked_path,
+    copy_sparse,
+    fsync_files,
+    holds_only_zeros,
+    open_regular,
+)
 from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.storage.fingerprint import fingerprint_of, snapshot_of
 from wkdask.storage.protocol import PRIVATE, ArraySpec, Voxels, check_coordinates
 from wkdask.storage.wkw_format import (
     HEADER_SIZE,
@@ -112,24 +119,26 @@ class WkwMag:
     def fingerprint(self, box: BoundingBox) -> str:
         """Return a text that changes when a cube in the box is rewritten.
 
-        Up to 10 000 cubes are looked at one by one; above that the times of the mag's folders and of the
-        stamp, which the driver bumps after every job, stand for them.
+        Up to 10 000 cubes are looked at one by one; above that the times of the mag's folders and of the stamp.
         """
-        digest = hashlib.blake2b(self._checked_header(), digest_size=16)
+        return fingerprint_of(self.path, self._checked_header(), self._telling_names(box))
+
+    def snapshot(self, box: BoundingBox) -> bytes:
+        """Return how the files are that tell of the content of a box."""
         cubes = self.spec.grid.cubes(box)
-        if len(cubes) <= _STAT_LIMIT:
-            names = [self.cube_path(index) for index in cubes]
-        else:
-            rows = [f"{self.path}/z{z}" for z in _numbered(self.path, "z", "")]
-            names = [*rows, f"{self.path}/{PRIVATE}/stamp"]
-        for name in names:
-            try:
-                info = os.stat(name)
-            except OSError:
-                digest.update(b"-")
-            else:
-                digest.update(b"%d.%d.%d;" % (info.st_ino, info.st_size, info.st_mtime_ns))
-        return digest.hexdigest()
+        singly = self._telling_names(box) if len(cubes) <= _STAT_LIMIT else []
+        return snapshot_of(self.path, {*singly, *self._summary_names()})
+
+    def _telling_names(self, box: BoundingBox) -> list[str]:
+        """Return the names of the files that tell whether the content of a box has changed."""
+        cubes = self.spec.grid.cubes(box)
+        if len(cubes) > _STAT_LIMIT:
+            return self._summary_names()
+        return [self.cube_path(index)[len(self.path) + 1 :] for index in cubes]
+
+    def _summary_names(self) -> list[str]:
+        """Return the names that stand for all cubes, where those are too many."""
+        return [*(f"z{z}" for z in _numbered(self.path, "z", "")), f"{PRIVATE}/stamp"]
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -323,7 +332,7 @@ class WkwMag:
             raise OSError(errno.ENOSPC, f"no space left for a cube of {block.nbytes} bytes", root)
         raise OSError(errno.EIO, "the wkw library could not write a cube", root)
 
-    def write_in_place(self, box: BoundingBox, block: Voxels) -> None:
+    def write_in_place(self, box: BoundingBox, block: Voxels, *, durable: bool = False) -> None:
         """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made.
 
         Each chunk has its own place in a plain cube, so that tasks may write other chunks of it meanwhile.
@@ -337,6 +346,8 @@ class WkwMag:
             if not is_zero(part):
                 self._lay_out(self.cube_path(index))
                 self._write(self.path, piece, to_fortran(part))
+                if durable:
+                    fsync_files([self.cube_path(index)])
 
     def drop_cube(self, index: Vec3Int) -> None:
         """Remove a cube of a private mag, if it is there."""
@@ -421,7 +432,9 @@ class WkwMag:
 
     def staged(self, path: str, *, raw: bool = False) -> WkwMag:
         """Make a private mag of the same type and cut; stored plainly where its cubes come in parts."""
-        os.makedirs(f"{path}/{PRIVATE}/locks")
+        if os.path.exists(f"{path}/{HEADER_NAME}"):  # left by an earlier run of the job
+            return WkwMag.open(path)
+        os.makedirs(f"{path}/{PRIVATE}/locks", exist_ok=True)
         return WkwMag.create(path, replace(self.spec, compression=None) if raw else self.spec)
 
     def prepare(self, box: BoundingBox) -> None:
@@ -483,6 +496,5 @@ def _numbered(folder: str, prefix: str, suffix: str) -> list[int]:
 
 
 def _unlink(path: str) -> None:
-    """Remove a file if there is one."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)

@@ -1,0 +1,420 @@
+"""Jobs that go on where an earlier run stopped; jobs that are other ones; names that mean nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+
+from wkdask import BoundingBox
+from wkdask.errors import (
+    InvalidValueError,
+    JobRunningError,
+    ResumeError,
+    TaskFailedError,
+    WkdaskWarning,
+)
+from wkdask.events import JobStarted, UnitDone
+from wkdask.resume import why_name_changes
+from wkdask.storage.jobs import interrupted_jobs, unfinished_jobs
+
+BOX = BoundingBox((100, 37, 5), (150, 120, 100))
+META = np.empty((0,) * 4, "uint8")
+
+
+class Failing:
+    """Fails at a block as long as a file is there; named by its arguments only."""
+
+    __name__ = "failing"
+
+    def __init__(self, place, flag):
+        self.place, self.flag = place, str(flag)
+
+    def __dask_tokenize__(self):
+        return ("Failing", self.place, self.flag)
+
+    def __call__(self, block, block_id=None):
+        if block_id is not None and tuple(block_id[1:]) == self.place and os.path.exists(self.flag):
+            raise ZeroDivisionError("not yet")
+        return 255 - block
+
+
+class Nameless:
+    def __call__(self, block):
+        return block
+
+
+@pytest.fixture
+def source(make_mag, random_voxels):
+    mag, voxels = make_mag(), random_voxels((1, *BOX.size))
+    mag.write(voxels, bounding_box=BOX)
+    return mag, voxels
+
+
+def failing(mag, tmp_path, place=(3, 2, 1)):
+    flag = tmp_path / "flag"
+    flag.touch()
+    return flag, mag.to_dask("cube").map_blocks(Failing(place, flag), dtype="uint8", meta=META)
+
+
+def only_locks(mag):
+    return sorted(os.listdir(f"{mag.path}/.wkdask"))
+
+
+@pytest.mark.parametrize("compression", [None, "lz4"])
+def test_a_failed_job_goes_on_where_it_stopped(source, make_mag, tmp_path, compression):
+    mag, voxels = source
+    target = make_mag(compression=compression)
+    flag, x = failing(mag, tmp_path)
+    with pytest.raises(TaskFailedError):
+        target.write(x, bounding_box=BOX)
+    (ticket,) = unfinished_jobs(target.place.store)
+    assert ticket.box == BOX
+    before = {path: os.stat(path).st_ino for path in cube_files(target)}
+    assert before
+    flag.unlink()
+    events = []
+    _, again = failing(mag, tmp_path)
+    flag.unlink()
+    report = target.write(again, bounding_box=BOX, resume=True, progress=events.append)
+    assert np.array_equal(target.read(), 255 - voxels)
+    started, *units = [event for event in events if isinstance(event, JobStarted | UnitDone)]
+    assert started.units_before > 0
+    assert started.units_before + len(units) == started.units
+    assert started.cubes_before == report.cubes_before == len(before)
+    # the report is that of the whole job
+    assert report.cubes == started.cubes
+    assert report.bytes == voxels.nbytes
+    assert (report.minimum, report.maximum) == (255 - voxels.max(), 255 - voxels.min())
+    assert report.bounding_box == target.layer.bounding_box == BOX
+    assert {path: os.stat(path).st_ino for path in before} == before  # nothing was done twice
+    assert f"{len(before)} of them by earlier runs" in repr(report)
+    assert set(only_locks(target)) <= {"locks", "stamp"}
+
+
+def cube_files(mag):
+    return [mag.place.store.cube_path(box.topleft // mag.spec.shard_shape) for box in mag.cubes_on_disk()]
+
+
+def test_without_an_earlier_run_all_is_written(source, make_mag):
+    mag, voxels = source
+    target = make_mag()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = target.write(255 - mag.to_dask(), bounding_box=BOX, resume=True)
+        again = target.write(255 - mag.to_dask(), bounding_box=BOX, resume=True)
+    assert np.array_equal(target.read(), 255 - voxels)
+    assert report.cubes_before == again.cubes_before == 0
+    assert report.cubes == again.cubes
+
+
+def test_without_resume_all_is_done_again(source, make_mag, tmp_path):
+    mag, voxels = source
+    target = make_mag()
+    flag, x = failing(mag, tmp_path)
+    with pytest.raises(TaskFailedError):
+        target.write(x, bounding_box=BOX)
+    flag.unlink()
+    report = target.write(x, bounding_box=BOX)
+    assert report.cubes_before == 0
+    assert np.array_equal(target.read(), 255 - voxels)
+    assert not unfinished_jobs(target.place.store)
+
+
+def test_another_expression_is_another_job_and_says_so(source, make_mag, tmp_path):
+    mag, voxels = source
+    target = make_mag()
+    _, x = failing(mag, tmp_path)
+    with pytest.raises(TaskFailedError):
+        target.write(x, bounding_box=BOX)
+    with pytest.warns(WkdaskWarning, match="unfinished job, but it is another one"):
+        report = target.write(mag.to_dask("cube") // 2, bounding_box=BOX, resume=True)
+    assert report.cubes_before == 0
+    assert np.array_equal(target.read(), voxels // 2)
+    assert not unfinished_jobs(target.place.store)
+
+
+def test_a_changed_source_is_another_job(source, make_mag, tmp_path):
+    mag, voxels = source
+    target = make_mag()
+    flag, x = failing(mag, tmp_path)
+    with pytest.raises(TaskFailedError):
+        target.write(x, bounding_box=BOX)
+    mag.write(voxels[:, :1, :1, :1], offset=BOX.topleft)
+    _, x = failing(mag, tmp_path)
+    flag.unlink()
+    with pytest.warns(WkdaskWarning, match="another one"):
+        target.write(x, bounding_box=BOX, resume=True)
+    assert np.array_equal(target.read(), 255 - voxels)
+
+
+def test_a_job_elsewhere_in_the_mag_is_left_alone(source, make_mag, tmp_path):
+    mag, voxels = source
+    target = make_mag()
+    flag, x = failing(mag, tmp_path)
+    with pytest.raises(TaskFailedError):
+        target.write(x, bounding_box=BOX)
+    landed = {path: os.stat(path).st_ino for path in cube_files(target)}
+    target.write(voxels[:, :8, :8, :8], offset=(512, 0, 0))
+    assert len(unfinished_jobs(target.place.store)) == 1
+    flag.unlink()
+    report = target.write(x, bounding_box=BOX, resume=True)
+    assert report.cubes_before == len(landed)
+    assert np.array_equal(target.read(bounding_box=BOX), 255 - voxels)
+    # one that touches it takes its place: resumed later it would skip what was written meanwhile
+    flag.touch()
+    with pytest.raises(TaskFailedError):
+        target.write(x, bounding_box=BOX)
+    target.write(voxels[:, :8, :8, :8], offset=BOX.topleft)
+    assert not unfinished_jobs(target.place.store)
+
+
+def test_a_name_of_ones_own(source, make_mag, tmp_path):
+    mag, voxels = source
+    target = make_mag()
+    flag, x = failing(mag, tmp_path)
+    with pytest.raises(TaskFailedError):
+        target.write(x, bounding_box=BOX, job="invert")
+    flag.unlink()
+    with pytest.raises(ResumeError, match="unfinished job 'invert' writes the box"):
+        target.write(x[:, 1:], offset=BOX.topleft, resume=True, job="invert")
+    same = da.from_array(255 - voxels, chunks=32, name=False)
+    report = target.write(same, bounding_box=BOX, resume=True, job="invert")
+    assert report.cubes_before > 0
+    assert np.array_equal(target.read(), 255 - voxels)
+
+
+def test_a_numpy_array_is_recognised_by_its_voxels(make_mag, random_voxels):
+    voxels = random_voxels((1, *BOX.size))
+    target, seen = make_mag(), []
+
+    def stop(event):
+        if isinstance(event, UnitDone):
+            seen.append(event)
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+
+    with dask.config.set(num_workers=1), pytest.raises(KeyboardInterrupt):
+        target.write(voxels, bounding_box=BOX, resume=True, progress=stop)
+    with pytest.warns(WkdaskWarning, match="another one"):
+        target.write(voxels + 1, bounding_box=BOX, resume=True)
+    seen.clear()
+    with dask.config.set(num_workers=1), pytest.raises(KeyboardInterrupt):
+        target.write(voxels, bounding_box=BOX, resume=True, progress=stop)
+    report = target.write(voxels.copy(order="F"), bounding_box=BOX, resume=True)
+    assert report.cubes_before > 0
+    assert np.array_equal(target.read(), voxels)
+
+
+def random_arrays():
+    shape, chunks = (1, 64, 64, 64), 32
+    delayed = dask.delayed(np.zeros)((1, 64, 64, 64), "uint8")
+    return {
+        "unseeded": da.random.default_rng().integers(0, 9, shape, dtype="uint8", chunks=chunks),
+        "of the module": da.random.randint(0, 9, shape, chunks=chunks).astype("uint8"),
+        "delayed": da.from_delayed(delayed, shape, "uint8") + 1,
+    }
+
+
+@pytest.mark.parametrize("kind", ["unseeded", "of the module", "delayed"])
+def test_arrays_that_are_named_by_chance_are_not_resumed(make_mag, kind):
+    x, target = random_arrays()[kind], make_mag()
+    with pytest.raises(ResumeError, match="another name in every process"):
+        target.write(x, resume=True)
+    assert not os.path.exists(f"{target.path}/.wkdask")
+    assert target.write(x, resume=True, job="mine").cubes == 8
+
+
+def test_arrays_with_a_name_of_their_own(source):
+    mag, voxels = source
+    seeded = da.random.default_rng(7).integers(0, 9, (1, 64, 64, 64), dtype="uint8", chunks=32)
+    assert "place of an object" in why_name_changes(mag.to_dask().map_blocks(Nameless()) + 1)
+    for x in (seeded, seeded + 1, mag.to_dask(), da.from_array(voxels), da.zeros((1, 9, 9, 9)) + 1):
+        assert why_name_changes(x, thorough=True) is None
+
+
+def test_what_is_not_durable_is_not_resumed(make_mag):
+    with pytest.raises(InvalidValueError, match="durable"):
+        make_mag().write(da.zeros((1, 64, 64, 64), dtype="uint8"), resume=True, durable=False)
+
+
+# --- killed drivers -------------------------------------------------------------------------------------
+
+
+DRIVER = """
+import sys, time
+import numpy as np
+from wkdask import Dataset
+
+def slow(block):
+    time.sleep(float(sys.argv[4]))
+    return 255 - block
+
+source = Dataset(sys.argv[1]).get_layer("layer").get_mag(1)
+target = Dataset(sys.argv[2]).get_layer("layer").get_mag(1)
+x = source.to_dask("cube").map_blocks(slow, dtype="uint8", meta=np.empty((0,) * 4, "uint8"))
+print("ready", flush=True)
+report = target.write(x, bounding_box=source.layer.bounding_box, resume=sys.argv[3] == "resume")
+print("done", report.cubes, report.cubes_before, flush=True)
+"""
+
+
+def start_driver(source, target, mode="resume", pause=0.02):
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, source.place.dataset_path, target.place.dataset_path, mode, str(pause)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    _, cubes, before = out.split()
+    return int(cubes), int(before)
+
+
+def kill_after(process, target, seconds, number=signal.SIGKILL):
+    time.sleep(seconds)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("compression", [None, "lz4"])
+def test_a_killed_driver_is_gone_on_from(source, make_mag, compression):
+    mag, voxels = source
+    target = make_mag(compression=compression)
+    process = start_driver(mag, target, pause=0.05)
+    deadline = time.monotonic() + 60
+    while len(list(target.cubes_on_disk())) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    landed = {path: os.stat(path).st_ino for path in cube_files(target)}
+    assert target.layer.bounding_box.is_empty()  # nobody lived to commit it
+    cubes, before = finish(start_driver(mag, target, pause=0))
+    assert cubes == target.plan_write(mag.to_dask(), bounding_box=BOX).plan.num_cubes
+    assert len(landed) - 4 <= before <= len(landed)
+    kept = [path for path, inode in landed.items() if os.stat(path).st_ino == inode]
+    assert len(kept) >= before  # redone at most what was in flight
+    assert target.layer.bounding_box == BOX
+    assert np.array_equal(target.read(), 255 - voxels)
+    assert set(only_locks(target)) <= {"locks", "stamp"}
+
+
+def test_a_job_that_is_running_is_left_alone(source, make_mag):
+    mag, voxels = source
+    target = make_mag()
+    process = start_driver(mag, target, pause=0.1)
+    try:
+        while not next(iter(target.cubes_on_disk()), None):
+            time.sleep(0.01)
+        again = start_driver(mag, target)
+        _, err = again.communicate(timeout=60)
+        assert again.returncode != 0
+        assert JobRunningError.__name__ in err
+        target.write(voxels[:, :8, :8, :8], offset=(512, 0, 0))  # another job beside it
+    finally:
+        _, before = finish(process)
+    assert before == 0
+    assert np.array_equal(target.read(bounding_box=BOX), 255 - voxels)
+
+
+def check_in_place(mag, voxels):
+    """Whatever state a killed in-place job left, the same call with resume inverts once."""
+    finish(start_driver(mag, mag, pause=0))
+    assert np.array_equal(mag.read(), 255 - voxels)
+    assert set(only_locks(mag)) <= {"locks", "stamp"}
+
+
+def test_an_in_place_job_killed_while_it_builds(source):
+    mag, voxels = source
+    process = start_driver(mag, mag, pause=0.05)
+    time.sleep(0.3)
+    process.kill()
+    process.communicate()
+    assert np.array_equal(mag.read(), voxels)
+    check_in_place(mag, voxels)
+
+
+def killed_in_second_phase(mag):
+    """Kill an in-place job when some of its cubes, not all, have taken their place."""
+    inodes = {path: os.stat(path).st_ino for path in cube_files(mag)}
+    process = start_driver(mag, mag, pause=0)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        replaced = sum(os.stat(path).st_ino != inode for path, inode in inodes.items())
+        if replaced:
+            break
+    process.kill()
+    process.communicate()
+    return sum(os.stat(path).st_ino != inode for path, inode in inodes.items()), len(inodes)
+
+
+@pytest.mark.parametrize("then", ["resume", "write elsewhere", "overwrite"])
+def test_an_in_place_job_killed_while_it_publishes(make_mag, random_voxels, then):
+    mag, voxels = make_mag(), random_voxels((1, *BOX.size))
+    for _ in range(10):
+        mag.write(voxels, bounding_box=BOX)
+        replaced, cubes = killed_in_second_phase(mag)
+        if 0 < replaced < cubes and interrupted_jobs(mag.place.store):
+            break
+    else:
+        pytest.fail("no kill hit the second phase")
+    name = mag.to_dask("cube").name
+    expected = 255 - voxels
+    if then == "resume":
+        check_in_place(mag, voxels)
+        assert mag.to_dask("cube").name != name
+        return
+    if then == "write elsewhere":  # the next job finishes it first
+        mag.write(voxels[:, :8, :8, :8], offset=(512, 0, 0))
+    else:
+        mag.write(voxels[:, :40, :40, :40], bounding_box=BOX.with_size((40, 40, 40)))
+        expected[:, :40, :40, :40] = voxels[:, :40, :40, :40]
+    assert np.array_equal(mag.read(bounding_box=BOX), expected)
+    assert set(only_locks(mag)) <= {"locks", "stamp"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_driver_that_is_told_to_stop_commits_and_is_gone_on_from(source, make_mag, number):
+    mag, voxels = source
+    target = make_mag()
+    process = start_driver(mag, target, pause=0.1)
+    while not next(iter(target.cubes_on_disk()), None):
+        time.sleep(0.01)
+    start = time.monotonic()
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert time.monotonic() - start < 15
+    assert process.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT)
+    landed = len(list(target.cubes_on_disk()))
+    assert not target.layer.bounding_box.is_empty()
+    _, before = finish(start_driver(mag, target, pause=0))
+    assert landed - 4 <= before <= landed
+    assert np.array_equal(target.read(), 255 - voxels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compression", [None, "lz4"])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_drivers_killed_at_random(make_mag, random_voxels, compression, in_place):
+    rng = np.random.default_rng(11)
+    for seed in range(4):
+        mag, voxels = make_mag(compression=compression), random_voxels((1, *BOX.size), seed=seed)
+        mag.write(voxels, bounding_box=BOX)
+        target = mag if in_place else make_mag(compression=compression)
+        for _ in range(3):
+            kill_after(start_driver(mag, target, pause=0.01), target, rng.uniform(0, 0.8))
+        finish(start_driver(mag, target, pause=0))
+        # killed before it had begun, or after its end, an in-place job inverts once more or less
+        got = target.read(bounding_box=BOX)
+        assert np.array_equal(got, 255 - voxels) or (in_place and np.array_equal(got, voxels))
+        assert set(only_locks(target)) <= {"locks", "stamp"}
