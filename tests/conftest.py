@@ -52,7 +52,7 @@ def leftovers():
 
     def private(mag):
         folder = os.path.join(mag.path, ".wkdask")
-        return sorted({*os.listdir(folder)} - {"locks", "stamp"}) if os.path.isdir(folder) else []
+        return sorted({*os.listdir(folder)} - {"locks"}) if os.path.isdir(folder) else []
 
     return private
 

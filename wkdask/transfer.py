@@ -20,8 +20,8 @@ from wkdask.existing import plan_existing
 from wkdask.geometry import BoundingBox
 from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows, listed_windows
 from wkdask.plan import plan_write
+from wkdask.storage.copies import publish_copies, rewrite_cubes
 from wkdask.storage.protocol import StoredMag
-from wkdask.storage.publish import publish_copies, rewrite_cubes
 from wkdask.tasks import Target, UnitReport, here, write_unit
 
 __all__ = ["compress_in_place", "copy_mag"]
