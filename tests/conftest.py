@@ -52,7 +52,7 @@ def leftovers():
 
     def private(mag):
         folder = os.path.join(mag.path, ".wkdask")
-        left = sorted({*os.listdir(folder)} - {"locks", "stamp"}) if os.path.isdir(folder) else []
+        left = sorted({*os.listdir(folder)} - {"locks"}) if os.path.isdir(folder) else []
         return [name for name in left if {*os.listdir(f"{folder}/{name}")} - {"alive", "ticket", "journal"}]
 
     return private

@@ -30,9 +30,9 @@ from wkdask.errors import (
 from wkdask.events import JobStarted, UnitDone
 from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.storage.assemble import publish_assembled
 from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import ArraySpec
-from wkdask.storage.publish import publish_assembled
 from wkdask.storage.wkw import WkwMag
 from wkdask.units import VoxelSize
 
@@ -77,7 +77,7 @@ def check(dataset, expected, offset=(0, 0, 0), layer="color"):
 
 def nothing_left(mag_path):
     private = Path(mag_path, ".wkdask")
-    assert {entry.name for entry in private.iterdir()} <= {"locks", "stamp"}
+    assert {entry.name for entry in private.iterdir()} == {"locks"}
 
 
 def tree(folder):
@@ -236,9 +236,9 @@ def test_slabs_flow_and_leave(tmp_path, monkeypatch):
 
     part = images_module.convert_part
 
-    def spy(stack, first, private, batches, threads, durable):
+    def spy(stack, first, private, folder, batches, threads, durable):
         calls.append((stack.depth, first, batches[0].topleft.z, len(pickle.dumps(stack)), threads))
-        return part(stack, first, private, batches, threads, durable)
+        return part(stack, first, private, folder, batches, threads, durable)
 
     monkeypatch.setattr(images_module, "convert_part", spy)
     monkeypatch.setattr(plan_module, "_SLAB_NBYTES", 0)  # one layer of cubes each

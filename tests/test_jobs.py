@@ -13,12 +13,17 @@ import pytest
 import wkdask
 from wkdask.errors import DamagedHeaderError, JobEndedError, LockTimeoutError, ReadOnlyError
 from wkdask.fsio import lock
-from wkdask.storage.jobs import check_alive, job_folder, of_living_job, scratch_root
+from wkdask.storage.fence import Attempt
+from wkdask.storage.jobs import check_alive, job_folder, of_living_job
 
 
 @pytest.fixture
 def store(make_mag):
     return make_mag().place.store
+
+
+def root_of(store, folder):
+    return Attempt().root(store, folder)
 
 
 def names(store):
@@ -83,27 +88,27 @@ def test_another_user_is_told_that_the_mag_is_read_only(store):
 
 def test_a_thread_keeps_its_root_for_the_job(store):
     with job_folder(store) as first, job_folder(store) as second:
-        root = scratch_root(store, first)
+        root = root_of(store, first)
         assert os.path.dirname(root) == first
         assert os.path.isfile(f"{root}/header.wkw")
-        assert scratch_root(store, first) == root
-        other = scratch_root(store, second)
+        assert root_of(store, first) == root
+        other = root_of(store, second)
         assert os.path.dirname(other) == second
         found = []
-        thread = threading.Thread(target=lambda: found.append(scratch_root(store, first)))
+        thread = threading.Thread(target=lambda: found.append(root_of(store, first)))
         thread.start()
         thread.join()
         assert found[0] not in (root, other)
         assert os.path.dirname(found[0]) == first
     with job_folder(store) as third:
-        assert os.path.dirname(scratch_root(store, third)) == third
+        assert os.path.dirname(root_of(store, third)) == third
 
 
 def test_roots_of_many_jobs_are_forgotten(store):
     for _ in range(40):
         with job_folder(store) as folder:
-            assert os.path.dirname(scratch_root(store, folder)) == folder
-    from wkdask.storage.jobs import _local
+            assert os.path.dirname(root_of(store, folder)) == folder
+    from wkdask.storage.fence import _local
 
     assert len(_local.roots) <= 17
     assert names(store) == ["locks"]
@@ -113,7 +118,7 @@ def test_a_job_that_has_ended_has_no_roots(store):
     with job_folder(store) as folder:
         pass
     with pytest.raises(FileNotFoundError):
-        scratch_root(store, folder)
+        root_of(store, folder)
     assert names(store) == ["locks"]
 
 
@@ -152,7 +157,7 @@ def test_many_jobs_begin_and_end_at_once(store):
             for _ in range(10):
                 with job_folder(store) as folder:
                     check_alive(folder)
-                    scratch_root(store, folder)
+                    root_of(store, folder)
                     check_alive(folder)
         except BaseException as error:
             errors.append(error)

@@ -263,11 +263,13 @@ def test_fingerprint_changes_with_what_is_read(tmp_path, monkeypatch, limit):
 def test_finish_follows_no_link(tmp_path):
     mag, _ = library_mag(tmp_path / "mag")
     (tmp_path / "victim").write_text("precious")
-    Path(mag.path, PRIVATE).mkdir()
-    Path(mag.path, PRIVATE, "stamp").symlink_to(tmp_path / "victim")
+    locks = Path(mag.path, PRIVATE, "locks")
+    locks.mkdir(parents=True)
+    Path(locks, "stamp").symlink_to(tmp_path / "victim")
     mag.finish()
     assert (tmp_path / "victim").read_text() == "precious"
-    assert os.listdir(Path(mag.path, PRIVATE)) == ["stamp"]
+    assert os.listdir(Path(mag.path, PRIVATE)) == ["locks"]
+    assert os.listdir(locks) == ["stamp"]
 
 
 def test_cubes_on_disk_passes_over_what_is_no_cube(tmp_path):

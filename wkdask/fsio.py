@@ -22,11 +22,15 @@ __all__ = [
     "atomic_write",
     "checked_path",
     "copy_sparse",
+    "free_bytes",
     "fsync_files",
     "fsync_folder",
     "holds_only_zeros",
+    "link_or_copy",
     "lock",
+    "lock_timeout",
     "locks",
+    "open_lock_file",
     "open_regular",
     "remove_folder",
     "replace_keeping_mode",
@@ -34,6 +38,14 @@ __all__ = [
 
 LOCK_TIMEOUT = 600.0
 """Seconds to wait for a lock before giving up; a frozen process must not freeze all others for good."""
+
+
+def lock_timeout() -> float:
+    """Return the seconds to wait for a lock: ``wkdask.lock-timeout`` of dask's configuration (``"10 min"``)."""
+    import dask.config
+    from dask.utils import parse_timedelta
+
+    return float(parse_timedelta(dask.config.get("wkdask.lock-timeout", LOCK_TIMEOUT), default="seconds"))
 
 
 def checked_path(path: str | os.PathLike[str]) -> str:
@@ -108,11 +120,18 @@ def fsync_folder(path: str) -> None:
 
 
 def replace_keeping_mode(source: str, target: str) -> None:
-    """Rename `source` over `target`; the file there before passes on its mode and, where allowed, its group."""
+    """Rename `source` over `target`; the file there before passes on its mode and, where allowed, its group.
+
+    Where there was none, the file gets the group that it would have had if it had been made there: that of a
+    folder with the setgid bit.
+    """
     try:
         old = os.stat(target)
     except FileNotFoundError:
-        pass
+        folder = os.stat(os.path.dirname(target) or ".")
+        if folder.st_mode & stat.S_ISGID and os.stat(source).st_gid != folder.st_gid:
+            with contextlib.suppress(PermissionError):
+                os.chown(source, -1, folder.st_gid)
     else:
         with contextlib.suppress(PermissionError):
             os.chown(source, -1, old.st_gid)
@@ -142,7 +161,17 @@ def atomic_write(path: str, data: bytes) -> None:
     fsync_folder(folder)
 
 
-def _open_lock_file(path: str) -> int:
+def free_bytes(path: str) -> int:
+    """Return how many bytes this user may still write on the file system of a path.
+
+    Quotas count where the file system answers for them (most network and XFS project quotas do); a quota of
+    the user alone shows only when a write fails.
+    """
+    space = os.statvfs(path)
+    return space.f_bavail * space.f_frsize
+
+
+def open_lock_file(path: str) -> int:
     """Open a lock file; a new one is open to everybody who may write in its folder, whatever the umask."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -165,12 +194,12 @@ def lock(path: str, timeout: float | None = None) -> Iterator[None]:
     Raises
     ------
     LockTimeoutError
-        If it is still held after `timeout` seconds (default `LOCK_TIMEOUT`).
+        If it is still held after `timeout` seconds (default :func:`lock_timeout`).
     OSError
         If the file system cannot lock.
     """
-    limit = time.monotonic() + (LOCK_TIMEOUT if timeout is None else timeout)
-    descriptor = _open_lock_file(path)
+    limit = time.monotonic() + (lock_timeout() if timeout is None else timeout)
+    descriptor = open_lock_file(path)
     try:
         pause = 0.0005
         while True:
@@ -213,6 +242,16 @@ def copy_sparse(source: str, target: str) -> None:
         os.truncate(writer.fileno(), size)
         for start, stop in _data_extents(reader.fileno(), size):
             _copy_range(reader.fileno(), writer.fileno(), start, stop)
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Give a file a second name; a copy where the file system knows no second names."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        copy_sparse(source, target)
 
 
 def _data_extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:

@@ -25,9 +25,9 @@ from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.inline import add_box, current_writes
 from wkdask.job import MagPlace
+from wkdask.storage.assemble import publish_parts
 from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import StoredMag, Voxels, check_coordinates
-from wkdask.storage.publish import Piece, publish_pieces, publish_staged
 from wkdask.tasks import PlaceReport
 
 __all__ = ["BufferedSliceWriter", "read_slices"]
@@ -216,13 +216,8 @@ class BufferedSliceWriter:
             return
         store, staged = self._place.store, self._staged
         for index in indices:
-            first, *others = boxes = self._waiting[index]
-            if others:  # slices of different sizes: what lies between them was not sent
-                parts = tuple((box, staged.read(box)) for box in others)
-                piece = Piece(index, first, staged.read(first), parts)
-                file_nbytes = publish_pieces(store, self._folder, [piece])
-            else:
-                file_nbytes = publish_staged(store, staged, self._folder, index, first)
+            boxes = self._waiting[index]  # several, where slices of different sizes were sent
+            file_nbytes = publish_parts(store, staged, self._folder, index, boxes)
             nbytes = sum(box.volume() for box in boxes) * store.spec.bytes_per_voxel
             landed = PlaceReport(
                 self._place.dataset_path, self._place.layer, self._place.mag,

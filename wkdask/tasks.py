@@ -18,12 +18,13 @@ import numpy as np
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError
 from wkdask.geometry import BoundingBox, Mag
 from wkdask.plan import Window
+from wkdask.storage.assemble import publish_assembled
+from wkdask.storage.fence import Attempt
 from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
 from wkdask.storage.publish import (
     Piece,
     landed_boxes,
     note_landed_boxes,
-    publish_assembled,
     publish_pieces,
     publish_staged,
 )
@@ -190,7 +191,7 @@ def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
     ChannelError, DTypeError, InvalidValueError
         If the block is not what the expression promised.
     """
-    start = time.perf_counter()
+    start, attempt = time.perf_counter(), Attempt(str(box))
     block, minimum, maximum = _checked_block(block, target.store.spec, box)
     spec = target.store.spec
     pieces = [
@@ -198,7 +199,12 @@ def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
         for index, piece in spec.grid.pieces(box)
     ]
     file_nbytes = publish_pieces(
-        target.store, target.folder, pieces, durable=target.durable, verify=target.verify
+        target.store,
+        target.folder,
+        pieces,
+        durable=target.durable,
+        verify=target.verify,
+        attempt=attempt,
     )
     return UnitReport(
         unit=box,
@@ -305,10 +311,10 @@ def publish_unit(
     store: StoredMag, staged: StoredMag, folder: str, box: BoundingBox, durable: bool
 ) -> UnitReport:
     """Publish the staged cubes that a box covers: the second of two phases."""
-    start = time.perf_counter()
+    start, attempt = time.perf_counter(), Attempt(str(box))
     cubes, file_nbytes = 0, 0
     for index, piece in store.spec.grid.pieces(box):
-        file_nbytes += publish_staged(store, staged, folder, index, piece, durable=durable)
+        file_nbytes += publish_staged(store, staged, folder, index, piece, durable=durable, attempt=attempt)
         cubes += 1
     return UnitReport(
         unit=box, box=box, cubes=cubes, file_nbytes=file_nbytes, seconds=time.perf_counter() - start,
@@ -320,8 +326,8 @@ def publish_assembled_unit(
     store: StoredMag, assembled: StoredMag, folder: str, box: BoundingBox, durable: bool
 ) -> UnitReport:
     """Publish the cubes of a box from the private mag in which tasks have assembled them from parts."""
-    start = time.perf_counter()
-    cubes, file_nbytes = publish_assembled(store, assembled, folder, box, durable=durable)
+    start, attempt = time.perf_counter(), Attempt(str(box))
+    cubes, file_nbytes = publish_assembled(store, assembled, folder, box, durable=durable, attempt=attempt)
     return UnitReport(
         unit=box, box=box, cubes=cubes, file_nbytes=file_nbytes, seconds=time.perf_counter() - start,
         worker=here(),

@@ -19,6 +19,7 @@ import math
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -31,7 +32,7 @@ from wkdask.dataset import Dataset
 from wkdask.engines import LocalEngine, pick_engine
 from wkdask.errors import AlreadyExistsError, InvalidValueError, ResumeError
 from wkdask.events import Listener, WriteReport
-from wkdask.fsio import checked_path, lock, remove_folder
+from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
 from wkdask.job import CallWindow, Job, Stage
 from wkdask.journal import Lane
@@ -40,8 +41,9 @@ from wkdask.mag_view import MagView
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import PROPERTIES_FILE, AddLayer
 from wkdask.resume import earlier_run, job_key, ticket_of
+from wkdask.storage.assemble import move_voxels
 from wkdask.storage.jobs import unfinished_jobs
-from wkdask.storage.protocol import PRIVATE, ArraySpec, StoredMag, check_coordinates
+from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
 from wkdask.storage.wkw_format import header_of_spec
 from wkdask.tasks import UnitReport, merge_reports, publish_assembled_unit
 from wkdask.units import VoxelSize
@@ -60,6 +62,7 @@ def convert_part(
     stack: ImageStack,
     first: int,
     private: StoredMag,
+    folder: str,
     batches: Sequence[BoundingBox],
     threads: int,
     durable: bool,
@@ -74,28 +77,35 @@ def convert_part(
         Number of the part's first section in it.
     private
         A plain private mag.
+    folder
+        The job's private folder.
     batches
         What is decoded at once, from the first section on: absolute, in voxels of mag 1.
     threads
         How many images are decoded at a time.
     durable
-        Flush to the disk before the part counts as done.
+        Flush what was written to the disk: a report of this task is relied on after a crash.
     """
     from wkdask.kernels import block_stats
 
     start = time.perf_counter()
     origin = batches[0].topleft.z - first
     reports = []
-    # Batches share chunks, which are read, changed and written back: a second attempt of this task must not do
-    # so beside a first one that was thought lost.
-    with lock(f"{private.path}/{PRIVATE}/locks/part-{batches[0].topleft.z}.lock"):
-        for box in batches:
-            block = stack.read(box.topleft.z - origin, box.bottomright.z - origin, threads=threads)
-            private.write_in_place(box, block, durable=durable)
-            low, high = block_stats(block)
-            reports.append(UnitReport(unit=box, nbytes=block.nbytes, minimum=low, maximum=high))
-            del block  # before the next one is decoded: two would not fit
-    return replace(reduce(merge_reports, reports), seconds=time.perf_counter() - start, worker=_worker())
+    # Batches share chunks, which are read, changed and written back. A first attempt of this task that was thought
+    # lost must not do so in the cubes that others fill: the batches come together in a mag of this attempt.
+    shared = len(batches) == 1
+    own = private if shared else private.staged(f"{folder}/part-{uuid.uuid4().hex}", raw=True)
+    for box in batches:
+        block = stack.read(box.topleft.z - origin, box.bottomright.z - origin, threads=threads)
+        own.write_in_place(box, block, durable=durable and shared)
+        low, high = block_stats(block)
+        reports.append(UnitReport(unit=box, nbytes=block.nbytes, minimum=low, maximum=high))
+        del block  # before the next one is decoded: two would not fit
+    whole = reduce(merge_reports, reports)
+    if not shared:
+        move_voxels(own, private, whole.unit, durable=durable)
+        remove_folder(own.path)
+    return replace(whole, seconds=time.perf_counter() - start, worker=_worker())
 
 
 def _worker() -> str:
@@ -166,7 +176,8 @@ class _Conversion:
         for part in parts:
             files, first = self.stack.subset(part.topleft.z - corner, part.bottomright.z - corner)
             batches = list(self.plan.batches(part))
-            yield part, convert_part, (files, first, private, batches, threads, self.job.durable)
+            arguments = (files, first, private, self.folder, batches, threads, self.job.durable)
+            yield part, convert_part, arguments
 
 
 # --- the whole -----------------------------------------------------------------------------------------

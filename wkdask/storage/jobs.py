@@ -8,7 +8,7 @@ A job builds its cubes in its private folder in the mag, and publishes each by o
     <mag>/.wkdask/<job>/alive                  locked while the job's driver lives
     <mag>/.wkdask/<job>/ticket                 what the job is, where it can be resumed
     <mag>/.wkdask/<job>/journal                which of its units are done (`wkdask.journal`)
-    <mag>/.wkdask/<job>/root-<host-pid-…>/     one private root per worker thread, reused for cube after cube
+    <mag>/.wkdask/<job>/<host-pid-thread…>/    one private root per worker thread, reused for cube after cube
     <mag>/.wkdask/<job>/staged/                a private mag, where a job builds all before it publishes any
     <mag>/.wkdask/<job>/before                 since the second phase began: how the mag's files were until then
 
@@ -23,7 +23,7 @@ What becomes of the folder of a job whose driver is dead, when the next job on t
     half of two phases is published               finished first (`interrupted_jobs`), for its voxels are in no
                                                   other place
     its box touches that of the new job           swept: resumed later, it would skip what the new job replaced
-    elsewhere in the mag                          kept for its own resumption, without its roots
+    elsewhere in the mag                          kept for its own resumption, without its tasks' roots
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ import json
 import os
 import re
 import shutil
-import socket
-import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,15 +51,14 @@ __all__ = [
     "job_folder",
     "of_living_job",
     "resumable_folder",
-    "scratch_root",
     "unfinished_jobs",
 ]
 
 _JOB_NAME = re.compile(r"[0-9a-f]{12}")
 _GONE_NAME = re.compile(r"\.[0-9a-f]{12}\.gone-[0-9a-f]{32}")
-_ROOT_PREFIX = "root-"
 _TICKET, _BEFORE = "ticket", "before"
-_local = threading.local()
+_KEPT = re.compile(r"alive|ticket|journal|before|staged.*|slab-.*")
+"""What a job that was resumed has a use for; all else belonged to its tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,9 +322,9 @@ def _renamed(folder: str) -> str:
 
 
 def _strip(folder: str) -> None:
-    """Remove the private roots from a job's folder."""
+    """Remove what belonged to the tasks of a job from its folder."""
     for name in os.listdir(folder):
-        if name.startswith(_ROOT_PREFIX):
+        if not _KEPT.fullmatch(name):
             shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
 
 
@@ -350,20 +347,3 @@ def of_living_job(folder: str) -> Iterator[None]:
         except JobEndedError as ended:
             raise ended from error
         raise
-
-
-def scratch_root(store: StoredMag, folder: str) -> str:
-    """Return this thread's private root in a job's folder; made on first use, then reused."""
-    roots: dict[str, str] = _local.__dict__.setdefault("roots", {})
-    key = f"{os.getpid()}:{store.path}:{folder}"  # a forked child is not this thread
-    if key in roots:
-        return roots[key]
-    # Host, process and thread are for humans: containers share such names, and two writers never share a root.
-    me = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
-    root = f"{folder}/{_ROOT_PREFIX}{me}-{uuid.uuid4().hex[:8]}"
-    os.mkdir(root)
-    store.prepare_scratch(root)
-    if len(roots) > 16:
-        roots.clear()
-    roots[key] = root
-    return root

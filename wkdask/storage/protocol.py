@@ -176,6 +176,13 @@ class StoredMag(Protocol):
             False if the cube would hold zeros only; nothing is built then.
         """
 
+    def encode(self, root: str, slot: int, source: str) -> bool:
+        """Store a plain cube in a slot, as this mag stores its cubes; False if it would hold zeros only.
+
+        Takes little memory whatever the cube's size, but for ``"lz4"``, which needs the whole cube. A plain cube
+        gets a second name: `source` and what is built are one file then.
+        """
+
     def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
         """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
 
@@ -192,8 +199,9 @@ class StoredMag(Protocol):
     def write_in_place(self, box: BoundingBox, block: Voxels, *, durable: bool = False) -> None:
         """Write a block into cubes of a private mag made by ``staged(raw=True)``, which come into being so.
 
-        Several tasks may fill one cube at once, as long as no two of them write into the same chunk.
-        A cube that gets only zeros is not made.
+        Several tasks may fill one cube at once, as long as no two of them write into the same chunk. A task
+        that may be run twice at once writes all that it has of a chunk in one call: then both write the same
+        bytes. A cube that gets only zeros is not made. With `durable` the cubes are flushed to the disk.
         """
 
     def drop_cube(self, index: Vec3Int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import re
 import time
@@ -15,31 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from wkdask.errors import CubePermissionError, DamagedCubeError, DamagedHeaderError, InvalidValueError
-from wkdask.fsio import (
-    atomic_write,
-    checked_path,
-    copy_sparse,
-    fsync_files,
-    holds_only_zeros,
-    open_regular,
-)
+from wkdask.errors import CubePermissionError, DamagedCubeError, DamagedHeaderError
+from wkdask.fsio import atomic_write, checked_path, open_regular
 from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.storage import wkw_build
 from wkdask.storage.fingerprint import fingerprint_of, snapshot_of
 from wkdask.storage.protocol import PRIVATE, ArraySpec, Voxels, check_coordinates
-from wkdask.storage.wkw_format import (
-    HEADER_SIZE,
-    RAW,
-    WkwHeader,
-    check_cube_file,
-    header_of_spec,
-    read_header,
-)
-from wkdask.storage.wkw_native import native_read, native_write
+from wkdask.storage.wkw_format import WkwHeader, check_cube_file, header_of_spec, read_header
+from wkdask.storage.wkw_native import native_read
 
 __all__ = ["HEADER_NAME", "WkwMag"]
 
 HEADER_NAME = "header.wkw"
+_STAMP = f"{PRIVATE}/locks/stamp"
+"""An empty file whose time says when a job last changed the mag; beside the lock files, which stay too."""
 _STAT_LIMIT = 10_000
 """Cubes whose times enter a fingerprint one by one."""
 _PART_NBYTES = 16 << 20
@@ -138,7 +125,7 @@ class WkwMag:
 
     def _summary_names(self) -> list[str]:
         """Return the names that stand for all cubes, where those are too many."""
-        return [*(f"z{z}" for z in _numbered(self.path, "z", "")), f"{PRIVATE}/stamp"]
+        return [*(f"z{z}" for z in _numbered(self.path, "z", "")), _STAMP]
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -220,13 +207,13 @@ class WkwMag:
             if not self.check_cube(path):  # opens it, or raises; removed meanwhile
                 block[...] = 0
                 return
-            again = self._read_over(self.path, piece, 255)
-            if again.tobytes("F") == self._read_over(self.path, piece, 0).tobytes("F"):
+            again = self.read_over(self.path, piece, 255)
+            if again.tobytes("F") == self.read_over(self.path, piece, 0).tobytes("F"):
                 block[...] = again
                 return
         raise DamagedCubeError(f"the cube {path} could not be read: the library cannot open it")
 
-    def _read_over(self, root: str, box: BoundingBox, fill: int) -> Voxels:
+    def read_over(self, root: str, box: BoundingBox, fill: int) -> Voxels:
         """Read a box into a buffer full of one byte, which stays where the library opens no file."""
         nbytes = box.volume() * self.spec.bytes_per_voxel
         block = np.full(nbytes, fill, np.uint8).view(self.spec.dtype)
@@ -284,124 +271,28 @@ class WkwMag:
         return f"{root}/z0/y0/x{slot}.wkw"
 
     def build(self, root: str, slot: int, box: BoundingBox, block: Voxels, base: str | None) -> bool:
-        """Build a cube in a private folder; False if it would hold only zeros.
+        """Build a cube in a private folder; False if it would hold only zeros."""
+        return wkw_build.build_cube(self, root, slot, box, block, base)
 
-        ::
-
-            whole block          -> one native write
-            LZ4, part of a cube  -> decode the old cube (or zeros), put the block in, write the whole
-            RAW, part of a cube  -> copy the old file's data extents (or start sparse), write the block's chunks
-        """
-        from wkdask.kernels import is_zero, to_fortran
-
-        shape = (self.spec.num_channels, *box.size)
-        if block.dtype != np.dtype(self.spec.dtype) or block.shape != shape:
-            raise InvalidValueError(
-                f"a block is {block.dtype} {block.shape}, expected {self.spec.dtype} {shape}"
-            )
-        path = self.slot_path(root, slot)
-        _unlink(path)
-        _unlink(f"{path}_tmp")  # the library's own temporary name, left by a killed predecessor
-        corner = BoundingBox((slot * self.spec.shard_shape.x, 0, 0), self.spec.shard_shape)
-        whole = box.size == self.spec.shard_shape
-        zero = is_zero(block)
-        if zero and (whole or base is None):
-            return False
-        if whole or (self.header.block_type == RAW and (base is None or self._is_raw(base))):
-            if not whole and base is not None:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                copy_sparse(base, path)
-            self._write(root, box.offset(corner.topleft), to_fortran(block))
-            return not (zero and holds_only_zeros(path, HEADER_SIZE))
-        if base is None:
-            cube = np.zeros((self.spec.num_channels, *self.spec.shard_shape), self.spec.dtype, order="F")
-        else:
-            cube = self._read_file(base, root, slot)
-        to_fortran(block, out=cube[(slice(None), *box.to_slices())])
-        if zero and is_zero(cube):
-            return False
-        self._write(root, corner, cube)
-        return True
-
-    def _write(self, root: str, box: BoundingBox, block: Voxels) -> None:
-        """Write into a private folder; an error carries the reason that the library does not pass on."""
-        if native_write(root, self.header.to_bytes(), box, block):
-            return
-        space = os.statvfs(root)
-        if space.f_bavail * space.f_frsize < block.nbytes:
-            raise OSError(errno.ENOSPC, f"no space left for a cube of {block.nbytes} bytes", root)
-        raise OSError(errno.EIO, "the wkw library could not write a cube", root)
+    def encode(self, root: str, slot: int, source: str) -> bool:
+        """Store a plain cube of a private mag in a slot, as this mag stores its cubes."""
+        return wkw_build.encode_cube(self, root, slot, source)
 
     def write_in_place(self, box: BoundingBox, block: Voxels, *, durable: bool = False) -> None:
-        """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made.
-
-        Each chunk has its own place in a plain cube, so that tasks may write other chunks of it meanwhile.
-        """
-        from wkdask.kernels import is_zero, to_fortran
-
-        if self.header.block_type != RAW:
-            raise InvalidValueError(f"{self.path} is compressed; parts of a cube can only be stored plainly")
-        for index, piece in self.spec.grid.pieces(box):
-            part = block[(slice(None), *piece.to_slices(box.topleft))]
-            if not is_zero(part):
-                self._lay_out(self.cube_path(index))
-                self._write(self.path, piece, to_fortran(part))
-                if durable:
-                    fsync_files([self.cube_path(index)])
+        """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made."""
+        wkw_build.write_in_place(self, box, block, durable)
 
     def drop_cube(self, index: Vec3Int) -> None:
         """Remove a cube of a private mag, if it is there."""
-        _unlink(self.cube_path(index))
-
-    def _lay_out(self, path: str) -> None:
-        """Make a plain cube without data, unless it is there: the same bytes, whoever comes first."""
-        folder = os.path.dirname(path)
-        for name in (os.path.dirname(folder), folder):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name)  # not makedirs: a private mag that was taken away must not come back
-        size = HEADER_SIZE + self.header.num_blocks * self.header.block_nbytes
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            if os.fstat(descriptor).st_size < size:
-                os.pwrite(descriptor, replace(self.header, data_offset=HEADER_SIZE).to_bytes(), 0)
-                os.truncate(descriptor, size)
-        finally:
-            os.close(descriptor)
-
-    def _read_file(self, path: str, root: str, slot: int) -> Voxels:
-        """Return all voxels of a published cube, read through a link in the private folder."""
-        from wkdask.kernels import is_zero
-
-        link = self.slot_path(root, slot)
-        os.makedirs(os.path.dirname(link), exist_ok=True)
-        os.symlink(os.path.realpath(path), link)
-        box = BoundingBox((slot * self.spec.shard_shape.x, 0, 0), self.spec.shard_shape)
-        try:
-            cube = self.read_scratch(root, box)
-            if is_zero(cube) and not is_zero(self._read_over(root, box, 255)):  # see _read_again
-                raise OSError(
-                    errno.EIO, "the cube cannot be opened now, its other voxels would be lost", path
-                )
-            return cube
-        except DamagedCubeError:
-            raise DamagedCubeError(f"the cube {path} is damaged: its voxels cannot be decoded") from None
-        finally:
-            _unlink(link)
+        wkw_build.unlink(self.cube_path(index))
 
     def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
         """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
-        block = np.zeros((self.spec.num_channels, *box.size), self.spec.dtype, order="F")
-        if not native_read(root, self.header.to_bytes(), box, block):
-            raise DamagedCubeError(f"a cube built in {root} cannot be decoded")
-        return block
-
-    def _is_raw(self, path: str) -> bool:
-        """Tell whether a checked cube is stored plainly."""
-        return _block_type(path) == RAW
+        return wkw_build.read_scratch(self, root, box)
 
     def conforms(self, path: str) -> bool:
         """Tell whether a checked cube is stored with this mag's compression."""
-        return _block_type(path) == self.header.block_type
+        return wkw_build.block_type_of(path) == self.header.block_type
 
     # --- the driver's part ---------------------------------------------------------------------------
 
@@ -444,7 +335,7 @@ class WkwMag:
 
     def finish(self) -> None:
         """Bump the stamp that stands for the cubes in the fingerprint of a large box."""
-        stamp = f"{self.path}/{PRIVATE}/stamp"
+        stamp = f"{self.path}/{_STAMP}"
         os.makedirs(os.path.dirname(stamp), exist_ok=True)
         # A new file each time: the old one may belong to another user, or be a link.
         temporary = f"{stamp}.{uuid.uuid4().hex}.tmp"
@@ -467,15 +358,6 @@ def _is_marked(block: Voxels) -> bool:
     return bool(block[:, 0, 0, 0].tobytes() == bytes([_MARK]) * (block.itemsize * block.shape[0]))
 
 
-def _block_type(path: str) -> int:
-    """Return how a checked cube is stored."""
-    descriptor = open_regular(path)
-    try:
-        return WkwHeader.parse(os.pread(descriptor, HEADER_SIZE, 0)).block_type
-    finally:
-        os.close(descriptor)
-
-
 def _identity(info: os.stat_result) -> tuple[int, int, int, int]:
     """Return what changes when a file is replaced, rewritten, or its permissions change."""
     return (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
@@ -493,8 +375,3 @@ def _numbered(folder: str, prefix: str, suffix: str) -> list[int]:
             raise DamagedCubeError(f"{folder} is a link that leads nowhere") from None
         return []
     return sorted(int(found[1]) for name in names if (found := pattern.fullmatch(name)))
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
