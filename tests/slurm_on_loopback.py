@@ -8,11 +8,13 @@ import contextlib
 import getpass
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
+
+import psutil
+from processes_here import end, free_port, marked
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 CPUS = 8
@@ -65,13 +67,6 @@ def _which(name):
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
-def free_port():
-    """Return a port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Slurm:
     """One node, one partition."""
 
@@ -117,15 +112,14 @@ class Slurm:
         with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):  # the logs have told why
             self.cancel_all()
         for process in reversed(self._processes):
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
+            end(process)
+        for process in self.processes():  # steps that outlived slurmd
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-                process.wait()
-        for pid in self._left_over():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+
+    def processes(self):
+        """Return the processes that were started with this Slurm's environment: jobs and drivers."""
+        return marked(f"SLURM_CONF={self.conf}")
 
     def cancel_all(self):
         """Cancel all jobs; return when they have ended."""
@@ -194,12 +188,3 @@ class Slurm:
     def _logs(self):
         logs = sorted((self.folder / "log").iterdir())
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in logs)
-
-    def _left_over(self):
-        """Return the ids of processes that name our folder in their environment: steps that outlived slurmd."""
-        mark = f"SLURM_CONF={self.conf}".encode()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                with contextlib.suppress(OSError):
-                    if mark in (entry / "environ").read_bytes().split(b"\0"):
-                        yield int(entry.name)

@@ -88,7 +88,11 @@ class Job:
         self.mag = Dataset(folder / "ds").get_layer("out").get_mag(1)
         (folder / "driver.py").write_text(DRIVER)
         hosts.start(0, folder / "scheduler.log", DASK, "scheduler", "--host", HEAD, "--port", "8786", env=env)
-        worker = {**env, "REMOTE": "ip netns exec", "WORKER": "--nthreads 1 --memory-limit 1GiB"}
+        worker = {
+            **env,
+            "REMOTE": "ip netns exec",
+            "WORKER": "--interface eth0 --nthreads 1 --memory-limit 1GiB",
+        }
         for number, name in enumerate(hosts.names[1:], start=1):
             more = dict(lost) if number == len(hosts.names) - 1 else {}
             hosts.start_here(

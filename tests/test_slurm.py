@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes_here import listening
 from slurm_on_loopback import Slurm, missing_programs
 
 import wkdask
@@ -192,6 +193,7 @@ def test_a_cancelled_job_is_replaced(slurm, place, slow, pyramid):
     with Driver(slurm, place, slow, "python", "cluster/slurm/adaptive.py", "ds", "--jobs", "2") as driver:
         until(lambda: published(place / "ds") > 2 or driver.process.poll() is not None, 60, "no cube")
         first = slurm.running()
+        assert listening(slurm.processes()) == {"127.0.0.1"}  # driver, scheduler, workers
         slurm.call("scancel", first[0])
         later = until(lambda: {*slurm.running()} - {*first}, 60, "no job instead of the cancelled one")
         assert later

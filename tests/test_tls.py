@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import shlex
 import shutil
 import socket
 import ssl
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes_here import code_blocks, end, listening, marked, with_free_ports
 
 import wkdask
 from wkdask import Dataset
@@ -75,44 +77,36 @@ def environment(folder=None):
 
 
 @pytest.fixture(scope="module")
-def scheduler(certificate, tmp_path_factory):
+def commands():
+    """What the README tells to type: scheduler, worker, job."""
+    _, (_, text), *_ = code_blocks(SCRIPT.with_name("README.md"))
+    export, *lines = with_free_ports(text).splitlines()
+    assert export == "export DASK_CONFIG=~/.wkdask-tls/dask.yaml"
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def scheduler(certificate, commands, tmp_path_factory):
     """The address of a scheduler with two spawned workers, all over TLS, started as the README says."""
     folder = tmp_path_factory.mktemp("cluster")
-    env = environment(certificate)
-    scheduler_file = folder / "scheduler.json"
-
-    def dask(*arguments):
-        with open(folder / "log", "ab") as log:
-            return subprocess.Popen([BIN / "dask", *arguments], env=env, stdout=log, stderr=log)
-
+    env = environment(certificate) | {"WKDASK_TEST_MARK": str(folder)}
     with contextlib.ExitStack() as stack:
-
-        def end(process):
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-        host = ("--host", "127.0.0.1", "--no-dashboard")
-        stack.callback(end, dask("scheduler", *host, "--port", "0", "--scheduler-file", str(scheduler_file)))
-        workers = (*host, "--nworkers", "2", "--nthreads", "1", "--memory-limit", "1GiB")
-        stack.callback(end, dask("worker", "--scheduler-file", str(scheduler_file), *workers))
-        deadline = time.monotonic() + 60
-        address = None
-        while address is None:
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            with contextlib.suppress(OSError, ValueError):
-                address = json.loads(scheduler_file.read_text())["address"]
-            time.sleep(0.1)
-        yield address
+        log = stack.enter_context(open(folder / "log", "wb"))
+        for program, *arguments in commands[:2]:
+            command = [BIN / program, *arguments]
+            stack.callback(end, subprocess.Popen(command, env=env, stdout=log, stderr=log))
+        limit = time.monotonic() + 60
+        while (folder / "log").read_text().count("Registered to") < 2:
+            assert time.monotonic() < limit, (folder / "log").read_text()
+            time.sleep(0.2)
+        yield commands[2][-1]
+        assert listening(marked(f"WKDASK_TEST_MARK={folder}")) == {"127.0.0.1"}
 
 
 @pytest.fixture
 def volume(tmp_path, random_voxels):
     voxels = random_voxels((1, 128, 128, 128))
-    ds = Dataset.create(tmp_path / "ds", (8, 8, 30))
+    ds = Dataset.create(tmp_path / "dataset", (8, 8, 30))
     ds.add_layer("color", "color").add_mag(1, shard_shape=32, chunk_shape=16).write(voxels)
     return voxels
 
@@ -150,7 +144,7 @@ from wkdask import Dataset
 
 with Client(sys.argv[1]) as client:
     client.wait_for_workers(2, timeout=60)
-    ds = Dataset("ds")
+    ds = Dataset("dataset")
     x = ds.get_layer("color").get_mag(1).to_dask(chunks="cube")
     out = ds.add_layer("out", "color").add_mag(1, shard_shape=32, chunk_shape=16)
     report = out.write(255 - x, progress=look)
@@ -176,20 +170,40 @@ with Client(sys.argv[1]) as client:
     assert said["processes"] == ["SpawnProcess"]
     assert said["cubes"] == 64
     assert said["listening"] == []
-    ds = Dataset(tmp_path / "ds")
+    ds = Dataset(tmp_path / "dataset")
     assert np.array_equal(ds.get_layer("out").get_mag(1).read(), 255 - volume)
     assert list(map(str, ds.get_layer("out").mags)) == ["1", "2-2-1"]
 
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_the_command_line_over_tls(scheduler, certificate, volume, tmp_path):
-    command = [BIN / "wkdask", "downsample", "ds", "--coarsest-mag", "2", "--scheduler", scheduler]
+def test_the_command_line_over_tls(scheduler, commands, certificate, volume, tmp_path):
+    program, *arguments = commands[2]
     done = subprocess.run(
-        command, env=environment(certificate), cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
+        [BIN / program, *arguments], env=environment(certificate), cwd=tmp_path, capture_output=True,
+        text=True, check=False, timeout=120,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "on 2 workers" in done.stderr
+    assert f"Scheduler {scheduler}, dashboard http://127.0.0.1:" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_the_script_of_the_readme(certificate, volume, tmp_path):
+    (code,) = (text for language, text in code_blocks(SCRIPT.with_name("README.md")) if language == "python")
+    assert '"~/.wkdask-tls"' in code
+    (tmp_path / "script.py").write_text(code.replace("~/.wkdask-tls", str(certificate)))
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(map(str, Dataset(tmp_path / "dataset").get_layer("color").mags)) == ["1", "2-2-1", "4-4-1"]
 
 
 CONNECT = """

@@ -35,6 +35,7 @@ def main() -> None:
             worker_class="distributed.Nanny",  # starts a worker anew that was killed
             worker_options={
                 "interface": interface,
+                "dashboard_address": "127.0.0.1:0",
                 "nthreads": THREADS,
                 "memory_limit": f"{MEMORY}MiB" if MEMORY else "auto",
             },
