@@ -1,0 +1,40 @@
+"""Downsample a dataset on Slurm jobs that come and go with the work.
+
+Start it where it may run for hours: on a login node in tmux, or in a small job of its own::
+
+    export DASK_CONFIG=cluster/slurm/jobqueue.yaml
+    python cluster/slurm/adaptive.py /data/dataset --jobs 10
+    sbatch --time=2-0 --mem=4G --wrap "python cluster/slurm/adaptive.py /data/dataset --jobs 10"
+"""
+
+import argparse
+import signal
+import sys
+
+from dask_jobqueue import SLURMCluster
+from distributed import Client
+
+from wkdask import Dataset
+
+
+def main() -> None:
+    """Ask Slurm for workers, downsample every layer, give the workers back."""
+    parser = argparse.ArgumentParser(description="Downsample a dataset on Slurm jobs.")
+    parser.add_argument("dataset")
+    parser.add_argument("--jobs", type=int, default=2, help="jobs of workers at most")
+    arguments = parser.parse_args()
+
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # scancel: what landed is committed on the way out
+    with SLURMCluster() as cluster, Client(cluster) as client:
+        # `adapt` replaces a job that ends or is cancelled; `cluster.scale(jobs=…)` does not.
+        cluster.adapt(minimum_jobs=1, maximum_jobs=arguments.jobs)
+        print(f"Scheduler {cluster.scheduler_address}, dashboard {client.dashboard_link}", flush=True)
+        for layer in Dataset(arguments.dataset).layers.values():
+            for report in layer.downsample(client=client, progress=True):
+                print(report, flush=True)
+
+
+if __name__ == "__main__":  # a worker process may import this file
+    main()

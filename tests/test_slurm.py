@@ -1,0 +1,220 @@
+"""On a real Slurm, started here on the loopback: jobs of workers, a job of everything, jobs that are cancelled.
+
+The files of ``cluster/slurm`` are what runs; the data are the real stack where it is beside the repository.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes_here import listening
+from slurm_on_loopback import Slurm, missing_programs
+
+import wkdask
+from wkdask import Dataset
+
+ROOT = Path(__file__).parents[1]
+STACK = ROOT.parent / "shared/data/vnc/raw"
+VOXEL_SIZE = (4.6, 4.6, 45)
+
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    """A Slurm of one node and eight processors."""
+    if missing := missing_programs():
+        pytest.skip(f"Slurm is not installed (apt-get install slurm-wlm munge): no {', '.join(missing)}")
+    pytest.importorskip("dask_jobqueue", reason="pip install wkdask[slurm]")
+    slurm = Slurm(tmp_path_factory.mktemp("slurm"))
+    try:
+        slurm.start()
+        yield slurm
+    finally:
+        slurm.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory):
+    """A dataset in cubes of 64³: sections of insect brain, or synthetic tissue where those are not there."""
+    path = tmp_path_factory.mktemp("stack") / "ds"
+    ds = Dataset.create(path, VOXEL_SIZE)
+    mag = ds.add_layer("color", "color").add_mag(1, shard_shape=64, chunk_shape=32)
+    if STACK.is_dir():
+        import tifffile
+
+        sections = sorted(STACK.glob("*.tif"))
+        mag.write(np.stack([tifffile.imread(path).T for path in sections], axis=-1))
+    else:
+        from wkdask.synthetic import make_tissue
+
+        mag.write(make_tissue((1024, 1024, 20), voxel_size=VOXEL_SIZE)[0])
+    return path
+
+
+@pytest.fixture(scope="session")
+def pyramid(stack, tmp_path_factory):
+    """The same with its pyramid, computed by local threads: {mag: voxels}."""
+    path = shutil.copytree(stack, tmp_path_factory.mktemp("pyramid") / "ds")
+    Dataset(path).get_layer("color").downsample()
+    return voxels_of(path)
+
+
+@pytest.fixture
+def place(tmp_path, stack, slurm):
+    """A folder with the dataset and ``cluster/``, as a user has it."""
+    shutil.copytree(stack, tmp_path / "ds")
+    shutil.copytree(ROOT / "cluster", tmp_path / "cluster")
+    return tmp_path
+
+
+@pytest.fixture
+def env():
+    """What a user's shell says: the environment of this Python, the network of this Slurm, small workers."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
+        "PYTHONPATH": str(Path(wkdask.__file__).parents[1]),
+        "DASK_CONFIG": "cluster/slurm/jobqueue.yaml",
+        "DASK_JOBQUEUE__SLURM__INTERFACE": "lo",
+        "DASK_JOBQUEUE__SLURM__CORES": "1",
+        "DASK_JOBQUEUE__SLURM__MEMORY": "1GiB",
+        "DASK_WKDASK__PROGRESS_INTERVAL": "1",
+        "WKDASK_INTERFACE": "lo",
+    }
+
+
+@pytest.fixture
+def slow(env):
+    """The same, but a cube takes its time to appear."""
+    preload = Path(__file__).with_name("slow_publication.py")
+    return {**env, "DASK_DISTRIBUTED__WORKER__PRELOAD": str(preload), "WKDASK_TEST_SECONDS": "0.4"}
+
+
+RESOURCES = ("--ntasks=4", "--cpus-per-task=1", "--mem-per-cpu=1G")
+BATCH = (*RESOURCES, "cluster/slurm/batch.sbatch", "cluster/slurm/in_job.py")
+
+
+def voxels_of(path):
+    return {str(mag): view.read() for mag, view in Dataset(path).get_layer("color").mags.items()}
+
+
+def check_pyramid(path, pyramid):
+    """Compare every voxel of every mag; nothing of a job is left."""
+    found = voxels_of(path)
+    assert list(found) == list(pyramid)
+    for mag, voxels in pyramid.items():
+        assert np.array_equal(found[mag], voxels), mag
+        private = {*os.listdir(path / "color" / mag / ".wkdask")} - {"locks", "stamp"}
+        assert private == set(), mag
+
+
+def published(path, mag="2-2-1"):
+    """Return how many cubes of a mag are there."""
+    return sum(1 for cube in (path / "color" / mag).glob("z*/y*/x*.wkw"))
+
+
+def until(condition, timeout, what):
+    end = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
+    return found
+
+
+class Driver:
+    """A script that runs on this host while the test goes on."""
+
+    def __init__(self, slurm, place, env, *command):
+        self.log = place / "driver.log"
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=place, env={**slurm.env, **env}, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def ended(self, timeout):
+        """Return the exit code."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the driver did not end:\n{self.log.read_text()}")
+
+
+@pytest.fixture(autouse=True)
+def _empty_queue(request):
+    """Leave no job to the next test."""
+    yield
+    if "slurm" in request.fixturenames:
+        request.getfixturevalue("slurm").cancel_all()
+
+
+def test_two_jobs_write_a_pyramid(slurm, place, env, pyramid):
+    script = place / "two.py"
+    script.write_text(TWO_JOBS)
+    with Driver(slurm, place, env, "python", script) as driver:
+        assert driver.ended(120) == 0, driver.log.read_text()
+    workers = {line for line in driver.log.read_text().splitlines() if line.startswith("worker ")}
+    assert len(workers) == 2, workers
+    check_pyramid(place / "ds", pyramid)
+
+
+TWO_JOBS = """
+from dask_jobqueue import SLURMCluster
+from distributed import Client
+from wkdask import Dataset
+
+def tell(event):
+    if hasattr(event, "report") and hasattr(event.report, "worker"):
+        print("worker", event.report.worker, flush=True)
+
+if __name__ == "__main__":
+    with SLURMCluster() as cluster, Client(cluster) as client:
+        cluster.scale(jobs=2)
+        client.wait_for_workers(2, timeout=60)
+        Dataset("ds").get_layer("color").downsample(progress=tell)
+"""
+
+
+def test_a_cancelled_job_is_replaced(slurm, place, slow, pyramid):
+    slow["DASK_JOBQUEUE__SLURM__DEATH_TIMEOUT"] = "20"
+    with Driver(slurm, place, slow, "python", "cluster/slurm/adaptive.py", "ds", "--jobs", "2") as driver:
+        until(lambda: published(place / "ds") > 2 or driver.process.poll() is not None, 60, "no cube")
+        first = slurm.running()
+        assert listening(slurm.processes()) == {"127.0.0.1"}  # driver, scheduler, workers
+        slurm.call("scancel", first[0])
+        later = until(lambda: {*slurm.running()} - {*first}, 60, "no job instead of the cancelled one")
+        assert later
+        assert driver.ended(150) == 0, driver.log.read_text()
+    log = driver.log.read_text()
+    assert "dashboard http://127.0.0.1:" in log
+    check_pyramid(place / "ds", pyramid)
+
+
+def test_the_batch_script_runs_to_its_end(slurm, place, env, pyramid):
+    job = slurm.submit(*BATCH, "ds", cwd=place, env=env)
+    assert slurm.wait(job, 120) == "COMPLETED", (place / f"wkdask-{job}.log").read_text()
+    log = (place / f"wkdask-{job}.log").read_text()
+    assert "on 2 workers, 2 threads" in log
+    assert "dashboard http://127.0.0.1:" in log
+    assert slurm.field(job, "ExitCode") == "0:0"
+    check_pyramid(place / "ds", pyramid)
+
+
+def test_a_job_that_fails_says_so_by_its_exit_code(slurm, place, env):
+    job = slurm.submit(*BATCH, "nowhere", cwd=place, env=env)
+    assert slurm.wait(job, 120) == "FAILED"
+    assert slurm.field(job, "ExitCode") == "1:0"
+    assert "nowhere" in (place / f"wkdask-{job}.log").read_text()
