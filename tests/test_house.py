@@ -33,6 +33,7 @@ ORDER = [
     "events",
     "job",
     "resume",
+    "space",
     "engines",
     "expression",
     "driver",

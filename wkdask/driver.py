@@ -28,6 +28,7 @@ from wkdask.job import AnyWindow, Job, JobFolders, Stage, assembled_stage, stage
 from wkdask.journal import Journal
 from wkdask.plan import WritePlan, plan_again
 from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
+from wkdask.space import check_space
 from wkdask.storage.jobs import JobFolder, Ticket, interrupted_jobs, job_folder, resumable_folder
 from wkdask.storage.protocol import StoredMag
 from wkdask.tasks import PlaceReport, UnitReport, landed_reports, merge_reports
@@ -66,6 +67,8 @@ def run_job(
         If tasks failed; what landed is in the properties nevertheless. The first task's error is chained.
     WorkerPathError
         If a worker does not see the mag; nothing was written.
+    SpaceError
+        If there is no room for it; nothing was written.
     SchedulerLostError
         If the scheduler is gone; what landed is in the properties.
     JobRunningError
@@ -107,6 +110,7 @@ def _run_job(
         with _terminable(), _folders_of(job) as (folders, own, journal):
             earlier = journal.merged if journal is not None else None
             tally.begin_with(earlier)
+            check_space(job, earlier.nbytes if earlier is not None else 0)
             todo = stages(folders)
             tell(
                 JobStarted(

@@ -109,6 +109,8 @@ class Job:
     """Whether to go on where an earlier run of it stopped."""
     others: tuple[MagPlace, ...] = ()
     """Further mags that the tasks write, beside the job's own."""
+    private_nbytes: int = 0
+    """Bytes of private copies of the voxels that exist at once, beside the cubes themselves."""
 
     @property
     def num_cubes(self) -> int:
@@ -132,6 +134,7 @@ class Job:
         *,
         ticket: Ticket | None = None,
         others: tuple[MagPlace, ...] = (),
+        private_nbytes: int = 0,
     ) -> Job:
         """Return the job that carries out a plan at a place."""
         return cls(
@@ -146,6 +149,7 @@ class Job:
             ticket=ticket,
             resume=options.resume,
             others=others,
+            private_nbytes=private_nbytes,
         )
 
     @property

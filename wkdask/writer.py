@@ -18,12 +18,13 @@ from wkdask.errors import ChannelError, DTypeError, InvalidValueError, PlanError
 from wkdask.events import WriteReport
 from wkdask.expression import array_stages
 from wkdask.geometry import BoundingBox
+from wkdask.grid import chunks_on_grid
 from wkdask.job import Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows, lane_of
-from wkdask.lazy import reads_from
+from wkdask.lazy import block_shape, reads_from
 from wkdask.plan import WritePlan, plan_again, plan_write, refuse_unknown_chunks
 from wkdask.resume import earlier_run, job_key, ticket_of, why_name_changes
 from wkdask.storage.jobs import Ticket
-from wkdask.storage.protocol import Voxels
+from wkdask.storage.protocol import ArraySpec, Voxels
 from wkdask.tasks import Target, write_unit
 from wkdask.units import format_bytes
 
@@ -31,6 +32,7 @@ __all__ = [
     "MagPlace",
     "PlannedWrite",
     "WriteOptions",
+    "plan_rewrite",
     "plan_voxels",
     "run_planned",
     "shape_of",
@@ -58,11 +60,12 @@ class PlannedWrite:
     def rows(self) -> list[tuple[str, str]]:
         """Return (name, value) pairs to show."""
         plan, spec = self.plan, self.plan.cube.shape
-        tasks = len((plan.parts or plan).units)
+        count = len((plan.parts or plan).units)
+        tasks = f"{count} task{'s' * (count != 1)}"
         if plan.parts is not None:
-            how = f"{tasks} tasks assemble cubes from parts of {plan.parts.unit.shape} voxels"
+            how = f"{tasks}, which assemble cubes from parts of {plan.parts.unit.shape} voxels"
         else:
-            how = f"{tasks} tasks of {plan.unit.shape} voxels"
+            how = f"{tasks} of {plan.unit.shape} voxels"
         limit = "" if self.memory is None else f", {format_bytes(self.memory)} are there"
         phases = "two: all cubes are built before the first is replaced" if self.reads_target else "one"
         return [
@@ -73,7 +76,7 @@ class PlannedWrite:
             ("Tasks", how),
             ("Memory", f"{format_bytes(plan.task_nbytes)} per task{limit}"),
             ("Phases", phases),
-            ("Windows", f"{(plan.parts or plan).num_windows} graphs, one or two at a time"),
+            ("Windows", f"{(plan.parts or plan).num_windows}, of which one or two are in flight"),
             ("Runs on", self.engine.description),
         ]
 
@@ -177,6 +180,45 @@ def plan_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOpti
     return PlannedWrite(place.label, plan, engine, memory, reads_target, ticket)
 
 
+def plan_rewrite(
+    place: MagPlace, box: BoundingBox, spec: ArraySpec, options: WriteOptions, memory: int | None = None
+) -> PlannedWrite:
+    """Plan the write of an expression on a mag into one that is cut and stored in another way.
+
+    Parameters
+    ----------
+    place
+        The mag, whose voxels are read block by block.
+    box
+        Absolute, in voxels of the mag.
+    spec
+        Type and cut of what is written.
+    options
+        How it would run.
+    memory
+        Bytes that a task may use; what the engine has by default.
+
+    Raises
+    ------
+    PlanError
+        If the plan cannot work, with what would.
+    """
+    engine = pick_engine(options.client, options.retries)
+    if memory is None:
+        memory = engine.task_memory()
+    blocks = block_shape(place.store, None, box.size)
+    plan = plan_write(
+        spec,
+        box,
+        source_chunks=chunks_on_grid(box, blocks),
+        threads=engine.threads,
+        memory=memory,
+        task_memory=options.task_memory,
+        in_parts=True,
+    )
+    return PlannedWrite(place.label, plan, engine, memory, reads_target=False)
+
+
 def _plan_numpy(place: MagPlace, data: Voxels, box: BoundingBox, options: WriteOptions) -> PlannedWrite:
     """Plan the write of an array of this process; it has a name only where that is wanted, since it takes time."""
     from dask.base import tokenize
@@ -230,7 +272,19 @@ def write_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOpt
             return _numpy_stages(job, data, folders.main)
         return array_stages(job, data, folders.main, reads_target=planned.reads_target)
 
-    return run_planned(place, planned.plan, stages, planned.engine, options, ticket=planned.ticket)
+    # Plain cubes that are assembled in parts take their place by a second name.
+    twice = planned.reads_target or (
+        planned.plan.part is not None and place.store.spec.compression is not None
+    )
+    return run_planned(
+        place,
+        planned.plan,
+        stages,
+        planned.engine,
+        options,
+        ticket=planned.ticket,
+        private_nbytes=planned.plan.nbytes if twice else 0,
+    )
 
 
 def run_planned(
@@ -241,9 +295,10 @@ def run_planned(
     options: WriteOptions,
     action: str = "writing",
     ticket: Ticket | None = None,
+    private_nbytes: int = 0,
 ) -> WriteReport:
     """Run the stages of a plan as a job on a mag."""
-    job = Job.of(place, plan, action, options, ticket=ticket)
+    job = Job.of(place, plan, action, options, ticket=ticket, private_nbytes=private_nbytes)
     report = run_job(job, lambda folders: stages(job, folders), engine, options.listeners)
     if report is None:
         raise PlanError(f"{job.label}: the job had no tasks")

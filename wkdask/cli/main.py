@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 import wkdask
-from wkdask.cli.options import MAG, Numbers, compression_option, connected, plain_errors, scheduler_option
-from wkdask.geometry import Mag
+from wkdask.cli.options import (
+    MAG,
+    Numbers,
+    compression_option,
+    connected,
+    plain_errors,
+    plan_option,
+    resume_option,
+    scheduler_option,
+)
+from wkdask.geometry import Mag, Vec3Int
 
 __all__ = ["main"]
 
@@ -167,6 +177,8 @@ def downsample(
 )
 @compression_option
 @scheduler_option
+@resume_option
+@plan_option
 def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
     r"""Turn a stack of 2-D images into a layer: column is x, row is y, section is z.
 
@@ -178,10 +190,57 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
       wkdask convert stack/*.tif dataset --voxel-size 4.6,4.6,45
       wkdask convert labels/ dataset --voxel-size 4.6,4.6,45 --layer cells --category segmentation
     """
-    from wkdask.convert.images import convert_images
+    from wkdask.convert.images import convert_images, plan_images
 
+    paths = [str(Path(image)) for image in images]
     with plain_errors(), connected(options.pop("scheduler")) as client:
-        report = convert_images(
-            [str(Path(image)) for image in images], dataset, client=client, progress=True, **options
-        )
+        if options.pop("plan_only"):
+            cut = {name: options[name] for name in ("layer_name", "offset", "compression", "shard_shape")}
+            click.echo(repr(plan_images(paths, client=client, **cut)))
+            return
+        report = convert_images(paths, dataset, client=client, progress=True, **options)
         click.echo(repr(report))
+
+
+@main.command()
+@click.argument("dataset", type=click.Path())
+@click.option("--layer", "layer_name", required=True, help="The layer.")
+@click.option("--mag", type=MAG, default="1", show_default=True, help="The mag.")
+@click.option(
+    "--shard-shape", type=click.IntRange(1), help="As if cubes had this side, in voxels of the mag."
+)
+@click.option(
+    "--compression",
+    type=click.Choice(["none", "lz4", "lz4hc"]),
+    help="As if cubes were stored so.",
+)
+@click.option("--memory", help="As if a task had so much memory, e.g. 2GiB.")
+@scheduler_option
+def plan(
+    dataset: str,
+    layer_name: str,
+    mag: Mag,
+    shard_shape: int | None,
+    compression: str | None,
+    memory: str | None,
+    scheduler: str | None,
+) -> None:
+    r"""Print what it takes to write all of a mag by an expression on it: cubes, tasks, memory.
+
+    \b
+    Example:
+      wkdask plan dataset --layer color --shard-shape 2048 --memory 4GiB
+    """
+    from dask.utils import parse_bytes
+
+    from wkdask.writer import WriteOptions, plan_rewrite
+
+    with plain_errors(), connected(scheduler) as client:
+        view = wkdask.Dataset(dataset).get_layer(layer_name).get_mag(mag)
+        spec = view.spec
+        if shard_shape is not None:
+            spec = replace(spec, shard_shape=Vec3Int.full(shard_shape))
+        if compression is not None:
+            spec = replace(spec, compression=None if compression == "none" else compression)
+        limit = None if memory is None else parse_bytes(memory)
+        click.echo(repr(plan_rewrite(view.place, view.box, spec, WriteOptions(client=client), limit)))

@@ -14,7 +14,16 @@ from wkdask.geometry import Mag
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["MAG", "Numbers", "compression_option", "connected", "plain_errors", "scheduler_option"]
+__all__ = [
+    "MAG",
+    "Numbers",
+    "compression_option",
+    "connected",
+    "plain_errors",
+    "plan_option",
+    "resume_option",
+    "scheduler_option",
+]
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
@@ -59,6 +68,17 @@ scheduler_option = click.option(
     "--scheduler",
     metavar="ADDRESS",
     help="Run the tasks on this Dask scheduler, e.g. tcp://head:8786; without it on the local cores.",
+)
+resume_option = click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on where the same command stopped that was killed, interrupted or failed.",
+)
+plan_option = click.option(
+    "--plan",
+    "plan_only",
+    is_flag=True,
+    help="Print what would be done (cubes, bytes, memory); write nothing.",
 )
 compression_option = click.option(
     "--compression",

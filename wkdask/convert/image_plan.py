@@ -50,6 +50,11 @@ class ConversionPlan:
         """The boxes of the slabs, from the first section on."""
         return _cut(self.write.box, self.slab_depth)
 
+    @property
+    def private_nbytes(self) -> int:
+        """Bytes of the private cubes that exist at once: those of two slabs."""
+        return min(2 * self.slab_depth, self.write.box.size.z) * self.write.nbytes // self.write.box.size.z
+
     def parts(self, slab: BoundingBox) -> list[BoundingBox]:
         """Return the boxes of a slab's parts: no two of them touch the same chunk."""
         return _cut(slab, self.part_depth)

@@ -47,7 +47,7 @@ from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
 from wkdask.storage.wkw_format import header_of_spec
 from wkdask.tasks import UnitReport, merge_reports, publish_assembled_unit
 from wkdask.units import VoxelSize
-from wkdask.writer import WriteOptions, run_planned
+from wkdask.writer import PlannedWrite, WriteOptions, run_planned
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -297,12 +297,43 @@ def convert_images(
             options,
             action="converting",
             ticket=replace(ticket, part=box.size.with_z(plan.slab_depth)),
+            private_nbytes=0 if compression is None else plan.private_nbytes,
         )
     except BaseException as error:
         interrupted = not isinstance(error, Exception) and unfinished_jobs(mag.place.store)
         if is_new and not interrupted and mag.layer.bounding_box.is_empty():
             dataset.delete_layer(layer_name)  # nothing landed: the same call can be made again
         raise
+
+
+def plan_images(
+    inputs: Sequence[str | Path] | str | Path,
+    *,
+    layer_name: str = "color",
+    offset: Vec3IntLike = (0, 0, 0),
+    compression: str | None = None,
+    shard_shape: Vec3IntLike | int | None = None,
+    chunk_shape: Vec3IntLike | int = 32,
+    client: Client | None = None,
+) -> PlannedWrite:
+    """Say what :func:`convert_images` would do with the same arguments; nothing is written.
+
+    Parameters
+    ----------
+    inputs, layer_name, offset, compression, shard_shape, chunk_shape, client
+        As for `convert_images`.
+
+    Raises
+    ------
+    ImageStackError, PlanError
+        As there.
+    """
+    stack = open_stack([inputs] if isinstance(inputs, str | Path) else inputs)
+    spec = _spec(stack, compression, shard_shape, chunk_shape)
+    engine = pick_engine(client)
+    memory = engine.task_memory()
+    plan = plan_conversion(spec, BoundingBox(offset, stack.shape[1:]), threads=engine.threads, memory=memory)
+    return PlannedWrite(f"layer {layer_name!r} mag 1", plan.write, engine, memory, reads_target=False)
 
 
 def _mag(

@@ -56,7 +56,7 @@ __all__ = [
 
 _JOB_NAME = re.compile(r"[0-9a-f]{12}")
 _GONE_NAME = re.compile(r"\.[0-9a-f]{12}\.gone-[0-9a-f]{32}")
-_TICKET, _BEFORE = "ticket", "before"
+_TICKET, _JOURNAL, _BEFORE = "ticket", "journal", "before"
 _KEPT = re.compile(r"alive|ticket|journal|before|staged.*|slab-.*")
 """What a job that was resumed has a use for; all else belonged to its tasks."""
 
@@ -193,7 +193,7 @@ def resumable_folder(store: StoredMag, ticket: Ticket, *, resume: bool) -> Itera
         try:
             yield job
         finally:
-            if job.finished or not (ticket.resumable or job.in_second_phase):
+            if job.finished or not (job.in_second_phase or (ticket.resumable and _has_begun(job.path))):
                 remove_folder(job.path)
             else:
                 with contextlib.suppress(FileNotFoundError):  # an impatient user, or the whole mag is gone
@@ -312,6 +312,14 @@ def _sweep(private: str, box: BoundingBox | None) -> None:
 def _is_beside(ticket: Ticket, box: BoundingBox | None) -> bool:
     """Tell whether a dead job can be resumed after another one has written a box."""
     return ticket.resumable and box is not None and ticket.box.intersection(box).is_empty()
+
+
+def _has_begun(folder: str) -> bool:
+    """Tell whether the journal in a job's folder holds anything."""
+    try:
+        return os.stat(f"{folder}/{_JOURNAL}").st_size > 0
+    except OSError:
+        return False
 
 
 def _renamed(folder: str) -> str:

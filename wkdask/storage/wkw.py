@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -336,12 +337,14 @@ class WkwMag:
     def finish(self) -> None:
         """Bump the stamp that stands for the cubes in the fingerprint of a large box."""
         stamp = f"{self.path}/{_STAMP}"
-        os.makedirs(os.path.dirname(stamp), exist_ok=True)
         # A new file each time: the old one may belong to another user, or be a link.
         temporary = f"{stamp}.{uuid.uuid4().hex}.tmp"
-        with open(temporary, "xb"):
-            pass
-        os.replace(temporary, stamp)
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # the mag was deleted meanwhile, and must not come back so
+            with open(temporary, "xb"):
+                pass
+            os.replace(temporary, stamp)
 
 
 _MARK = 0x5A
