@@ -333,7 +333,8 @@ class DistributedEngine:
     def check_sees(self, path: str) -> None:
         """Ask every worker whether it sees the mag and may write to it."""
         answers = self._client.run(sees_mag, path, on_error="return")
-        blind = {worker: answer for worker, answer in answers.items() if answer is not None}
+        # One that was lost while it was asked gets no tasks: its answer is an error, not a text.
+        blind = {worker: answer for worker, answer in answers.items() if isinstance(answer, str)}
         if blind:
             named = "; ".join(f"worker {worker}: {answer}" for worker, answer in list(blind.items())[:3])
             raise WorkerPathError(

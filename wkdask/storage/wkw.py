@@ -337,11 +337,12 @@ class WkwMag:
     def finish(self) -> None:
         """Bump the stamp that stands for the cubes in the fingerprint of a large box."""
         stamp = f"{self.path}/{_STAMP}"
-        # A new file each time: the old one may belong to another user, or be a link.
-        temporary = f"{stamp}.{uuid.uuid4().hex}.tmp"
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # the mag was deleted meanwhile, and must not come back so
+        with contextlib.suppress(FileNotFoundError):  # the mag was deleted meanwhile, and must not come back so
+            for folder in (f"{self.path}/{PRIVATE}", os.path.dirname(stamp)):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder)
+            # A new file each time: the old one may belong to another user, or be a link.
+            temporary = f"{stamp}.{uuid.uuid4().hex}.tmp"
             with open(temporary, "xb"):
                 pass
             os.replace(temporary, stamp)
