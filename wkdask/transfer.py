@@ -21,6 +21,7 @@ from wkdask.geometry import BoundingBox
 from wkdask.job import Job, MagPlace, Stage, WriteOptions, call_windows, listed_windows
 from wkdask.plan import plan_write
 from wkdask.storage.copies import publish_copies, rewrite_cubes
+from wkdask.storage.fence import Attempt
 from wkdask.storage.protocol import StoredMag
 from wkdask.tasks import Target, UnitReport, here, write_unit
 
@@ -82,7 +83,9 @@ def copy_unit(source: StoredMag, target: Target, box: BoundingBox) -> UnitReport
     if source.spec != target.store.spec:
         return write_unit(source.read(box), target, box)
     start = time.perf_counter()
-    cubes, file_nbytes = publish_copies(target.store, source, target.folder, box, durable=target.durable)
+    cubes, file_nbytes = publish_copies(
+        target.store, source, target.folder, box, durable=target.durable, attempt=Attempt(str(box))
+    )
     return UnitReport(
         unit=box,
         box=box,
@@ -139,7 +142,9 @@ def compress_in_place(place: MagPlace, compression: str | None, options: WriteOp
 def compress_unit(target: Target, box: BoundingBox) -> UnitReport:
     """Rewrite the cubes of a unit that are not stored as they should be."""
     start = time.perf_counter()
-    cubes, nbytes, file_nbytes = rewrite_cubes(target.store, target.folder, box, durable=target.durable)
+    cubes, nbytes, file_nbytes = rewrite_cubes(
+        target.store, target.folder, box, durable=target.durable, attempt=Attempt(str(box))
+    )
     return UnitReport(
         unit=box,
         cubes=cubes,

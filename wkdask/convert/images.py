@@ -39,6 +39,7 @@ from wkdask.layer import LayerCategories
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import PROPERTIES_FILE, AddLayer
 from wkdask.storage.assemble import move_voxels, publish_assembled
+from wkdask.storage.fence import Attempt
 from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
 from wkdask.storage.wkw_format import header_of_spec
 from wkdask.tasks import UnitReport, merge_reports
@@ -109,7 +110,9 @@ def publish_part(
 ) -> UnitReport:
     """Publish the private cubes that a unit covers."""
     start = time.perf_counter()
-    cubes, file_nbytes = publish_assembled(store, private, folder, box, durable=durable)
+    cubes, file_nbytes = publish_assembled(
+        store, private, folder, box, durable=durable, attempt=Attempt(f"publish {box}")
+    )
     return UnitReport(
         unit=box,
         box=box,
