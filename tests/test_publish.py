@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import wkdask
 from wkdask.errors import DamagedCubeError, InvalidValueError, JobEndedError, ReadOnlyError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage import wkw as storage
+from wkdask.storage.assemble import publish_assembled
 from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import COMPRESSIONS, DTYPES, PRIVATE, ArraySpec
 from wkdask.storage.publish import Piece, publish_pieces, publish_staged
@@ -233,6 +233,53 @@ def test_mode_and_group_stay(tmp_path, compression, box):
     assert (stat.S_IMODE(info.st_mode), info.st_gid) == (0o640, GROUP)
 
 
+@needs_root
+@each_compression
+@pytest.mark.parametrize("box", [CUBE_0, PART], ids=["whole", "part"])
+def test_new_cubes_are_like_files_made_in_their_folder(tmp_path, compression, box):
+    """The umask, and the group of a folder with the setgid bit, also if that is not the private folder's."""
+    mag = make_mag(tmp_path, compression)
+    write(mag, CUBE_0, noise(mag, CUBE_0))
+    old = os.umask(0o027)
+    try:
+        write(mag, box.offset((0, 0, 16)), noise(mag, box))  # folders are made anew
+        for folder in (cube(mag).parent, cube(mag).parent.parent):
+            os.chown(folder, -1, GROUP)
+            os.chmod(folder, 0o2775)
+        write(mag, box.offset((16, 0, 0)), noise(mag, box))
+        write(mag, box.offset((0, 16, 0)), noise(mag, box))
+        write(mag, box, noise(mag, box, 2))
+    finally:
+        os.umask(old)
+    for number, path in enumerate([cube(mag, 0, 0, 1), cube(mag, 1), cube(mag, 0, 1)]):
+        info = path.stat()
+        assert (stat.S_IMODE(info.st_mode), info.st_gid) == (0o640, GROUP if number else os.getgid())
+    assert stat.S_IMODE(cube(mag, 0, 1).parent.stat().st_mode) == 0o2750
+    assert cube(mag).stat().st_gid == os.getgid(), "the cube that was there before keeps its own group"
+
+
+@needs_root
+@each_compression
+def test_cubes_of_a_shared_folder_stay_with_its_group(tmp_path, compression):
+    mag = make_mag(tmp_path, compression)
+    os.chown(mag.path, -1, GROUP)
+    os.chmod(mag.path, 0o2770)
+    for box in (CUBE_0, PART, PART.offset((16, 0, 0))):
+        write(mag, box, noise(mag, box))
+        with job_folder(mag) as folder:
+            private = mag.staged(f"{folder}/assembled", raw=True)
+            private.write_in_place(box, noise(mag, box, 1))
+            publish_assembled(mag, private, folder, box)
+    for path in [
+        cube(mag),
+        cube(mag, 1),
+        cube(mag).parent,
+        Path(mag.path, PRIVATE),
+        Path(mag.path, PRIVATE, "locks"),
+    ]:
+        assert path.stat().st_gid == GROUP, path
+
+
 @each_compression
 @pytest.mark.parametrize("box", [CUBE_0, PART], ids=["whole", "part"])
 def test_a_link_stays_and_its_target_is_replaced(tmp_path, compression, box):
@@ -366,9 +413,9 @@ def test_a_task_of_a_job_that_has_ended_publishes_nothing(
 
         real_build = WkwMag.build
 
-        def build(self, *args):
+        def build(self, *args, **options):
             end()
-            return real_build(self, *args)
+            return real_build(self, *args, **options)
 
         def fsync(paths):
             list(paths)
@@ -545,8 +592,8 @@ def test_a_part_of_a_damaged_cube_is_not_written(tmp_path, compression, damage):
 class Flipping(WkwMag):
     """A mag whose disk flips a bit of a voxel after every build."""
 
-    def build(self, root, slot, box, block, base):
-        done = storage.WkwMag.build(self, root, slot, box, block, base)
+    def build(self, root, slot, box, block, base, **options):
+        done = storage.WkwMag.build(self, root, slot, box, block, base, **options)
         corner = Vec3Int(slot * SIDE, 0, 0)
         place = BoundingBox(corner, (SIDE, SIDE, SIDE))
         with contextlib.closing(wkw.Dataset.open(root)) as dataset:
@@ -576,8 +623,8 @@ def test_what_is_built_is_checked_before_it_is_published(tmp_path, monkeypatch, 
     before = snapshot(cube(mag))
     real = WkwMag.build
 
-    def build(self, root, slot, *args):
-        done = real(self, root, slot, *args)
+    def build(self, root, slot, *args, **options):
+        done = real(self, root, slot, *args, **options)
         os.truncate(self.slot_path(root, slot), 100)
         return done
 
@@ -698,19 +745,32 @@ def test_a_part_of_a_sparse_cube_stays_sparse(tmp_path):
     assert mag.read(BoundingBox((0, 0, 0), (256, 256, 256)), 2).sum() == 2
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 1 MiB, mounted where a dataset will be."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount")
-    folder = tmp_path / "data"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"mount does not work here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+@each_compression
+@pytest.mark.parametrize("part", [False, True])
+@pytest.mark.usefixtures("small_disk")
+def test_full_disk_while_an_assembled_cube_is_published(tmp_path, compression, part):
+    mag = make_mag(tmp_path, compression, chunk=16, side=32)
+    box = BoundingBox((0, 0, 0), (32, 32, 32))
+    rng = np.random.default_rng(1)
+    voxels = rng.integers(0, 256, (1, 32, 32, 32)).astype("uint8", order="F")
+    write(mag, box, voxels)
+    before = snapshot(cube(mag))
+    box = box.with_size((32, 32, 30)) if part else box
+    block = np.asfortranarray(255 - voxels[(slice(None), *box.to_slices())])
+    with job_folder(mag) as folder:
+        private = mag.staged(f"{folder}/assembled", raw=True)
+        private.write_in_place(box, block)
+        disk = os.statvfs(mag.path)
+        Path(mag.path, "filler").write_bytes(bytes(disk.f_bavail * disk.f_frsize - 16_000))
+        if part or compression:
+            with pytest.raises(OSError, match=r"[Nn]o space left") as caught:
+                publish_assembled(mag, private, folder, box)
+            assert caught.value.errno == errno.ENOSPC
+            assert snapshot(cube(mag)) == before
+        Path(mag.path, "filler").unlink()
+        publish_assembled(mag, private, folder, box)  # a plain whole one needs no room
+    assert private_names(mag) == ["locks"]
+    assert_holds(mag, box, block)
 
 
 @each_compression
@@ -809,43 +869,3 @@ def test_two_writers_of_one_cube_and_a_reader(tmp_path, compression):
     assert reader.returncode == 0, errors[-1000:]
     assert int(out) >= 2, "the reader met the writers"
     assert np.unique(library_read(mag, CUBE_0)).tolist() in ([199], [200])
-
-
-VICTIM = f"""{PREPARE}
-    whole, value = rounds, 1
-    while True:
-        box = BoundingBox((0, 0, 0), (128, 128, 128 if whole else 100))
-        with job_folder(mag) as folder:
-            block = np.full((1, *box.size), value, "uint8", order="F")
-            publish_pieces(mag, folder, [Piece(Vec3Int(0, 0, 0), box, block)], durable=False)
-        value = value % 200 + 1
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("whole", [1, 0], ids=["whole", "part"])
-@each_compression
-def test_a_killed_writer_leaves_the_old_cube_or_the_new_one(tmp_path, compression, whole):
-    mag = make_mag(tmp_path, compression, chunk=32, side=128)
-    box = BoundingBox((0, 0, 0), (128, 128, 128))
-    rng = np.random.default_rng(whole)
-    values = set()
-    for _ in range(15):
-        write(mag, box, np.full((1, *box.size), 255, "uint8", order="F"), durable=False)
-        with process(VICTIM, mag.path, 0, whole) as child:
-            assert wait_for_line(child) == "ready"
-            child.stdin.write("go\n")
-            child.stdin.flush()
-            time.sleep(0.3 + rng.random() * 0.3)
-            os.kill(child.pid, signal.SIGKILL)
-            child.wait()
-        found = library_read(mag, box)
-        low, high = np.unique(found[..., :100]), np.unique(found[..., 100:])
-        assert len(low) == 1
-        assert high.tolist() == (low.tolist() if whole else [255])
-        values.update(low.tolist())
-    assert len(values) > 2, "the kills met writers at work"
-    block = noise(mag, box)
-    write(mag, box, block)
-    assert_holds(mag, box, block)
-    assert private_names(mag) == ["locks"], "what the dead left was swept"

@@ -109,8 +109,10 @@ class Job:
     """Whether to go on where an earlier run of it stopped."""
     others: tuple[MagPlace, ...] = ()
     """Further mags that the tasks write, beside the job's own."""
+    staged: bool = False
+    """Whether all cubes are built in a private mag before any of them is published."""
     private_nbytes: int = 0
-    """Bytes of private copies of the voxels that exist at once, beside the cubes themselves."""
+    """Bytes of other private voxels that exist at once, beside the cubes themselves."""
 
     @property
     def num_cubes(self) -> int:
@@ -134,6 +136,7 @@ class Job:
         *,
         ticket: Ticket | None = None,
         others: tuple[MagPlace, ...] = (),
+        staged: bool = False,
         private_nbytes: int = 0,
     ) -> Job:
         """Return the job that carries out a plan at a place."""
@@ -149,6 +152,7 @@ class Job:
             ticket=ticket,
             resume=options.resume,
             others=others,
+            staged=staged,
             private_nbytes=private_nbytes,
         )
 

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 
 from wkdask.errors import SpaceError, WkdaskWarning
 from wkdask.fsio import free_bytes
 from wkdask.job import Job
+from wkdask.storage.space import space_needed
 from wkdask.units import format_bytes
 
-__all__ = ["check_space", "new_nbytes"]
-
-_LOOKS = 1000
-"""Cubes that are looked at, evenly spread, to tell how many are there already."""
+__all__ = ["check_space"]
 
 
-def new_nbytes(job: Job) -> int:
-    """Return the bytes by which the mag will grow, if its cubes are stored plainly and none is empty.
-
-    A cube that is there takes no more room afterwards; of many cubes a thousand are looked at.
-
-    Parameters
-    ----------
-    job
-        What is written.
-    """
-    cubes = job.plan.cube.cubes(job.plan.box)
-    step = max(1, len(cubes) // _LOOKS)
-    chosen = range(0, len(cubes), step)
-    missing = sum(not os.path.lexists(job.store.cube_path(cubes[number])) for number in chosen)
-    return job.nbytes * missing // len(chosen)
-
-
-def check_space(job: Job, nbytes_before: int = 0) -> None:
+def check_space(job: Job, threads: int, nbytes_before: int = 0) -> None:
     """Refuse a job for which there is no room; warn where that depends on how well its voxels compress.
 
     The dask option ``wkdask.check-space`` (True) turns this off, for volumes that are empty for the most part.
@@ -42,6 +22,8 @@ def check_space(job: Job, nbytes_before: int = 0) -> None:
     ----------
     job
         What is written.
+    threads
+        Tasks that run at once.
     nbytes_before
         Bytes of voxels that earlier runs of it have written.
 
@@ -59,19 +41,20 @@ def check_space(job: Job, nbytes_before: int = 0) -> None:
 
     if not dask.config.get("wkdask.check-space", True):
         return
-    free = free_bytes(job.store.path)
-    if free >= job.nbytes + job.private_nbytes:  # in nearly all cases there is nothing to look at
+    spec, free = job.store.spec, free_bytes(job.store.path)
+    most = 2 * job.num_cubes * spec.cube_nbytes + job.private_nbytes
+    if free >= most:  # in nearly all cases there is nothing to look at
         return
-    needed = max(0, new_nbytes(job) + job.private_nbytes - nbytes_before)
+    needed = space_needed(job.store, job.plan.box, at_once=threads, staged=job.staged)
+    needed = max(0, needed + job.private_nbytes - nbytes_before)
     if free >= needed:
         return
+    twice = ", all of them twice for a while" if job.staged else ""
     text = (
-        f"{job.label}: {job.action} takes up to {format_bytes(needed)} "
-        f"({format_bytes(job.nbytes)} of voxels in {job.num_cubes} cubes"
-        f"{f', {format_bytes(job.private_nbytes)} of them twice for a while' if job.private_nbytes else ''}), but "
-        f"{job.store.path} has {format_bytes(free)} left"
+        f"{job.label}: {job.action} takes up to {format_bytes(needed)} ({format_bytes(job.nbytes)} of voxels in "
+        f"{job.num_cubes} cubes{twice}), but {job.store.path} has {format_bytes(free)} left"
     )
-    if job.store.spec.compression is not None and free >= job.private_nbytes:
+    if spec.compression is not None:
         warnings.warn(f"{text}; it may fit if they compress well", WkdaskWarning, stacklevel=2)
         return
     raise SpaceError(
