@@ -110,7 +110,7 @@ def _run_job(
         with _terminable(), _folders_of(job) as (folders, own, journal):
             earlier = journal.merged if journal is not None else None
             tally.begin_with(earlier)
-            check_space(job, earlier.nbytes if earlier is not None else 0)
+            check_space(job, engine.threads, earlier.nbytes if earlier is not None else 0)
             todo = stages(folders)
             tell(
                 JobStarted(

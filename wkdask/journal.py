@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import time
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from wkdask.tasks import PlaceReport, UnitReport, merge_reports
 __all__ = ["Journal", "Lane"]
 
 _FILE = "journal"
+_logger = logging.getLogger(__name__)
 _SYNC_SECONDS = 1.0
 """A crash of the machine loses the lines of so many seconds at most; that of a process loses none."""
 
@@ -93,6 +95,7 @@ class Journal:
         os.ftruncate(self._descriptor, length)
         os.lseek(self._descriptor, length, os.SEEK_SET)
         self._synced = time.monotonic()
+        self._is_broken = False
 
     def __enter__(self) -> Journal:
         return self
@@ -120,24 +123,29 @@ class Journal:
     def close_lane(self, lane: Lane) -> None:
         """Note durably that all units of a lane are done."""
         self._of(lane.number).whole = True
+        self._synced -= _SYNC_SECONDS
         self._append(["lane", lane.number])
-        self.flush()
-
-    def flush(self) -> None:
-        """Make all lines durable."""
-        os.fdatasync(self._descriptor)
-        self._synced = time.monotonic()
 
     def _of(self, lane: int) -> _Done:
         return self._done.setdefault(lane, _Done())
 
     def _append(self, line: list[Any]) -> None:
-        """Write a line; it is with the kernel when this returns, on the disk within a second."""
+        """Write a line; it is with the kernel when this returns, on the disk within a second.
+
+        A journal that cannot be written stops no job: what it lacks would be done again.
+        """
+        if self._is_broken:
+            return
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
-        while data:
-            data = data[os.write(self._descriptor, data) :]
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            self.flush()
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                os.fdatasync(self._descriptor)
+                self._synced = time.monotonic()
+        except OSError as error:
+            self._is_broken = True  # nothing may follow a line that is cut short
+            _logger.warning("%s cannot be written (%s); what follows could not be resumed", self._path, error)
 
     def _read(self) -> int:
         """Read what earlier runs noted; return how many bytes of it are whole lines."""

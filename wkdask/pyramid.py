@@ -228,7 +228,7 @@ def downsample_mag(
         )
         return [Stage(len(plan.units), windows)]
 
-    return run_planned(target, plan, stages, engine, options, action="downsampling")
+    return run_planned(Job.of(target, plan, "downsampling", options), stages, engine, options)
 
 
 def downsample_unit(
@@ -323,7 +323,7 @@ def upsample_mag(
         )
         return [Stage(len(plan.units), windows)]
 
-    return run_planned(target, plan, stages, engine, options, action="upsampling")
+    return run_planned(Job.of(target, plan, "upsampling", options), stages, engine, options)
 
 
 def upsample_unit(source: StoredMag, factors: Vec3Int, target: Target, box: BoundingBox) -> UnitReport:

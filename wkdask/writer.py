@@ -6,7 +6,7 @@ What a caller gives is checked here, once; everything below trusts it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -56,6 +56,11 @@ class PlannedWrite:
     """Whether the array reads what it is written to, so that nothing is published before all is built."""
     ticket: Ticket | None = None
     """By what an earlier or later run of the same job is recognised."""
+
+    @property
+    def staged(self) -> bool:
+        """Whether all cubes are built in a private mag before any of them is published."""
+        return self.reads_target or self.plan.part is not None
 
     def rows(self) -> list[tuple[str, str]]:
         """Return (name, value) pairs to show."""
@@ -175,9 +180,9 @@ def plan_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOpti
             in_parts=True,
         )
     reads_target = reads_from(data, place.store)
-    staged = reads_target or plan.part is not None
-    ticket = ticket_of(place, plan, "writing", key, data.name, options, staged=staged)
-    return PlannedWrite(place.label, plan, engine, memory, reads_target, ticket)
+    planned = PlannedWrite(place.label, plan, engine, memory, reads_target)
+    ticket = ticket_of(place, plan, "writing", key, data.name, options, staged=planned.staged)
+    return replace(planned, ticket=ticket)
 
 
 def plan_rewrite(
@@ -272,33 +277,14 @@ def write_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOpt
             return _numpy_stages(job, data, folders.main)
         return array_stages(job, data, folders.main, reads_target=planned.reads_target)
 
-    # Plain cubes that are assembled in parts take their place by a second name.
-    twice = planned.reads_target or (
-        planned.plan.part is not None and place.store.spec.compression is not None
-    )
-    return run_planned(
-        place,
-        planned.plan,
-        stages,
-        planned.engine,
-        options,
-        ticket=planned.ticket,
-        private_nbytes=planned.plan.nbytes if twice else 0,
-    )
+    job = Job.of(place, planned.plan, "writing", options, ticket=planned.ticket, staged=planned.staged)
+    return run_planned(job, stages, planned.engine, options)
 
 
 def run_planned(
-    place: MagPlace,
-    plan: WritePlan,
-    stages: Callable[[Job, JobFolders], Sequence[Stage]],
-    engine: Engine,
-    options: WriteOptions,
-    action: str = "writing",
-    ticket: Ticket | None = None,
-    private_nbytes: int = 0,
+    job: Job, stages: Callable[[Job, JobFolders], Sequence[Stage]], engine: Engine, options: WriteOptions
 ) -> WriteReport:
-    """Run the stages of a plan as a job on a mag."""
-    job = Job.of(place, plan, action, options, ticket=ticket, private_nbytes=private_nbytes)
+    """Run the stages of a job that has tasks."""
     report = run_job(job, lambda folders: stages(job, folders), engine, options.listeners)
     if report is None:
         raise PlanError(f"{job.label}: the job had no tasks")

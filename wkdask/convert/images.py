@@ -289,15 +289,19 @@ def convert_images(
         # The threads of a worker are its user's choice; here the cores are ours.
         decoders = engine.threads if isinstance(engine, LocalEngine) else 1
         ticket = ticket_of(mag.place, plan.write, "converting", key, name, options)
-        return run_planned(
+        run = Job.of(
             mag.place,
             plan.write,
+            "converting",
+            options,
+            ticket=replace(ticket, part=box.size.with_z(plan.slab_depth)),
+            private_nbytes=0 if compression is None else plan.private_nbytes,
+        )
+        return run_planned(
+            run,
             lambda job, folders: _Conversion(stack, plan, job, folders.main, decoders).stages(),
             engine,
             options,
-            action="converting",
-            ticket=replace(ticket, part=box.size.with_z(plan.slab_depth)),
-            private_nbytes=0 if compression is None else plan.private_nbytes,
         )
     except BaseException as error:
         interrupted = not isinstance(error, Exception) and unfinished_jobs(mag.place.store)
