@@ -1,0 +1,432 @@
+"""What the tasks of a pyramid do: read, shrink, assemble, publish, hand their half upwards.
+
+A task that runs again, because the worker that held its half died, finds a note of its first run in the job's
+folder: it takes the half from the cubes that it published then. A task whose parent has such a note hands up
+nothing, because the parent will not look::
+
+    note of     parent: read nothing, hand up nothing
+                itself: read the cubes of its last level, shrink them
+                nobody: do the work
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from wkdask.geometry import BoundingBox, Mag, Vec3Int
+from wkdask.pyramid_levels import Level
+from wkdask.pyramid_tree import Tier, TreeNode
+from wkdask.storage.jobs import of_living_job
+from wkdask.storage.protocol import StoredMag, Voxels
+from wkdask.storage.publish import Piece, landed_boxes, publish_assembled, publish_pieces
+from wkdask.tasks import PlaceReport, Target, UnitReport, here, note_landed
+
+__all__ = ["Half", "TreeWork", "halved", "read_mirrored", "run_node"]
+
+Half = tuple[BoundingBox, Voxels | None]
+"""Voxels of the level above a node's own: where, in voxels of that level, and what; None for zeros only."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeWork:
+    """What all tasks of a tree share."""
+
+    dataset_path: str
+    """The dataset's folder."""
+    layer: str
+    """The layer's name."""
+    mag: Mag
+    """The job's own mag; what is written into others is reported beside it."""
+    source: StoredMag
+    """Level 0."""
+    levels: tuple[Level, ...]
+    """The levels."""
+    tiers: tuple[Tier, ...]
+    """The tiers."""
+    tile: Vec3Int
+    """Voxels of level 0 that a leaf reads at once."""
+    mode: str
+    """A mode of `wkdask.kernels.downsample`."""
+    targets: tuple[Target, ...]
+    """Where each level from 1 on is published."""
+    staged: tuple[StoredMag | None, ...]
+    """The private mags in which cubes come together in parts, one per level from 1 on."""
+    folder: str
+    """The job's private folder, for notes."""
+
+    def unit_of(self, node: TreeNode) -> BoundingBox:
+        """Return what a node is for, in voxels of the job's mag."""
+        box = node.cell.from_mag_to_mag1(self.levels[0].mag)
+        return box.aligned_outwards(self.mag.to_vec3_int()).in_mag(self.mag)
+
+
+def run_node(
+    work: TreeWork, node: TreeNode, halves: Sequence[Sequence[Half]]
+) -> tuple[UnitReport, list[Half]]:
+    """Run a task of the tree.
+
+    Parameters
+    ----------
+    work
+        What all tasks share.
+    node
+        Which one.
+    halves
+        What its children handed up.
+
+    Returns
+    -------
+    UnitReport
+        What it published: in the job's own mag, and in others.
+    list of Half
+        What it hands up.
+    """
+    start = time.perf_counter()
+    run = _Run(work, node)
+    with of_living_job(work.folder):
+        if node.parent is not None and _noted(work, node.parent) is not None:
+            return run.report(_noted(work, node.key) or [], start), []
+        places = _noted(work, node.key)
+        if places is not None:
+            return run.report(places, start), run.halves_again()
+        try:
+            handed = run.publish() if node.publishes is not None else run.compute(halves)
+        except BaseException as error:
+            run.note_landed(error)
+            raise
+        if node.publishes is not None or run.tier.last:
+            _note(work, node.key, run.places)
+        return run.report(run.places, start), handed
+
+
+class _Run:
+    """One task on its way."""
+
+    def __init__(self, work: TreeWork, node: TreeNode) -> None:
+        self.work, self.node, self.tier = work, node, work.tiers[node.tier]
+        self.places: list[PlaceReport] = []
+        self._level = 0  # which one is being published
+
+    def compute(self, halves: Sequence[Sequence[Half]]) -> list[Half]:
+        """Make the node's levels one after the other, store each, return what goes up."""
+        first, last = self.tier.first, self.tier.last
+        if self.node.tier == 0:
+            parts = [_read_half(self.work, box) for box in self.node.boxes]
+        else:
+            level = self.work.levels[first]
+            wanted = [level.within(box) for box in self.node.boxes]
+            parts = [_assembled(box, [half for handed in halves for half in handed], level) for box in wanted]
+        for number in range(first, last + 1):
+            self._store(number, parts)
+            if number < last or self.node.parent is not None:
+                parts = [self._halved(half, number + 1) for half in parts]
+        if self.node.parent is None:
+            return []
+        return [(box, None if block is None or _is_zero(block) else block) for box, block in parts]
+
+    def halves_again(self) -> list[Half]:
+        """Return what goes up, from the cubes that an earlier run stored."""
+        if self.node.parent is None:
+            return []
+        number = self.tier.last
+        level = self.work.levels[number]
+        private = self.work.staged[number - 1] if number in self.tier.staged else None
+        store = private or self.work.targets[number - 1].store
+        boxes = [level.within(box) for box in self.node.boxes]
+        return [self._halved((box, store.read(box)), number + 1) for box in boxes]
+
+    def _halved(self, half: Half, number: int) -> Half:
+        return halved(half, self.work.levels[number].factors, self.work.mode)
+
+    def _store(self, number: int, parts: Sequence[Half]) -> None:
+        """Publish the voxels of a level, or write them to where its cubes come together."""
+        level, target = self.work.levels[number], self.work.targets[number - 1]
+        private = self.work.staged[number - 1]
+        if number in self.tier.staged and private is not None:
+            for box, block in parts:
+                if block is not None:
+                    private.write_in_place(box, block)
+            return
+        self._level = number
+        lows, highs = [], []
+        pieces: dict[Vec3Int, Piece] = {}
+        for box, block in parts:
+            voxels = _zeros(level, box) if block is None else block
+            low, high = _stats(voxels)
+            lows.append(low)
+            highs.append(high)
+            for index, piece in level.spec.grid.pieces(box):
+                view = voxels[(slice(None), *piece.to_slices(box.topleft))]
+                if index in pieces:
+                    pieces[index] = replace(pieces[index], more=(*pieces[index].more, (piece, view)))
+                else:
+                    pieces[index] = Piece(index, piece, view)
+        file_nbytes = publish_pieces(
+            target.store, target.folder, list(pieces.values()), durable=target.durable, verify=target.verify
+        )
+        boxes = [box for box, _ in parts]
+        self._add(number, boxes, len(pieces), file_nbytes, _least(lows), _most(highs))
+
+    def publish(self) -> list[Half]:
+        """Publish a cube whose parts are all there."""
+        number = self.node.publishes or 0
+        level, target, private = (
+            self.work.levels[number],
+            self.work.targets[number - 1],
+            self.work.staged[number - 1],
+        )
+        if private is None:  # a plan that stages a level has a private mag for it
+            raise RuntimeError(f"level {number} has no private mag")
+        self._level = number
+        boxes = [level.within(box) for box in self.node.boxes]
+        index = boxes[0].topleft // level.spec.shard_shape
+        if level.existing and target.store.check_cube(target.store.cube_path(index)):
+            # Its other voxels stay; there may be several boxes, and voxels between them.
+            pieces = [Piece(index, box, private.read(box)) for box in boxes]
+            file_nbytes = sum(
+                publish_pieces(target.store, target.folder, [piece], durable=target.durable)
+                for piece in pieces
+            )
+        else:
+            hull = boxes[0]
+            for box in boxes[1:]:
+                hull = hull.extended_by(box)
+            _, file_nbytes = publish_assembled(
+                target.store, private, target.folder, hull, durable=target.durable
+            )
+        self._add(number, boxes, 1, file_nbytes, None, None)
+        return []
+
+    def _add(
+        self,
+        number: int,
+        boxes: Sequence[BoundingBox],
+        cubes: int,
+        file_nbytes: int,
+        minimum: int | float | None,
+        maximum: int | float | None,
+    ) -> None:
+        """Remember what was published."""
+        level = self.work.levels[number]
+        hull = boxes[0]
+        for box in boxes[1:]:
+            hull = hull.extended_by(box)
+        self.places.append(
+            PlaceReport(
+                dataset_path=self.work.dataset_path,
+                layer=self.work.layer,
+                mag=level.mag,
+                box=hull,
+                cubes=cubes,
+                nbytes=sum(box.volume() for box in boxes) * level.spec.bytes_per_voxel,
+                file_nbytes=file_nbytes,
+                minimum=minimum,
+                maximum=maximum,
+            )
+        )
+
+    def report(self, places: Sequence[PlaceReport], start: float) -> UnitReport:
+        """Return what the driver gets."""
+        report = UnitReport(
+            unit=self.work.unit_of(self.node),
+            others=tuple(place for place in places if place.mag != self.work.mag),
+            seconds=time.perf_counter() - start,
+            worker=here(),
+        )
+        own = next((place for place in places if place.mag == self.work.mag), None)
+        if own is None:
+            return report
+        return replace(
+            report,
+            box=own.box,
+            cubes=own.cubes,
+            nbytes=own.nbytes,
+            file_nbytes=own.file_nbytes,
+            minimum=own.minimum,
+            maximum=own.maximum,
+        )
+
+    def note_landed(self, error: BaseException) -> None:
+        """Let an error say what had been published before it."""
+        landed = landed_boxes(error)
+        if landed and self._level:
+            self._add(self._level, landed, len(landed), 0, None, None)
+        own = [place.box for place in self.places if place.mag == self.work.mag]
+        note_landed(error, own, [place for place in self.places if place.mag != self.work.mag])
+
+
+# --- voxels ---------------------------------------------------------------------------------------------
+
+
+def _read_half(work: TreeWork, box: BoundingBox) -> Half:
+    """Return level 1 of a box of level-0 voxels, read tile by tile; nothing is read where no cube is."""
+    from wkdask.kernels import downsample
+
+    source, level = work.levels[0], work.levels[1]
+    target = level.within(box)
+    out: Voxels = np.empty((level.spec.num_channels, *target.size), dtype=level.spec.dtype, order="F")
+    tile = work.tile // level.factors
+    empty = True
+    for part in target.chunk(tile, tile):
+        place = out[(slice(None), *part.to_slices(target.topleft))]
+        window = BoundingBox(part.topleft * level.factors, part.size * level.factors)
+        if _nothing_there(work.source, window.padded_with_margins(level.factors).intersection(source.box)):
+            place[...] = 0
+            continue
+        empty = False
+        downsample(read_mirrored(work.source, source.box, window), tuple(level.factors), work.mode, out=place)
+    return target, None if empty else out
+
+
+def _nothing_there(store: StoredMag, box: BoundingBox) -> bool:
+    """Tell whether no cube of a box exists."""
+    return not any(store.check_cube(store.cube_path(index)) for index in store.spec.grid.cubes(box))
+
+
+def _assembled(box: BoundingBox, halves: Sequence[Half], level: Level) -> Half:
+    """Put the halves within a box together; they cover it."""
+    mine = [half for half in halves if not half[0].intersection(box).is_empty()]
+    if len(mine) == 1 or all(block is None for _, block in mine):
+        return box, mine[0][1]
+    out: Voxels = np.empty((level.spec.num_channels, *box.size), dtype=level.spec.dtype, order="F")
+    for place, block in mine:
+        out[(slice(None), *place.to_slices(box.topleft))] = 0 if block is None else block
+    return box, out
+
+
+def halved(half: Half, factors: Vec3Int, mode: str) -> Half:
+    """Return a block shrunk by factors; where its box is not made of whole windows, voxels are mirrored there.
+
+    Only the windows at such a border are padded, not the block::
+
+        | a a | b b | b b | b .        three windows as they are, one with its b mirrored
+
+    Parameters
+    ----------
+    half
+        Where the block is, in its own voxels, and the block, ``(c, *box.size)``.
+    factors
+        Voxels of the block per voxel of the result, along each axis.
+    mode
+        A mode of `wkdask.kernels.downsample`.
+    """
+    from wkdask.kernels import downsample, mirror_pad
+
+    box, block = half
+    wide = box.aligned_outwards(factors)
+    target = BoundingBox(wide.topleft // factors, wide.size // factors)
+    if block is None:
+        return target, None
+    out: Voxels = np.empty((block.shape[0], *target.size), dtype=block.dtype, order="F")
+    for part in _by_border(box, target, factors):
+        windows = BoundingBox(part.topleft * factors, part.size * factors)
+        inside = windows.intersection(box)
+        voxels = block[(slice(None), *inside.to_slices(box.topleft))]
+        if inside != windows:
+            before, after = inside.topleft - windows.topleft, windows.bottomright - inside.bottomright
+            voxels = mirror_pad(voxels, tuple(before), tuple(after))
+        downsample(voxels, tuple(factors), mode, out=out[(slice(None), *part.to_slices(target.topleft))])
+    return target, out
+
+
+def _by_border(box: BoundingBox, target: BoundingBox, factors: Vec3Int) -> Iterator[BoundingBox]:
+    """Cut the windows of a box into those that are whole and, along each axis, those across its border."""
+    spans = []
+    for axis in range(3):
+        low, high = target.topleft[axis], target.bottomright[axis]
+        cuts = {low, high}
+        if box.topleft[axis] % factors[axis]:
+            cuts.add(low + 1)
+        if box.bottomright[axis] % factors[axis]:
+            cuts.add(high - 1)
+        spans.append(list(itertools.pairwise(sorted(cuts))))
+    for corners in itertools.product(*spans):
+        yield BoundingBox.from_corners(*zip(*corners, strict=True))
+
+
+def read_mirrored(source: StoredMag, valid: BoundingBox, box: BoundingBox) -> Voxels:
+    """Read a box of which some may lie outside of the valid voxels; those are mirrored at the border.
+
+    The mirror image of a voxel k outside is the voxel k-1 inside, also where that lies outside of `box`, so
+    that the result does not depend on how the work is cut.
+    """
+    from wkdask.kernels import mirror_pad
+
+    inside = box.intersection(valid)
+    if inside == box:
+        return source.read(box)
+    before, after = inside.topleft - box.topleft, box.bottomright - inside.bottomright
+    # As many voxels beyond the box, on its inner side, as are to be mirrored on its outer side.
+    wide = BoundingBox.from_corners(inside.topleft - after, inside.bottomright + before).intersection(valid)
+    block = mirror_pad(source.read(wide), tuple(before), tuple(after))
+    crop = box.offset(before - wide.topleft)
+    return block[(slice(None), *crop.to_slices())]
+
+
+def _zeros(level: Level, box: BoundingBox) -> Voxels:
+    """Return zeros that take no memory."""
+    return np.broadcast_to(np.zeros((), level.spec.dtype), (level.spec.num_channels, *box.size))
+
+
+def _is_zero(block: Voxels) -> bool:
+    from wkdask.kernels import is_zero
+
+    return is_zero(block)
+
+
+def _stats(block: Voxels) -> tuple[Any, Any]:
+    from wkdask.kernels import block_stats
+
+    return block_stats(block)
+
+
+def _least(values: Sequence[Any]) -> Any:
+    """Return the smallest value that is a number; NaN only if there is nothing else."""
+    return min((value for value in values if value == value), default=values[0])
+
+
+def _most(values: Sequence[Any]) -> Any:
+    return max((value for value in values if value == value), default=values[0])
+
+
+# --- notes ----------------------------------------------------------------------------------------------
+
+
+def _note_path(work: TreeWork, key: str) -> str:
+    return f"{work.folder}/{work.levels[0].mag}-{key}.done"
+
+
+def _note(work: TreeWork, key: str, places: Sequence[PlaceReport]) -> None:
+    """Note in the job's folder what a task has published."""
+    content = [
+        [str(place.mag), place.box.to_tuple6(), place.cubes, place.nbytes, place.file_nbytes]
+        + [place.minimum, place.maximum]
+        for place in places
+    ]
+    path = _note_path(work, key)
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}"
+    with open(temporary, "x") as file:
+        json.dump(content, file)
+    os.replace(temporary, path)
+
+
+def _noted(work: TreeWork, key: str) -> list[PlaceReport] | None:
+    """Return what an earlier run of a task has published; None where there was none."""
+    try:
+        with open(_note_path(work, key)) as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        return None
+    return [
+        PlaceReport(work.dataset_path, work.layer, Mag(mag), BoundingBox.from_tuple6(box), *numbers)
+        for mag, box, *numbers in content
+    ]
