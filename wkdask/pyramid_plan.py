@@ -189,7 +189,7 @@ class _Design:
         above = self.levels[min(2, self.top)].step
         cube = _lcm(_lcm(first.cube, source.chunk), above)
         if self._nbytes(cube) > wanted:
-            enough = sum(len(CubeGrid(cube).cubes(box)) for box in self.boxes) >= 4 * self.threads
+            enough = self._count(cube) >= 4 * self.threads
             if (enough or self._must_stage(cube, 1, limit)) and self.leaf_nbytes(cube, 1) <= limit:
                 return cube
         base = _lcm(source.chunk, first.step)
@@ -202,6 +202,10 @@ class _Design:
             if wanted <= self._nbytes(base):
                 return None
             wanted = min(wanted, self._nbytes(shape)) // 2
+
+    def _count(self, shape: Vec3Int) -> int:
+        """Return how many nodes of a shape there are."""
+        return sum(len(CubeGrid(shape).cubes(box)) for box in self.boxes)
 
     def _nbytes(self, shape: Vec3Int) -> int:
         """Return the bytes of the source's voxels in a shape."""
@@ -263,7 +267,8 @@ class _Design:
                 return shape
             larger = Vec3Int(side * 2 if number == axis[1] else side for number, side in enumerate(shape))
             if (
-                (larger // below).prod() > _FAN_IN
+                self._count(larger) < 4 * self.threads
+                or (larger // below).prod() > _FAN_IN
                 or self.piece(level, larger) > LEAF_NBYTES
                 or self.node_nbytes(larger, level, level) > limit
             ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any, SupportsIndex, TypeAlias, cast
 
@@ -26,6 +26,11 @@ def _integer(value: object, what: str) -> int:
         return operator.index(cast(SupportsIndex, value))
     except TypeError:
         raise InvalidValueError(f"{what} must be an integer, got {value!r}") from None
+
+
+def _ceildiv(a: int, b: int) -> int:
+    """Return the quotient, rounded up."""
+    return -(-a // b)
 
 
 class Vec3Int(tuple[int, int, int]):
@@ -58,8 +63,11 @@ class Vec3Int(tuple[int, int, int]):
 
     def __new__(cls, x: Any, y: Any = None, z: Any = None) -> Vec3Int:
         """Return the vector itself where it is one already."""
-        if isinstance(x, Vec3Int) and y is None and z is None:
-            return x
+        if y is None and z is None:
+            if isinstance(x, Vec3Int):
+                return x
+            if type(x) is tuple and len(x) == 3 and type(x[0]) is type(x[1]) is type(x[2]) is int:
+                return tuple.__new__(cls, x)
         parts = (x, y, z) if y is not None or z is not None else x
         try:
             values = tuple(_integer(part, "a component of a vector") for part in parts)
@@ -99,47 +107,53 @@ class Vec3Int(tuple[int, int, int]):
             return cls(value)
         return cls.full(value)
 
-    def _zip(self, other: Any) -> Iterator[tuple[int, int]]:
-        return zip(self, Vec3Int.from_scalar_or_vec(other), strict=True)
+    def _with(self, other: Any, function: Callable[[int, int], int]) -> Vec3Int:
+        """Return a vector of what a function makes of each pair of components, which are integers already."""
+        a, b, c = self
+        if type(other) is int:
+            x = y = z = other
+        else:
+            x, y, z = other if isinstance(other, Vec3Int) else Vec3Int.from_scalar_or_vec(other)
+        return tuple.__new__(Vec3Int, (function(a, x), function(b, y), function(c, z)))
 
     def __add__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a + b for a, b in self._zip(other)))
+        return self._with(other, operator.add)
 
     def __radd__(self, other: Any) -> Vec3Int:
         return self.__add__(other)
 
     def __sub__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a - b for a, b in self._zip(other)))
+        return self._with(other, operator.sub)
 
     def __rsub__(self, other: Any) -> Vec3Int:
         return (-self).__add__(other)
 
     def __mul__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a * b for a, b in self._zip(other)))
+        return self._with(other, operator.mul)
 
     def __rmul__(self, other: Any) -> Vec3Int:
         return self.__mul__(other)
 
     def __floordiv__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a // b for a, b in self._zip(other)))
+        return self._with(other, operator.floordiv)
 
     def __mod__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a % b for a, b in self._zip(other)))
+        return self._with(other, operator.mod)
 
     def __neg__(self) -> Vec3Int:
         return self * -1
 
     def ceildiv(self, other: Any) -> Vec3Int:
         """Return the component-wise quotient, rounded up."""
-        return Vec3Int(tuple(-(-a // b) for a, b in self._zip(other)))
+        return self._with(other, _ceildiv)
 
     def pairmin(self, other: Any) -> Vec3Int:
         """Return the component-wise minimum."""
-        return Vec3Int(tuple(min(pair) for pair in self._zip(other)))
+        return self._with(other, min)
 
     def pairmax(self, other: Any) -> Vec3Int:
         """Return the component-wise maximum."""
-        return Vec3Int(tuple(max(pair) for pair in self._zip(other)))
+        return self._with(other, max)
 
     def is_positive(self, *, strictly: bool = False) -> bool:
         """Tell whether no component is negative (or, `strictly`, none is below 1)."""
