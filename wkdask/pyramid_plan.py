@@ -28,7 +28,7 @@ LEAF_NBYTES = 128 << 20
 all threads: a scheduler hands out 100 to 5000 tasks per second."""
 _LEAST_LEAF_NBYTES = 8 << 20
 """A leaf is not cut smaller than this, however few there are."""
-TILE_NBYTES = 8 << 20
+TILE_NBYTES = 4 << 20
 """Source voxels that a leaf holds at once: they stay in the cache between the read and the kernel."""
 _FAN_IN = 64
 """Children of a node, where its cubes do not ask for more."""

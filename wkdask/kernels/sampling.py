@@ -93,7 +93,7 @@ def _gather(
     """Fill the matrix with ``width`` windows (of ``nc`` channels each) whose first voxel is at ``start``."""
     sy, sz = sources
     fx, fy, fz = factors
-    one, two = np.uint64(1), np.uint64(2)
+    one, two, three, six = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(6)
     row = np.uint64(0)
     for dz in range(fz):
         for dx in range(fx):
@@ -108,6 +108,11 @@ def _gather(
                 elif nc == one:
                     for i in range(width):
                         matrix[row + i] = src[p + fx * i]
+                elif nc == three and fx == two:
+                    for i in range(width):
+                        matrix[row + three * i] = src[p + six * i]
+                        matrix[row + three * i + one] = src[p + six * i + one]
+                        matrix[row + three * i + two] = src[p + six * i + two]
                 else:
                     for c in range(nc):
                         for i in range(width):
