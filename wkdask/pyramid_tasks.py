@@ -269,7 +269,7 @@ class _Run:
 
 def _read_half(work: TreeWork, box: BoundingBox) -> Half:
     """Return level 1 of a box of level-0 voxels, read tile by tile; nothing is read where no cube is."""
-    from wkdask.kernels import downsample
+    from wkdask.kernels import downsample, reach
 
     source, level = work.levels[0], work.levels[1]
     target = level.within(box)
@@ -283,7 +283,8 @@ def _read_half(work: TreeWork, box: BoundingBox) -> Half:
             place[...] = 0
             continue
         empty = False
-        downsample(read_mirrored(work.source, source.box, window), tuple(level.factors), work.mode, out=place)
+        seen = window.padded_with_margins(reach(work.mode, level.factors))
+        downsample(read_mirrored(work.source, source.box, seen), tuple(level.factors), work.mode, out=place)
     return target, None if empty else out
 
 

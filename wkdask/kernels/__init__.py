@@ -3,17 +3,20 @@
 Importing this package imports numba; a kernel is compiled, or loaded from the disk cache, at its first call.
 """
 
+from wkdask.kernels.interpolation import INTERPOLATIONS, reach
 from wkdask.kernels.moves import mirror_pad, to_fortran, upsample
 from wkdask.kernels.sampling import MODES, downsample
 from wkdask.kernels.statistics import block_stats, is_zero, nonzero_bounds
 
 __all__ = [
+    "INTERPOLATIONS",
     "MODES",
     "block_stats",
     "downsample",
     "is_zero",
     "mirror_pad",
     "nonzero_bounds",
+    "reach",
     "to_fortran",
     "upsample",
 ]

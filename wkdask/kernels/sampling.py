@@ -22,6 +22,7 @@ from numba import types
 from numba.extending import overload
 
 from wkdask.errors import AlignmentError, InvalidValueError
+from wkdask.kernels.interpolation import INTERPOLATIONS, interpolate, reach
 from wkdask.kernels.layout import (
     Block,
     as_bits,
@@ -38,7 +39,7 @@ from wkdask.kernels.moves import to_fortran
 
 __all__ = ["MODES", "downsample"]
 
-MODES = ("median", "mode", "min", "max", "nearest")
+MODES = ("median", "mode", "min", "max", "nearest", *INTERPOLATIONS)
 
 _MATRIX_BYTES = 1 << 15  # two thirds of a first-level cache
 _LONGEST_RUN = 512
@@ -319,7 +320,8 @@ def downsample(block: Block, factors: Sequence[int], mode: str, out: Block | Non
     block : array (c, x, y, z)
         Voxels in any layout; others than Fortran order are copied first. The windows start at its corner.
     factors : three integers (fx, fy, fz)
-        Each at least 1; the block's shape is a multiple of them (see :func:`mirror_pad`).
+        Each at least 1; the block's shape is a multiple of them (see :func:`mirror_pad`), but for what
+        ``"bicubic"`` looks at beyond it: :func:`~wkdask.kernels.interpolation.reach` voxels more on each side.
     mode : str
         One of :data:`MODES`, which say as webknossos 4:
 
@@ -329,6 +331,7 @@ def downsample(block: Block, factors: Sequence[int], mode: str, out: Block | Non
           earliest in the order y fastest, then x, then z. A NaN equals nothing, and 0.0 equals -0.0.
         - ``"min"``, ``"max"``: NaN in a window gives NaN.
         - ``"nearest"``: the first voxel of each window.
+        - ``"bilinear"``, ``"bicubic"``: see :mod:`wkdask.kernels.interpolation`.
     out : array (c, x // fx, y // fy, z // fz), optional
         Where to put the result, same data type.
 
@@ -348,11 +351,17 @@ def downsample(block: Block, factors: Sequence[int], mode: str, out: Block | Non
     factors = triple("factors", factors, 1)
     if mode not in MODES:
         raise InvalidValueError(f"mode={mode!r}: expected one of {', '.join(MODES)}.")
+    margins = reach(mode, factors)
     nc, *size = block.shape
-    if any(n % factor for n, factor in zip(size, factors, strict=True)):
-        nearest = tuple(-(-n // factor) * factor for n, factor in zip(size, factors, strict=True))
+    size = [n - 2 * margin for n, margin in zip(size, margins, strict=True)]
+    if min(size) < 0 or any(n % factor for n, factor in zip(size, factors, strict=True)):
+        nearest = tuple(
+            -(-max(n, 0) // factor) * factor + 2 * margin
+            for n, factor, margin in zip(size, factors, margins, strict=True)
+        )
+        around = f" with {margins} voxels around them" if any(margins) else ""
         raise AlignmentError(
-            f"A block of {tuple(size)} voxels is not made of whole windows of {factors}; "
+            f"A block of {block.shape[1:]} voxels is not made of whole windows of {factors}{around}; "
             f"the next size up that is: {nearest} (see mirror_pad)."
         )
     shape = (nc, *(n // factor for n, factor in zip(size, factors, strict=True)))
@@ -363,8 +372,10 @@ def downsample(block: Block, factors: Sequence[int], mode: str, out: Block | Non
     fx, fy, fz = factors
     if mode == "nearest" or factors == (1, 1, 1):
         return to_fortran(block[:, ::fx, ::fy, ::fz], out)
-    if not block.size:
+    if not out.size:
         return out
+    if mode in INTERPOLATIONS:
+        return interpolate(block, factors, mode, out)
     if not (has_voxel_rows(out) and out.flags.aligned):
         np.copyto(out, downsample(block, factors, mode))
         return out
