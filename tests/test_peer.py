@@ -23,7 +23,7 @@ from wkdask import BoundingBox, Dataset, Mag, VoxelSize
 from wkdask.convert.images import convert_images
 from wkdask.errors import InvalidValueError, WkdaskWarning
 from wkdask.properties import SetViewConfiguration, commit, load
-from wkdask.pyramid import default_coarsest_mag, mag_chain
+from wkdask.pyramid_mags import default_coarsest_mag, mag_chain
 
 pytestmark = pytest.mark.peer
 

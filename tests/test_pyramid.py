@@ -1,123 +1,11 @@
-"""Pyramids against numpy: which mags, which voxels, however the work is cut."""
-
-import itertools
+"""Pyramids against numpy: which voxels, however the work is cut."""
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from pyramid_oracle import layer_with, oracle
 
-from wkdask import BoundingBox, Dataset, Mag, Vec3Int, VoxelSize, pyramid
+from wkdask import BoundingBox, Mag, Vec3Int, pyramid_plan
 from wkdask.errors import InvalidValueError, TaskFailedError, WkdaskWarning
-from wkdask.pyramid import default_coarsest_mag, interpolation_of, mag_chain, read_mirrored
-
-# --- which mags -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("size", "start", "end", "mode", "chain"),
-    [
-        ((10.5, 10.5, 24), 1, 16, "anisotropic", "2-2-1 4-4-2 8-8-4 16-16-8"),
-        ((10.5, 10.5, 24), 1, 16, "auto", "2-2-1 4-4-2 8-8-4 16-16-8"),
-        ((10.5, 10.5, 24), 1, 16, "Anisotropic", "2-2-1 4-4-2 8-8-4 16-16-8"),
-        ((10.5, 10.5, 35), 1, 16, "anisotropic", "2-2-1 4-4-1 8-8-2 16-16-4"),
-        ((1, 1, 2), "2-2-2", "16-16-8", "anisotropic", "4-4-2 8-8-4 16-16-8"),
-        ((1, 1, 4), 1, "16-16-2", "anisotropic", "2-2-1 4-4-1 8-8-2 16-16-2"),
-        ((85, 85, 346), 1, 4, "anisotropic", "2-2-1 4-4-1"),
-        ((11.24, 11.24, 28), 1, 4, "anisotropic", "2-2-1 4-4-2"),
-        ((1, 1, 1), 1, 8, "anisotropic", "2 4 8"),
-        ((10.5, 10.5, 24), 1, 8, "isotropic", "2 4 8"),
-        ((1, 1, 1), "2-2-1", 8, "isotropic", "4-4-2 8-8-4"),
-        ((1, 1, 1), 1, 8, "constant_z", "2-2-1 4-4-1 8-8-1"),
-        ((1, 1, 1), "2-2-2", 8, "constant_z", "4-4-2 8-8-2"),
-        ((1, 1, 1), 8, 8, "isotropic", ""),
-    ],
-)
-def test_the_chain_of_mags(size, start, end, mode, chain):
-    expected = [Mag(word) for word in chain.split()]
-    assert mag_chain(Mag(start), Mag(end), VoxelSize(size), mode) == expected
-
-
-@pytest.mark.parametrize(("start", "end"), [(2, "16-16-2"), (1, "1-1-2"), (1, "4-4-16")])
-def test_mags_that_cannot_be_reached(start, end):
-    with pytest.raises(InvalidValueError, match="cannot be reached"):
-        mag_chain(Mag(start), Mag(end), VoxelSize((10.5, 10.5, 24)))
-
-
-def test_unknown_words():
-    with pytest.raises(InvalidValueError, match="anisotropic, isotropic, constant_z"):
-        mag_chain(Mag(1), Mag(4), VoxelSize((1, 1, 1)), "sideways")
-    with pytest.raises(InvalidValueError, match="median"):
-        interpolation_of("bilinearish", False)
-    assert interpolation_of("DEFAULT", True) == "mode"
-    assert interpolation_of("default", False) == "median"
-    assert interpolation_of("Max", False) == "max"
-
-
-def test_a_chain_does_not_go_back():
-    with pytest.raises(InvalidValueError, match="finer"):
-        mag_chain(Mag(8), Mag(4), VoxelSize((1, 1, 1)))
-
-
-@pytest.mark.parametrize("size", [(4, 4, 1), (1, 1, 1), (1, 3, 9), (11, 1, 2)])
-@pytest.mark.parametrize("start", ["1", "4-4-1", "1-4-2"])
-def test_no_two_mags_have_one_largest_component(size, start):
-    """A step that only lets a shorter axis catch up is left out; the chain goes on from where it led."""
-    chain = [Mag(start), *mag_chain(Mag(start), Mag(16), VoxelSize(size))]
-    for before, after in itertools.pairwise(chain):
-        assert after.max_dim == 2 * before.max_dim
-        assert all(b >= a for a, b in zip(before.to_vec3_int(), after.to_vec3_int(), strict=True))
-    assert chain[-1].max_dim == 16
-
-
-@pytest.mark.parametrize(
-    ("side", "coarsest"),
-    [(1, 4), (256, 4), (400, 4), (401, 8), (4096, 64), (32768, 512), (65536, 1024), (262144, 4096)],
-)
-def test_the_default_coarsest_mag(side, coarsest):
-    for size in [(side, 1, 1), (1, side, 1), (side, side, 10 * side)]:
-        assert default_coarsest_mag(BoundingBox((5, 6, 7), size)) == Mag(coarsest)
-
-
-# --- which voxels ---------------------------------------------------------------------------------------
-
-
-def oracle(voxels, corner, factors, mode):
-    """Return (voxels, corner) of the next mag, by numpy alone: mirror, cut into windows, reduce each."""
-    shape = voxels.shape[1:]
-    low = [c // f for c, f in zip(corner, factors, strict=True)]
-    high = [-(-(c + n) // f) for c, n, f in zip(corner, shape, factors, strict=True)]
-    pads = [
-        (c - a * f, b * f - c - n) for c, n, a, b, f in zip(corner, shape, low, high, factors, strict=True)
-    ]
-    whole = np.pad(voxels, [(0, 0), *pads], mode="symmetric")
-    (fx, fy, fz), (nx, ny, nz) = factors, np.subtract(high, low)
-    windows = whole.reshape(len(voxels), nx, fx, ny, fy, nz, fz)
-    # in a window: z slowest, then x, then y
-    windows = windows.transpose(0, 1, 3, 5, 6, 2, 4).reshape(len(voxels), nx, ny, nz, fx * fy * fz)
-    if mode == "min":
-        return windows.min(axis=-1), low
-    if mode == "max":
-        return windows.max(axis=-1), low
-    if mode == "median":
-        return np.trunc(np.median(windows.astype("float64"), axis=-1)).astype(voxels.dtype), low
-    flat = windows.reshape(-1, windows.shape[-1])
-    out = np.empty(len(flat), voxels.dtype)
-    for number, window in enumerate(flat):
-        values, first, counts = np.unique(window, return_index=True, return_counts=True)
-        best = counts == counts.max()
-        out[number] = values[best][np.argmin(first[best])]
-    return out.reshape(windows.shape[:-1]), low
-
-
-def layer_with(folder, voxels, corner, scale=(1, 1, 1), category="color", cube=32, start=1):
-    layer = Dataset.create(folder, scale).add_layer(
-        "layer", category, dtype_per_channel=voxels.dtype, num_channels=len(voxels)
-    )
-    mag = layer.add_mag(start, chunk_shape=16, shard_shape=cube)
-    mag.write(voxels, offset=corner)
-    return layer
-
 
 CASES = [
     # mode, dtype, channels, values, scale, corner, size
@@ -162,17 +50,16 @@ def test_any_step_that_divides(tmp_path, start, target):
     voxels = np.random.default_rng(3).integers(0, 9, (1, 37, 29, 31)).astype("uint8")
     corner = (9, 14, 3)
     layer = layer_with(tmp_path / "ds", voxels, corner, start=start)
-    out = layer.add_mag(target, chunk_shape=16, shard_shape=32)
     factors = Mag(target).to_vec3_int() // Mag(start).to_vec3_int()
-    options = pyramid.WriteOptions()
-    source = layer.get_mag(start).place
-    pyramid.downsample_mag(source, out.place, layer.bounding_box, "mode", options)
+    report = layer.downsample_mag(start, target, "mode")
     expected, low = oracle(voxels, corner, tuple(factors), "mode")
+    out = layer.get_mag(target)
     assert out.box == BoundingBox(low, expected.shape[1:])
     assert np.array_equal(out.read(), expected)
-    for bad in (source, layer.add_mag("16-1-1", chunk_shape=16, shard_shape=32).place):
+    assert report.bounding_box == out.box.from_mag_to_mag1(target)
+    for bad in (start, "16-1-1"):
         with pytest.raises(InvalidValueError, match="cannot be computed"):
-            pyramid.downsample_mag(out.place, bad, layer.bounding_box, "mode", options)
+            layer.downsample_mag(target, bad)
 
 
 @pytest.mark.parametrize(("cube", "tile"), [(16, 1 << 9), (32, 3 << 10), (128, 1 << 12), (128, 1 << 30)])
@@ -180,7 +67,7 @@ def test_the_result_does_not_depend_on_cubes_and_tiles(tmp_path, monkeypatch, cu
     voxels = np.random.default_rng(5).integers(0, 200, (1, 75, 50, 41)).astype("uint8")
     corner = (3, 5, 7)
     expected, low = oracle(voxels, corner, (2, 2, 2), "median")
-    monkeypatch.setattr(pyramid, "_TILE_NBYTES", tile)
+    monkeypatch.setattr(pyramid_plan, "TILE_NBYTES", tile)
     layer = layer_with(tmp_path / "ds", voxels, corner, cube=cube)
     (report,) = layer.downsample(coarsest_mag=2, compression=None)
     assert np.array_equal(layer.get_mag(2).read(), expected)
@@ -217,37 +104,3 @@ def test_a_damaged_source_is_named(tmp_path):
     assert path in str(caught.value)
 
 
-# --- mirrored reads -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def mirror_source(tmp_path_factory):
-    """Return (stored mag, voxels, their corner)."""
-    voxels = np.random.default_rng(0).integers(1, 255, (2, 23, 17, 12)).astype("uint8")
-    layer = layer_with(tmp_path_factory.mktemp("mirror") / "ds", voxels, (9, 10, 11), cube=16)
-    return layer.get_mag(1).place.store, voxels, (9, 10, 11)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_mirrored_reads_are_those_of_numpy(mirror_source, data):
-    store, voxels, corner = mirror_source
-    lows, sizes, starts, extents = [], [], [], []
-    for axis in range(3):
-        low = data.draw(st.integers(0, voxels.shape[axis + 1] - 1))
-        size = data.draw(st.integers(1, voxels.shape[axis + 1] - low))
-        before = data.draw(st.integers(0, 9))
-        start = data.draw(st.integers(-before, size - 1))
-        stop = data.draw(st.integers(max(start, 0) + 1, size + 9))
-        lows.append(low)
-        sizes.append(size)
-        starts.append(start)
-        extents.append(stop - start)
-    region = tuple(slice(low, low + size) for low, size in zip(lows, sizes, strict=True))
-    padded = np.pad(voxels[(slice(None), *region)], [(0, 0)] + [(30, 30)] * 3, mode="symmetric")
-    expected = padded[
-        (slice(None), *(slice(30 + a, 30 + a + n) for a, n in zip(starts, extents, strict=True)))
-    ]
-    valid = BoundingBox(np.add(corner, lows), sizes)
-    box = BoundingBox(np.add(valid.topleft, starts), extents)
-    assert np.array_equal(read_mirrored(store, valid, box), expected)

@@ -18,8 +18,9 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wkdask.errors import InvalidValueError, SchedulerLostError, WorkerPathError
+from wkdask.flow import REPORT, ClusterFlow, LocalFlow
 from wkdask.geometry import BoundingBox
-from wkdask.job import AnyWindow, ArrayWindow, CallWindow
+from wkdask.job import AnyWindow, ArrayWindow, CallWindow, NodeCall, NodeWindow
 from wkdask.journal import Lane
 from wkdask.plan import WINDOW_UNITS
 from wkdask.tasks import UnitReport, sees_mag
@@ -141,6 +142,7 @@ class LocalEngine:
         self.description = f"{threads} local threads"
         self._retries = retries
         self._pool = _Pool(threads, thread_name_prefix="wkdask")
+        self._flow = LocalFlow()
         self._stopped = False
         self._ended: deque[Outcome] = deque()
         # (number of the window, whether it is over); else there is something in _ended
@@ -187,7 +189,9 @@ class LocalEngine:
 
     def _begin(self, number: int, window: AnyWindow) -> None:
         """Start a window in a thread of its own, which only waits for those of the pool."""
-        run = self._run_calls if isinstance(window, CallWindow) else self._run_array
+        run: Callable[[int, Any], None] = self._run_array
+        if isinstance(window, CallWindow | NodeWindow):
+            run = self._run_calls if isinstance(window, CallWindow) else self._run_nodes
         runner = Thread(target=run, args=(number, window), name="wkdask-window", daemon=True)
         self._runners = [other for other in self._runners if other.is_alive()] + [runner]
         runner.start()
@@ -209,24 +213,49 @@ class LocalEngine:
         self._ended.append(outcome)
         self._signals.put((number, False))
 
+    def _tried(self, box: BoundingBox, result: Callable[[], UnitReport], lane: Lane | None = None) -> Outcome:
+        """Run a call, again where it fails and may be tried again."""
+        outcome = _attempt(box, result, lane)
+        for _ in range(self._retries):
+            if outcome.error is None or self._stopped:
+                break
+            outcome = _attempt(box, result, lane)
+        return outcome
+
     def _run_calls(self, number: int, window: CallWindow) -> None:
         """Run plain calls on the pool."""
 
         def attempt(
             box: BoundingBox, function: Callable[..., UnitReport], arguments: tuple[Any, ...]
         ) -> None:
-            outcome = _attempt(box, lambda: function(*arguments), window.lane)
-            for _ in range(self._retries):
-                if outcome.error is None or self._stopped:
-                    break
-                outcome = _attempt(box, lambda: function(*arguments), window.lane)
-            self._put(number, outcome)
+            self._put(number, self._tried(box, lambda: function(*arguments), window.lane))
 
         try:
             futures: list[Future[Any]] = []
             with contextlib.suppress(RuntimeError):  # a pool that was shut down takes no more calls
                 futures.extend(self._pool.submit(attempt, *call) for call in window.calls)
             _settle(futures)
+        finally:
+            self._signals.put((number, True))
+
+    def _run_nodes(self, number: int, window: NodeWindow) -> None:
+        """Run tasks that depend on each other."""
+
+        def attempt(call: NodeCall, results: list[Any]) -> tuple[Any] | None:
+            handed = None
+
+            def work() -> UnitReport:
+                nonlocal handed
+                report, handed = call.function(*call.arguments, results)
+                return report
+
+            self._put(number, outcome := self._tried(call.box, work))
+            return (handed,) if outcome.error is None else None
+
+        try:
+            self._flow.run(window, self.threads, self._pool.submit, attempt, lambda: self._stopped)
+        except BaseException as error:
+            self._put(number, Outcome(window.calls[0].box, error=error))
         finally:
             self._signals.put((number, True))
 
@@ -304,6 +333,8 @@ class DistributedEngine:
         self._retries = retries
         self._pending: dict[Any, tuple[BoundingBox, Any, Lane | None]] = {}
         self._yielded: Any = None
+        self._flow = ClusterFlow(client, retries)
+        self._causes: dict[Any, list[Any]] = {}
         workers = self._workers()
         if not workers:
             with contextlib.suppress(TimeoutError):
@@ -366,7 +397,10 @@ class DistributedEngine:
                 self._check_scheduler(outcome.error)
             failed |= outcome.error is not None
             self._yielded = future.key
-            yield outcome
+            # A task that failed only because another one did is not named: that one is.
+            causes = self._causes.pop(future.key, [])
+            if outcome.error is None or not any(cause.status == "error" for cause in causes):
+                yield outcome
             del self._pending[future.key]  # not before it was taken: Ctrl-C can come at any moment
 
     def _submit(self, window: AnyWindow) -> list[tuple[Any, BoundingBox]]:
@@ -381,6 +415,10 @@ class DistributedEngine:
                 )
                 for number, (box, function, arguments) in enumerate(window.calls)
             ]
+        if isinstance(window, NodeWindow):
+            submitted = self._flow.submit(window)
+            self._causes.update((report.key, causes) for _, report, causes in submitted)
+            return [(report, call.box) for call, report, _ in submitted]
         from distributed import futures_of
 
         arrays, keys = window.collections(None)
@@ -423,6 +461,7 @@ class DistributedEngine:
         ]
         with contextlib.suppress(Exception):  # the scheduler may be gone: then there is nothing to cancel
             self._client.cancel([future for _, future, _ in pending])
+        self._flow.drop()
         return [outcome for outcome in late if outcome.report is not None]
 
     def _wait_for_running(self, seconds: float) -> None:
@@ -433,7 +472,11 @@ class DistributedEngine:
             return
         with contextlib.suppress(Exception):  # TimeoutError; or the scheduler itself is gone
             running = {key for keys in self._client.processing().values() for key in keys}
-            futures = [future for key, (_, future, _) in self._pending.items() if key in running]
+            futures = [
+                future
+                for key, (_, future, _) in self._pending.items()
+                if key in running or str(key).removesuffix(REPORT) in running
+            ]
             wait(futures, timeout=seconds)
 
 

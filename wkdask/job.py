@@ -28,6 +28,8 @@ __all__ = [
     "Job",
     "JobFolders",
     "MagPlace",
+    "NodeCall",
+    "NodeWindow",
     "Stage",
     "WriteOptions",
     "assembled_stage",
@@ -236,7 +238,55 @@ class CallWindow:
         return replace(self, calls=[call for call in self.calls if not is_done(call[0])])
 
 
-AnyWindow: TypeAlias = ArrayWindow | CallWindow
+@dataclass(frozen=True, slots=True)
+class NodeCall:
+    """A task of a tree: it takes what other tasks returned, and what it returns goes to another one."""
+
+    key: str
+    """Unique within the job."""
+    box: BoundingBox
+    """What it is for, in voxels of the job's mag."""
+    function: Callable[..., tuple[UnitReport, Any]]
+    """Called with the arguments and the list of what `needs` returned; returns its report, and what it hands on."""
+    arguments: tuple[Any, ...]
+    """What it is called with first."""
+    needs: tuple[str, ...] = ()
+    """Tasks before it whose results it takes; nobody else takes them."""
+    after: tuple[str, ...] = ()
+    """Tasks before it that must have ended, whose results it does not take."""
+    handed_on: bool = False
+    """Whether a later task takes its result."""
+    awaited: bool = False
+    """Whether a later task names it in `after`."""
+    frees: tuple[str, ...] = ()
+    """Tasks that no later one names in `after`."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWindow:
+    """A window of tasks that depend on each other, and perhaps on tasks of earlier windows.
+
+    They are in an order in which each comes after those that it needs, and is run in that order as far as threads
+    allow: so what is handed on does not pile up.
+    """
+
+    calls: list[NodeCall]
+    """The tasks."""
+    name: str
+    """Start of the tasks' keys: unique to the job."""
+    lane: Lane | None = None
+    """None: a task of a tree cannot be left out because it has run before; others may need its result."""
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    def without(self, is_done: Callable[[BoundingBox], bool]) -> NodeWindow:
+        """Return the window itself."""
+        del is_done
+        return self
+
+
+AnyWindow: TypeAlias = ArrayWindow | CallWindow | NodeWindow
 """What an engine takes."""
 
 

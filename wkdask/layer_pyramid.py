@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wkdask.chunkwise import warn_of_ignored
 from wkdask.errors import AlreadyExistsError, InvalidValueError, ReadOnlyError, WkdaskWarning
 from wkdask.events import WriteReport
-from wkdask.geometry import Mag, MagLike
+from wkdask.geometry import BoundingBox, Mag, MagLike
 from wkdask.job import WriteOptions
 from wkdask.layer_mags import LayerMags
 from wkdask.mag_view import MagView
 from wkdask.progress import ProgressLike, listeners_for
-from wkdask.pyramid import (
-    check_mag_order,
-    default_coarsest_mag,
-    downsample_mag,
-    interpolation_of,
-    mag_chain,
-    upsample_mag,
-)
+from wkdask.pyramid import downsample_mags, plan_pyramid, upsample_mag
+from wkdask.pyramid_mags import check_mag_order, default_coarsest_mag, interpolation_of, mag_chain
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -53,7 +48,7 @@ class LayerPyramid(LayerMags):
         durable: bool = True,
         progress: ProgressLike = None,
     ) -> list[WriteReport]:
-        """Compute the coarser magnifications.
+        """Compute the coarser magnifications, all in one pass over the finest.
 
         Parameters
         ----------
@@ -63,7 +58,8 @@ class LayerPyramid(LayerMags):
             Where to end; by default the mag at which the longer side of the plane is about 100 voxels.
         interpolation_mode
             ``"default"`` (median for images, mode for segmentations), ``"median"``, ``"mode"``,
-            ``"nearest"``, ``"min"`` or ``"max"``.
+            ``"nearest"`` (the first voxel of a window), ``"min"``, ``"max"``, ``"bilinear"`` or ``"bicubic"`` (the
+            interpolant at a window's centre, see :mod:`wkdask.kernels.interpolation`; not for segmentations).
         compression
             Of the new mags: ``"lz4"``, ``"lz4hc"`` or None. ``True`` means ``"lz4hc"``, ``False`` None.
         sampling_mode
@@ -246,11 +242,13 @@ class LayerPyramid(LayerMags):
         self,
         interpolation_mode: str = "default",
         *,
+        boxes: Iterable[BoundingBox] | None = None,
+        previous_box: BoundingBox | None = None,
         executor: object = None,
         client: Client | None = None,
         progress: ProgressLike = None,
     ) -> list[WriteReport]:
-        """Compute all coarser magnifications anew from the finest, after that has changed.
+        """Compute all coarser magnifications anew from the finest, or what of them has changed.
 
         They stay cut and compressed as they are. Voxels outside of the layer's box stay too.
 
@@ -258,13 +256,19 @@ class LayerPyramid(LayerMags):
         ----------
         interpolation_mode, client, progress
             As for :meth:`downsample`.
+        boxes
+            What has changed, absolute, in voxels of mag 1; each is aligned outwards to the coarsest mag. Everything
+            by default. The rest is neither read nor written.
+        previous_box
+            The layer's bounding box before that change, where it has grown: windows across the old border were
+            computed from mirrored voxels, and are redone too.
         executor
             Ignored, with a warning.
 
         Returns
         -------
         list of WriteReport
-            One per coarser mag.
+            One per coarser mag; none if there is no coarser mag, or `boxes` hold no voxel of the layer.
 
         Raises
         ------
@@ -275,12 +279,22 @@ class LayerPyramid(LayerMags):
         """
         warn_of_ignored(executor=executor)
         self._check_filled()
+        changed = None if boxes is None else [box.intersection(self.bounding_box) for box in boxes]
+        if changed is not None and all(box.is_empty() for box in changed) and previous_box is None:
+            return []
         finest, *coarser = sorted(
             (record.mag for record in self.record.mags), key=lambda mag: (mag.max_dim, mag.to_tuple())
         )
         options = WriteOptions(client=client, listeners=listeners_for(progress))
         return self._downsample_chain(
-            finest, check_mag_order(finest, coarser), interpolation_mode, None, options, allow_overwrite=True
+            finest,
+            check_mag_order(finest, coarser),
+            interpolation_mode,
+            None,
+            options,
+            allow_overwrite=True,
+            boxes=changed,
+            previous_box=previous_box,
         )
 
     def upsample(
@@ -385,8 +399,10 @@ class LayerPyramid(LayerMags):
         *,
         allow_overwrite: bool = False,
         only_setup_mags: bool = False,
+        boxes: Sequence[BoundingBox] | None = None,
+        previous_box: BoundingBox | None = None,
     ) -> list[WriteReport]:
-        """Compute mags one from the other."""
+        """Compute mags one from the other; those that are not there are added when all is planned."""
         mode = interpolation_of(interpolation_mode, self.record.is_segmentation)
         if not allow_overwrite:
             self._refuse_all_existing(chain)
@@ -394,13 +410,25 @@ class LayerPyramid(LayerMags):
         for view in there.values():
             if view.place.read_only is not None:
                 raise ReadOnlyError(f"{view.place.label} is read-only: {view.place.read_only}")
-        source, reports = self.get_mag(start), []
-        for mag in chain:
-            target = there[mag] if mag in there else self._add_like(source, mag, compression)
-            if not only_setup_mags:
-                reports.append(downsample_mag(source.place, target.place, self.bounding_box, mode, options))
-            source = target
-        return reports
+        if not chain:
+            return []
+        source = self.get_mag(start)
+        new = replace(source.spec, compression=compression)
+        cuts = [(mag, there[mag].spec if mag in there else new) for mag in chain]
+        plan = plan_pyramid(
+            (start, source.spec),
+            cuts,
+            self.bounding_box,
+            mode,
+            options,
+            boxes=boxes,
+            before=previous_box,
+            existing=there,
+        )
+        targets = [there[mag] if mag in there else self._add_like(source, mag, compression) for mag in chain]
+        if only_setup_mags:
+            return []
+        return downsample_mags(plan, source.place, [view.place for view in targets], options)
 
 
 def _either(name: str, value: MagLike | None, old_name: str, old: MagLike | None) -> MagLike | None:

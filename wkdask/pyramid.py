@@ -1,4 +1,4 @@
-"""Pyramids: which mags follow which, and the tasks that compute one from another.
+"""Pyramids as jobs: coarser mags from one of them, in one pass; finer ones by repeating voxels.
 
 Sampling is defined voxel by voxel, independent of how the work is cut: an output voxel is the median (mode,
 …) of the window of source voxels that it covers. Where the window leaves the layer's box, the voxels
@@ -6,289 +6,246 @@ inside are mirrored into the gap, so that borders neither darken nor erode (as w
 
     source      | a b c | d e .     box ends after e
     windows of 2  a b | c d | e e   the last one sees e mirrored
+
+`pyramid_levels` and `pyramid_plan` say what is computed by which task, `pyramid_tasks` what a task does.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
+from toolz import partition_all
 
-from wkdask.engines import pick_engine
-from wkdask.errors import InvalidValueError
-from wkdask.events import WriteReport
+from wkdask.driver import run_job
+from wkdask.engines import Engine, pick_engine
+from wkdask.errors import PlanError
+from wkdask.events import Event, UnitDone, WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
-from wkdask.job import Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows
-from wkdask.plan import plan_write
-from wkdask.storage.protocol import StoredMag, Voxels
-from wkdask.tasks import Target, UnitReport, write_unit
-from wkdask.units import VoxelSize
+from wkdask.job import (
+    Job,
+    JobFolders,
+    MagPlace,
+    NodeCall,
+    NodeWindow,
+    Stage,
+    WriteOptions,
+    call_windows,
+)
+from wkdask.plan import WINDOW_UNITS, plan_again, plan_write
+from wkdask.pyramid_levels import boxes_to_redo, levels_of, passes_of
+from wkdask.pyramid_plan import plan_tree
+from wkdask.pyramid_tasks import TreeWork, run_node
+from wkdask.pyramid_tree import TreePlan
+from wkdask.storage.protocol import ArraySpec, StoredMag
+from wkdask.tasks import PlaceReport, Target, UnitReport, write_unit
 from wkdask.writer import run_planned
 
-__all__ = [
-    "SAMPLING_MODES",
-    "check_mag_order",
-    "default_coarsest_mag",
-    "downsample_mag",
-    "interpolation_of",
-    "mag_chain",
-    "upsample_mag",
-]
+__all__ = ["PyramidPlan", "downsample_mags", "plan_pyramid", "upsample_mag"]
 
-SAMPLING_MODES = ("anisotropic", "isotropic", "constant_z")
-"""How the next mag is chosen: voxels towards cubes, all axes alike, or x and y only."""
-_TILE_NBYTES = 64 << 20
-"""Source voxels that a task holds at once; its target cubes are filled tile by tile."""
+_BICUBIC_REACH = 2
+"""Voxels of the coarsest mag that all steps of a bicubic pyramid together look beyond a window, at most."""
 
 
-def default_coarsest_mag(box: BoundingBox) -> Mag:
-    """Return the mag at which a layer's longer side in the plane is about 100 voxels, at least 4.
+@dataclass(frozen=True, slots=True)
+class PyramidPlan:
+    """How coarser mags are computed from one mag."""
 
-    Parameters
-    ----------
-    box
-        The layer's box, in voxels of mag 1.
-    """
-    longest = max(box.size.x, box.size.y, 1)
-    return Mag(max(4, 2 ** max(0, math.ceil(math.log2(longest / 100)))))
+    trees: tuple[TreePlan, ...]
+    """One after the other: the first reads the source, each other one the last mag of the one before."""
+    mode: str
+    """A mode of `wkdask.kernels.downsample`."""
+    engine: Engine
+    """Where it runs."""
+
+    @property
+    def task_nbytes(self) -> int:
+        """Bytes that a task, and what waits for others, come to at most, for each thread."""
+        return max(tree.task_nbytes for tree in self.trees)
 
 
-def mag_chain(
-    from_mag: Mag,
-    coarsest_mag: Mag,
-    voxel_size: VoxelSize,
-    sampling_mode: str = "anisotropic",
-    align_with: Collection[Mag] = (),
-) -> list[Mag]:
-    """Return the mags that follow `from_mag`, up to `coarsest_mag`.
-
-    Each step doubles all axes, or, in the anisotropic mode, only those along which voxels are shortest if
-    that makes voxels more like cubes. No axis goes beyond `coarsest_mag`; the chain ends when its largest
-    component is reached. A step that only lets a shorter axis catch up is left out: WEBKNOSSOS cannot tell
-    two mags of the same largest component apart.
+def plan_pyramid(
+    source: tuple[Mag, ArraySpec],
+    targets: Sequence[tuple[Mag, ArraySpec]],
+    layer_box: BoundingBox,
+    mode: str,
+    options: WriteOptions,
+    *,
+    boxes: Iterable[BoundingBox] | None = None,
+    before: BoundingBox | None = None,
+    existing: Iterable[Mag] = (),
+) -> PyramidPlan:
+    """Plan a pyramid; nothing is written, no mag needs to be there.
 
     Parameters
     ----------
-    from_mag
-        Where the chain starts; not part of the result.
-    coarsest_mag
-        Where it ends.
-    voxel_size
-        Size of a voxel of mag 1.
-    sampling_mode
-        One of `SAMPLING_MODES`; ``"auto"`` is another word for anisotropic.
-    align_with
-        Mags of other layers: one whose largest component is twice that of the current mag is taken as the next
-        one, if no component of it is finer than the current mag or coarser than `coarsest_mag`.
-
-    Raises
-    ------
-    InvalidValueError
-        If the coarsest mag cannot be reached so, the mode is unknown, or the other layers do not agree.
-    """
-    mode = "anisotropic" if sampling_mode.lower() == "auto" else sampling_mode.lower()
-    if mode not in SAMPLING_MODES:
-        raise InvalidValueError(
-            f"unknown sampling mode {sampling_mode!r}; known are {', '.join(SAMPLING_MODES)}"
-        )
-    end = coarsest_mag.to_vec3_int()
-    if mode == "constant_z":
-        end = end.with_z(from_mag.z)
-    current, chain = from_mag.to_vec3_int(), [from_mag]
-    if any(side < start for side, start in zip(end, current, strict=True)):
-        raise InvalidValueError(f"mag {coarsest_mag} is finer than mag {from_mag}, from which to start")
-    while max(current) < max(end):
-        wanted = _guided(current, end, align_with) or _next_mag(current, voxel_size, mode)
-        following = wanted.pairmin(end)
-        if following == current:
-            raise InvalidValueError(
-                f"mag {coarsest_mag} cannot be reached from mag {from_mag} in the {mode} mode: after mag "
-                f"{Mag(current)} the next would be {Mag(wanted)}"
-            )
-        current = following
-        if max(current) > chain[-1].max_dim:
-            chain.append(Mag(current))
-    return chain[1:]
-
-
-def _guided(mag: Vec3Int, end: Vec3Int, others: Collection[Mag]) -> Vec3Int | None:
-    """Return the mag of other layers that may follow `mag` on the way to `end`; None where there is none."""
-    following = {
-        other
-        for other in others
-        if other.max_dim == 2 * max(mag) and all(a <= b <= c for a, b, c in zip(mag, other, end, strict=True))
-    }
-    if len(following) > 1:
-        names = " and ".join(sorted(map(str, following)))
-        raise InvalidValueError(
-            f"other layers do not agree on the mag after {Mag(mag)}: they have {names}; choose by "
-            f"downsample_mag_list, or pass align_with_other_layers=False"
-        )
-    return following.pop().to_vec3_int() if following else None
-
-
-def _next_mag(mag: Vec3Int, voxel_size: VoxelSize, mode: str) -> Vec3Int:
-    """Return the mag after `mag`, before it is limited to the coarsest."""
-    if mode == "constant_z":
-        return mag * (2, 2, 1)
-    if mode == "isotropic":
-        return mag * 2
-    extent = [side * factor for side, factor in zip(mag, voxel_size.factor, strict=True)]
-    shortest = [2 if side == min(extent) else 1 for side in extent]
-
-    def ratio(factors: Sequence[int]) -> float:
-        sides = [side * factor for side, factor in zip(extent, factors, strict=True)]
-        return max(sides) / min(sides)
-
-    return mag * (2 if ratio((2, 2, 2)) < ratio(shortest) else shortest)
-
-
-def check_mag_order(start: Mag, mags: Sequence[Mag]) -> list[Mag]:
-    """Return mags in the order in which each can be computed from the one before.
-
-    Raises
-    ------
-    InvalidValueError
-        If a component shrinks from one to the next, or a mag comes twice.
-    """
-    ordered = sorted(mags, key=lambda mag: tuple(mag.to_vec3_int()))
-    for finer, coarser in itertools.pairwise([start, *ordered]):
-        if finer == coarser or any(a > b for a, b in zip(finer, coarser, strict=True)):
-            raise InvalidValueError(f"mag {coarser} cannot be computed from mag {finer}")
-    return ordered
-
-
-def interpolation_of(mode: str, is_segmentation: bool) -> str:
-    """Return the kernel's mode for a user's word; ``"default"`` is mode for ids and median for images.
-
-    Raises
-    ------
-    InvalidValueError
-        If the word is unknown.
-    """
-    from wkdask.kernels import MODES
-
-    word = mode.lower()
-    if word == "default":
-        return "mode" if is_segmentation else "median"
-    if word not in MODES:
-        raise InvalidValueError(f"unknown interpolation mode {mode!r}; known are default, {', '.join(MODES)}")
-    return word
-
-
-def downsample_mag(
-    source: MagPlace, target: MagPlace, layer_box: BoundingBox, mode: str, options: WriteOptions
-) -> WriteReport:
-    """Compute one mag from a finer one.
-
-    Parameters
-    ----------
-    source, target
-        The two mags of one layer.
+    source, targets
+        The mag that is read and those that are written, each from the one before; with their cuts.
     layer_box
         The layer's box, in voxels of mag 1; voxels outside of it are never read.
     mode
         A mode of `wkdask.kernels.downsample`.
     options
         How it runs.
+    boxes
+        What has changed, in voxels of mag 1; all by default.
+    before
+        The layer's box when the pyramid was last computed, where it has grown since.
+    existing
+        Those of the targets that were there before.
 
     Raises
     ------
     InvalidValueError
-        If the target is not coarser than the source, component by component.
+        If a mag cannot be computed from the one before.
+    PlanError
+        If there is nothing to compute, or it cannot be cut so that tasks fit into memory.
     """
-    factors = target.mag.to_vec3_int() // source.mag.to_vec3_int()
-    if any(target.mag.to_vec3_int() % source.mag.to_vec3_int()) or factors == Vec3Int.full(1):
-        raise InvalidValueError(f"mag {target.mag} cannot be computed from mag {source.mag}")
-    valid = layer_box.aligned_outwards(source.mag.to_vec3_int()).in_mag(source.mag)
-    box = layer_box.aligned_outwards(target.mag.to_vec3_int()).in_mag(target.mag)
-    engine = pick_engine(options.client)
-    spec = target.store.spec
-    unit_nbytes = max(spec.cube_nbytes, _TILE_NBYTES // factors.prod())
-    plan = plan_write(
-        spec,
-        box,
-        threads=engine.threads,
-        memory=engine.task_memory(),
-        task_memory=options.task_memory or 2 * unit_nbytes + 2 * _TILE_NBYTES,
-        unit_nbytes=unit_nbytes,
-    )
-
-    def stages(job: Job, folders: JobFolders) -> list[Stage]:
-        out = Target(job.store, folders.main, job.durable, job.verify)
-        windows = call_windows(
-            plan,
-            folders.main,
-            "downsample",
-            lambda unit: (downsample_unit, source.store, valid, factors, mode, out, unit),
+    levels = levels_of(source, targets, layer_box, existing)
+    bicubic = mode == "bicubic"
+    stale = None
+    if boxes is not None:
+        reach = _BICUBIC_REACH if bicubic else 0
+        stale = boxes_to_redo(boxes, before or layer_box, layer_box, levels[-1].mag, reach)
+    engine = pick_engine(options.client, options.retries)
+    memory = engine.task_memory()
+    trees = []
+    for part in passes_of(levels, bicubic):
+        step = part[0].mag.to_vec3_int()
+        own = None if stale is None else [BoundingBox(box.topleft // step, box.size // step) for box in stale]
+        trees.append(
+            plan_tree(part, own, threads=engine.threads, memory=memory, task_memory=options.task_memory)
         )
-        return [Stage(len(plan.units), windows)]
-
-    return run_planned(Job.of(target, plan, "downsampling", options), stages, engine, options)
+    return PyramidPlan(tuple(trees), mode, engine)
 
 
-def downsample_unit(
-    source: StoredMag, valid: BoundingBox, factors: Vec3Int, mode: str, target: Target, box: BoundingBox
-) -> UnitReport:
-    """Compute and publish the target cubes of a unit, tile by tile of source voxels.
+def downsample_mags(
+    plan: PyramidPlan, source: MagPlace, targets: Sequence[MagPlace], options: WriteOptions
+) -> list[WriteReport]:
+    """Compute coarser mags from one mag.
 
     Parameters
     ----------
-    source
-        The finer mag.
-    valid
-        Voxels of it that may be read, in its own voxels.
-    factors
-        Source voxels per target voxel along (x, y, z).
-    mode
-        A mode of `wkdask.kernels.downsample`.
-    target, box
-        Where the result goes, in voxels of the target.
-    """
-    from wkdask.kernels import downsample
+    plan
+        From `plan_pyramid`, for these mags.
+    source, targets
+        The mag that is read and those that are written, each from the one before.
+    options
+        How it runs.
 
+    Returns
+    -------
+    list of WriteReport
+        One per target.
+
+    Raises
+    ------
+    TaskFailedError
+        If a task failed; what landed stays.
+    """
     start = time.perf_counter()
-    spec = target.store.spec
-    out: Voxels = np.empty((spec.num_channels, *box.size), dtype=spec.dtype, order="F")
-    for tile in _tiles(source, factors, box):
-        block = read_mirrored(source, valid, BoundingBox(tile.topleft * factors, tile.size * factors))
-        place = out[(slice(None), *tile.to_slices(box.topleft))]
-        place[...] = downsample(block, tuple(factors), mode)
-    report = write_unit(out, target, box)
-    return replace(report, seconds=time.perf_counter() - start)
+    stores = {place.mag: place.store for place in (source, *targets)}
+    main, others = targets[0], tuple(targets[1:])
+    hulls = _hulls(plan)
+    whole = plan_again(main.store.spec, hulls[main.mag], main.store.spec.shard_shape, None)
+    job = Job.of(main, whole, "downsampling", options, others=others)
+    done: dict[Mag, PlaceReport] = {}
+
+    def collect(event: Event) -> None:
+        if isinstance(event, UnitDone):
+            for place in event.report.others:
+                done[place.mag] = done[place.mag].merged(place) if place.mag in done else place
+
+    def stages(folders: JobFolders) -> list[Stage]:
+        return [_stage(tree, plan.mode, job, source, stores, folders) for tree in plan.trees]
+
+    for place in others:
+        place.store.prepare(hulls[place.mag])
+    try:
+        report = run_job(job, stages, plan.engine, [*options.listeners, collect])
+    finally:
+        for place in others:
+            if place.mag in done:
+                place.store.finish()
+    if report is None:
+        raise PlanError(f"{job.label}: the job had no tasks")
+    seconds = time.perf_counter() - start
+    return [report, *(_report(place, done[place.mag], seconds) for place in others)]
 
 
-def _tiles(source: StoredMag, factors: Vec3Int, box: BoundingBox) -> Iterator[BoundingBox]:
-    """Cut a target box so that the source voxels of a tile stay within `_TILE_NBYTES`."""
-    from wkdask.grid import block_shape_near
+def _hulls(plan: PyramidPlan) -> dict[Mag, BoundingBox]:
+    """Return the box around what is written of each mag, in its voxels."""
+    hulls = {}
+    for tree in plan.trees:
+        hull = tree.boxes[0]
+        for box in tree.boxes[1:]:
+            hull = hull.extended_by(box)
+        hulls.update({level.mag: level.within(hull) for level in tree.levels[1:]})
+    return hulls
 
-    voxel_nbytes = source.spec.bytes_per_voxel * factors.prod()
-    start = Vec3Int.full(1 << max(size - 1 for size in box.size).bit_length())
-    shape = block_shape_near(start, Vec3Int.full(1), voxel_nbytes, _TILE_NBYTES, box.size)
-    return box.chunk(shape, shape)
+
+def _report(place: MagPlace, done: PlaceReport, seconds: float) -> WriteReport:
+    """Return what a user gets to see of one mag."""
+    return WriteReport(
+        label=place.label,
+        bounding_box=done.box.from_mag_to_mag1(place.mag),
+        cubes=done.cubes,
+        bytes=done.nbytes,
+        file_bytes=done.file_nbytes,
+        minimum=done.minimum,
+        maximum=done.maximum,
+        seconds=seconds,
+    )
 
 
-def read_mirrored(source: StoredMag, valid: BoundingBox, box: BoundingBox) -> Voxels:
-    """Read a box of which some may lie outside of the valid voxels; those are mirrored at the border.
+def _stage(
+    tree: TreePlan, mode: str, job: Job, source: MagPlace, stores: dict[Mag, StoredMag], folders: JobFolders
+) -> Stage:
+    """Return the stage that runs one tree."""
+    in_parts = {number for tier in tree.tiers for number in tier.staged}
+    targets, staged = [], []
+    for number, level in enumerate(tree.levels[1:], start=1):
+        store = stores[level.mag]
+        folder = folders.of(store)
+        targets.append(Target(store, folder, job.durable, job.verify))
+        staged.append(store.staged(f"{folder}/staged", raw=True) if number in in_parts else None)
+    work = TreeWork(
+        dataset_path=source.dataset_path,
+        layer=source.layer,
+        mag=job.mag,
+        source=stores[tree.levels[0].mag],
+        levels=tree.levels,
+        tiers=tree.tiers,
+        tile=tree.tile,
+        mode=mode,
+        targets=tuple(targets),
+        staged=tuple(staged),
+        folder=folders.main,
+    )
+    return Stage(tree.num_nodes, _windows(tree, work))
 
-    The mirror image of a voxel k outside is the voxel k-1 inside, also where that lies outside of `box`, so
-    that the result does not depend on how the work is cut.
-    """
-    from wkdask.kernels import mirror_pad
 
-    inside = box.intersection(valid)
-    if inside == box:
-        return source.read(box)
-    before, after = inside.topleft - box.topleft, box.bottomright - inside.bottomright
-    # As many voxels beyond the box, on its inner side, as are to be mirrored on its outer side.
-    wide = BoundingBox.from_corners(inside.topleft - after, inside.bottomright + before).intersection(valid)
-    block = mirror_pad(source.read(wide), tuple(before), tuple(after))
-    crop = box.offset(before - wide.topleft)
-    return block[(slice(None), *crop.to_slices())]
+def _windows(tree: TreePlan, work: TreeWork) -> Iterator[NodeWindow]:
+    """Yield the tasks of a tree, a window at a time."""
+    name = f"wkdask-downsample-{work.folder[-12:]}-{work.levels[0].mag}"
+    for nodes in partition_all(WINDOW_UNITS, tree.nodes()):
+        calls = [
+            NodeCall(
+                key=node.key,
+                box=work.unit_of(node),
+                function=run_node,
+                # What it waits for is the engine's business, and may be much.
+                arguments=(work, replace(node, needs=(), after=(), frees=())),
+                needs=node.needs,
+                after=node.after,
+                handed_on=node.parent is not None,
+                awaited=node.awaited,
+                frees=node.frees,
+            )
+            for node in nodes
+        ]
+        yield NodeWindow(calls, name)
 
 
 def upsample_mag(

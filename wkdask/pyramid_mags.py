@@ -139,13 +139,18 @@ def interpolation_of(mode: str, is_segmentation: bool) -> str:
     Raises
     ------
     InvalidValueError
-        If the word is unknown.
+        If the word is unknown, or mixes values where those are ids.
     """
-    from wkdask.kernels import MODES
+    from wkdask.kernels import INTERPOLATIONS, MODES
 
     word = mode.lower()
     if word == "default":
         return "mode" if is_segmentation else "median"
     if word not in MODES:
         raise InvalidValueError(f"unknown interpolation mode {mode!r}; known are default, {', '.join(MODES)}")
+    if word in INTERPOLATIONS and is_segmentation:
+        raise InvalidValueError(
+            f"{word} makes ids that are nowhere in the layer out of those that are; for a segmentation use mode "
+            f"or nearest"
+        )
     return word

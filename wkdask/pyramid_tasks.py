@@ -154,7 +154,7 @@ class _Run:
         if number in self.tier.staged and private is not None:
             for box, block in parts:
                 if block is not None:
-                    private.write_in_place(box, block)
+                    private.write_in_place(box, block, durable=target.durable)
             return
         self._level = number
         lows, highs = [], []

@@ -68,8 +68,10 @@ class TreeNode:
     """The level whose staged cubes it publishes; None for a node that computes."""
     parent: str | None = None
     """Key of the node that takes its halves; None where they are not wanted."""
-    closes: bool = False
-    """Whether nothing that follows refers to this node or to one before it."""
+    awaited: bool = False
+    """Whether a later one names it in `after`."""
+    frees: tuple[str, ...] = ()
+    """Keys of the nodes that no later one names in `after`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +124,14 @@ class TreePlan:
         # Each range of indices is in this order: merged, none is ever listed.
         indices = heapq.merge(*(grid.cubes(box) for box in self.boxes), key=lambda index: index[::-1])
         for index, _ in groupby(indices):
-            held = None
+            held, awaited = None, []
             for node in self._below(top, grid.cube_box(index), self.boxes, None):
                 if held is not None:
                     yield held
                 held = node
+                awaited += [node.key] if node.awaited else []
             if held is not None:
-                yield replace(held, closes=True)
+                yield replace(held, frees=tuple(awaited))
 
     def _below(
         self, number: int, cell: BoundingBox, boxes: Sequence[BoundingBox], parent: str | None
@@ -152,7 +155,9 @@ class TreePlan:
                     yield node
         if tier.nodes:
             above = parent if tier.last + 1 < len(self.levels) else None
-            node = TreeNode(number, cell, parts, key, needs=tuple(needs), parent=above)
+            node = TreeNode(
+                number, cell, parts, key, needs=tuple(needs), parent=above, awaited=bool(tier.staged)
+            )
             written.append(node)
             yield node
         for level in tier.settles:
