@@ -292,7 +292,7 @@ def test_61_where_downsampling_starts_and_ends(new):
         lambda: flat.downsample_mag("4-4-1", 2),
         lambda: flat.downsample(from_mag="4-4-1", coarsest_mag=2),
         lambda: flat.downsample(coarsest_mag=8, max_mag=8),
-        lambda: flat.downsample(max_mag=8, interpolation_mode="bicubic"),
+        lambda: flat.downsample(max_mag=8, interpolation_mode="tricubic"),
     ):
         with pytest.raises(InvalidValueError):
             call()

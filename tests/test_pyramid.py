@@ -102,5 +102,3 @@ def test_a_damaged_source_is_named(tmp_path):
     with pytest.raises(TaskFailedError, match="downsampling") as caught:
         layer.downsample(coarsest_mag=2)
     assert path in str(caught.value)
-
-

@@ -8,6 +8,7 @@ from wkdask import BoundingBox, Mag, VoxelSize
 from wkdask.errors import InvalidValueError
 from wkdask.pyramid_mags import default_coarsest_mag, interpolation_of, mag_chain
 
+
 @pytest.mark.parametrize(
     ("size", "start", "end", "mode", "chain"),
     [
@@ -75,5 +76,3 @@ def test_no_two_mags_have_one_largest_component(size, start):
 def test_the_default_coarsest_mag(side, coarsest):
     for size in [(side, 1, 1), (1, side, 1), (side, side, 10 * side)]:
         assert default_coarsest_mag(BoundingBox((5, 6, 7), size)) == Mag(coarsest)
-
-

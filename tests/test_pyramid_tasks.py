@@ -9,6 +9,7 @@ from pyramid_oracle import layer_with
 from wkdask import BoundingBox
 from wkdask.pyramid_tasks import read_mirrored
 
+
 @pytest.fixture(scope="module")
 def mirror_source(tmp_path_factory):
     """Return (stored mag, voxels, their corner)."""
