@@ -19,6 +19,7 @@ from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.grid import CubeGrid, block_shape_near
 from wkdask.pyramid_levels import Level, disjoint
 from wkdask.pyramid_tree import Tier, TreePlan
+from wkdask.storage.assemble import publication_nbytes
 from wkdask.units import format_bytes
 
 __all__ = ["plan_tree"]
@@ -76,24 +77,27 @@ def plan_tree(
         )
     volume = sum(box.volume() for box in parts)
     design = _Design(levels, parts, max(1, volume * levels[0].spec.bytes_per_voxel // (4 * threads)), threads)
-    budget, least = memory, None
-    for _ in range(6):
-        tiers = design.tiers(budget)
+    budget, least = (None if task_memory else memory), None
+    for _ in range(8):
+        tiers = design.tiers(budget, memory)
         if tiers is not None:
             needed = task_memory or design.task_nbytes(tiers)
             least = needed if least is None else min(least, needed)
             if memory is None or needed <= memory:
                 return TreePlan(levels, tiers, tuple(parts), design.tile(tiers[0].shape), needed)
-        if budget is None or task_memory:
+        if budget is None:
             break
-        budget //= 2  # what waits for other tasks counts too: smaller nodes, less of it
+        budget = budget * 3 // 4  # what waits for other tasks counts too: smaller nodes, less of it
     largest = max(levels[1:], key=lambda level: level.spec.cube_nbytes)
     least = design.least_nbytes() if least is None else least
     raise PlanError(
         f"a task of the pyramid would need about {format_bytes(least)} (its cubes, their voxels on the way, and "
         f"what waits for other tasks), but only {format_bytes(memory or 0)} are there for each task; use a smaller "
         f"shard_shape than {largest.spec.shard_shape} for mag {largest.mag}, "
-        + ("compression=None, whose cubes may come in parts, " if largest.spec.compression else "")
+        + (
+            'compression=None or "lz4hc", whose cubes may come in parts, '
+            * (largest.spec.compression == "lz4")
+        )
         + "fewer threads per worker, or task_memory= if you know that it needs less"
     )
 
@@ -155,15 +159,8 @@ class _Design:
             default=0,
         )
 
-    def publication_nbytes(self, level: int) -> int:
-        """Return the bytes that publishing a staged cube takes: none where a second name does."""
-        spec, existing = self.levels[level].spec, self.levels[level].existing
-        if spec.compression is None:
-            return 2 * self.piece(level, self.levels[level].cube) if existing else 0
-        return self.piece(level, self.levels[level].cube) + self.building(level, self.levels[level].cube)
-
-    def tiers(self, budget: int | None) -> tuple[Tier, ...] | None:
-        """Return the tiers whose nodes stay within a budget; None where that cannot be."""
+    def tiers(self, budget: int | None, memory: int | None) -> tuple[Tier, ...] | None:
+        """Return the tiers whose nodes stay within a budget, what publishes within all; None if there are none."""
         limit = math.inf if budget is None else budget
         shape = self._leaf_shape(limit)
         if shape is None:
@@ -180,7 +177,7 @@ class _Design:
             if last < first:
                 return None
             tiers.append(Tier(shape, first, last, staged))
-        return self._settled(tiers, limit)
+        return self._settled(tiers, math.inf if budget is None or memory is None else memory)
 
     def _leaf_shape(self, limit: float) -> Vec3Int | None:
         """Return the shape of the leaves: whole cubes of the first level if that leaves enough of them."""
@@ -279,7 +276,7 @@ class _Design:
         """Return the tiers, each with the levels whose staged cubes are complete with its nodes."""
         for number, tier in enumerate(list(tiers)):
             for level in sorted(tier.staged):
-                if self.publication_nbytes(level) > limit:
+                if publication_nbytes(self.levels[level].spec) > limit:
                     return None
                 cube = self.levels[level].cube
                 place = next((n for n in range(number, len(tiers)) if not any(tiers[n].shape % cube)), None)
@@ -298,13 +295,17 @@ class _Design:
                 peak = max(peak, self.node_nbytes(tier.shape, tier.first, tier.last, tier.staged))
                 siblings = (tier.shape.pairmin(self._reached(below.shape))).ceildiv(below.shape).prod()
                 waiting += (siblings + self.threads) * self.piece(tier.first, below.shape)
-        published = [self.publication_nbytes(level) for tier in tiers for level in tier.settles]
+        published = [publication_nbytes(self.levels[level].spec) for tier in tiers for level in tier.settles]
         return max(peak, *published, 0) + waiting // self.threads
 
     def least_nbytes(self) -> int:
-        """Return the bytes that the most careful design would need, for a message."""
+        """Return the bytes that the most careful design would need at least, for a message."""
         return max(
-            self.building(level, self.levels[level].cube) + self.piece(level, self.levels[level].chunk)
+            min(
+                2 * self.piece(level, self.levels[level].cube)
+                + self.building(level, self.levels[level].cube),
+                publication_nbytes(self.levels[level].spec),
+            )
             for level in range(1, self.top + 1)
         )
 

@@ -25,9 +25,11 @@ import numpy as np
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.pyramid_levels import Level
 from wkdask.pyramid_tree import Tier, TreeNode
+from wkdask.storage.assemble import publish_parts
+from wkdask.storage.fence import Attempt
 from wkdask.storage.jobs import of_living_job
 from wkdask.storage.protocol import StoredMag, Voxels
-from wkdask.storage.publish import Piece, landed_boxes, publish_assembled, publish_pieces
+from wkdask.storage.publish import Piece, landed_boxes, publish_pieces
 from wkdask.tasks import PlaceReport, Target, UnitReport, here, note_landed
 
 __all__ = ["Half", "TreeWork", "halved", "read_mirrored", "run_node"]
@@ -114,6 +116,7 @@ class _Run:
     def __init__(self, work: TreeWork, node: TreeNode) -> None:
         self.work, self.node, self.tier = work, node, work.tiers[node.tier]
         self.places: list[PlaceReport] = []
+        self._attempt = Attempt(f"{work.levels[0].mag}-{node.key}")
         self._level = 0  # which one is being published
 
     def compute(self, halves: Sequence[Sequence[Half]]) -> list[Half]:
@@ -171,7 +174,12 @@ class _Run:
                 else:
                     pieces[index] = Piece(index, piece, view)
         file_nbytes = publish_pieces(
-            target.store, target.folder, list(pieces.values()), durable=target.durable, verify=target.verify
+            target.store,
+            target.folder,
+            list(pieces.values()),
+            durable=target.durable,
+            verify=target.verify,
+            attempt=self._attempt,
         )
         boxes = [box for box, _ in parts]
         self._add(number, boxes, len(pieces), file_nbytes, _least(lows), _most(highs))
@@ -188,21 +196,15 @@ class _Run:
             raise RuntimeError(f"level {number} has no private mag")
         self._level = number
         boxes = [level.within(box) for box in self.node.boxes]
-        index = boxes[0].topleft // level.spec.shard_shape
-        if level.existing and target.store.check_cube(target.store.cube_path(index)):
-            # Its other voxels stay; there may be several boxes, and voxels between them.
-            pieces = [Piece(index, box, private.read(box)) for box in boxes]
-            file_nbytes = sum(
-                publish_pieces(target.store, target.folder, [piece], durable=target.durable)
-                for piece in pieces
-            )
-        else:
-            hull = boxes[0]
-            for box in boxes[1:]:
-                hull = hull.extended_by(box)
-            _, file_nbytes = publish_assembled(
-                target.store, private, target.folder, hull, durable=target.durable
-            )
+        file_nbytes = publish_parts(
+            target.store,
+            private,
+            target.folder,
+            boxes[0].topleft // level.spec.shard_shape,
+            boxes,
+            durable=target.durable,
+            attempt=self._attempt,
+        )
         self._add(number, boxes, 1, file_nbytes, None, None)
         return []
 
