@@ -1,11 +1,20 @@
 """Pyramids against numpy: which voxels, however the work is cut."""
 
+import itertools
+import tempfile
+
+import dask
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyramid_oracle import layer_with, oracle
 
-from wkdask import BoundingBox, Mag, Vec3Int, pyramid_plan
-from wkdask.errors import InvalidValueError, TaskFailedError, WkdaskWarning
+from wkdask import BoundingBox, Mag, Vec3Int, pyramid, pyramid_plan
+from wkdask.engines import LocalEngine
+from wkdask.errors import InvalidValueError, PlanError, TaskFailedError, WkdaskWarning
+from wkdask.kernels import downsample, reach
+from wkdask.storage import assemble
 
 CASES = [
     # mode, dtype, channels, values, scale, corner, size
@@ -102,3 +111,173 @@ def test_a_damaged_source_is_named(tmp_path):
     with pytest.raises(TaskFailedError, match="downsampling") as caught:
         layer.downsample(coarsest_mag=2)
     assert path in str(caught.value)
+
+
+# --- any pyramid ----------------------------------------------------------------------------------------
+
+
+def check_mags(layer, voxels, corner, mags, mode, before=None):
+    """Check all coarser mags, and that nothing lies around what they hold."""
+    for finer, mag in itertools.pairwise(mags):
+        factors = tuple(mag.to_vec3_int() // finer.to_vec3_int())
+        voxels, corner = oracle(voxels, corner, factors, mode)
+        view = layer.get_mag(mag)
+        assert view.box == BoundingBox(corner, voxels.shape[1:])
+        assert np.array_equal(view.read(), voxels)
+        around = view.place.store.read(BoundingBox((0, 0, 0), view.box.bottomright + 40))
+        around[(slice(None), *view.box.to_slices())] = 0
+        assert not around.any()
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_any_tree_gives_the_voxels_of_numpy(data):
+    """Cubes of any side per mag, leaves and tiles of any size, little memory: the same voxels, the same reports."""
+    draw = data.draw
+    mags = [Mag(1)]
+    for _ in range(draw(st.integers(1, 3))):
+        factors = draw(st.sampled_from([(2, 2, 2), (2, 2, 1), (1, 2, 2), (4, 1, 2)]))
+        mags.append(Mag(mags[-1].to_vec3_int() * factors))
+    mode = draw(st.sampled_from(["median", "mode", "min", "max"]))
+    dtype, channels = draw(st.sampled_from([("uint8", 1), ("uint16", 3), ("uint64", 1), ("int16", 1)]))
+    size = draw(st.tuples(*[st.sampled_from([1, 2, 7, 33, 64, 90])] * 3))
+    corner = draw(st.tuples(*[st.sampled_from([0, 1, 31, 32, 63])] * 3))
+    voxels = np.random.default_rng(draw(st.integers(0, 9))).integers(0, 5, (channels, *size)).astype(dtype)
+    if draw(st.booleans()):
+        voxels[:, size[0] // 3 :] = 0
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyramid_plan, "LEAF_NBYTES", draw(st.sampled_from([1 << 10, 1 << 14, 1 << 20])))
+        patch.setattr(pyramid_plan, "_LEAST_LEAF_NBYTES", draw(st.sampled_from([1 << 9, 1 << 14])))
+        patch.setattr(pyramid_plan, "TILE_NBYTES", draw(st.sampled_from([1 << 9, 1 << 13, 1 << 23])))
+        layer = layer_with(f"{folder}/ds", voxels, corner, cube=draw(st.sampled_from([16, 32, 64])))
+        for mag in mags[1:]:
+            compression = draw(st.sampled_from([None, "lz4"]))
+            layer.add_mag(
+                mag, chunk_shape=8, shard_shape=draw(st.sampled_from([8, 16, 64])), compression=compression
+            )
+        with dask.config.set(num_workers=draw(st.integers(1, 3))):
+            reports = layer.downsample_mag_list(1, mags[1:], mode, allow_overwrite=True)
+        check_mags(layer, voxels, corner, mags, mode)
+        for mag, report in zip(mags[1:], reports, strict=True):
+            view = layer.get_mag(mag)
+            assert report.bounding_box == view.box.from_mag_to_mag1(mag)
+            assert report.cubes == len(view.spec.grid.cubes(view.box))
+            assert report.bytes == view.read().nbytes
+
+
+@pytest.mark.parametrize("compression", [None, "lz4hc"])
+def test_cubes_that_do_not_fit_into_memory_come_together_in_parts(tmp_path, monkeypatch, compression):
+    voxels = np.random.default_rng(5).integers(0, 200, (1, 200, 150, 130)).astype("uint8")
+    monkeypatch.setattr(LocalEngine, "task_memory", lambda self: 1 << 19)
+    monkeypatch.setattr(pyramid_plan, "_LEAST_LEAF_NBYTES", 1 << 15)
+    monkeypatch.setattr(pyramid_plan, "TILE_NBYTES", 1 << 15)
+    monkeypatch.setattr(assemble, "SLAB_NBYTES", 1 << 16)
+    monkeypatch.setattr(assemble, "_NATIVE_NBYTES", 0)
+    layer = layer_with(tmp_path / "ds", voxels, (3, 5, 7), cube=128)
+    plans = []
+    real = pyramid.plan_tree
+    monkeypatch.setattr(pyramid, "plan_tree", lambda *a, **k: plans.append(real(*a, **k)) or plans[-1])
+    for _ in range(2):  # into new mags, then over what is there
+        layer.downsample(coarsest_mag=4, compression=compression, allow_overwrite=True)
+        check_mags(layer, voxels, (3, 5, 7), [Mag(1), Mag(2), Mag(4)], "median")
+    assert all(plan.task_nbytes <= 1 << 19 for plan in plans)
+    assert all(plan.tiers[0].staged for plan in plans)
+
+
+# --- what has changed -----------------------------------------------------------------------------------
+
+
+def changed(layer, voxels, corner, box, seed=1):
+    """Write other voxels into a box of mag 1; return what the whole then is."""
+    patch = np.random.default_rng(seed).integers(0, 200, (len(voxels), *box.size)).astype(voxels.dtype)
+    before = BoundingBox(corner, voxels.shape[1:])
+    layer.get_mag(1).write(patch, offset=box.topleft)
+    now = before.extended_by(box)
+    whole = np.zeros((len(voxels), *now.size), voxels.dtype)
+    whole[(slice(None), *before.to_slices(now.topleft))] = voxels
+    whole[(slice(None), *box.to_slices(now.topleft))] = patch
+    return whole, tuple(now.topleft)
+
+
+@pytest.mark.parametrize("cube", [16, 64])
+@pytest.mark.parametrize("mode", ["median", "bicubic"])
+def test_only_what_has_changed_is_redone(tmp_path, cube, mode):
+    voxels, corner = np.random.default_rng(5).integers(0, 200, (1, 90, 70, 61)).astype("uint8"), (3, 5, 7)
+    layer, twin = (layer_with(tmp_path / name, voxels, corner, cube=cube) for name in ("ds", "twin"))
+    layer.downsample(coarsest_mag=8, interpolation_mode=mode)
+    box, far = BoundingBox((20, 30, 11), (9, 2, 5)), BoundingBox((85, 70, 60), (5, 5, 5))
+    for part in (box, far):
+        voxels, corner = changed(layer, voxels, corner, part)
+    twin.get_mag(1).write(voxels, offset=corner)
+    twin.downsample(coarsest_mag=8, interpolation_mode=mode)
+    state = {path: path.stat().st_mtime_ns for path in (tmp_path / "ds" / "layer").rglob("x*.wkw")}
+    reports = layer.redownsample(mode, boxes=[box, far])
+    for mag in list(layer.mags)[1:]:
+        assert np.array_equal(layer.get_mag(mag).read(), twin.get_mag(mag).read())
+    touched = [path for path, time in state.items() if path.stat().st_mtime_ns != time]
+    assert sum(report.cubes for report in reports) >= len(touched) > 0
+    if cube == 16:
+        assert len(touched) < len(state) // 3
+    # windows of mag 8 along x, y, z, of either box
+    if mode == "median":
+        assert reports[-1].bytes == 2 * 1 * 1 + 2 * 2 * 2
+    assert layer.redownsample(boxes=[BoundingBox((900, 0, 0), (5, 5, 5))]) == []
+
+
+@pytest.mark.parametrize("at", [(100, 20, 20), (0, 0, 0), (60, 81, 3)])
+def test_the_old_border_is_redone_where_the_box_grew(tmp_path, at):
+    voxels, corner = np.random.default_rng(5).integers(1, 200, (1, 90, 70, 61)).astype("uint8"), (3, 5, 7)
+    layer = layer_with(tmp_path / "ds", voxels, corner, cube=32)
+    layer.downsample(coarsest_mag=4, interpolation_mode="max")
+    before, box = layer.bounding_box, BoundingBox(at, (6, 7, 8))
+    voxels, corner = changed(layer, voxels, corner, box)
+    assert layer.bounding_box != before
+    layer.redownsample("max", boxes=[box], previous_box=before)
+    check_mags(layer, voxels, corner, [Mag(1), Mag(2), Mag(4)], "max")
+
+
+def test_voxels_that_become_zero_leave_no_cube(tmp_path):
+    voxels = np.random.default_rng(5).integers(1, 200, (1, 64, 64, 64)).astype("uint8")
+    layer = layer_with(tmp_path / "ds", voxels, (0, 0, 0), cube=16)
+    layer.downsample(coarsest_mag=2)
+    box = BoundingBox((0, 0, 0), (32, 64, 64))
+    layer.get_mag(1).write(np.zeros((1, *box.size), "uint8"))
+    layer.redownsample(boxes=[box])
+    assert sorted(cube.topleft.x for cube in layer.get_mag(2).cubes_on_disk()) == [16] * 4
+
+
+# --- interpolation over the whole pyramid -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
+def test_interpolation_does_not_depend_on_cubes_and_tiles(tmp_path, monkeypatch, mode):
+    voxels = np.random.default_rng(5).integers(0, 200, (1, 75, 50, 41)).astype("uint8")
+    results = []
+    for cube, tile in [(16, 1 << 9), (128, 1 << 12), (32, 1 << 30)]:
+        monkeypatch.setattr(pyramid_plan, "TILE_NBYTES", tile)
+        layer = layer_with(tmp_path / str(cube), voxels, (3, 5, 7), cube=cube)
+        layer.downsample(coarsest_mag=4, interpolation_mode=mode)
+        results.append([layer.get_mag(mag).read() for mag in (2, 4)])
+    for mags in zip(*results, strict=True):
+        assert all(np.array_equal(mags[0], other) for other in mags[1:])
+    # Mag 2 begins at voxel 2 of mag 1, one before the box, and ends at 78, 56, 48: behind it, or at its end.
+    halo = reach(mode, (2, 2, 2))[0]
+    pads = [(1 + halo, halo), (1 + halo, 1 + halo), (1 + halo, halo)]
+    padded = np.pad(voxels, [(0, 0), *pads], mode="symmetric")
+    assert np.array_equal(results[0][0], downsample(padded, (2, 2, 2), mode))
+
+
+def test_ids_are_not_mixed(tmp_path):
+    layer = layer_with(tmp_path / "ds", np.ones((1, 9, 9, 9), "uint8"), (0, 0, 0), category="segmentation")
+    for mode in ("bilinear", "bicubic"):
+        with pytest.raises(InvalidValueError, match="ids"):
+            layer.downsample(coarsest_mag=2, interpolation_mode=mode)
+    assert list(layer.mags) == [Mag(1)]
+
+
+def test_a_refused_plan_leaves_no_mag(tmp_path, monkeypatch):
+    layer = layer_with(tmp_path / "ds", np.ones((1, 9, 9, 9), "uint8"), (0, 0, 0), cube=512)
+    monkeypatch.setattr(LocalEngine, "task_memory", lambda self: 1 << 20)
+    with pytest.raises(PlanError, match="shard_shape"):
+        layer.downsample(coarsest_mag=2)
+    assert list(layer.mags) == [Mag(1)]

@@ -39,6 +39,9 @@ class LocalFlow:
         self._ended: set[str] = set()
         self._awaited: set[str] = set()
         self._failed: set[str] = set()
+        self._begun = 0
+        self._open: list[int] = []
+        self._freed: list[tuple[int, tuple[str, ...]]] = []
         self._changed = Condition()
 
     def run(
@@ -64,7 +67,23 @@ class LocalFlow:
         stopped
             Tells whether the job was stopped.
         """
-        todo = list(window.calls)
+        with self._changed:
+            number = self._begun = self._begun + 1
+            self._open.append(number)
+        try:
+            self._run(list(window.calls), threads, submit, attempt, stopped)
+        finally:
+            self._close(number, window)
+
+    def _run(
+        self,
+        todo: list[NodeCall],
+        threads: int,
+        submit: Callable[..., Future[Any]],
+        attempt: Callable[[NodeCall, list[Any]], Any],
+        stopped: Callable[[], bool],
+    ) -> None:
+        """Run tasks, of which each comes after those that it needs."""
         running: dict[Future[Any], NodeCall] = {}
         while todo or running:
             while not stopped() and len(running) < threads and (call := self._next(todo)) is not None:
@@ -109,9 +128,18 @@ class LocalFlow:
                 self._awaited.update([call.key] if call.awaited else [])
                 if call.handed_on:
                     (self._results[call.key],) = result
-            self._ended.difference_update(call.frees)
-            self._awaited.difference_update(call.frees)
             self._changed.notify_all()
+
+    def _close(self, number: int, window: NodeWindow) -> None:
+        """Forget what no task of this window or of one before it asks for any more."""
+        with self._changed:
+            self._open.remove(number)
+            self._freed.append((number, tuple(key for call in window.calls for key in call.frees)))
+            first = min(self._open, default=self._begun + 1)
+            for _, keys in [freed for freed in self._freed if freed[0] < first]:
+                self._ended.difference_update(keys)
+                self._awaited.difference_update(keys)
+            self._freed = [freed for freed in self._freed if freed[0] >= first]
 
 
 class ClusterFlow:
