@@ -94,7 +94,9 @@ class LocalFlow:
                     return
                 del results  # the task's alone, and freed as it goes
             if running:
-                for future in wait(running, timeout=_PATIENCE, return_when=FIRST_COMPLETED).done:
+                wait(running, timeout=_PATIENCE, return_when=FIRST_COMPLETED)
+                # Not what `wait` returns: it overlooks calls that the pool's shutdown cancelled.
+                for future in [future for future in running if future.done()]:
                     self._end(running.pop(future), future)
                     del future
             elif todo and not stopped():  # on what another window still works on
