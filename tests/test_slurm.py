@@ -93,7 +93,7 @@ def env():
 def slow(env):
     """The same, but a cube takes its time to appear."""
     preload = Path(__file__).with_name("slow_publication.py")
-    return {**env, "DASK_DISTRIBUTED__WORKER__PRELOAD": str(preload), "WKDASK_TEST_SECONDS": "0.4"}
+    return {**env, "DASK_DISTRIBUTED__WORKER__PRELOAD": str(preload), "WKDASK_TEST_SECONDS": "0.2"}
 
 
 RESOURCES = ("--ntasks=4", "--cpus-per-task=1", "--mem-per-cpu=1G")
@@ -218,3 +218,86 @@ def test_a_job_that_fails_says_so_by_its_exit_code(slurm, place, env):
     assert slurm.wait(job, 120) == "FAILED"
     assert slurm.field(job, "ExitCode") == "1:0"
     assert "nowhere" in (place / f"wkdask-{job}.log").read_text()
+
+
+OWN_WORK = """
+import sys
+sys.path.insert(0, "cluster/slurm")
+import in_job
+from wkdask import Dataset
+
+def work(client, path):
+    ds = Dataset(path)
+    source = ds.get_layer("color").get_mag(1)
+    out = ds.get_or_add_layer("out", "color").get_or_add_mag(1, shard_shape=64, chunk_shape=32)
+    inverted, box = 255 - source.to_dask(chunks="cube"), source.bounding_box
+    report = out.write(inverted, bounding_box=box, resume=True, client=client, progress=True)
+    print(report, flush=True)
+
+in_job.work = work
+if __name__ == "__main__":
+    try:
+        in_job.main()
+    except KeyboardInterrupt:
+        sys.exit(143)
+"""
+
+
+def cubes_of(path):
+    """Return {path: (inode, time)} of the cubes of the layer that is written."""
+    cubes = (path / "out/1").glob("z*/y*/x*.wkw")
+    return {str(cube): (cube.stat().st_ino, cube.stat().st_mtime_ns) for cube in cubes}
+
+
+def check_resumed(place, before, log):
+    """The second run left alone what the first one had done; the result is the whole."""
+    ds = Dataset(place / "ds")
+    source, out = ds.get_layer("color"), ds.get_layer("out")
+    assert np.array_equal(out.get_mag(1).read(), 255 - source.get_mag(1).read())
+    assert out.bounding_box == source.bounding_box
+    after = cubes_of(place / "ds")
+    again = sum(1 for path, state in before.items() if after[path] != state)
+    assert again <= IN_FLIGHT, f"{again} of {len(before)} cubes were written again\n{log}"
+    assert {*os.listdir(place / "ds/out/1/.wkdask")} <= {"locks", "stamp"}
+
+
+IN_FLIGHT = 4 * 8
+"""Cubes of the units that two workers were at, or had just reported; a unit of this stack has 8."""
+
+
+def test_a_cancelled_driver_commits_and_its_successor_goes_on(slurm, place, slow):
+    (place / "own.py").write_text(OWN_WORK)
+    command = (*RESOURCES, "cluster/slurm/batch.sbatch", "own.py", "ds")
+    first = slurm.submit(*command, cwd=place, env=slow)
+    log = place / f"wkdask-{first}.log"
+    until(lambda: len(cubes_of(place / "ds")) > 80, 120, "no cubes")
+    slurm.call("scancel", first)
+    assert slurm.wait(first, 60) == "CANCELLED"
+    until(lambda: not slurm.processes(), 30, f"still there: {slurm.processes()}")
+    before, text = cubes_of(place / "ds"), log.read_text()
+    assert "stopped after" in text
+    assert not Dataset(place / "ds").get_layer("out").bounding_box.is_empty(), text
+
+    second = slurm.submit(*command, cwd=place, env=slow)
+    assert slurm.wait(second, 150) == "COMPLETED", (place / f"wkdask-{second}.log").read_text()
+    check_resumed(place, before, (place / f"wkdask-{second}.log").read_text())
+
+
+def test_a_job_goes_back_into_the_queue_before_its_time_is_over(slurm, place, slow):
+    """Slurm's own warning, some seconds before a limit of one minute; the work takes longer than that."""
+    (place / "own.py").write_text(OWN_WORK)
+    slow["WKDASK_TEST_SECONDS"] = "0.4"
+    limit = ("--time=1", "--signal=B:USR1@15")
+    job = slurm.submit(*RESOURCES, *limit, "cluster/slurm/batch.sbatch", "own.py", "ds", cwd=place, env=slow)
+    log = place / f"wkdask-{job}.log"
+    until(lambda: slurm.field(job, "Restarts") == "1", 90, "job in the queue again")
+    before = cubes_of(place / "ds")
+    assert before
+    assert not Dataset(place / "ds").get_layer("out").bounding_box.is_empty()
+    slurm.call("scontrol", "update", f"JobId={job}", "TimeLimit=5")  # the second round is to end
+    assert slurm.wait(job, 150, states=("COMPLETED", "FAILED", "CANCELLED")) == "COMPLETED", log.read_text()
+    text = log.read_text()
+    assert "the time is nearly up" in text
+    assert f"job {job}, round 1" in text
+    assert "done by earlier runs" in text
+    check_resumed(place, before, text)
