@@ -301,3 +301,14 @@ def test_a_job_goes_back_into_the_queue_before_its_time_is_over(slurm, place, sl
     assert f"job {job}, round 1" in text
     assert "done by earlier runs" in text
     check_resumed(place, before, text)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jupyter's own libraries
+def test_the_cluster_notebook_on_slurm(slurm, place, env):
+    """The notebook that runs on two processes runs on jobs by one line."""
+    from notebooks_here import FOLDER, outputs, run_notebook
+
+    settings = {**slurm.env, **env, "DASK_CONFIG": str(place / env["DASK_CONFIG"])}
+    notebook = run_notebook(FOLDER / "04_cluster.ipynb", place, **settings, WKDASK_WHERE="slurm")
+    assert outputs(notebook, "text/plain")[-1] == "True"
+    assert list(place.glob("slurm-*.out")), "no job ran"
