@@ -3,7 +3,10 @@
 The files of ``cluster/slurm`` are what runs; the data are the real stack where it is beside the repository.
 """
 
+import itertools
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -265,22 +268,69 @@ IN_FLIGHT = 4 * 8
 """Cubes of the units that two workers were at, or had just reported; a unit of this stack has 8."""
 
 
-def test_a_cancelled_driver_commits_and_its_successor_goes_on(slurm, place, slow):
+@pytest.mark.parametrize("how", ["cancelled", "killed"])
+def test_a_driver_that_is_gone_and_its_successor_goes_on(slurm, place, slow, how):
+    """Cancelled, it commits what landed; killed, it says nothing. The next job goes on all the same."""
     (place / "own.py").write_text(OWN_WORK)
     command = (*RESOURCES, "cluster/slurm/batch.sbatch", "own.py", "ds")
     first = slurm.submit(*command, cwd=place, env=slow)
-    log = place / f"wkdask-{first}.log"
     until(lambda: len(cubes_of(place / "ds")) > 80, 120, "no cubes")
-    slurm.call("scancel", first)
-    assert slurm.wait(first, 60) == "CANCELLED"
+    if how == "cancelled":
+        slurm.call("scancel", first)
+    for process in slurm.processes() if how == "killed" else ():  # as when the power goes; scancel is gentler
+        process.kill()
+    assert slurm.wait(first, 60) == ("CANCELLED" if how == "cancelled" else "FAILED")
     until(lambda: not slurm.processes(), 30, f"still there: {slurm.processes()}")
-    before, text = cubes_of(place / "ds"), log.read_text()
-    assert "stopped after" in text
-    assert not Dataset(place / "ds").get_layer("out").bounding_box.is_empty(), text
+    before, text = cubes_of(place / "ds"), (place / f"wkdask-{first}.log").read_text()
+    committed = not Dataset(place / "ds").get_layer("out").bounding_box.is_empty()
+    assert committed == ("stopped after" in text) == (how == "cancelled"), text
 
     second = slurm.submit(*command, cwd=place, env=slow)
-    assert slurm.wait(second, 150) == "COMPLETED", (place / f"wkdask-{second}.log").read_text()
-    check_resumed(place, before, (place / f"wkdask-{second}.log").read_text())
+    text = (place / f"wkdask-{second}.log").read_text
+    assert slurm.wait(second, 150) == "COMPLETED", text()
+    assert "done by earlier runs" in text()
+    check_resumed(place, before, text())
+
+
+COMMAND = """#!/usr/bin/env bash
+trap : TERM
+python -c 'import slow_publication; from wkdask.cli import main; main()' downsample ds --coarsest-mag 2 &
+wait $!
+wait $!
+echo "exit code $?"
+"""
+
+
+def test_a_command_that_is_cancelled(slurm, place, slow):
+    """`wkdask` itself, on the threads of a job, is told to end as Slurm does it."""
+    (place / "command.sbatch").write_text(COMMAND)
+    slow["PYTHONPATH"] += f":{Path(__file__).parent}"
+    job = slurm.submit("--output=log", "command.sbatch", cwd=place, env=slow)
+    until(lambda: published(place / "ds") > 5, 60, "no cubes")
+    slurm.call("scancel", job)
+    assert slurm.wait(job, 60) == "CANCELLED"
+    until(lambda: "exit code" in (place / "log").read_text(), 30, (place / "log").read_text())
+    text = (place / "log").read_text()
+    assert "exit code 143" in text
+    assert re.search(r"stopped after \d+ of 64 cubes", text), text
+    assert re.search(r"mag 2-2-1: \d+ of 64 cubes, \d+ %, .*B/s, \d:\d\d left", text), text
+    layer = Dataset(place / "ds").get_layer("color")
+    assert list(map(str, layer.mags)) == ["1", "2-2-1"]
+    expected = downsampled(place)
+    for x, y in itertools.product(range(0, 512, 64), repeat=2):  # each cube is whole, or not there
+        cube = layer.get_mag("2-2-1").read((x, y, 0), (64, 64, 20))
+        assert np.array_equal(cube, expected[:, x : x + 64, y : y + 64]) or not cube.any()
+
+
+def downsampled(place):
+    """Return mag 2-2-1 as local threads compute it."""
+    path = shutil.copytree(place / "ds", place / "copy", ignore=shutil.ignore_patterns("2-2-1", ".wkdask"))
+    properties = json.loads((path / "datasource-properties.json").read_text())
+    properties["dataLayers"][0]["mags"] = properties["dataLayers"][0]["mags"][:1]
+    (path / "datasource-properties.json").write_text(json.dumps(properties))
+    layer = Dataset(path).get_layer("color")
+    layer.downsample(coarsest_mag=2)
+    return layer.get_mag("2-2-1").read()
 
 
 def test_a_job_goes_back_into_the_queue_before_its_time_is_over(slurm, place, slow):
