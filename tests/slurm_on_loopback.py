@@ -28,7 +28,7 @@ SlurmdUser={user}
 SlurmctldPort={ctld_port}
 SlurmdPort={d_port}
 AuthType=auth/munge
-AuthInfo=socket={folder}/run/munge.socket
+AuthInfo=socket={folder}/run/munge.socket,cred_expire=20
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
@@ -118,8 +118,13 @@ class Slurm:
                 process.kill()
 
     def processes(self):
-        """Return the processes that were started with this Slurm's environment: jobs and drivers."""
-        return marked(f"SLURM_CONF={self.conf}")
+        """Return the processes that were started with this Slurm's environment, but its own: jobs and drivers."""
+        found = []
+        for process in marked(f"SLURM_CONF={self.conf}"):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if not process.name().startswith(("slurm", "munge")):  # slurmctld has a child of another name
+                    found.append(process)
+        return found
 
     def cancel_all(self):
         """Cancel all jobs; return when they have ended."""

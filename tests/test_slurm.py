@@ -3,7 +3,10 @@
 The files of ``cluster/slurm`` are what runs; the data are the real stack where it is beside the repository.
 """
 
+import itertools
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -93,7 +96,7 @@ def env():
 def slow(env):
     """The same, but a cube takes its time to appear."""
     preload = Path(__file__).with_name("slow_publication.py")
-    return {**env, "DASK_DISTRIBUTED__WORKER__PRELOAD": str(preload), "WKDASK_TEST_SECONDS": "0.4"}
+    return {**env, "DASK_DISTRIBUTED__WORKER__PRELOAD": str(preload), "WKDASK_TEST_SECONDS": "0.2"}
 
 
 RESOURCES = ("--ntasks=4", "--cpus-per-task=1", "--mem-per-cpu=1G")
@@ -218,3 +221,144 @@ def test_a_job_that_fails_says_so_by_its_exit_code(slurm, place, env):
     assert slurm.wait(job, 120) == "FAILED"
     assert slurm.field(job, "ExitCode") == "1:0"
     assert "nowhere" in (place / f"wkdask-{job}.log").read_text()
+
+
+OWN_WORK = """
+import sys
+sys.path.insert(0, "cluster/slurm")
+import in_job
+from wkdask import Dataset
+
+def work(client, path):
+    ds = Dataset(path)
+    source = ds.get_layer("color").get_mag(1)
+    out = ds.get_or_add_layer("out", "color").get_or_add_mag(1, shard_shape=64, chunk_shape=32)
+    inverted, box = 255 - source.to_dask(chunks="cube"), source.bounding_box
+    report = out.write(inverted, bounding_box=box, resume=True, client=client, progress=True)
+    print(report, flush=True)
+
+in_job.work = work
+if __name__ == "__main__":
+    try:
+        in_job.main()
+    except KeyboardInterrupt:
+        sys.exit(143)
+"""
+
+
+def cubes_of(path):
+    """Return {path: (inode, time)} of the cubes of the layer that is written."""
+    cubes = (path / "out/1").glob("z*/y*/x*.wkw")
+    return {str(cube): (cube.stat().st_ino, cube.stat().st_mtime_ns) for cube in cubes}
+
+
+def check_resumed(place, before, log):
+    """The second run left alone what the first one had done; the result is the whole."""
+    ds = Dataset(place / "ds")
+    source, out = ds.get_layer("color"), ds.get_layer("out")
+    assert np.array_equal(out.get_mag(1).read(), 255 - source.get_mag(1).read())
+    assert out.bounding_box == source.bounding_box
+    after = cubes_of(place / "ds")
+    again = sum(1 for path, state in before.items() if after[path] != state)
+    assert again <= IN_FLIGHT, f"{again} of {len(before)} cubes were written again\n{log}"
+    assert {*os.listdir(place / "ds/out/1/.wkdask")} <= {"locks", "stamp"}
+
+
+IN_FLIGHT = 4 * 8
+"""Cubes of the units that two workers were at, or had just reported; a unit of this stack has 8."""
+
+
+@pytest.mark.parametrize("how", ["cancelled", "killed"])
+def test_a_driver_that_is_gone_and_its_successor_goes_on(slurm, place, slow, how):
+    """Cancelled, it commits what landed; killed, it says nothing. The next job goes on all the same."""
+    (place / "own.py").write_text(OWN_WORK)
+    command = (*RESOURCES, "cluster/slurm/batch.sbatch", "own.py", "ds")
+    first = slurm.submit(*command, cwd=place, env=slow)
+    until(lambda: len(cubes_of(place / "ds")) > 80, 120, "no cubes")
+    if how == "cancelled":
+        slurm.call("scancel", first)
+    for process in slurm.processes() if how == "killed" else ():  # as when the power goes; scancel is gentler
+        process.kill()
+    assert slurm.wait(first, 60) == ("CANCELLED" if how == "cancelled" else "FAILED")
+    until(lambda: not slurm.processes(), 30, f"still there: {slurm.processes()}")
+    before, text = cubes_of(place / "ds"), (place / f"wkdask-{first}.log").read_text()
+    committed = not Dataset(place / "ds").get_layer("out").bounding_box.is_empty()
+    assert committed == ("stopped after" in text) == (how == "cancelled"), text
+
+    second = slurm.submit(*command, cwd=place, env=slow)
+    text = (place / f"wkdask-{second}.log").read_text
+    assert slurm.wait(second, 150) == "COMPLETED", text()
+    assert "done by earlier runs" in text()
+    check_resumed(place, before, text())
+
+
+COMMAND = """#!/usr/bin/env bash
+trap : TERM
+python -c 'import slow_publication; from wkdask.cli import main; main()' downsample ds --coarsest-mag 2 &
+wait $!
+wait $!
+echo "exit code $?"
+"""
+
+
+def test_a_command_that_is_cancelled(slurm, place, slow):
+    """`wkdask` itself, on the threads of a job, is told to end as Slurm does it."""
+    (place / "command.sbatch").write_text(COMMAND)
+    slow["PYTHONPATH"] += f":{Path(__file__).parent}"
+    job = slurm.submit("--output=log", "command.sbatch", cwd=place, env=slow)
+    until(lambda: published(place / "ds") > 5, 60, "no cubes")
+    slurm.call("scancel", job)
+    assert slurm.wait(job, 60) == "CANCELLED"
+    until(lambda: "exit code" in (place / "log").read_text(), 30, (place / "log").read_text())
+    text = (place / "log").read_text()
+    assert "exit code 143" in text
+    assert re.search(r"stopped after \d+ of 64 cubes", text), text
+    assert re.search(r"mag 2-2-1: \d+ of 64 cubes, \d+ %, .*B/s, \d:\d\d left", text), text
+    layer = Dataset(place / "ds").get_layer("color")
+    assert list(map(str, layer.mags)) == ["1", "2-2-1"]
+    expected = downsampled(place)
+    for x, y in itertools.product(range(0, 512, 64), repeat=2):  # each cube is whole, or not there
+        cube = layer.get_mag("2-2-1").read((x, y, 0), (64, 64, 20))
+        assert np.array_equal(cube, expected[:, x : x + 64, y : y + 64]) or not cube.any()
+
+
+def downsampled(place):
+    """Return mag 2-2-1 as local threads compute it."""
+    path = shutil.copytree(place / "ds", place / "copy", ignore=shutil.ignore_patterns("2-2-1", ".wkdask"))
+    properties = json.loads((path / "datasource-properties.json").read_text())
+    properties["dataLayers"][0]["mags"] = properties["dataLayers"][0]["mags"][:1]
+    (path / "datasource-properties.json").write_text(json.dumps(properties))
+    layer = Dataset(path).get_layer("color")
+    layer.downsample(coarsest_mag=2)
+    return layer.get_mag("2-2-1").read()
+
+
+def test_a_job_goes_back_into_the_queue_before_its_time_is_over(slurm, place, slow):
+    """Slurm's own warning, some seconds before a limit of one minute; the work takes longer than that."""
+    (place / "own.py").write_text(OWN_WORK)
+    slow["WKDASK_TEST_SECONDS"] = "0.4"
+    limit = ("--time=1", "--signal=B:USR1@15")
+    job = slurm.submit(*RESOURCES, *limit, "cluster/slurm/batch.sbatch", "own.py", "ds", cwd=place, env=slow)
+    log = place / f"wkdask-{job}.log"
+    until(lambda: slurm.field(job, "Restarts") == "1", 90, "job in the queue again")
+    before = cubes_of(place / "ds")
+    assert before
+    assert not Dataset(place / "ds").get_layer("out").bounding_box.is_empty()
+    slurm.call("scontrol", "update", f"JobId={job}", "TimeLimit=5")  # the second round is to end
+    assert slurm.wait(job, 150, states=("COMPLETED", "FAILED", "CANCELLED")) == "COMPLETED", log.read_text()
+    text = log.read_text()
+    assert "the time is nearly up" in text
+    assert f"job {job}, round 1" in text
+    assert "done by earlier runs" in text
+    check_resumed(place, before, text)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jupyter's own libraries
+def test_the_cluster_notebook_on_slurm(slurm, place, env):
+    """The notebook that runs on two processes runs on jobs by one line."""
+    from notebooks_here import FOLDER, outputs, run_notebook
+
+    settings = {**slurm.env, **env, "DASK_CONFIG": str(place / env["DASK_CONFIG"])}
+    notebook = run_notebook(FOLDER / "04_cluster.ipynb", place, **settings, WKDASK_WHERE="slurm")
+    assert outputs(notebook, "text/plain")[-1] == "True"
+    assert list(place.glob("slurm-*.out")), "no job ran"

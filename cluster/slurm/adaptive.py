@@ -17,24 +17,35 @@ from distributed import Client
 from wkdask import Dataset
 
 
+def work(client: Client, path: str) -> None:
+    """Downsample every layer; your own work goes here."""
+    for layer in Dataset(path).layers.values():
+        for report in layer.downsample(client=client, progress=True):
+            print(report, flush=True)
+
+
 def main() -> None:
-    """Ask Slurm for workers, downsample every layer, give the workers back."""
+    """Ask Slurm for workers, do the work, give the workers back."""
     parser = argparse.ArgumentParser(description="Downsample a dataset on Slurm jobs.")
     parser.add_argument("dataset")
     parser.add_argument("--jobs", type=int, default=2, help="jobs of workers at most")
     arguments = parser.parse_args()
-
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # scancel: what landed is committed on the way out
     with SLURMCluster() as cluster, Client(cluster) as client:
         # `adapt` replaces a job that ends or is cancelled; `cluster.scale(jobs=…)` does not.
         cluster.adapt(minimum_jobs=1, maximum_jobs=arguments.jobs)
         print(f"Scheduler {cluster.scheduler_address}, dashboard {client.dashboard_link}", flush=True)
-        for layer in Dataset(arguments.dataset).layers.values():
-            for report in layer.downsample(client=client, progress=True):
-                print(report, flush=True)
+        work(client, arguments.dataset)
+
+
+def stop(*_: object) -> None:
+    """End as after Ctrl-C: what landed is committed, the workers are given back."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm sends it more than once
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":  # a worker process may import this file
-    main()
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(143)

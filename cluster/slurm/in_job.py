@@ -20,10 +20,17 @@ DRIVER = os.environ.get("SLURM_PROCID") == "1"
 ROUND = os.environ.get("SLURM_RESTART_COUNT", "0")  # a requeued job keeps its id
 
 
+def work(client: Client, path: str) -> None:
+    """Downsample every layer; your own work goes here."""
+    for layer in Dataset(path).layers.values():
+        for report in layer.downsample(client=client, progress=True):
+            print(report, flush=True)
+
+
 def main() -> None:
-    """Become scheduler, worker or driver; the driver downsamples every layer."""
-    # A signal to the job reaches every task. The driver says what landed; the others end when it is done.
-    signal.signal(signal.SIGTERM, (lambda *_: sys.exit(143)) if DRIVER else signal.SIG_IGN)
+    """Become scheduler, worker or driver; the driver does the work."""
+    # A signal to the job reaches every task. The driver commits what landed; the others end when it is done.
+    signal.signal(signal.SIGTERM, stop if DRIVER else signal.SIG_IGN)
     scheduler_file = f"scheduler-{os.environ['SLURM_JOB_ID']}-{ROUND}.json"
     if DRIVER:
         json_load_robust(scheduler_file, timeout=120)  # the runner would read it half-written
@@ -44,10 +51,17 @@ def main() -> None:
     ):
         print(f"Scheduler {runner.scheduler_address}, dashboard {client.dashboard_link}", flush=True)
         client.wait_for_workers(runner.n_workers, timeout=300)
-        for layer in Dataset(sys.argv[1]).layers.values():
-            for report in layer.downsample(client=client, progress=True):
-                print(report, flush=True)
+        work(client, sys.argv[1])
+
+
+def stop(*_: object) -> None:
+    """End as after Ctrl-C: what landed is committed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm sends it more than once
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":  # a worker process imports this file
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(143)
