@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -492,3 +493,53 @@ def test_kernels_work_where_no_cache_can_be_written(tmp_path):
         cwd=tmp_path,
     )
     assert done.stdout.strip() == "True"
+
+
+# the blocks of plain cubes
+
+
+def morton(x, y, z):
+    """Bits interleaved one by one: x lowest."""
+    return sum((n >> bit & 1) << (3 * bit + axis) for axis, n in enumerate((x, y, z)) for bit in range(8))
+
+
+@OPTIONS
+@given(st.lists(st.tuples(st.integers(0, 240), st.integers(1, 16)), min_size=3, max_size=3))
+def test_morton_numbers(spans):
+    low = [first for first, _ in spans]
+    high = [first + count for first, count in spans]
+    places = itertools.product(*(range(*span) for span in zip(low, high, strict=True)))
+    assert kernels.morton_numbers(low, high).tolist() == sorted(morton(*place) for place in places)
+
+
+def test_an_octant_is_one_run():
+    codes = kernels.morton_numbers((4, 0, 4), (8, 4, 8))
+    assert codes.tolist() == list(range(codes[0], codes[0] + 64))
+
+
+@OPTIONS
+@given(
+    st.sampled_from([1, 2, 4, 8, 32]),
+    st.sampled_from([1, 2, 3, 4, 6, 8, 16]),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=3, max_size=3),
+    st.integers(0, 9),
+)
+def test_unpack_blocks(side, voxel_nbytes, streamed, spans, shift):
+    low, high = [a for a, _ in spans], [a + n for a, n in spans]
+    blocks = [range(a // side, -(-b // side)) for a, b in zip(low, high, strict=True)]
+    codes = kernels.morton_numbers([r.start for r in blocks], [r.stop for r in blocks])
+    data = np.random.default_rng(0).integers(1, 255, codes.size * side**3 * voxel_nbytes, dtype="uint8")
+    whole = np.zeros((voxel_nbytes, *(r.stop * side for r in blocks)), "uint8", order="F")
+    for place in itertools.product(*blocks):
+        number = codes.tolist().index(morton(*place))
+        block = data.reshape(codes.size, -1)[number].reshape((voxel_nbytes, side, side, side), order="F")
+        whole[(slice(None), *(slice(n * side, (n + 1) * side) for n in place))] = block
+    wanted = whole[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
+    memory = np.zeros(wanted.size + 64 + shift, "uint8")
+    pitch = (wanted.shape[0] * wanted.shape[1], wanted.shape[0] * wanted.shape[1] * wanted.shape[2])
+    out = memory[shift:]
+    kernels.unpack_blocks(data, codes, side, voxel_nbytes, low, high, out, pitch, streamed=streamed)
+    np.testing.assert_array_equal(out[: wanted.size], wanted.ravel(order="F"))
+    assert not out[wanted.size :].any()
+    assert not memory[:shift].any()

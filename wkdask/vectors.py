@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
 from typing import Any, SupportsIndex, TypeAlias, cast
 
@@ -26,6 +26,11 @@ def _integer(value: object, what: str) -> int:
         return operator.index(cast(SupportsIndex, value))
     except TypeError:
         raise InvalidValueError(f"{what} must be an integer, got {value!r}") from None
+
+
+def _ceildiv(number: int, divisor: int) -> int:
+    """Return the quotient, rounded up."""
+    return -(-number // divisor)
 
 
 class Vec3Int(tuple[int, int, int]):
@@ -99,47 +104,50 @@ class Vec3Int(tuple[int, int, int]):
             return cls(value)
         return cls.full(value)
 
-    def _zip(self, other: Any) -> Iterator[tuple[int, int]]:
-        return zip(self, Vec3Int.from_scalar_or_vec(other), strict=True)
+    def _with(self, function: Callable[[int, int], int], other: Any) -> Vec3Int:
+        """Return what a function of two integers makes of the components of two vectors."""
+        if not isinstance(other, Vec3Int):
+            other = Vec3Int.from_scalar_or_vec(other)
+        return tuple.__new__(Vec3Int, map(function, self, other))  # integers: nothing is left to check
 
     def __add__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a + b for a, b in self._zip(other)))
+        return self._with(operator.add, other)
 
     def __radd__(self, other: Any) -> Vec3Int:
         return self.__add__(other)
 
     def __sub__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a - b for a, b in self._zip(other)))
+        return self._with(operator.sub, other)
 
     def __rsub__(self, other: Any) -> Vec3Int:
         return (-self).__add__(other)
 
     def __mul__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a * b for a, b in self._zip(other)))
+        return self._with(operator.mul, other)
 
     def __rmul__(self, other: Any) -> Vec3Int:
         return self.__mul__(other)
 
     def __floordiv__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a // b for a, b in self._zip(other)))
+        return self._with(operator.floordiv, other)
 
     def __mod__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a % b for a, b in self._zip(other)))
+        return self._with(operator.mod, other)
 
     def __neg__(self) -> Vec3Int:
         return self * -1
 
     def ceildiv(self, other: Any) -> Vec3Int:
         """Return the component-wise quotient, rounded up."""
-        return Vec3Int(tuple(-(-a // b) for a, b in self._zip(other)))
+        return self._with(_ceildiv, other)
 
     def pairmin(self, other: Any) -> Vec3Int:
         """Return the component-wise minimum."""
-        return Vec3Int(tuple(min(pair) for pair in self._zip(other)))
+        return self._with(min, other)
 
     def pairmax(self, other: Any) -> Vec3Int:
         """Return the component-wise maximum."""
-        return Vec3Int(tuple(max(pair) for pair in self._zip(other)))
+        return self._with(max, other)
 
     def is_positive(self, *, strictly: bool = False) -> bool:
         """Tell whether no component is negative (or, `strictly`, none is below 1)."""
