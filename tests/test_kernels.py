@@ -525,7 +525,7 @@ def test_an_octant_is_one_run():
     st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=3, max_size=3),
     st.integers(0, 9),
 )
-def test_unpack_blocks(side, voxel_nbytes, streamed, spans, shift):
+def test_blocks_are_unpacked_and_packed(side, voxel_nbytes, streamed, spans, shift):
     low, high = [a for a, _ in spans], [a + n for a, n in spans]
     blocks = [range(a // side, -(-b // side)) for a, b in zip(low, high, strict=True)]
     codes = kernels.morton_numbers([r.start for r in blocks], [r.stop for r in blocks])
@@ -536,10 +536,18 @@ def test_unpack_blocks(side, voxel_nbytes, streamed, spans, shift):
         block = data.reshape(codes.size, -1)[number].reshape((voxel_nbytes, side, side, side), order="F")
         whole[(slice(None), *(slice(n * side, (n + 1) * side) for n in place))] = block
     wanted = whole[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
-    memory = np.zeros(wanted.size + 64 + shift, "uint8")
-    pitch = (wanted.shape[0] * wanted.shape[1], wanted.shape[0] * wanted.shape[1] * wanted.shape[2])
-    out = memory[shift:]
-    kernels.unpack_blocks(data, codes, side, voxel_nbytes, low, high, out, pitch, streamed=streamed)
-    np.testing.assert_array_equal(out[: wanted.size], wanted.ravel(order="F"))
-    assert not out[wanted.size :].any()
-    assert not memory[:shift].any()
+    nx, ny, nz = wanted.shape[1:]
+    around = np.zeros((voxel_nbytes, nx + 3, ny + 2, nz + shift), "uint8", order="F")
+    out = around[:, shift % 4 : nx + shift % 4, 1 : ny + 1, :nz]
+    kernels.unpack_blocks(data, codes, side, low, high, out, streamed=streamed)
+    np.testing.assert_array_equal(out, wanted)
+    assert around.sum(dtype=int) == wanted.sum(dtype=int)
+    packed = np.zeros_like(data)
+    out.flags.writeable = False
+    kernels.pack_blocks(out, codes, side, low, high, packed)
+    again = np.zeros_like(around)
+    there = again[:, :nx, :ny, :nz]
+    kernels.unpack_blocks(packed, codes, side, low, high, there, streamed=False)
+    np.testing.assert_array_equal(there, wanted)
+    assert packed.sum(dtype=int) == wanted.sum(dtype=int)
+    assert ((packed == data) | (packed == 0)).all()

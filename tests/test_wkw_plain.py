@@ -2,6 +2,11 @@
 
 import contextlib
 import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +17,10 @@ from hypothesis import strategies as st
 from wkdask.errors import DamagedCubeError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage import wkw_plain
+from wkdask.storage.protocol import ArraySpec
 from wkdask.storage.wkw import WkwMag
 from wkdask.storage.wkw_format import WkwHeader
-from wkdask.storage.wkw_plain import plain_tiles, read_plain
+from wkdask.storage.wkw_plain import lay_out, plain_tiles, read_plain, write_plain
 
 SIDE = 32  # of the cubes: 4**3 blocks of 8**3 voxels
 
@@ -149,3 +155,97 @@ def test_buffers_of_large_blocks_are_not_kept():
     kept = wkw_plain._local.buffer
     wkw_plain._buffer(64 << 20)
     assert wkw_plain._local.buffer is kept
+
+
+# writing
+
+
+def library_read(mag, box):
+    with contextlib.closing(wkw.Dataset.open(mag.path)) as dataset:
+        return dataset.read(tuple(box.topleft), tuple(box.size))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([("uint8", 1), ("uint8", 3), ("uint16", 1), ("int64", 2)]),
+    st.lists(st.tuples(boxes_within(SIDE), st.sampled_from("FCR"), st.booleans()), min_size=1, max_size=4),
+    st.sampled_from([1, 5_000, 1 << 20]),
+)
+def test_boxes_are_written_into_a_cube(tmp_path, monkeypatch, kind, writes, buffer_nbytes):
+    monkeypatch.setattr(wkw_plain, "_BUFFER_NBYTES", buffer_nbytes)
+    wkw_plain._batches.cache_clear()
+    dtype, channels = kind
+    folder = tempfile.mkdtemp(dir=tmp_path)
+    spec = ArraySpec(dtype, channels, Vec3Int.full(8), Vec3Int.full(SIDE), None)
+    mag = WkwMag.create(folder, spec)
+    path = mag.cube_path(Vec3Int(0, 0, 0))
+    expected = np.zeros((channels, SIDE, SIDE, SIDE), dtype)
+    lay_out(path, mag.header)
+    for number, (box, order, zero) in enumerate(writes):
+        rng = np.random.default_rng(number)
+        block = np.zeros((channels, *box.size), dtype) if zero else rng.integers(1, 99, (channels, *box.size))
+        block = np.asarray(block, dtype, order="C" if order == "C" else "F")
+        block = block[:, ::-1] if order == "R" else block
+        block.flags.writeable = False
+        expected[(slice(None), *box.to_slices())] = block
+        write_plain(path, box, block, fresh=number == 0)
+        lay_out(path, mag.header)  # comes too late: changes nothing
+    whole = BoundingBox((0, 0, 0), (SIDE, SIDE, SIDE))
+    np.testing.assert_array_equal(library_read(mag, whole), expected)
+    np.testing.assert_array_equal(mag.read(whole), expected)
+    wkw_plain._batches.cache_clear()
+
+
+def test_zeros_stay_holes(tmp_path):
+    spec = ArraySpec("uint8", 1, Vec3Int.full(32), Vec3Int.full(256), None)
+    mag = WkwMag.create(str(tmp_path / "mag"), spec)
+    path = mag.cube_path(Vec3Int(0, 0, 0))
+    block = np.zeros((1, 256, 256, 256), "uint8", order="F")
+    block[0, 200, 100, 50] = 1
+    lay_out(path, mag.header)
+    write_plain(path, BoundingBox((0, 0, 0), block.shape[1:]), block, fresh=True)
+    assert os.stat(path).st_size == 16 + 256**3
+    assert os.stat(path).st_blocks * 512 < 4 << 20
+    np.testing.assert_array_equal(mag.read(BoundingBox((0, 0, 0), block.shape[1:])), block)
+
+
+def test_a_cube_whose_data_begin_later(tmp_path):
+    """Other programs may leave room behind the header."""
+    mag, voxels = library_mag(tmp_path / "mag")
+    path = mag.cube_path(Vec3Int(0, 0, 0))
+    data = Path(path).read_bytes()
+    header = WkwHeader.parse(data)
+    moved = replace(header, data_offset=4096).to_bytes().ljust(4096, b"x") + data[16:]
+    Path(path).write_bytes(moved)
+    box = BoundingBox((3, 4, 5), (20, 20, 20))
+    np.testing.assert_array_equal(mag.read(box), voxels[:, 3:23, 4:24, 5:25])
+    write_plain(path, box, np.full((1, 20, 20, 20), 200, "uint8"), fresh=False)
+    voxels[:, 3:23, 4:24, 5:25] = 200
+    np.testing.assert_array_equal(mag.read(BoundingBox((0, 0, 0), (SIDE, SIDE, SIDE))), voxels[:, :SIDE])
+    assert Path(path).read_bytes()[:4096] == moved[:4096]
+
+
+def test_no_folder_comes_back(tmp_path):
+    mag, _ = library_mag(tmp_path / "mag")
+    shutil.rmtree(mag.path)
+    with pytest.raises(FileNotFoundError):
+        lay_out(mag.cube_path(Vec3Int(0, 0, 0)), mag.header)
+    assert not os.path.exists(mag.path)
+
+
+def test_threads_write_blocks_beside_each_other(tmp_path):
+    """Each in boxes of whole chunks of one cube, again and again, while the others do."""
+    spec = ArraySpec("uint16", 1, Vec3Int.full(8), Vec3Int.full(64), None)
+    mag = WkwMag.create(str(tmp_path / "mag"), spec)
+    path = mag.cube_path(Vec3Int(0, 0, 0))
+    lay_out(path, mag.header)
+    voxels = np.random.default_rng(0).integers(1, 9999, (1, 64, 64, 64)).astype("uint16", order="F")
+    boxes = list(BoundingBox((0, 0, 0), (64, 64, 64)).chunk((24, 8, 40)))
+
+    def write(box):
+        for _ in range(3):
+            write_plain(path, box, voxels[(slice(None), *box.to_slices())], fresh=False)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, boxes))
+    np.testing.assert_array_equal(mag.read(BoundingBox((0, 0, 0), (64, 64, 64))), voxels)

@@ -17,9 +17,10 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from wkdask.kernels.layout import Block, jit, numbers
+from wkdask.kernels.layout import Block, flat, has_voxel_rows, jit, numbers, steps
+from wkdask.kernels.moves import to_fortran
 
-__all__ = ["morton_numbers", "unpack_blocks"]
+__all__ = ["in_voxel_rows", "morton_numbers", "pack_blocks", "unpack_blocks"]
 
 
 def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
@@ -105,68 +106,120 @@ def _every_third(number: Any) -> Any:
 
 
 @jit
-def _unpack(
-    src: Any, dst: Any, codes: Any, side: Any, voxel: Any, low: Any, high: Any, pitch: Any, streamed: Any
+def _copy_rows(
+    src: Any,
+    start: Any,
+    src_pitch: Any,
+    dst: Any,
+    place: Any,
+    dst_pitch: Any,
+    shape: Any,
+    twin: Any,
+    streamed: Any,
 ) -> None:
-    """Put blocks to their places, two that are neighbours in x at a time: their rows fill a line of the cache."""
-    zero, one, two, three, eight = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(8)
-    step = np.uint64(32)
-    row = side * voxel
-    nbytes = row * side * side
-    count = np.uint64(codes.size)
-    k = zero
-    while k < count:
-        code = codes[k]
-        x, y, z = (
-            side * _every_third(code),
-            side * _every_third(code >> one),
-            side * _every_third(code >> two),
-        )
-        x0, x1 = max(x, low[0]), min(x + side, high[0])
-        y0, y1 = max(y, low[1]), min(y + side, high[1])
-        z0, z1 = max(z, low[2]), min(z + side, high[2])
-        width = (x1 - x0) * voxel
-        pair = (
-            k + one < count
-            and code & one == zero
-            and codes[k + one] == code + one
-            and width == row
-            and x1 + side <= high[0]
-        )
-        start = k * nbytes + (x0 - x) * voxel
-        place = (x0 - low[0]) * voxel
-        words = (width >> three) << three
-        stream = streamed and words == width and place & np.uint64(7) == zero
-        even = width % step == zero
-        for v in range(z0, z1):
-            for u in range(y0, y1):
-                p = start + ((v - z) * side + (u - y)) * row
-                q = place + (u - low[1]) * pitch[0] + (v - low[2]) * pitch[1]
-                if stream:
+    """Copy the rows of a block, each followed by that of the block's neighbour in x, if `twin` says where that is.
+
+    The compiler takes the choice between the three ways out of the loops; as a helper per row it stayed within, and
+    cost more than the copying.
+    """
+    width, ny, nz = shape
+    next_src, next_dst = twin
+    zero, eight, many = np.uint64(0), np.uint64(8), np.uint64(32)
+    words = (width >> np.uint64(3)) << np.uint64(3)
+    for z in range(nz):
+        for y in range(ny):
+            p = start + y * src_pitch[0] + z * src_pitch[1]
+            q = place + y * dst_pitch[0] + z * dst_pitch[1]
+            if streamed:
+                for i in range(zero, words, eight):
+                    _stream(dst, q + i, _word(src, p + i))
+                if next_src:
+                    p, q = p + next_src, q + next_dst
                     for i in range(zero, words, eight):
                         _stream(dst, q + i, _word(src, p + i))
-                    if pair:
-                        for i in range(zero, words, eight):
-                            _stream(dst, q + row + i, _word(src, p + nbytes + i))
-                elif even:
-                    for i in range(zero, words, step):
+            elif width % many == zero:
+                for i in range(zero, width, many):
+                    _copy_32(dst, q + i, src, p + i)
+                if next_src:
+                    p, q = p + next_src, q + next_dst
+                    for i in range(zero, width, many):
                         _copy_32(dst, q + i, src, p + i)
-                    if pair:
-                        for i in range(zero, words, step):
-                            _copy_32(dst, q + row + i, src, p + nbytes + i)
-                else:
+            else:
+                for i in range(zero, words, eight):
+                    _put(dst, q + i, _word(src, p + i))
+                for i in range(words, width):
+                    dst[q + i] = src[p + i]
+                if next_src:
+                    p, q = p + next_src, q + next_dst
                     for i in range(zero, words, eight):
                         _put(dst, q + i, _word(src, p + i))
                     for i in range(words, width):
                         dst[q + i] = src[p + i]
-                    if pair:
-                        for i in range(zero, words, eight):
-                            _put(dst, q + row + i, _word(src, p + nbytes + i))
-                        for i in range(words, width):
-                            dst[q + row + i] = src[p + nbytes + i]
-        k += two if pair else one
+
+
+@jit
+def _part(codes: Any, k: Any, side: Any, voxel: Any, low: Any, high: Any, pitch: Any) -> Any:
+    """Say where the wanted part of a block lies.
+
+    Returns its first byte among the blocks and in the array, its bytes in x, its rows in y and z, and whether the
+    next block continues its rows.
+    """
+    one = np.uint64(1)
+    code = codes[k]
+    x = side * _every_third(code)
+    y = side * _every_third(code >> one)
+    z = side * _every_third(code >> np.uint64(2))
+    x0, x1 = max(x, low[0]), min(x + side, high[0])
+    y0, y1 = max(y, low[1]), min(y + side, high[1])
+    z0, z1 = max(z, low[2]), min(z + side, high[2])
+    start = ((((k * side + (z0 - z)) * side) + (y0 - y)) * side + (x0 - x)) * voxel
+    place = (x0 - low[0]) * voxel + (y0 - low[1]) * pitch[0] + (z0 - low[2]) * pitch[1]
+    width = (x1 - x0) * voxel
+    pair = (
+        k + one < np.uint64(codes.size)
+        and code & one == np.uint64(0)
+        and codes[k + one] == code + one
+        and width == side * voxel
+        and x1 + side <= high[0]
+    )
+    return start, place, width, y1 - y0, z1 - z0, pair
+
+
+@jit
+def _unpack(
+    blocks: Any, array: Any, codes: Any, side: Any, voxel: Any, low: Any, high: Any, pitch: Any, streamed: Any
+) -> None:
+    """Copy rows out of blocks, of two neighbours in x at a time: together they fill a line of the cache."""
+    k, zero, one = np.uint64(0), np.uint64(0), np.uint64(1)
+    row = side * voxel
+    rows = (row, row * side)
+    while k < np.uint64(codes.size):
+        start, place, width, ny, nz, pair = _part(codes, k, side, voxel, low, high, pitch)
+        twin = (row * side * side, row) if pair else (zero, zero)
+        stream = streamed and (width | place) & np.uint64(7) == zero
+        _copy_rows(blocks, start, rows, array, place, pitch, (width, ny, nz), twin, stream)
+        k += one
+        if pair:
+            k += one
     if streamed:
         _fence()
+
+
+@jit
+def _pack(
+    array: Any, blocks: Any, codes: Any, side: Any, voxel: Any, low: Any, high: Any, pitch: Any
+) -> None:
+    """Copy rows into blocks, as :func:`_unpack` does out of them."""
+    k, zero, one = np.uint64(0), np.uint64(0), np.uint64(1)
+    row = side * voxel
+    rows = (row, row * side)
+    while k < np.uint64(codes.size):
+        start, place, width, ny, nz, pair = _part(codes, k, side, voxel, low, high, pitch)
+        twin = (row, row * side * side) if pair else (zero, zero)
+        _copy_rows(array, place, pitch, blocks, start, rows, (width, ny, nz), twin, False)
+        k += one
+        if pair:
+            k += one
 
 
 def _spread(numbers: Block) -> Block:
@@ -203,14 +256,12 @@ def morton_numbers(low: Sequence[int], high: Sequence[int]) -> Block:
 
 
 def unpack_blocks(
-    data: Block,
+    blocks: Block,
     codes: Block,
     side: int,
-    voxel_nbytes: int,
     low: Sequence[int],
     high: Sequence[int],
     out: Block,
-    pitch: tuple[int, int],
     *,
     streamed: bool,
 ) -> None:
@@ -218,30 +269,54 @@ def unpack_blocks(
 
     Parameters
     ----------
-    data : array of uint8
-        Blocks one after the other.
+    blocks : array of uint8
+        Blocks one after the other, at least as many as there are codes.
     codes : array of uint64
         Their Morton numbers within the cube.
-    side, voxel_nbytes : int
-        Voxels along a block, bytes of a voxel.
+    side : int
+        Voxels along a block.
     low, high : three integers (x, y, z)
         The box of the cube's voxels that is wanted; every block has some of them, and only they are written.
-    out : array of uint8
-        Memory of the array, from voxel `low` on; channels, then x, are contiguous.
-    pitch : two integers
-        Bytes from one voxel of it to the next in y, and in z.
+    out : array (c, x, y, z)
+        Where that box goes: channels, then x, are contiguous, y and z have any positive stride.
     streamed : bool
         Write past the caches: faster where the array is larger than they are.
     """
-    aligned = out.ctypes.data % 8 == 0 and pitch[0] % 8 == 0 and pitch[1] % 8 == 0
-    _unpack(
-        data,
-        out,
-        codes,
-        np.uint64(side),
-        np.uint64(voxel_nbytes),
-        numbers(low),
-        numbers(high),
-        numbers(pitch),
-        streamed and aligned,
-    )
+    memory = flat(out, writeable=True).view(np.uint8)
+    streamed = streamed and not any(n % 8 for n in (memory.ctypes.data, *out.strides[2:]))
+    voxel, pitch = _voxel_nbytes(out), _pitch(out)
+    _unpack(blocks, memory, codes, np.uint64(side), voxel, numbers(low), numbers(high), pitch, streamed)
+
+
+def pack_blocks(
+    block: Block, codes: Block, side: int, low: Sequence[int], high: Sequence[int], out: Block
+) -> None:
+    """Put the voxels of an array to their places in the blocks of a plain cube.
+
+    Parameters
+    ----------
+    block : array (c, x, y, z)
+        Voxels of a box of the cube: channels, then x, are contiguous, y and z have any positive stride.
+    codes, side, low, high
+        As for :func:`unpack_blocks`; `low` and `high` are the box that `block` covers.
+    out : array of uint8
+        Blocks one after the other; voxels outside of the box stay as they are.
+    """
+    memory = flat(block).view(np.uint8)
+    voxel, pitch = _voxel_nbytes(block), _pitch(block)
+    _pack(memory, out, codes, np.uint64(side), voxel, numbers(low), numbers(high), pitch)
+
+
+def in_voxel_rows(block: Block) -> Block:
+    """Return an array whose channels, then x, are contiguous: itself, or a copy in Fortran order."""
+    return block if has_voxel_rows(block) else to_fortran(block)
+
+
+def _voxel_nbytes(block: Block) -> Any:
+    """Return the bytes of a voxel, all channels."""
+    return np.uint64(block.shape[0] * block.itemsize)
+
+
+def _pitch(block: Block) -> tuple[Any, ...]:
+    """Return the bytes from one voxel to the next in y, and in z."""
+    return numbers([step * block.itemsize for step in steps(block)[2:]])
