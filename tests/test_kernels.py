@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -493,3 +494,61 @@ def test_kernels_work_where_no_cache_can_be_written(tmp_path):
         cwd=tmp_path,
     )
     assert done.stdout.strip() == "True"
+
+
+# the blocks of plain cubes
+
+
+def morton(x, y, z):
+    """Bits interleaved one by one: x lowest."""
+    return sum((n >> bit & 1) << (3 * bit + axis) for axis, n in enumerate((x, y, z)) for bit in range(8))
+
+
+@OPTIONS
+@given(st.lists(st.tuples(st.integers(0, 240), st.integers(1, 16)), min_size=3, max_size=3))
+def test_morton_numbers(spans):
+    low = [first for first, _ in spans]
+    high = [first + count for first, count in spans]
+    places = itertools.product(*(range(*span) for span in zip(low, high, strict=True)))
+    assert kernels.morton_numbers(low, high).tolist() == sorted(morton(*place) for place in places)
+
+
+def test_an_octant_is_one_run():
+    codes = kernels.morton_numbers((4, 0, 4), (8, 4, 8))
+    assert codes.tolist() == list(range(codes[0], codes[0] + 64))
+
+
+@OPTIONS
+@given(
+    st.sampled_from([1, 2, 4, 8, 32]),
+    st.sampled_from([1, 2, 3, 4, 6, 8, 16]),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(0, 20), st.integers(1, 20)), min_size=3, max_size=3),
+    st.integers(0, 9),
+)
+def test_blocks_are_unpacked_and_packed(side, voxel_nbytes, streamed, spans, shift):
+    low, high = [a for a, _ in spans], [a + n for a, n in spans]
+    blocks = [range(a // side, -(-b // side)) for a, b in zip(low, high, strict=True)]
+    codes = kernels.morton_numbers([r.start for r in blocks], [r.stop for r in blocks])
+    data = np.random.default_rng(0).integers(1, 255, codes.size * side**3 * voxel_nbytes, dtype="uint8")
+    whole = np.zeros((voxel_nbytes, *(r.stop * side for r in blocks)), "uint8", order="F")
+    for place in itertools.product(*blocks):
+        number = codes.tolist().index(morton(*place))
+        block = data.reshape(codes.size, -1)[number].reshape((voxel_nbytes, side, side, side), order="F")
+        whole[(slice(None), *(slice(n * side, (n + 1) * side) for n in place))] = block
+    wanted = whole[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
+    nx, ny, nz = wanted.shape[1:]
+    around = np.zeros((voxel_nbytes, nx + 3, ny + 2, nz + shift), "uint8", order="F")
+    out = around[:, shift % 4 : nx + shift % 4, 1 : ny + 1, :nz]
+    kernels.unpack_blocks(data, codes, side, low, high, out, streamed=streamed)
+    np.testing.assert_array_equal(out, wanted)
+    assert around.sum(dtype=int) == wanted.sum(dtype=int)
+    packed = np.zeros_like(data)
+    out.flags.writeable = False
+    kernels.pack_blocks(out, codes, side, low, high, packed)
+    again = np.zeros_like(around)
+    there = again[:, :nx, :ny, :nz]
+    kernels.unpack_blocks(packed, codes, side, low, high, there, streamed=False)
+    np.testing.assert_array_equal(there, wanted)
+    assert packed.sum(dtype=int) == wanted.sum(dtype=int)
+    assert ((packed == data) | (packed == 0)).all()

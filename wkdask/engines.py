@@ -215,11 +215,9 @@ class LocalEngine:
 
     def _tried(self, box: BoundingBox, result: Callable[[], UnitReport], lane: Lane | None = None) -> Outcome:
         """Run a call, again where it fails and may be tried again."""
-        outcome = _attempt(box, result, lane)
-        for _ in range(self._retries):
-            if outcome.error is None or self._stopped:
-                break
-            outcome = _attempt(box, result, lane)
+        outcome, tries = _attempt(box, result, lane), 1
+        while outcome.error is not None and tries <= self._retries and not self._stopped:
+            outcome, tries = _attempt(box, result, lane), tries + 1
         return outcome
 
     def _run_calls(self, number: int, window: CallWindow) -> None:

@@ -3,6 +3,7 @@
 Importing this package imports numba; a kernel is compiled, or loaded from the disk cache, at its first call.
 """
 
+from wkdask.kernels.blocks import in_voxel_rows, morton_numbers, pack_blocks, unpack_blocks
 from wkdask.kernels.interpolation import INTERPOLATIONS, reach
 from wkdask.kernels.moves import mirror_pad, to_fortran, upsample
 from wkdask.kernels.sampling import MODES, downsample
@@ -13,10 +14,14 @@ __all__ = [
     "MODES",
     "block_stats",
     "downsample",
+    "in_voxel_rows",
     "is_zero",
     "mirror_pad",
+    "morton_numbers",
     "nonzero_bounds",
+    "pack_blocks",
     "reach",
     "to_fortran",
+    "unpack_blocks",
     "upsample",
 ]

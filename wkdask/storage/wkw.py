@@ -20,8 +20,9 @@ from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage import wkw_build
 from wkdask.storage.fingerprint import fingerprint_of, snapshot_of
 from wkdask.storage.protocol import PRIVATE, ArraySpec, Voxels, check_coordinates
-from wkdask.storage.wkw_format import WkwHeader, check_cube_file, header_of_spec, read_header
+from wkdask.storage.wkw_format import RAW, WkwHeader, check_cube_file, header_of_spec, read_header
 from wkdask.storage.wkw_native import native_read
+from wkdask.storage.wkw_plain import plain_tiles, read_plain
 
 __all__ = ["HEADER_NAME", "WkwMag"]
 
@@ -140,13 +141,15 @@ class WkwMag:
             return out
         if out.nbytes < _THREADS_NBYTES:
             threads = 1
-        parts = self._parts(box, threads)
+        plain = self.header.block_type == RAW
+        parts = plain_tiles(self.header, box, threads) if plain else self._parts(box, threads)
+        read_part = self._read_tile if plain else self._read_part
         if threads == 1 or len(parts) == 1:
             for part in parts:
-                self._read_part(part, box, out)
+                read_part(part, box, out)
         else:
             with ThreadPoolExecutor(threads, thread_name_prefix="wkdask-read") as pool:
-                for _ in pool.map(lambda part: self._read_part(part, box, out), parts):
+                for _ in pool.map(lambda part: read_part(part, box, out), parts):
                     pass
         return out
 
@@ -162,6 +165,15 @@ class WkwMag:
         if threads == 1:
             step[axis] = max(step[axis], box.aligned_outwards(chunk).size[axis])
         return list(box.chunk(step, chunk))
+
+    def _read_tile(self, tile: BoundingBox, box: BoundingBox, out: Voxels) -> None:
+        """Read a part of one cube, if that is stored plainly; else let the library do it."""
+        index, place = tile.topleft // self.spec.shard_shape, tile.topleft - box.topleft
+        path, inner = self.cube_path(index), tile.offset(-(index * self.spec.shard_shape))
+        if not self.check_cube(path):
+            out[(slice(None), *tile.to_slices(box.topleft))] = 0
+        elif not read_plain(path, self.header, inner, out, place):
+            self._read_part(tile, box, out)
 
     def _read_part(self, part: BoundingBox, box: BoundingBox, out: Voxels) -> None:
         """Read one part of a box into its place in `out`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,7 @@ from wkdask.geometry import BoundingBox
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.wkw_format import HEADER_SIZE, LZ4HC, RAW, WkwHeader
 from wkdask.storage.wkw_native import native_compress, native_read, native_write
+from wkdask.storage.wkw_plain import lay_out, make_folders, write_plain
 
 if TYPE_CHECKING:
     from wkdask.storage.wkw import WkwMag
@@ -36,9 +36,10 @@ def build_cube(
 
     ::
 
-        whole block          -> one native write
-        LZ4, part of a cube  -> decode the old cube (or zeros), put the block in, write the whole
+        RAW, whole           -> start sparse, write the block's chunks
         RAW, part of a cube  -> copy the old file's data extents (or start sparse), write the block's chunks
+        LZ4, whole           -> one native write
+        LZ4, part of a cube  -> decode the old cube (or zeros), put the block in, write the whole
     """
     from wkdask.kernels import is_zero, to_fortran
 
@@ -52,12 +53,17 @@ def build_cube(
     zero = is_zero(block)
     if zero and (whole or base is None):
         return False
-    if whole or (mag.header.block_type == RAW and (base is None or block_type_of(base) == RAW)):
-        if not whole and base is not None:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+    if mag.header.block_type == RAW and (whole or base is None or block_type_of(base) == RAW):
+        if whole or base is None:
+            lay_out(path, mag.header)
+        else:
+            make_folders(path)
             copy_sparse(base, path, flushed=flushed)
-        _write(mag, root, box.offset(corner.topleft), to_fortran(block))
+        write_plain(path, box, block, fresh=whole or base is None)
         return not (zero and holds_only_zeros(path, HEADER_SIZE))
+    if whole:
+        _write(mag, root, corner, to_fortran(block))
+        return True
     if base is None:
         cube = np.zeros((spec.num_channels, *spec.shard_shape), spec.dtype, order="F")
     else:
@@ -98,7 +104,7 @@ def write_in_place(mag: WkwMag, box: BoundingBox, block: Voxels, durable: bool) 
 
     Each chunk has its own place in a plain cube, so that tasks may write other chunks of it meanwhile.
     """
-    from wkdask.kernels import is_zero, to_fortran
+    from wkdask.kernels import is_zero
 
     if mag.header.block_type != RAW:
         raise InvalidValueError(f"{mag.path} is compressed; parts of a cube can only be stored plainly")
@@ -111,8 +117,8 @@ def write_in_place(mag: WkwMag, box: BoundingBox, block: Voxels, durable: bool) 
             if not mag.check_cube(path) or is_zero(mag.read(piece)):
                 continue
         else:
-            _lay_out(mag, path)
-        _write(mag, mag.path, piece, to_fortran(part))
+            lay_out(path, mag.header)
+        write_plain(path, piece.offset(-(index * mag.spec.shard_shape)), part, fresh=False)
         touched.append(path)
     if durable:
         fsync_files(touched)
@@ -179,22 +185,6 @@ def _why(root: str, nbytes: int, action: str) -> OSError:
     if space.f_bavail * space.f_frsize < nbytes:
         return OSError(errno.ENOSPC, f"no space left to {action} of {nbytes} bytes", root)
     return OSError(errno.EIO, f"the wkw library could not {action} of {nbytes} bytes", root)
-
-
-def _lay_out(mag: WkwMag, path: str) -> None:
-    """Make a plain cube without data, unless it is there: the same bytes, whoever comes first."""
-    folder = os.path.dirname(path)
-    for name in (os.path.dirname(folder), folder):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name)  # not makedirs: a private mag that was taken away must not come back
-    size = HEADER_SIZE + mag.header.num_blocks * mag.header.block_nbytes
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        if os.fstat(descriptor).st_size < size:
-            os.pwrite(descriptor, replace(mag.header, data_offset=HEADER_SIZE).to_bytes(), 0)
-            os.truncate(descriptor, size)
-    finally:
-        os.close(descriptor)
 
 
 def _read_file(mag: WkwMag, path: str, root: str, slot: int) -> Voxels:

@@ -182,7 +182,7 @@ def read_header(path: str) -> WkwHeader:
     return header
 
 
-def check_cube_file(path: str, descriptor: int, size: int, dataset: WkwHeader) -> None:
+def check_cube_file(path: str, descriptor: int, size: int, dataset: WkwHeader) -> WkwHeader:
     """Check everything in an open cube that the wkw library trusts.
 
     Parameters
@@ -193,6 +193,11 @@ def check_cube_file(path: str, descriptor: int, size: int, dataset: WkwHeader) -
         The open file and its size in bytes.
     dataset
         The mag's header. The block type may differ: each cube is read by its own.
+
+    Returns
+    -------
+    WkwHeader
+        The cube's own.
 
     Raises
     ------
@@ -212,7 +217,7 @@ def check_cube_file(path: str, descriptor: int, size: int, dataset: WkwHeader) -
                 f"the cube {path} is damaged: it has {size} bytes, its header (data from byte "
                 f"{header.data_offset} on) asks for {expected}"
             )
-        return
+        return header
     table_end = HEADER_SIZE + 8 * header.num_blocks
     if header.data_offset != table_end or size < table_end:
         raise DamagedCubeError(
@@ -224,6 +229,7 @@ def check_cube_file(path: str, descriptor: int, size: int, dataset: WkwHeader) -
         raise DamagedCubeError(
             f"the cube {path} is damaged: its jump table does not lead through the file's {size} bytes"
         )
+    return header
 
 
 def _is_sound(table: np.ndarray[tuple[int], np.dtype[np.uint64]], start: int, size: int, block: int) -> bool:
