@@ -27,8 +27,8 @@ from wkdask.storage.publisher import Publisher
 
 __all__ = ["merge_into", "move_voxels", "publication_nbytes", "publish_assembled", "publish_parts"]
 
-SLAB_NBYTES = 64 << 20
-"""Bytes of voxels that are moved at a time."""
+SLAB_NBYTES = 16 << 20
+"""Bytes of voxels that are moved at a time: enough to hide the cost of a call, few enough to skip empty space."""
 _NATIVE_NBYTES = 8 << 20
 """What the library and the checks take beside the voxels."""
 

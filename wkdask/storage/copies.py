@@ -7,7 +7,7 @@ import os
 from toolz import partition_all
 
 from wkdask.geometry import BoundingBox
-from wkdask.storage.assemble import SLAB_NBYTES, merge_into
+from wkdask.storage.assemble import merge_into
 from wkdask.storage.fence import Attempt
 from wkdask.storage.protocol import StoredMag
 from wkdask.storage.publisher import Piece, Publisher, locked_batch
@@ -16,7 +16,7 @@ __all__ = ["publish_copies", "rewrite_cubes"]
 
 _COPIED_TOGETHER = 8
 """Cube files that are copied before any of them is flushed and renamed."""
-_WHOLE_NBYTES = 4 * SLAB_NBYTES
+_WHOLE_NBYTES = 256 << 20
 """A cube up to this size is decoded whole, which is faster; a larger one slab by slab."""
 
 

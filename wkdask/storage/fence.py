@@ -241,9 +241,12 @@ class _Note:
         """Return the path of the holder's root; None if it is none that a job of this mag makes."""
         root = os.path.normpath(os.path.join(store.path, self.root))
         job = os.path.dirname(root)
+        private = os.path.dirname(job)
         # .wkdask/<job>/<root>, or ../<root> where the mag is a private one in the job's folder
-        inside = os.path.dirname(job) == f"{store.path}/{PRIVATE}" or store.path.startswith(f"{job}/")
-        return root if inside and job == os.path.normpath(os.path.join(store.path, self.job)) else None
+        inside = store.path.startswith(f"{job}/") and os.path.basename(private) == PRIVATE
+        if not inside and private != f"{store.path}/{PRIVATE}":
+            return None
+        return root if job == os.path.normpath(os.path.join(store.path, self.job)) else None
 
 
 def _note_of(store: StoredMag, folder: str, attempt: Attempt) -> _Note:
