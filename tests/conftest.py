@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -114,3 +115,18 @@ def client(local_cluster):
 def new(tmp_path):
     """Return a function that makes a dataset."""
     return lambda name="ds", scale=(11.24, 11.24, 28): Dataset.create(tmp_path / name, scale)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MiB, mounted where a dataset will be."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mount does not work here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -366,9 +365,9 @@ def test_a_task_of_a_job_that_has_ended_publishes_nothing(
 
         real_build = WkwMag.build
 
-        def build(self, *args):
+        def build(self, *args, **options):
             end()
-            return real_build(self, *args)
+            return real_build(self, *args, **options)
 
         def fsync(paths):
             list(paths)
@@ -545,8 +544,8 @@ def test_a_part_of_a_damaged_cube_is_not_written(tmp_path, compression, damage):
 class Flipping(WkwMag):
     """A mag whose disk flips a bit of a voxel after every build."""
 
-    def build(self, root, slot, box, block, base):
-        done = storage.WkwMag.build(self, root, slot, box, block, base)
+    def build(self, root, slot, box, block, base, **options):
+        done = storage.WkwMag.build(self, root, slot, box, block, base, **options)
         corner = Vec3Int(slot * SIDE, 0, 0)
         place = BoundingBox(corner, (SIDE, SIDE, SIDE))
         with contextlib.closing(wkw.Dataset.open(root)) as dataset:
@@ -576,8 +575,8 @@ def test_what_is_built_is_checked_before_it_is_published(tmp_path, monkeypatch, 
     before = snapshot(cube(mag))
     real = WkwMag.build
 
-    def build(self, root, slot, *args):
-        done = real(self, root, slot, *args)
+    def build(self, root, slot, *args, **options):
+        done = real(self, root, slot, *args, **options)
         os.truncate(self.slot_path(root, slot), 100)
         return done
 
@@ -698,21 +697,6 @@ def test_a_part_of_a_sparse_cube_stays_sparse(tmp_path):
     assert mag.read(BoundingBox((0, 0, 0), (256, 256, 256)), 2).sum() == 2
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 1 MiB, mounted where a dataset will be."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount")
-    folder = tmp_path / "data"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"mount does not work here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 @each_compression
 @pytest.mark.parametrize("part", [False, True])
 @pytest.mark.usefixtures("small_disk")
@@ -809,43 +793,3 @@ def test_two_writers_of_one_cube_and_a_reader(tmp_path, compression):
     assert reader.returncode == 0, errors[-1000:]
     assert int(out) >= 2, "the reader met the writers"
     assert np.unique(library_read(mag, CUBE_0)).tolist() in ([199], [200])
-
-
-VICTIM = f"""{PREPARE}
-    whole, value = rounds, 1
-    while True:
-        box = BoundingBox((0, 0, 0), (128, 128, 128 if whole else 100))
-        with job_folder(mag) as folder:
-            block = np.full((1, *box.size), value, "uint8", order="F")
-            publish_pieces(mag, folder, [Piece(Vec3Int(0, 0, 0), box, block)], durable=False)
-        value = value % 200 + 1
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("whole", [1, 0], ids=["whole", "part"])
-@each_compression
-def test_a_killed_writer_leaves_the_old_cube_or_the_new_one(tmp_path, compression, whole):
-    mag = make_mag(tmp_path, compression, chunk=32, side=128)
-    box = BoundingBox((0, 0, 0), (128, 128, 128))
-    rng = np.random.default_rng(whole)
-    values = set()
-    for _ in range(15):
-        write(mag, box, np.full((1, *box.size), 255, "uint8", order="F"), durable=False)
-        with process(VICTIM, mag.path, 0, whole) as child:
-            assert wait_for_line(child) == "ready"
-            child.stdin.write("go\n")
-            child.stdin.flush()
-            time.sleep(0.3 + rng.random() * 0.3)
-            os.kill(child.pid, signal.SIGKILL)
-            child.wait()
-        found = library_read(mag, box)
-        low, high = np.unique(found[..., :100]), np.unique(found[..., 100:])
-        assert len(low) == 1
-        assert high.tolist() == (low.tolist() if whole else [255])
-        values.update(low.tolist())
-    assert len(values) > 2, "the kills met writers at work"
-    block = noise(mag, box)
-    write(mag, box, block)
-    assert_holds(mag, box, block)
-    assert private_names(mag) == ["locks"], "what the dead left was swept"

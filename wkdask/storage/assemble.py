@@ -200,7 +200,9 @@ def _plain_cube(
     if store.check_cube(base):
         if plain.conforms(base):
             os.makedirs(os.path.dirname(copy), exist_ok=True)
-            copy_sparse(base, copy)  # holes stay holes; only what is written anew is looked at
+            copy_sparse(
+                base, copy, flushed=publish.durable
+            )  # holes stay holes; only what is written anew is looked at
             old = plain
         else:
             todo = [cube_box]

@@ -181,25 +181,55 @@ def _lock_path(store: StoredMag, index: Vec3Int) -> str:
     return f"{store.path}/{PRIVATE}/locks/{number:03d}.lock"
 
 
-@contextlib.contextmanager
-def _signs_of_life(descriptors: list[int]) -> Iterator[None]:
-    """Touch the lock files meanwhile, from a thread that is frozen where the process is."""
-    ended = threading.Event()
-    pause = min(5.0, max(0.02, lock_timeout() / 10))
+class _Pulse:
+    """Touches lock files while they are registered, from one thread that is frozen where its process is."""
 
-    def beat() -> None:
-        while not ended.wait(pause):
-            for descriptor in descriptors:
-                with contextlib.suppress(OSError):
-                    os.utime(descriptor)
+    REST = 5.0
+    """Seconds between two touches, or less where others are less patient."""
 
-    thread = threading.Thread(target=beat, name="wkdask-lock", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self._pauses: dict[int, float] = {}
+        self._guard = threading.Lock()
+        self._hurry = threading.Event()
+        threading.Thread(target=self._beat, name="wkdask-locks", daemon=True).start()
+
+    def _beat(self) -> None:
+        while True:
+            with self._guard:
+                pause = min(self._pauses.values(), default=self.REST)
+            if self._hurry.wait(pause):
+                self._hurry.clear()
+                continue
+            with self._guard:
+                for descriptor in self._pauses:
+                    with contextlib.suppress(OSError):
+                        os.utime(descriptor)
+
+    @contextlib.contextmanager
+    def touching(self, descriptors: list[int]) -> Iterator[None]:
+        """Touch open files from time to time."""
+        pause = min(self.REST, max(0.02, lock_timeout() / 10))
+        with self._guard:
+            if pause < min(self._pauses.values(), default=self.REST):
+                self._hurry.set()
+            self._pauses.update(dict.fromkeys(descriptors, pause))
+        try:
+            yield
+        finally:
+            with self._guard:  # before they are closed, and their numbers given to other files
+                for descriptor in descriptors:
+                    self._pauses.pop(descriptor, None)
+
+
+_pulses: list[_Pulse] = []
+
+
+def _signs_of_life(descriptors: list[int]) -> contextlib.AbstractContextManager[None]:
+    """Touch the lock files meanwhile."""
+    if not _pulses or _pulses[-1].process != os.getpid():  # a forked child has no such thread
+        _pulses[:] = [_Pulse()]
+    return _pulses[-1].touching(descriptors)
 
 
 # --- notes ---------------------------------------------------------------------------------------------

@@ -154,7 +154,16 @@ class StoredMag(Protocol):
     def slot_path(self, root: str, slot: int) -> str:
         """Return where :meth:`build` leaves a cube in a private folder."""
 
-    def build(self, root: str, slot: int, box: BoundingBox, block: Voxels, base: str | None) -> bool:
+    def build(
+        self,
+        root: str,
+        slot: int,
+        box: BoundingBox,
+        block: Voxels,
+        base: str | None,
+        *,
+        flushed: bool = False,
+    ) -> bool:
         """Build a cube in a private folder from a block and, around it, the voxels of an older cube.
 
         Parameters
@@ -169,6 +178,8 @@ class StoredMag(Protocol):
             The voxels, ``(c, *box.size)``, any order.
         base
             Path of a checked cube whose other voxels are kept; None where there is none.
+        flushed
+            The caller flushes the cube to the disk when it is built: begin with that.
 
         Returns
         -------

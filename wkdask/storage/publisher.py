@@ -17,7 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from wkdask.errors import DamagedCubeError, ReadOnlyError
-from wkdask.fsio import copy_sparse, fsync_files, fsync_folder, link_or_copy, replace_keeping_mode
+from wkdask.fsio import (
+    copy_sparse,
+    freed_later,
+    fsync_files,
+    fsync_folder,
+    link_or_copy,
+    replace_keeping_mode,
+)
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.fence import Attempt, cube_locks, of_living_attempt
 from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
@@ -119,7 +126,7 @@ class Publisher:
                 piece, base = self._in_one(piece, base), None
             inner = piece.box.offset(-(piece.index * store.spec.shard_shape))
             path = store.slot_path(self.root, slot)
-            if not store.build(self.root, slot, inner, piece.block, base):
+            if not store.build(self.root, slot, inner, piece.block, base, flushed=self.durable):
                 self.built.append(None)
                 continue
             self._check_built(path, target)
@@ -148,7 +155,10 @@ class Publisher:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-            (copy_sparse if copied else link_or_copy)(source, path)
+            if copied:
+                copy_sparse(source, path, flushed=self.durable)
+            else:
+                link_or_copy(source, path)
             self.built.append(path)
         self._settle()
 
@@ -213,7 +223,8 @@ class Publisher:
         else:
             self._make_folder(folder)
             self.nbytes += os.stat(source).st_size
-            replace_keeping_mode(source, target)
+            with freed_later(target):
+                replace_keeping_mode(source, target)
             self.landed += boxes
         self._folders.add(folder)
 

@@ -271,9 +271,18 @@ class WkwMag:
         """Return the path of the cube (slot, 0, 0) of a private folder."""
         return f"{root}/z0/y0/x{slot}.wkw"
 
-    def build(self, root: str, slot: int, box: BoundingBox, block: Voxels, base: str | None) -> bool:
+    def build(
+        self,
+        root: str,
+        slot: int,
+        box: BoundingBox,
+        block: Voxels,
+        base: str | None,
+        *,
+        flushed: bool = False,
+    ) -> bool:
         """Build a cube in a private folder; False if it would hold only zeros."""
-        return wkw_build.build_cube(self, root, slot, box, block, base)
+        return wkw_build.build_cube(self, root, slot, box, block, base, flushed)
 
     def encode(self, root: str, slot: int, source: str) -> bool:
         """Store a plain cube of a private mag in a slot, as this mag stores its cubes."""

@@ -29,7 +29,9 @@ _PROBE_NBYTES = 1 << 20
 """Bytes that are written to learn why the library could not write."""
 
 
-def build_cube(mag: WkwMag, root: str, slot: int, box: BoundingBox, block: Voxels, base: str | None) -> bool:
+def build_cube(
+    mag: WkwMag, root: str, slot: int, box: BoundingBox, block: Voxels, base: str | None, flushed: bool
+) -> bool:
     """Build a cube in a private folder; False if it would hold only zeros.
 
     ::
@@ -53,7 +55,7 @@ def build_cube(mag: WkwMag, root: str, slot: int, box: BoundingBox, block: Voxel
     if whole or (mag.header.block_type == RAW and (base is None or block_type_of(base) == RAW)):
         if not whole and base is not None:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            copy_sparse(base, path)
+            copy_sparse(base, path, flushed=flushed)
         _write(mag, root, box.offset(corner.topleft), to_fortran(block))
         return not (zero and holds_only_zeros(path, HEADER_SIZE))
     if base is None:
