@@ -543,6 +543,23 @@ def test_what_a_dead_holder_left_is_shut_out_before_the_lock_is_used(mag, tmp_pa
             holder.check(mag, first)
 
 
+def test_a_holder_in_a_private_mag_is_shut_out_too(mag, monkeypatch):
+    """The first of two phases publishes into a mag in the job's own folder."""
+    monkeypatch.setattr(fence, "GRACE", 0.05)
+    with job_folder(mag) as folder:
+        staged, first = mag.staged(f"{folder}/staged"), Attempt("unit")
+        with held(staged, folder, first):
+            in_thread(lambda: publish_pieces(staged, folder, part(), attempt=Attempt("unit")))()
+            with pytest.raises(JobEndedError):
+                publish_pieces(staged, folder, part(9), attempt=first)
+        assert staged.read(CUBE).max() == 1
+        # When the phase ends the private mag gets another name: a late task of it publishes nothing either.
+        os.rename(staged.path, f"{folder}/sealed")
+        with pytest.raises(OSError, match="staged"):
+            publish_pieces(staged, folder, part(9))
+        assert not os.path.exists(staged.path)
+
+
 def test_a_lock_file_that_is_removed_is_made_anew(mag):
     path = Path(fence._lock_path(mag, FIRST))
     with job_folder(mag) as folder:

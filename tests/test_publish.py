@@ -22,6 +22,7 @@ import wkdask
 from wkdask.errors import DamagedCubeError, InvalidValueError, JobEndedError, ReadOnlyError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage import wkw as storage
+from wkdask.storage.assemble import publish_assembled
 from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import COMPRESSIONS, DTYPES, PRIVATE, ArraySpec
 from wkdask.storage.publish import Piece, publish_pieces, publish_staged
@@ -230,6 +231,53 @@ def test_mode_and_group_stay(tmp_path, compression, box):
     write(mag, box, noise(mag, box, seed=1))
     info = cube(mag).stat()
     assert (stat.S_IMODE(info.st_mode), info.st_gid) == (0o640, GROUP)
+
+
+@needs_root
+@each_compression
+@pytest.mark.parametrize("box", [CUBE_0, PART], ids=["whole", "part"])
+def test_new_cubes_are_like_files_made_in_their_folder(tmp_path, compression, box):
+    """The umask, and the group of a folder with the setgid bit, also if that is not the private folder's."""
+    mag = make_mag(tmp_path, compression)
+    write(mag, CUBE_0, noise(mag, CUBE_0))
+    old = os.umask(0o027)
+    try:
+        write(mag, box.offset((0, 0, 16)), noise(mag, box))  # folders are made anew
+        for folder in (cube(mag).parent, cube(mag).parent.parent):
+            os.chown(folder, -1, GROUP)
+            os.chmod(folder, 0o2775)
+        write(mag, box.offset((16, 0, 0)), noise(mag, box))
+        write(mag, box.offset((0, 16, 0)), noise(mag, box))
+        write(mag, box, noise(mag, box, 2))
+    finally:
+        os.umask(old)
+    for number, path in enumerate([cube(mag, 0, 0, 1), cube(mag, 1), cube(mag, 0, 1)]):
+        info = path.stat()
+        assert (stat.S_IMODE(info.st_mode), info.st_gid) == (0o640, GROUP if number else os.getgid())
+    assert stat.S_IMODE(cube(mag, 0, 1).parent.stat().st_mode) == 0o2750
+    assert cube(mag).stat().st_gid == os.getgid(), "the cube that was there before keeps its own group"
+
+
+@needs_root
+@each_compression
+def test_cubes_of_a_shared_folder_stay_with_its_group(tmp_path, compression):
+    mag = make_mag(tmp_path, compression)
+    os.chown(mag.path, -1, GROUP)
+    os.chmod(mag.path, 0o2770)
+    for box in (CUBE_0, PART, PART.offset((16, 0, 0))):
+        write(mag, box, noise(mag, box))
+        with job_folder(mag) as folder:
+            private = mag.staged(f"{folder}/assembled", raw=True)
+            private.write_in_place(box, noise(mag, box, 1))
+            publish_assembled(mag, private, folder, box)
+    for path in [
+        cube(mag),
+        cube(mag, 1),
+        cube(mag).parent,
+        Path(mag.path, PRIVATE),
+        Path(mag.path, PRIVATE, "locks"),
+    ]:
+        assert path.stat().st_gid == GROUP, path
 
 
 @each_compression
@@ -695,6 +743,34 @@ def test_a_part_of_a_sparse_cube_stays_sparse(tmp_path):
     assert info.st_size == 16 + 256**3
     assert info.st_blocks * 512 < 1 << 20
     assert mag.read(BoundingBox((0, 0, 0), (256, 256, 256)), 2).sum() == 2
+
+
+@each_compression
+@pytest.mark.parametrize("part", [False, True])
+@pytest.mark.usefixtures("small_disk")
+def test_full_disk_while_an_assembled_cube_is_published(tmp_path, compression, part):
+    mag = make_mag(tmp_path, compression, chunk=16, side=32)
+    box = BoundingBox((0, 0, 0), (32, 32, 32))
+    rng = np.random.default_rng(1)
+    voxels = rng.integers(0, 256, (1, 32, 32, 32)).astype("uint8", order="F")
+    write(mag, box, voxels)
+    before = snapshot(cube(mag))
+    box = box.with_size((32, 32, 30)) if part else box
+    block = np.asfortranarray(255 - voxels[(slice(None), *box.to_slices())])
+    with job_folder(mag) as folder:
+        private = mag.staged(f"{folder}/assembled", raw=True)
+        private.write_in_place(box, block)
+        disk = os.statvfs(mag.path)
+        Path(mag.path, "filler").write_bytes(bytes(disk.f_bavail * disk.f_frsize - 16_000))
+        if part or compression:
+            with pytest.raises(OSError, match=r"[Nn]o space left") as caught:
+                publish_assembled(mag, private, folder, box)
+            assert caught.value.errno == errno.ENOSPC
+            assert snapshot(cube(mag)) == before
+        Path(mag.path, "filler").unlink()
+        publish_assembled(mag, private, folder, box)  # a plain whole one needs no room
+    assert private_names(mag) == ["locks"]
+    assert_holds(mag, box, block)
 
 
 @each_compression

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 LOCK_TIMEOUT = 600.0
-"""Seconds to wait for a lock before giving up; a frozen process must not freeze all others for good."""
+"""Default of `lock_timeout`; a frozen process must not freeze all others for good."""
 
 LARGE_NBYTES = 64 << 20
 """Bytes on the disk from which on flushing and freeing a file is worth a thread."""
