@@ -278,15 +278,15 @@ def test_a_stopped_holder_changes_nothing_when_it_wakes(tmp_path, zygote, name):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", WORKS)
 def test_wherever_a_holder_is_stopped_it_changes_nothing_when_it_wakes(tmp_path, zygote, name):
-    """Every third system call, before it or after it."""
+    """Every fifth place: before or after a system call of Python, or of the library as a whole."""
     outcomes = []
     for job_ends in (0, 1):
-        for stop in itertools.count(1 + job_ends, 3):
+        for stop in itertools.count(1 + 2 * job_ends, 5):
             outcome = stopped_and_woken(tmp_path / f"{job_ends}-{stop}", zygote, name, stop, job_ends)
             if outcome == "not stopped":
                 break
             outcomes.append(outcome)
-    assert outcomes.count("JobEndedError") > 8
+    assert outcomes.count("JobEndedError") > 4
     assert outcomes.count("done") > 0
 
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -486,6 +487,16 @@ def test_a_slab_has_a_part_for_every_thread():
         plan_conversion(spec(1024), BoundingBox((0, 0, 0), (3000, 3000, 9000)), threads=40).slab_depth == 2048
     )
     assert plan_conversion(spec(32), box, threads=16).slab_depth >= 512
+
+
+@pytest.mark.parametrize("compression", [None, "lz4hc"])
+def test_large_cubes_are_stored_part_by_part(compression):
+    """8 GiB each, by workers of 2 GiB; only lz4 needs them whole."""
+    large = ArraySpec("uint64", 1, Vec3Int.full(32), Vec3Int.full(1024), compression)
+    box = BoundingBox((0, 0, 0), (1024, 1024, 2048))
+    assert plan_conversion(large, box, memory=2048 * MIB).write.box == box
+    with pytest.raises(PlanError, match='16 GiB.*"lz4hc"'):
+        plan_conversion(replace(large, compression="lz4"), box, memory=2048 * MIB)
 
 
 def test_default_sides():

@@ -19,6 +19,7 @@ from wkdask.errors import PlanError
 from wkdask.geometry import COORDINATE_LIMIT, BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.grid import CubeGrid
 from wkdask.plan import WritePlan, plan_write
+from wkdask.storage.assemble import publication_nbytes
 from wkdask.storage.protocol import ArraySpec
 from wkdask.units import format_bytes
 
@@ -27,7 +28,7 @@ __all__ = ["ConversionPlan", "default_shard_side", "plan_conversion"]
 _LARGEST_SIDE = 1024
 """The default of WEBKNOSSOS: cubes of 1024³ voxels."""
 _COMPRESSED_CUBE_NBYTES = 1 << 30
-"""A cube is compressed as a whole, in memory: by default it has no more bytes than this."""
+"""A cube is compressed by one task, lz4 in memory: by default it has no more bytes than this."""
 _SLAB_NBYTES = 64 << 30
 """Many workers want slabs of several layers of cubes; so many bytes of private cubes are enough."""
 
@@ -91,7 +92,7 @@ def default_shard_side(
     """Return the side of a cube that suits a stack.
 
     The power of two that holds the longest extent, but at most 1024 and at least a chunk; half as long, or
-    less, where a cube is compressed and would have more than 1 GiB of voxels, since that needs it in memory.
+    less, where a cube is compressed and would have more than 1 GiB of voxels, since one task does that.
 
     Parameters
     ----------
@@ -159,16 +160,14 @@ def plan_conversion(
                 f"{format_bytes(decoding + per_section)}, but only {format_bytes(memory)} are there for each "
                 f"task; use fewer threads per worker, or workers with more memory"
             )
-    # A plain cube is published as it lies there; a compressed one is read, put together and compressed.
-    publishing = 0
-    if spec.compression is not None:
-        publishing = cube_extent.prod() * spec.bytes_per_voxel + spec.cube_nbytes
-        if memory is not None and publishing > memory:
-            raise PlanError(
-                f"to compress a cube of {spec.shard_shape} voxels a task needs about "
-                f"{format_bytes(publishing)}, but only {format_bytes(memory)} are there for each task; use a "
-                f"smaller shard_shape, compression=None, or fewer threads per worker"
-            )
+    # A plain cube is published as it lies there.
+    publishing = 0 if spec.compression is None else publication_nbytes(spec)
+    if memory is not None and publishing > memory:
+        raise PlanError(
+            f"to publish a cube of {spec.shard_shape} voxels a task needs about {format_bytes(publishing)}, but "
+            f"only {format_bytes(memory)} are there for each task; use a smaller shard_shape, "
+            f'compression=None or "lz4hc", which are stored part by part, or fewer threads per worker'
+        )
     needed = max(decoding + batch_depth * per_section, publishing)
     write = plan_write(spec, box, threads=threads, task_memory=needed, unit=unit)
     depth = write.unit.shape.z
