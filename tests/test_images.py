@@ -495,7 +495,7 @@ def test_large_cubes_are_stored_part_by_part(compression):
     large = ArraySpec("uint64", 1, Vec3Int.full(32), Vec3Int.full(1024), compression)
     box = BoundingBox((0, 0, 0), (1024, 1024, 2048))
     assert plan_conversion(large, box, memory=2048 * MIB).write.box == box
-    with pytest.raises(PlanError, match='16 GiB.*"lz4hc"'):
+    with pytest.raises(PlanError, match=r'16 GiB.*"lz4hc"'):
         plan_conversion(replace(large, compression="lz4"), box, memory=2048 * MIB)
 
 
