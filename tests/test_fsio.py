@@ -586,7 +586,9 @@ def test_one_lock_under_two_names_is_taken_once(tmp_path):
         pass
 
 
-@pytest.mark.parametrize(("value", "seconds"), [(None, 600), (2, 2), (0.5, 0.5), ("90s", 90), ("2 minutes", 120)])
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(None, 600), (2, 2), (0.5, 0.5), ("90s", 90), ("2 minutes", 120)]
+)
 def test_the_timeout_is_configured(value, seconds):
     with dask.config.set({} if value is None else {"wkdask.lock-timeout": value}):
         assert fsio.lock_timeout() == seconds

@@ -346,7 +346,9 @@ class WkwMag:
     def finish(self) -> None:
         """Bump the stamp that stands for the cubes in the fingerprint of a large box."""
         stamp = f"{self.path}/{_STAMP}"
-        with contextlib.suppress(FileNotFoundError):  # the mag was deleted meanwhile, and must not come back so
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # the mag was deleted meanwhile, and must not come back so
             for folder in (f"{self.path}/{PRIVATE}", os.path.dirname(stamp)):
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(folder)
