@@ -390,7 +390,7 @@ def test_a_lock_excludes_and_is_given_back(mag):
         for join in joins:
             join()
     locks = Path(mag.path, PRIVATE, "locks")
-    assert [path.read_bytes() for path in locks.iterdir()] == [b""] * 2, "no note is left"
+    assert [fence._Note.parse(path.read_bytes()) for path in locks.iterdir()] == [None, None]
 
 
 def test_an_earlier_run_of_the_unit_is_shut_out_at_once(mag, monkeypatch):
@@ -506,10 +506,18 @@ def test_a_holder_without_a_note_is_passed_by(mag, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"junk", b"{}\n", b"[1]\n", b'["x", "y", "u", 0, "t", "w"]', b"[" * 5000], ids=repr
-)
+    "text",
+    [b"", b"-", b"junk", b"{}\n", b"[1]\n", b'["x", "y", "u", 0, "t", "w"]', b"[" * 5000,
+     b'-"x", "y", "u", 0, "t", "w"]\n', b'["x", "y", "u", "v", "t", "w"]\n'],
+    ids=repr,
+)  # fmt: skip
 def test_half_a_note_is_none(text):
     assert fence._Note.parse(text) is None
+
+
+def test_a_note_is_read_as_it_was_written():
+    note = fence._Note(".wkdask/x/y", ".wkdask/x", "unit (1, 2)", 1.5, "t", "process 1 of ä")
+    assert fence._Note.parse(note.to_bytes() + b"what is left of a longer one\n") == note
 
 
 @pytest.mark.parametrize("where", ["victim", "data/layer/2", "data/layer/1", "data/layer/1/z0"])

@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+import dask
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -374,6 +375,19 @@ def test_fsync(tmp_path):
     assert before == len(os.listdir("/proc/self/fd"))
 
 
+# space
+
+
+def test_free_bytes(tmp_path, small_disk):
+    space = os.statvfs(tmp_path)
+    assert 0 < fsio.free_bytes(str(tmp_path)) <= space.f_blocks * space.f_frsize
+    assert fsio.free_bytes(str(small_disk)) == 64 << 10
+    (small_disk / "file").write_bytes(bytes(5000))
+    assert fsio.free_bytes(str(small_disk)) == 56 << 10
+    with pytest.raises(FileNotFoundError):
+        fsio.free_bytes(str(tmp_path / "missing"))
+
+
 # locks
 
 COUNT = """
@@ -570,6 +584,65 @@ def test_one_lock_under_two_names_is_taken_once(tmp_path):
     names_of_it = [str(tmp_path / "real" / "a"), str(tmp_path / "link" / "a"), f"{tmp_path}/real/../real/a"]
     with fsio.locks([*names_of_it, names_of_it[0]], timeout=0.1):
         pass
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(None, 600), (2, 2), (0.5, 0.5), ("90s", 90), ("2 minutes", 120)]
+)
+def test_the_timeout_is_configured(value, seconds):
+    with dask.config.set({} if value is None else {"wkdask.lock-timeout": value}):
+        assert fsio.lock_timeout() == seconds
+
+
+def test_a_lock_waits_as_long_as_is_configured(tmp_path):
+    lock = str(tmp_path / "lock")
+    with fsio.lock(lock), dask.config.set({"wkdask.lock-timeout": "100ms"}):
+        start = time.monotonic()
+        with pytest.raises(LockTimeoutError), fsio.lock(lock):
+            pytest.fail("held twice")
+        assert 0.1 <= time.monotonic() - start < 5
+
+
+# large files
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20, 5 << 20])
+def test_a_large_copy_is_flushed_while_it_is_made(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(fsio, "LARGE_NBYTES", 4 << 20)
+    data = random.Random(1).randbytes(size)
+    (tmp_path / "a").write_bytes(data)
+    before = threading.active_count()
+    fsio.copy_sparse(str(tmp_path / "a"), str(tmp_path / "b"), flushed=True)
+    assert (tmp_path / "b").read_bytes() == data
+    assert threading.active_count() == before
+    (tmp_path / "c").write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        fsio.copy_sparse(str(tmp_path / "a"), str(tmp_path / "c"), flushed=True)
+
+
+def test_a_full_disk_stops_a_flushed_copy(small_disk, tmp_path, monkeypatch):
+    monkeypatch.setattr(fsio, "LARGE_NBYTES", 1)
+    (tmp_path / "a").write_bytes(bytes(200_000))
+    with pytest.raises(OSError, match="No space left"):
+        fsio.copy_sparse(str(tmp_path / "a"), str(small_disk / "b"), flushed=True)
+
+
+def test_a_replaced_file_is_freed_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(fsio, "LARGE_NBYTES", 1)
+    for name in ("old", "new"):
+        (tmp_path / name).write_bytes(name.encode() * 3000)
+    before = len(os.listdir("/proc/self/fd"))
+    with fsio.freed_later(str(tmp_path / "old")):
+        os.replace(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old").read_bytes() == b"new" * 3000
+    end = time.monotonic() + 30
+    while len(os.listdir("/proc/self/fd")) > before:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    with fsio.freed_later(str(tmp_path / "missing")):
+        pass
+    with pytest.raises(ZeroDivisionError), fsio.freed_later(str(tmp_path / "old")):
+        1 / 0
 
 
 # copy_sparse

@@ -46,7 +46,7 @@ LARGE_NBYTES = 64 << 20
 
 
 def lock_timeout() -> float:
-    """Return the seconds to wait for a lock: ``wkdask.lock-timeout`` of dask's configuration (``"10 min"``)."""
+    """Return the seconds to wait for a lock: dask's option ``wkdask.lock-timeout`` (600, ``"10 minutes"``)."""
     import dask.config
     from dask.utils import parse_timedelta
 

@@ -46,6 +46,8 @@ NOTE_GRACE = 5.0
 """Seconds after which a holder without a note is passed by; it may be between two system calls, but not longer."""
 _MARK = "here"
 _NOTE_NBYTES = 4096
+_NO_NOTE = b"-"
+"""First byte of a lock file in which there is no note, whatever follows."""
 _local = threading.local()
 
 
@@ -260,9 +262,10 @@ class _Note:
     def parse(cls, data: bytes) -> _Note | None:
         """Return a note; None where there is none, or half of one."""
         try:
-            if not data.endswith(b"\n"):
+            text, end, _ = data.partition(b"\n")  # what follows is left of a longer one
+            if not end:
                 return None
-            root, job, unit, began, token, who = json.loads(data)
+            root, job, unit, began, token, who = json.loads(text)
             return cls(str(root), str(job), str(unit), float(began), str(token), str(who))
         except (ValueError, TypeError):
             return None
@@ -305,8 +308,10 @@ def _note_down(descriptor: int, path: str, note: _Note) -> bool:
         try:
             if os.fstat(second).st_ino != inode:
                 return False
-            os.ftruncate(second, 0)
-            os.pwrite(second, note.to_bytes(), 0)
+            text = note.to_bytes()
+            os.pwrite(second, _NO_NOTE, 0)
+            os.pwrite(second, text[1:], 1)
+            os.pwrite(second, text[:1], 0)  # last: a note that can be read is whole
         finally:
             os.close(second)
         return os.stat(path).st_ino == inode
@@ -364,7 +369,7 @@ def _give_back(descriptor: int) -> None:
     """Take the note away, then unlock."""
     try:
         with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, _NO_NOTE, 0)  # truncation takes 30 times as long, and waits for the journal
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing alone would leave it to a child forked meanwhile
     finally:
         os.close(descriptor)
