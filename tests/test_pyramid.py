@@ -1,6 +1,10 @@
 """Pyramids against numpy: which voxels, however the work is cut."""
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 
 import dask
@@ -10,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyramid_oracle import layer_with, oracle
 
-from wkdask import BoundingBox, Mag, Vec3Int, pyramid, pyramid_plan
+from wkdask import BoundingBox, Mag, Vec3Int, layer_pyramid, pyramid, pyramid_plan
 from wkdask.engines import LocalEngine
 from wkdask.errors import InvalidValueError, PlanError, TaskFailedError, WkdaskWarning
+from wkdask.events import UnitDone
 from wkdask.kernels import downsample, reach
 from wkdask.storage import assemble
 
@@ -281,3 +286,90 @@ def test_a_refused_plan_leaves_no_mag(tmp_path, monkeypatch):
     with pytest.raises(PlanError, match="shard_shape"):
         layer.downsample(coarsest_mag=2)
     assert list(layer.mags) == [Mag(1)]
+
+
+# --- a worker dies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.cluster
+def test_a_half_that_died_with_its_worker_comes_from_the_published_cubes(tmp_path, monkeypatch):
+    """What a finished leaf read of mag 1 is destroyed, then its worker: the voxels are right all the same."""
+    from distributed import Client, LocalCluster
+
+    voxels = np.random.default_rng(5).integers(1, 200, (1, 256, 256, 128)).astype("uint8")
+    layer = layer_with(tmp_path / "ds", voxels, (0, 0, 0), cube=32)
+    monkeypatch.setattr(pyramid_plan, "LEAF_NBYTES", 1 << 18)  # 64³: whole cubes of mag 2
+    monkeypatch.setattr(pyramid_plan, "_LEAST_LEAF_NBYTES", 1 << 18)
+    source = layer.get_mag(1).place.store
+    killed, ended = [], []
+
+    def listen(event):
+        if not isinstance(event, UnitDone):
+            return
+        ended.append(event.report)
+        if event.report.unit.size != Vec3Int(32, 32, 32):
+            return  # not a leaf
+        read = event.report.unit.from_mag_to_mag1(2)
+        for index in source.spec.grid.cubes(read):
+            os.unlink(source.cube_path(index))
+        if len(killed) < 2 and len(ended) % 5 == 2:
+            _, process = event.report.worker.split(":")
+            killed.append(int(process))
+            os.kill(int(process), signal.SIGKILL)
+
+    monkeypatch.setattr(layer_pyramid, "listeners_for", lambda progress: [listen])
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        client.wait_for_workers(2, timeout=60)
+        layer.downsample(coarsest_mag=8, client=client, compression=None)
+    assert len(killed) == 2
+    leaves = [report for report in ended if report.unit.size == Vec3Int(32, 32, 32)]
+    assert len(leaves) == 32
+    check_mags(layer, voxels, (0, 0, 0), [Mag(1), Mag(2), Mag(4), Mag(8)], "median")
+
+
+# --- memory ---------------------------------------------------------------------------------------------
+
+PEAK = """
+import sys, threading
+import numpy as np
+import psutil
+from wkdask import Dataset
+from wkdask import pyramid, pyramid_plan
+from wkdask.kernels import block_stats, downsample, is_zero
+warm = np.ones((1, 4, 4, 4), "uint8", order="F")
+downsample(warm, (2, 2, 2), "median"), block_stats(warm), is_zero(warm)
+plans, plan_tree = [], pyramid.plan_tree
+pyramid.plan_tree = lambda *a, **k: plans.append(plan_tree(*a, **k)) or plans[-1]
+layer = Dataset(sys.argv[1]).get_layer("layer")
+process, done, peak = psutil.Process(), threading.Event(), 0
+idle = process.memory_info().rss
+def watch():
+    global peak
+    while not done.wait(0.001):
+        peak = max(peak, process.memory_info().rss)
+watcher = threading.Thread(target=watch)
+watcher.start()
+layer.downsample(coarsest_mag=8, compression=None if sys.argv[2] == "raw" else sys.argv[2])
+done.set()
+watcher.join()
+print(peak - idle, max(plan.task_nbytes for plan in plans), len(plans[0].tiers))
+"""
+
+
+@pytest.mark.parametrize(("cube", "compression"), [(64, "raw"), (256, "raw"), (256, "lz4")])
+def test_no_more_memory_than_planned(tmp_path, cube, compression):
+    voxels = np.random.default_rng(5).integers(0, 200, (1, 512, 512, 256)).astype("uint8")
+    layer_with(tmp_path / "ds", np.asfortranarray(voxels), (0, 0, 0), cube=cube)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path / "ds"), compression],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "DASK_NUM_WORKERS": "2"},
+    )
+    used, planned, _ = map(int, done.stdout.split())
+    assert used <= 2 * planned + (16 << 20)  # two threads; what the libraries keep for themselves
+    assert planned < 256 << 20

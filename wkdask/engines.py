@@ -189,10 +189,8 @@ class LocalEngine:
 
     def _begin(self, number: int, window: AnyWindow) -> None:
         """Start a window in a thread of its own, which only waits for those of the pool."""
-        run: Callable[[int, Any], None] = self._run_array
-        if isinstance(window, CallWindow | NodeWindow):
-            run = self._run_calls if isinstance(window, CallWindow) else self._run_nodes
-        runner = Thread(target=run, args=(number, window), name="wkdask-window", daemon=True)
+        runs = {CallWindow: self._run_calls, NodeWindow: self._run_nodes, ArrayWindow: self._run_array}
+        runner = Thread(target=runs[type(window)], args=(number, window), name="wkdask-window", daemon=True)
         self._runners = [other for other in self._runners if other.is_alive()] + [runner]
         runner.start()
 

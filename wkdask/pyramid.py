@@ -149,7 +149,8 @@ def downsample_mags(
     main, others = targets[0], tuple(targets[1:])
     hulls = _hulls(plan)
     whole = plan_again(main.store.spec, hulls[main.mag], main.store.spec.shard_shape, None)
-    job = Job.of(main, whole, "downsampling", options, others=others)
+    beside = sum(tree.nbytes for tree in plan.trees) - whole.nbytes
+    job = Job.of(main, whole, "downsampling", options, others=others, private_nbytes=max(beside, 0))
     done: dict[Mag, PlaceReport] = {}
 
     def collect(event: Event) -> None:
