@@ -99,47 +99,52 @@ class Vec3Int(tuple[int, int, int]):
             return cls(value)
         return cls.full(value)
 
-    def _zip(self, other: Any) -> Iterator[tuple[int, int]]:
-        return zip(self, Vec3Int.from_scalar_or_vec(other), strict=True)
-
     def __add__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a + b for a, b in self._zip(other)))
+        (x, y, z), (a, b, c) = self, _three(other)
+        return _vec(x + a, y + b, z + c)
 
     def __radd__(self, other: Any) -> Vec3Int:
         return self.__add__(other)
 
     def __sub__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a - b for a, b in self._zip(other)))
+        (x, y, z), (a, b, c) = self, _three(other)
+        return _vec(x - a, y - b, z - c)
 
     def __rsub__(self, other: Any) -> Vec3Int:
         return (-self).__add__(other)
 
     def __mul__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a * b for a, b in self._zip(other)))
+        (x, y, z), (a, b, c) = self, _three(other)
+        return _vec(x * a, y * b, z * c)
 
     def __rmul__(self, other: Any) -> Vec3Int:
         return self.__mul__(other)
 
     def __floordiv__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a // b for a, b in self._zip(other)))
+        (x, y, z), (a, b, c) = self, _three(other)
+        return _vec(x // a, y // b, z // c)
 
     def __mod__(self, other: Any) -> Vec3Int:
-        return Vec3Int(tuple(a % b for a, b in self._zip(other)))
+        (x, y, z), (a, b, c) = self, _three(other)
+        return _vec(x % a, y % b, z % c)
 
     def __neg__(self) -> Vec3Int:
-        return self * -1
+        return _vec(-self[0], -self[1], -self[2])
 
     def ceildiv(self, other: Any) -> Vec3Int:
         """Return the component-wise quotient, rounded up."""
-        return Vec3Int(tuple(-(-a // b) for a, b in self._zip(other)))
+        (x, y, z), (a, b, c) = self, _three(other)
+        return _vec(-(-x // a), -(-y // b), -(-z // c))
 
     def pairmin(self, other: Any) -> Vec3Int:
         """Return the component-wise minimum."""
-        return Vec3Int(tuple(min(pair) for pair in self._zip(other)))
+        (x, y, z), (a, b, c) = self, _three(other)
+        return _vec(min(x, a), min(y, b), min(z, c))
 
     def pairmax(self, other: Any) -> Vec3Int:
         """Return the component-wise maximum."""
-        return Vec3Int(tuple(max(pair) for pair in self._zip(other)))
+        (x, y, z), (a, b, c) = self, _three(other)
+        return _vec(max(x, a), max(y, b), max(z, c))
 
     def is_positive(self, *, strictly: bool = False) -> bool:
         """Tell whether no component is negative (or, `strictly`, none is below 1)."""
@@ -178,6 +183,18 @@ class Vec3Int(tuple[int, int, int]):
 
     def __str__(self) -> str:
         return f"({self[0]}, {self[1]}, {self[2]})"
+
+
+def _vec(x: int, y: int, z: int) -> Vec3Int:
+    """Return a vector of three integers that are known to be such: a plan makes millions of them."""
+    return tuple.__new__(Vec3Int, (x, y, z))
+
+
+def _three(other: Any) -> tuple[int, int, int]:
+    """Return the components of a vector, or of one integer that stands for all three."""
+    if type(other) is Vec3Int:
+        return other
+    return (other, other, other) if type(other) is int else Vec3Int.from_scalar_or_vec(other)
 
 
 MagLike: TypeAlias = "Mag | int | str | Sequence[int] | np.ndarray[Any, Any]"
