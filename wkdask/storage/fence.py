@@ -229,10 +229,11 @@ class _Note:
     @classmethod
     def parse(cls, data: bytes) -> _Note | None:
         """Return a note; None where there is none, or half of one."""
+        line, end, _ = data.partition(b"\n")  # behind it is what is left of a longer one
+        if not end:
+            return None
         try:
-            if not data.endswith(b"\n"):
-                return None
-            root, job, unit, began, token, who = json.loads(data)
+            root, job, unit, began, token, who = json.loads(line)
             return cls(str(root), str(job), str(unit), float(began), str(token), str(who))
         except (ValueError, TypeError):
             return None
@@ -272,7 +273,7 @@ def _note_down(descriptor: int, path: str, note: _Note) -> bool:
         try:
             if os.fstat(second).st_ino != inode:
                 return False
-            os.ftruncate(second, 0)
+            # Over the old one: ext4 flushes a file that is cut to nothing and written, which takes milliseconds.
             os.pwrite(second, note.to_bytes(), 0)
         finally:
             os.close(second)
@@ -331,7 +332,7 @@ def _give_back(descriptor: int) -> None:
     """Take the note away, then unlock."""
     try:
         with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"\0", 0)
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing alone would leave it to a child forked meanwhile
     finally:
         os.close(descriptor)
