@@ -22,6 +22,7 @@ __all__ = [
     "LockTimeoutError",
     "MagNotFoundError",
     "OutOfBoundsError",
+    "OutsideError",
     "PlanError",
     "PropertiesError",
     "ReadOnlyError",
@@ -102,6 +103,10 @@ class CubePermissionError(DamagedCubeError, PermissionError):
 
 class ReadOnlyError(WkdaskError, PermissionError, ValueError):
     """A write through a read-only view, or through a link that leaves the dataset."""
+
+
+class OutsideError(WkdaskError, PermissionError, ValueError):
+    """Something of a dataset lies outside of its folder, and the dataset was opened with ``outside="refuse"``."""
 
 
 class LockTimeoutError(WkdaskError, TimeoutError):

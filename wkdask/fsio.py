@@ -66,11 +66,12 @@ def checked_path(path: str | os.PathLike[str]) -> str:
         raise InvalidValueError(f"a path must be a text that is not empty, got {path!r}")
     if "\0" in text:
         raise InvalidValueError(f"a path cannot hold a NUL byte: {text!r}")
+    full = os.path.abspath(text)
     try:
-        text.encode("utf-8")
+        full.encode("utf-8")  # also the folder that a relative path starts from
     except UnicodeEncodeError:
-        raise InvalidValueError(f"a path must be valid Unicode: {text!r}") from None
-    return os.path.abspath(text)
+        raise InvalidValueError(f"a path must be valid Unicode: {full!r}") from None
+    return full
 
 
 def open_regular(path: str) -> int:
