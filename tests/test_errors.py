@@ -35,7 +35,7 @@ PARENTS = {
     "UnsupportedFormatError": (NotImplementedError,),
     "WkdaskError": (Exception,),
     "WkdaskWarning": (UserWarning,),
-    "WorkerPathError": (FileNotFoundError,),
+    "WorkerPathError": (FileNotFoundError, PermissionError),
 }
 
 

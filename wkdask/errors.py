@@ -113,8 +113,8 @@ class LockTimeoutError(WkdaskError, TimeoutError):
     """A lock file stayed locked by another process for too long."""
 
 
-class WorkerPathError(WkdaskError, FileNotFoundError):
-    """A worker does not see the dataset under the path that the driver sees."""
+class WorkerPathError(WkdaskError, FileNotFoundError, PermissionError):
+    """A worker does not see the dataset under the path that the driver sees, or may not write to it."""
 
 
 class TaskFailedError(WkdaskError, RuntimeError):

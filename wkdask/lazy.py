@@ -73,7 +73,10 @@ class LazySource:
         spans = [_span(part, n) for part, n in zip(parts, self.shape, strict=True)]
         (first, last, _), *space = spans
         box = BoundingBox.from_corners([low for low, _, _ in space], [high for _, high, _ in space])
-        block = self.store.read(box.offset(self.box.topleft))[first:last]
+        if first == last:  # no channel: nothing is read
+            block: Voxels = np.empty((0, *box.size), self.dtype, order="F")
+        else:
+            block = self.store.read(box.offset(self.box.topleft))[first:last]
         # One axis at a time, last first: integers drop their axis, and lists must not broadcast together.
         for axis, (low, high, rest) in reversed(list(enumerate(spans))):
             if not (isinstance(rest, slice) and rest == slice(0, high - low, 1)):
