@@ -118,7 +118,8 @@ class Children:
 
     def out(self, pid):
         """Return what a child printed so far."""
-        return Path(self._files[pid]).read_text(errors="replace")
+        path = Path(self._files[pid])
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def run(self, script, *args, timeout=60):
         """Run a script to its end; return what it printed, and raise if it failed or was killed."""

@@ -182,7 +182,9 @@ def open_lock_file(path: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return os.open(
+            path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        )  # a link could lead two locks to one file
     folder_mode = stat.S_IMODE(os.stat(os.path.dirname(path) or ".").st_mode)
     os.fchmod(
         descriptor, 0o600 | (0o060 if folder_mode & 0o020 else 0) | (0o006 if folder_mode & 0o002 else 0)

@@ -264,7 +264,10 @@ def empty_block(spec: ArraySpec, box: BoundingBox) -> Voxels:
             f"the box {box} has {format_bytes(nbytes)}, this machine's memory {format_bytes(memory)}; "
             f"read a part of it, or use to_dask()"
         )
-    return np.empty((spec.num_channels, *box.size), dtype=spec.dtype, order="F")
+    try:
+        return np.empty((spec.num_channels, *box.size), dtype=spec.dtype, order="F")
+    except ValueError as error:  # numpy multiplies the sides, also where one of them is 0
+        raise InvalidValueError(f"no array can have the shape of the box {box}: {error}") from None
 
 
 def leads_out(mag_path: str, path: str) -> str | None:
