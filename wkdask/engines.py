@@ -189,8 +189,9 @@ class LocalEngine:
 
     def _begin(self, number: int, window: AnyWindow) -> None:
         """Start a window in a thread of its own, which only waits for those of the pool."""
-        runs = {CallWindow: self._run_calls, NodeWindow: self._run_nodes, ArrayWindow: self._run_array}
-        runner = Thread(target=runs[type(window)], args=(number, window), name="wkdask-window", daemon=True)
+        run: Any = self._run_calls if isinstance(window, CallWindow) else self._run_array
+        run = self._run_nodes if isinstance(window, NodeWindow) else run
+        runner = Thread(target=run, args=(number, window), name="wkdask-window", daemon=True)
         self._runners = [other for other in self._runners if other.is_alive()] + [runner]
         runner.start()
 
