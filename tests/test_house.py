@@ -58,6 +58,7 @@ ORDER = [
     "pyramid_levels",
     "pyramid_tree",
     "pyramid_plan",
+    "pyramid_voxels",
     "pyramid_tasks",
     "pyramid",
     "display",
