@@ -142,6 +142,8 @@ def _run_job(
                         own.finished = True
             finally:
                 engine.stop()
+                if own is not None:
+                    own.landed = tally.merged is not None
     except _Terminated:
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:

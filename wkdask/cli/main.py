@@ -116,6 +116,7 @@ def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, m
 )
 @compression_option
 @scheduler_option
+@resume_option
 def downsample(
     dataset: str,
     layers: tuple[str, ...],
@@ -125,6 +126,7 @@ def downsample(
     sampling_mode: str,
     compression: str | None,
     scheduler: str | None,
+    resume: bool,
 ) -> None:
     r"""Compute the coarser magnifications of all layers.
 
@@ -143,6 +145,7 @@ def downsample(
                 compression=compression,
                 sampling_mode=sampling_mode,
                 client=client,
+                resume=resume,
                 progress=True,
             )
             if not reports:
