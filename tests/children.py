@@ -26,7 +26,8 @@ _CALLS = {
     "x86_64": {
         "read": 0, "write": 1, "pread64": 17, "pwrite64": 18, "fsync": 74, "fdatasync": 75, "ftruncate": 77,
         "truncate": 76, "rename": 82, "mkdir": 83, "openat": 257, "renameat": 264, "renameat2": 316,
-        "copy_file_range": 326, "getdents64": 217, "lseek": 8, "preadv": 295, "pwritev": 296, "preadv2": 327, "pwritev2": 328,
+        "copy_file_range": 326, "getdents64": 217, "lseek": 8,
+        "preadv": 295, "pwritev": 296, "preadv2": 327, "pwritev2": 328,
     },
     "aarch64": {
         "read": 63, "write": 64, "pread64": 67, "pwrite64": 68, "fsync": 82, "fdatasync": 83, "ftruncate": 46,
