@@ -137,6 +137,5 @@ def children():
     """A process that forks children that have imported everything, in milliseconds."""
     from children import Children
 
-    children = Children()
-    yield children
-    children.close()
+    with Children() as children:
+        yield children

@@ -84,6 +84,27 @@ def test_bad_paths(bad):
         fsio.checked_path(bad)
 
 
+def test_a_relative_path_from_a_folder_that_is_no_text(tmp_path, monkeypatch):
+    odd = os.fsencode(tmp_path) + b"/\xff"
+    os.mkdir(odd)
+    monkeypatch.chdir(odd)
+    with pytest.raises(InvalidValueError, match="Unicode"):
+        fsio.checked_path("ds")
+
+
+def test_only_no_such_name_is_not_there(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("file", "dangling", "loop", "."):
+        assert fsio.is_there(str(tmp_path / name))
+    for name in ("missing", "no folder/missing", "dangling/missing"):
+        assert not fsio.is_there(str(tmp_path / name))
+    for name in ("file/below", "loop/below", "x" * 300):
+        with pytest.raises(OSError, match=r"below|xxx"):  # os.path.lexists says False
+            fsio.is_there(str(tmp_path / name))
+
+
 # open_regular
 
 

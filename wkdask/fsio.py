@@ -28,6 +28,7 @@ __all__ = [
     "fsync_files",
     "fsync_folder",
     "holds_only_zeros",
+    "is_there",
     "link_or_copy",
     "lock",
     "lock_timeout",
@@ -72,6 +73,21 @@ def checked_path(path: str | os.PathLike[str]) -> str:
     except UnicodeEncodeError:
         raise InvalidValueError(f"a path must be valid Unicode: {full!r}") from None
     return full
+
+
+def is_there(path: str) -> bool:
+    """Tell whether something has a name, be it a link that leads nowhere.
+
+    Raises
+    ------
+    OSError
+        If that cannot be told: `os.path.lexists` would say no, and what is there would be taken for absent.
+    """
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def open_regular(path: str) -> int:

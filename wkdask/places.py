@@ -12,6 +12,7 @@ from wkdask.box_view import BoxView
 from wkdask.errors import (
     AlreadyExistsError,
     DamagedHeaderError,
+    DTypeError,
     InvalidValueError,
     OutsideError,
     UnsupportedFormatError,
@@ -232,11 +233,13 @@ def channels_by_headers(dataset_path: str, layer: LayerRecord) -> int:
     for mag in layer.mags:
         try:
             store = WkwMag.open(mag_folder(dataset_path, layer.name, mag))
-            if dtype_of(layer.element_class, store.spec.num_channels) == store.spec.dtype:
-                return store.spec.num_channels
-            reasons.append(f"{store.path}/{HEADER_NAME} says {store.header}")
         except (WkdaskError, OSError) as error:
             reasons.append(str(error))
+            continue
+        with contextlib.suppress(DTypeError):  # its channels do not divide the class
+            if dtype_of(layer.element_class, store.spec.num_channels) == store.spec.dtype:
+                return store.spec.num_channels
+        reasons.append(f"{store.path}/{HEADER_NAME} says {store.header}")
     raise DamagedHeaderError(
         f"layer {layer.name!r}: the properties give no numChannels for the element class "
         f"{layer.element_class!r}, and no mag has a {HEADER_NAME} that does: "
