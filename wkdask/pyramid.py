@@ -46,9 +46,6 @@ from wkdask.writer import run_planned
 
 __all__ = ["PyramidPlan", "downsample_mags", "plan_pyramid", "upsample_mag"]
 
-_BICUBIC_REACH = 2
-"""Voxels of the coarsest mag that all steps of a bicubic pyramid together look beyond a window, at most."""
-
 
 @dataclass(frozen=True, slots=True)
 class PyramidPlan:
@@ -108,8 +105,7 @@ def plan_pyramid(
     bicubic = mode == "bicubic"
     stale = None
     if boxes is not None:
-        reach = _BICUBIC_REACH if bicubic else 0
-        stale = boxes_to_redo(boxes, before or layer_box, layer_box, levels[-1].mag, reach)
+        stale = boxes_to_redo(boxes, before or layer_box, layer_box, levels, reaches=bicubic)
     engine = pick_engine(options.client, options.retries)
     memory = engine.task_memory()
     trees = []
