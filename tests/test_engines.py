@@ -25,8 +25,8 @@ def window_of(function, numbers, name="wkdask-test"):
         function(number)
         return UnitReport(unit=box, box=box, cubes=1)
 
-    calls = [(box_of(number), unit, (number, box_of(number))) for number in numbers]
-    return CallWindow(calls, f"{name}-{id(function)}")
+    boxes = [box_of(number) for number in numbers]
+    return CallWindow(boxes, lambda box: (unit, box.topleft.x, box), f"{name}-{id(function)}")
 
 
 def finish(engine, outcomes):

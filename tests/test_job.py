@@ -16,7 +16,7 @@ def test_a_window_of_calls_has_one_per_unit(make_mag):
     plan = plan_write(mag.spec, BoundingBox((5, 5, 5), (100, 100, 100)), unit_nbytes=1)
     (window,) = call_windows(plan, "/x/.wkdask/0123456789ab", "write", call)
     (planned,) = plan.windows
-    assert [box for box, _, _ in window.calls] == planned.unit_boxes()
+    assert [box for box, _, _ in window.calls] == list(planned.unit_boxes())
     assert all(entry[1:] == (len, (entry[0], 7)) for entry in window.calls)
     assert window.name == "wkdask-write-0123456789ab-0"
 

@@ -90,7 +90,7 @@ def test_an_array_task_finds_its_box_by_its_place(make_mag, random_voxels):
 def test_staged_units_name_no_box_and_are_published_twice_the_same(make_mag, random_voxels):
     mag, block = make_mag(), random_voxels((1, *BOX.size))
     (window,) = plan_write(mag.spec, BOX).windows
-    unit = window.unit_boxes()[0]
+    unit = next(iter(window.unit_boxes()))
     with job_folder(mag.place.store) as folder:
         staged = mag.place.store.staged(f"{folder}/staged")
         part = block[(slice(None), *unit.to_slices(BOX.topleft))]

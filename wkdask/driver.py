@@ -16,7 +16,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,9 +31,9 @@ from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
 from wkdask.space import check_space
 from wkdask.storage.jobs import JobFolder, Ticket, interrupted_jobs, job_folder, resumable_folder
 from wkdask.storage.protocol import StoredMag
-from wkdask.tasks import PlaceReport, UnitReport, landed_reports, merge_reports
+from wkdask.tasks import NOTHING, PlaceReport, Total, UnitReport, landed_reports
 
-__all__ = ["commit_box", "finish_interrupted", "run_job", "run_unwritten"]
+__all__ = ["commit_box", "finish_interrupted", "run_job", "run_unwritten", "stream_unwritten"]
 
 
 def run_job(
@@ -202,11 +202,9 @@ def _is_over(stage: Stage, journal: Journal | None) -> bool:
 def _remaining(windows: Iterable[AnyWindow], journal: Journal | None) -> Iterator[AnyWindow]:
     """Yield windows without the units that the journal holds."""
     for window in windows:
-        lane = window.lane
-        if journal is not None and lane is not None and journal.units:
-            window = window.without(lambda box, lane=lane: journal.is_done(lane, box))  # type: ignore[misc]
-        if len(window):
-            yield window
+        left = window.without_done(journal) if journal is not None and journal.units else window
+        if len(left):
+            yield left
 
 
 def finish_interrupted(store: StoredMag, engine: Engine, but_not: Ticket | None = None) -> None:
@@ -276,8 +274,36 @@ def run_unwritten(
     TaskFailedError
         If a task failed.
     """
+    for _ in stream_unwritten(label, plan, windows, engine, listeners):
+        pass
+
+
+def stream_unwritten(
+    label: str,
+    plan: WritePlan,
+    windows: Iterable[AnyWindow],
+    engine: Engine,
+    listeners: Sequence[Listener] = (),
+    units_before: int = 0,
+) -> Generator[Outcome, None, None]:
+    """Yield how tasks end that own no cubes, as they do; no more are begun than are taken soon.
+
+    Parameters
+    ----------
+    label, plan, windows, engine, listeners
+        As for `run_unwritten`.
+    units_before
+        How many of the units earlier runs have done.
+
+    Raises
+    ------
+    TaskFailedError
+        If a task failed, after what ran beside it has been yielded.
+    """
     tally = _Tally()
-    started = JobStarted(label, "reading", len(plan.units), 0, plan.nbytes, engine.description)
+    started = JobStarted(
+        label, "reading", len(plan.units), 0, plan.nbytes, engine.description, units_before=units_before
+    )
     try:
         for listener in listeners:
             listener(started)
@@ -286,6 +312,7 @@ def run_unwritten(
             if outcome.report is not None:
                 for listener in listeners:
                     listener(UnitDone(label, outcome.report))
+                yield outcome
     finally:
         engine.stop()
         for outcome in engine.late():
@@ -307,37 +334,38 @@ class _Tally:
     """What the outcomes of a job come to; its memory does not grow with their number."""
 
     def __init__(self) -> None:
-        self._state: tuple[UnitReport | None, Outcome | None] = (None, None)
+        self._state: tuple[Total, Outcome | None] = (NOTHING, None)
         self.first_failure: Outcome | None = None
         self.failures = 0
         self.cubes_before = 0
 
     @property
     def merged(self) -> UnitReport | None:
-        """All reports as one."""
-        return self._state[0]
+        """All reports as one; None if there is none."""
+        return self._state[0].report()
 
     def begin_with(self, earlier: UnitReport | None) -> None:
         """Count what earlier runs of the job did."""
-        self._state = (earlier, None)
-        self.cubes_before = earlier.cubes if earlier is not None else 0
+        if earlier is not None:
+            self._state = (NOTHING.plus_report(earlier), None)
+            self.cubes_before = earlier.cubes
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome, once even if it comes twice in a row: Ctrl-C can come while it is handed over."""
-        merged, last = self._state
+        total, last = self._state
         if last is not None and (outcome is last or (outcome.report and outcome.report == last.report)):
             return
         if outcome.report is not None:
-            merged = outcome.report if merged is None else merge_reports(merged, outcome.report)
+            total = total.plus_report(outcome.report)
         elif outcome.error is not None:
             for landed in landed_reports(outcome.error, outcome.box):
-                merged = landed if merged is None else merge_reports(merged, landed)
+                total = total.plus_report(landed)
             if self.first_failure is None:
                 self.first_failure = outcome
             else:
                 outcome.error.__traceback__ = None  # its frames hold the blocks of a task
         self.failures += outcome.error is not None
-        self._state = (merged, outcome)
+        self._state = (total, outcome)
 
 
 def _commit(job: Job, tally: _Tally, seconds: float) -> WriteReport | None:
@@ -354,7 +382,13 @@ def _commit(job: Job, tally: _Tally, seconds: float) -> WriteReport | None:
         return None
     job.store.finish()
     box = merged.box or job.plan.box
-    return replace(_report(job.label, job.mag, merged, box, seconds), cubes_before=tally.cubes_before)
+    others = tuple(_place_report(report, seconds) for report in merged.others)
+    return replace(
+        _report(job.label, job.mag, merged, box, seconds),
+        cubes_before=tally.cubes_before,
+        dataset_path=job.dataset_path,
+        others=others,
+    )
 
 
 def _commit_boxes(reports: Iterable[PlaceReport]) -> None:
@@ -369,7 +403,13 @@ def commit_box(landed: PlaceReport, store: StoredMag, seconds: float) -> WriteRe
     """Note in the properties what was written without a job's tasks, slice by slice."""
     commit(landed.dataset_path, _edits(landed.layer, landed.mag, landed.box, landed.maximum))
     store.finish()
-    return _report(f"layer {landed.layer!r} mag {landed.mag}", landed.mag, landed, landed.box, seconds)
+    return _place_report(landed, seconds)
+
+
+def _place_report(landed: PlaceReport, seconds: float) -> WriteReport:
+    """Return what a user gets to see of the writes into one of several mags."""
+    report = _report(f"layer {landed.layer!r} mag {landed.mag}", landed.mag, landed, landed.box, seconds)
+    return replace(report, dataset_path=landed.dataset_path)
 
 
 def _report(

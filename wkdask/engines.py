@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wkdask.errors import InvalidValueError, SchedulerLostError, WorkerPathError
+from wkdask.errors import InvalidValueError, PlanError, SchedulerLostError, WorkerPathError
 from wkdask.flow import REPORT, ClusterFlow, LocalFlow
 from wkdask.geometry import BoundingBox
 from wkdask.job import AnyWindow, ArrayWindow, CallWindow, NodeCall, NodeWindow
@@ -87,7 +87,9 @@ class Engine(Protocol):
         """
 
 
-def pick_engine(client: Client | None = None, retries: int | None = None) -> Engine:
+def pick_engine(
+    client: Client | None = None, retries: int | None = None, resources: Mapping[str, float] | None = None
+) -> Engine:
     """Return the engine of a client, of the active client, or of local threads.
 
     Inside a task there is no active client to nest in: local threads it is then.
@@ -99,14 +101,27 @@ def pick_engine(client: Client | None = None, retries: int | None = None) -> Eng
     retries
         How often a task that failed is tried again; by default twice on a cluster, and not on local threads,
         where the second try would meet the same disk and the same data.
+    resources
+        What each task occupies of a worker, such as ``{"GPU": 1}``; the workers were started with as much.
+
+    Raises
+    ------
+    InvalidValueError
+        If `retries` is negative, or there are `resources` but no cluster.
+    PlanError
+        If no worker has the resources.
     """
     if retries is not None and retries < 0:
         raise InvalidValueError(f"a task can be tried again 0 times or more, got retries={retries}")
     if client is None:
         client = _active_client()
     if client is None:
+        if resources:
+            raise InvalidValueError(
+                f"resources={dict(resources)} are those of a cluster's workers, and there is no client"
+            )
         return LocalEngine(retries=retries or 0)
-    return DistributedEngine(client, 2 if retries is None else retries)
+    return DistributedEngine(client, 2 if retries is None else retries, resources)
 
 
 def _active_client() -> Client | None:
@@ -288,7 +303,7 @@ class LocalEngine:
                                 self._put(number, Outcome(box, error=error, lane=window.lane))
                                 break
         except BaseException as error:  # the graph itself could not be built
-            self._put(number, Outcome(next(iter(window.boxes.values())), error=error, lane=window.lane))
+            self._put(number, Outcome(next(iter(window.units)), error=error, lane=window.lane))
         finally:
             self._signals.put((number, True))
 
@@ -321,12 +336,15 @@ def _settle(futures: list[Future[Any]]) -> None:
 class DistributedEngine:
     """Workers of a distributed scheduler, reached through the user's client."""
 
-    def __init__(self, client: Client, retries: int = 2) -> None:
+    def __init__(
+        self, client: Client, retries: int = 2, resources: Mapping[str, float] | None = None
+    ) -> None:
         if client.asynchronous:
             raise InvalidValueError("wkdask needs a synchronous Client; make it with asynchronous=False")
         self._client = client
         self._address = _address(client)
         self._retries = retries
+        self._resources = dict(resources or {})
         self._pending: dict[Any, tuple[BoundingBox, Any, Lane | None]] = {}
         self._yielded: Any = None
         self._flow = ClusterFlow(client, retries)
@@ -337,12 +355,29 @@ class DistributedEngine:
                 client.wait_for_workers(1, timeout=_WORKER_TIMEOUT)
             if not (workers := self._workers()):
                 raise WorkerPathError(f"no worker came to {_address(client)} within {_WORKER_TIMEOUT:.0f} s")
+        if self._resources:
+            workers = self._with_resources(workers)
         self.threads = sum(worker["nthreads"] for worker in workers.values())
         self.description = f"{len(workers)} workers, {self.threads} threads, at {_address(client)}"
 
     def again(self) -> DistributedEngine:
         """Return another one at the same scheduler."""
-        return DistributedEngine(self._client, self._retries)
+        return DistributedEngine(self._client, self._retries, self._resources)
+
+    def _with_resources(self, workers: dict[str, Any]) -> dict[str, Any]:
+        """Return the workers on which a task finds what it occupies; refuse where it would wait for ever."""
+        able = {
+            address: worker
+            for address, worker in workers.items()
+            if all(worker.get("resources", {}).get(name, 0) >= n for name, n in self._resources.items())
+        }
+        if not able:
+            there = sorted({str(worker.get("resources", {})) for worker in workers.values()})
+            raise PlanError(
+                f"no worker has the resources {self._resources} for a task; the {len(workers)} workers have "
+                f"{', '.join(there)}. Start them with dask worker --resources"
+            )
+        return able
 
     def _workers(self) -> dict[str, Any]:
         """Return what the scheduler knows of its workers."""
@@ -405,7 +440,12 @@ class DistributedEngine:
             return [
                 (
                     self._client.submit(
-                        function, *arguments, key=f"{window.name}-{number}", retries=self._retries, pure=False
+                        function,
+                        *arguments,
+                        key=f"{window.name}-{number}",
+                        retries=self._retries,
+                        resources=self._resources or None,
+                        pure=False,
                     ),
                     box,
                 )
@@ -418,7 +458,9 @@ class DistributedEngine:
         from distributed import futures_of
 
         arrays, keys = window.collections(None)
-        persisted = self._client.persist(arrays, optimize_graph=False, retries=self._retries)
+        persisted = self._client.persist(
+            arrays, optimize_graph=False, retries=self._retries, resources=self._resources or None
+        )
         return [(future, keys[future.key]) for future in futures_of(persisted)]
 
     def _check_scheduler(self, error: BaseException) -> None:

@@ -36,6 +36,10 @@ class WriteReport:
     """From the start of the job to the commit of the properties."""
     cubes_before: int = 0
     """How many of the cubes were published by earlier runs, with which a resumed job went on."""
+    dataset_path: str = ""
+    """The dataset's folder."""
+    others: tuple[WriteReport, ...] = ()
+    """What the same job wrote into further mags."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Return (name, value) pairs to show."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wkdask.errors import PlanError
-from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.geometry import Vec3Int
 from wkdask.grid import chunks_on_grid
 from wkdask.job import ArrayWindow, Job, Stage, assembled_stage, lane_of, staged_stage
 from wkdask.journal import Lane
@@ -86,10 +86,6 @@ def _array_window(
     window: Window, array: da.Array, target: Target, step: str, lane: Lane | None = None
 ) -> ArrayWindow:
     """Return the part of an array that a window writes, with a write at the end of every block."""
-    places = [(unit - window.units.start, window) for unit in window.units]
-    boxes: dict[tuple[int, ...], BoundingBox] = {
-        (0, *place): window.unit_box(place) for place, window in places
-    }
 
     def build(sink: Callable[[UnitReport], None] | None) -> da.Array:
         import dask
@@ -112,7 +108,7 @@ def _array_window(
         result: da.Array = optimized
         return result
 
-    return ArrayWindow(boxes, build, lane)
+    return ArrayWindow(window.unit_boxes(), build, lane)
 
 
 def _rechunked(part: da.Array, window: Window) -> da.Array:

@@ -148,9 +148,11 @@ class BoundingBox:
 
     def intersection(self, other: BoundingBox) -> BoundingBox:
         """Return the common box, of size 0 where there is none."""
-        return BoundingBox.from_corners(
-            self.topleft.pairmax(other.topleft), self.bottomright.pairmin(other.bottomright)
-        )
+        (ax, ay, az), (aw, ah, ad) = self.topleft, self.size
+        (bx, by, bz), (bw, bh, bd) = other.topleft, other.size
+        x, y, z = max(ax, bx), max(ay, by), max(az, bz)
+        width, height, depth = min(ax + aw, bx + bw) - x, min(ay + ah, by + bh) - y, min(az + ad, bz + bd) - z
+        return BoundingBox(Vec3Int(x, y, z), Vec3Int(max(width, 0), max(height, 0), max(depth, 0)))
 
     def intersected_with(self, other: BoundingBox, dont_assert: bool = False) -> BoundingBox:
         """Return the common box.

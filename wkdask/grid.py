@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import BoundingBox, Vec3Int
 
-__all__ = ["CubeGrid", "IndexRange", "block_shape_near", "chunks_on_grid"]
+__all__ = ["CubeGrid", "IndexRange", "block_shape_near", "chunks_on_grid", "split_box"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class IndexRange:
         return self.start + (number % nx, number // nx % ny, number // (nx * ny))
 
     def __iter__(self) -> Iterator[Vec3Int]:
-        return (self[number] for number in range(len(self)))
+        (x0, y0, z0), (x1, y1, z1) = self.start, self.stop
+        return (Vec3Int(x, y, z) for z in range(z0, z1) for y in range(y0, y1) for x in range(x0, x1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,33 @@ def chunks_on_grid(box: BoundingBox, shape: Vec3Int) -> tuple[tuple[int, ...], .
     )
 
 
+def split_box(box: BoundingBox, shape: Vec3Int, parts: int) -> list[BoundingBox]:
+    """Return a box cut at multiples of `shape` into so many parts, along the axis of most pieces.
+
+    Parameters
+    ----------
+    box
+        What is cut.
+    shape
+        Sides of the pieces that stay whole.
+    parts
+        How many parts, as even as whole pieces allow; fewer where there are fewer pieces along the axis.
+    """
+    pieces = CubeGrid(shape).cubes(box)
+    axis = max(range(3), key=lambda axis: (pieces.shape[axis], axis))
+    count = pieces.shape[axis]
+    if not count:
+        return []
+    parts = min(parts, count)
+    step = shape[axis]
+    cuts = [(pieces.start[axis] + count * number // parts) * step for number in range(1, parts)]
+    edges = [box.topleft[axis], *cuts, box.bottomright[axis]]
+    return [
+        BoundingBox.from_corners(_with(box.topleft, axis, low), _with(box.bottomright, axis, high))
+        for low, high in itertools.pairwise(edges)
+    ]
+
+
 def _lengths(low: int, high: int, step: int) -> tuple[int, ...]:
     """Return the lengths of [low, high) cut at every multiple of `step`; ``(0,)`` for nothing, as dask has it."""
     if low >= high:
@@ -141,7 +169,7 @@ def block_shape_near(
         if not cuts:
             return shape
         side, axis, parts = max(cuts)
-        shape = _scaled(shape, axis, side // parts)
+        shape = _with(shape, axis, side // parts)
     while True:
         doubles = [
             (side, axis) for axis, (side, end) in enumerate(zip(shape, extent, strict=True)) if side < end
@@ -149,7 +177,7 @@ def block_shape_near(
         if not doubles or 2 * shape.prod() * bytes_per_voxel > limit or any(shape % cube_shape):
             return shape
         _, axis = min(doubles)
-        shape = _scaled(shape, axis, shape[axis] * 2)
+        shape = _with(shape, axis, shape[axis] * 2)
 
 
 def _smallest_factor(number: int) -> int:
@@ -157,7 +185,7 @@ def _smallest_factor(number: int) -> int:
     return next((factor for factor in range(2, math.isqrt(number) + 1) if number % factor == 0), number)
 
 
-def _scaled(shape: Vec3Int, axis: int, side: int) -> Vec3Int:
+def _with(shape: Vec3Int, axis: int, side: int) -> Vec3Int:
     """Return `shape` with another side along one axis."""
     sides = list(shape)
     sides[axis] = side

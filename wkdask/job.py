@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,8 +11,8 @@ from toolz import partition_all
 
 from wkdask.events import Listener
 from wkdask.geometry import BoundingBox, Mag
-from wkdask.journal import Lane
-from wkdask.plan import WINDOW_UNITS, WritePlan
+from wkdask.journal import Journal, Lane
+from wkdask.plan import WINDOW_UNITS, UnitBoxes, WritePlan
 from wkdask.storage.jobs import Ticket
 from wkdask.storage.protocol import StoredMag
 from wkdask.tasks import UnitReport, publish_assembled_unit, publish_unit
@@ -79,6 +79,8 @@ class WriteOptions:
     """A name by which an earlier run is found; None for the name of the array."""
     retries: int | None = None
     """How often a task that failed is tried again; None for the engine's own number."""
+    resources: Mapping[str, float] | None = None
+    """What of a worker each task occupies, such as ``{"GPU": 1}``; None for a thread only."""
     listeners: Sequence[Listener] = ()
     """Called with the events of the job."""
 
@@ -182,19 +184,26 @@ class JobFolders:
 class ArrayWindow:
     """A window whose tasks are the blocks of a dask array of reports."""
 
-    boxes: dict[tuple[int, ...], BoundingBox]
-    """What each block writes that is to be done, by its place (c, x, y, z)."""
+    units: UnitBoxes
+    """What each block writes that is to be done."""
     build: Callable[[Callable[[UnitReport], None] | None], da.Array]
     """Makes the array; its argument is called with every report, if the tasks run in this process."""
     lane: Lane | None = None
     """Numbers the units for the journal; None where they are not noted there."""
 
     def __len__(self) -> int:
-        return len(self.boxes)
+        return len(self.units)
 
-    def without(self, is_done: Callable[[BoundingBox], bool]) -> ArrayWindow:
-        """Return the window without the units that are done."""
-        return replace(self, boxes={place: box for place, box in self.boxes.items() if not is_done(box)})
+    @property
+    def boxes(self) -> dict[tuple[int, ...], BoundingBox]:
+        """What each block writes, by its place (c, x, y, z)."""
+        return {(0, *place): box for place, box in self.units.items()}
+
+    def without_done(self, journal: Journal) -> ArrayWindow:
+        """Return the window without the units that the journal holds."""
+        if self.lane is None:
+            return self
+        return replace(self, units=self.units.without(journal.done_among(self.lane, self.units.units)))
 
     def collections(
         self, sink: Callable[[UnitReport], None] | None
@@ -210,12 +219,12 @@ class ArrayWindow:
         """
         import dask
 
-        array = self.build(sink)
-        if len(self.boxes) == array.npartitions:
-            return [array], {(array.name, *place): box for place, box in self.boxes.items()}
-        blocks = dask.optimize(*(array.blocks[place] for place in self.boxes))
+        array, boxes = self.build(sink), self.boxes
+        if len(boxes) == array.npartitions:
+            return [array], {(array.name, *place): box for place, box in boxes.items()}
+        blocks = dask.optimize(*(array.blocks[place] for place in boxes))
         origin = (0,) * array.ndim
-        keys = {(block.name, *origin): box for block, box in zip(blocks, self.boxes.values(), strict=True)}
+        keys = {(block.name, *origin): box for block, box in zip(blocks, boxes.values(), strict=True)}
         return list(blocks), keys
 
 
@@ -223,19 +232,33 @@ class ArrayWindow:
 class CallWindow:
     """A window whose tasks are plain calls, which read for themselves."""
 
-    calls: list[tuple[BoundingBox, Callable[..., UnitReport], tuple[Any, ...]]]
-    """(what it writes, function, arguments)"""
+    units: UnitBoxes | Sequence[BoundingBox]
+    """What each task writes; units of a plan where they are noted in the journal."""
+    call: Callable[[BoundingBox], tuple[Any, ...]]
+    """Returns ``(function, *arguments)`` for the box of a unit."""
     name: str
     """Start of the tasks' keys: unique within the job."""
     lane: Lane | None = None
     """Numbers the units for the journal; None where they are not noted there."""
 
     def __len__(self) -> int:
-        return len(self.calls)
+        return len(self.units)
 
-    def without(self, is_done: Callable[[BoundingBox], bool]) -> CallWindow:
-        """Return the window without the units that are done."""
-        return replace(self, calls=[call for call in self.calls if not is_done(call[0])])
+    @property
+    def calls(self) -> Iterator[tuple[BoundingBox, Callable[..., UnitReport], tuple[Any, ...]]]:
+        """Yield (what it writes, function, arguments) for every task."""
+        for box in self.units:
+            function, *arguments = self.call(box)
+            yield box, function, tuple(arguments)
+
+    def without_done(self, journal: Journal) -> CallWindow:
+        """Return the window without the units that the journal holds."""
+        lane, units = self.lane, self.units
+        if lane is None:
+            return self
+        if isinstance(units, UnitBoxes):
+            return replace(self, units=units.without(journal.done_among(lane, units.units)))
+        return replace(self, units=[box for box in units if not journal.is_done(lane, box)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,9 +303,9 @@ class NodeWindow:
     def __len__(self) -> int:
         return len(self.calls)
 
-    def without(self, is_done: Callable[[BoundingBox], bool]) -> NodeWindow:
+    def without_done(self, journal: Journal) -> NodeWindow:
         """Return the window itself."""
-        del is_done
+        del journal
         return self
 
 
@@ -349,7 +372,7 @@ def listed_windows(
 
 
 def _windows(
-    windows: Iterable[Iterable[BoundingBox]],
+    windows: Iterable[UnitBoxes | Sequence[BoundingBox]],
     folder: str,
     name: str,
     call: Callable[[BoundingBox], tuple[Any, ...]],
@@ -359,11 +382,7 @@ def _windows(
     # A scheduler takes tasks of one key for one task: two jobs on the same mag must not share theirs.
     job = folder[-12:] or uuid.uuid4().hex[:12]
     for number, boxes in enumerate(windows):
-        calls = []
-        for box in boxes:
-            function, *arguments = call(box)
-            calls.append((box, function, tuple(arguments)))
-        yield CallWindow(calls, f"wkdask-{name}-{job}-{number}", lane)
+        yield CallWindow(boxes, call, f"wkdask-{name}-{job}-{number}", lane)
 
 
 def lane_of(plan: WritePlan, number: int) -> Lane:

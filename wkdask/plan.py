@@ -20,6 +20,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from wkdask.errors import PlanError
 from wkdask.geometry import BoundingBox, Vec3Int
@@ -27,7 +30,7 @@ from wkdask.grid import CubeGrid, IndexRange, block_shape_near, chunks_on_grid
 from wkdask.storage.protocol import ArraySpec
 from wkdask.units import format_bytes
 
-__all__ = ["Window", "WritePlan", "plan_again", "plan_write", "refuse_unknown_chunks"]
+__all__ = ["UnitBoxes", "Window", "WritePlan", "plan_again", "plan_write", "refuse_unknown_chunks"]
 
 UNIT_NBYTES = 64 << 20
 """A task of fewer bytes costs more in scheduling than in work."""
@@ -115,9 +118,39 @@ class Window:
         """Return what a unit writes, by its place (x, y, z) within the window."""
         return self.plan.unit.cube_box(self.units.start + place).intersection(self.box)
 
-    def unit_boxes(self) -> list[BoundingBox]:
+    def unit_boxes(self) -> UnitBoxes:
         """Return what each unit writes, x fastest."""
-        return [box for _, box in self.plan.unit.pieces(self.box)]
+        return UnitBoxes(self, self.units)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitBoxes:
+    """What units of a window write: counted before they are made, since a resumed job passes most of them by."""
+
+    window: Window
+    """The window."""
+    units: IndexRange
+    """Indices of all its units on the grid of units."""
+    left: tuple[int, ...] | None = None
+    """Which of them, x fastest; None for all."""
+
+    def __len__(self) -> int:
+        return len(self.units) if self.left is None else len(self.left)
+
+    def __iter__(self) -> Iterator[BoundingBox]:
+        return (box for _, box in self.items())
+
+    def items(self) -> Iterator[tuple[Vec3Int, BoundingBox]]:
+        """Yield the place (x, y, z) of each unit within the window, and what it writes."""
+        units, grid, inside = self.units, self.window.plan.unit, self.window.box
+        start = units.start
+        indices = units if self.left is None else map(units.__getitem__, self.left)
+        for index in indices:
+            yield index - start, grid.cube_box(index).intersection(inside)
+
+    def without(self, done: np.ndarray[Any, np.dtype[np.bool_]]) -> UnitBoxes:
+        """Return the units of which `done`, x fastest and for all of the window, is false."""
+        return replace(self, left=tuple(np.flatnonzero(~done).tolist()))
 
 
 def refuse_unknown_chunks(chunks: Sequence[Sequence[float]]) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,10 @@ from wkdask.storage.publish import (
 )
 
 __all__ = [
+    "NOTHING",
     "PlaceReport",
     "Target",
+    "Total",
     "UnitReport",
     "fill_part",
     "here",
@@ -91,8 +93,8 @@ class PlaceReport:
             cubes=self.cubes + other.cubes,
             nbytes=self.nbytes + other.nbytes,
             file_nbytes=self.file_nbytes + other.file_nbytes,
-            minimum=_either(min, self.minimum, other.minimum),
-            maximum=_either(max, self.maximum, other.maximum),
+            minimum=_least(self.minimum, other.minimum),
+            maximum=_greatest(self.maximum, other.maximum),
         )
 
 
@@ -124,20 +126,116 @@ class UnitReport:
     """What the task's body returned, for the driver's listeners; merged reports have none."""
 
 
+class Total(NamedTuple):
+    """Reports of many tasks as one: hull of the boxes, sums, extremes. Plain numbers: a job adds up millions."""
+
+    unit: tuple[int, ...] | None = None
+    """Corners (x, y, z, x, y, z) of the hull of the units; None where there was no report."""
+    box: tuple[int, ...] | None = None
+    """Corners of the hull of what was published; None where nothing was."""
+    cubes: int = 0
+    """As in :class:`UnitReport`, like all that follows."""
+    nbytes: int = 0
+    file_nbytes: int = 0
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    seconds: float = 0.0
+    others: tuple[PlaceReport, ...] = ()
+
+    def plus(
+        self,
+        unit: Sequence[int],
+        box: Sequence[int] | None,
+        cubes: int,
+        nbytes: int,
+        file_nbytes: int,
+        minimum: int | float | None,
+        maximum: int | float | None,
+        seconds: float = 0.0,
+    ) -> Total:
+        """Return this total and one report; boxes as (x, y, z, width, height, depth)."""
+        hull = _hull(self.unit, unit)
+        return Total(
+            hull,
+            self.box
+            if box is None
+            else hull
+            if box is unit and self.box == self.unit
+            else _hull(self.box, box),
+            self.cubes + cubes,
+            self.nbytes + nbytes,
+            self.file_nbytes + file_nbytes,
+            _least(self.minimum, minimum),
+            _greatest(self.maximum, maximum),
+            self.seconds + seconds,
+            self.others,
+        )
+
+    def with_others(self, reports: Iterable[PlaceReport]) -> Total:
+        """Return this total and what was written into further mags."""
+        return self._replace(others=_merged_places((*self.others, *reports)))
+
+    def plus_report(self, report: UnitReport) -> Total:
+        """Return this total and one report."""
+        unit = report.unit.to_tuple6()
+        box = None if report.box is None else unit if report.box == report.unit else report.box.to_tuple6()
+        total = self.plus(
+            unit, box, report.cubes, report.nbytes, report.file_nbytes, report.minimum, report.maximum,
+            report.seconds,
+        )  # fmt: skip
+        return total.with_others(report.others) if report.others else total
+
+    def report(self) -> UnitReport | None:
+        """Return the total as a report; None if nothing was added."""
+        if self.unit is None:
+            return None
+        return UnitReport(
+            BoundingBox.from_corners(self.unit[:3], self.unit[3:]),
+            None if self.box is None else BoundingBox.from_corners(self.box[:3], self.box[3:]),
+            *self[2:8],
+            others=self.others,
+        )
+
+
+NOTHING = Total()
+"""No report."""
+
+
 def merge_reports(first: UnitReport, second: UnitReport) -> UnitReport:
     """Return the report of two tasks as one: hull of the boxes, sums, extremes."""
-    return UnitReport(
-        unit=first.unit.extended_by(second.unit),
-        box=second.box if first.box is None else first.box.extended_by(second.box or first.box),
-        cubes=first.cubes + second.cubes,
-        nbytes=first.nbytes + second.nbytes,
-        file_nbytes=first.file_nbytes + second.file_nbytes,
-        minimum=_either(min, first.minimum, second.minimum),
-        maximum=_either(max, first.maximum, second.maximum),
-        seconds=first.seconds + second.seconds,
-        worker=first.worker,
-        others=_merged_places((*first.others, *second.others)),
+    merged = NOTHING.plus_report(first).plus_report(second).report()
+    return replace(merged or first, worker=first.worker)
+
+
+def _hull(corners: tuple[int, ...] | None, box: Sequence[int]) -> tuple[int, ...]:
+    """Return the corners of a hull that holds a box too."""
+    x, y, z, width, height, depth = box
+    if corners is None:
+        return (x, y, z, x + width, y + height, z + depth)
+    a, b, c, d, e, f = corners
+    width, height, depth = x + width, y + height, z + depth
+    return (
+        x if x < a else a,
+        y if y < b else b,
+        z if z < c else c,
+        width if width > d else d,
+        height if height > e else e,
+        depth if depth > f else f,
     )
+
+
+def _least(first: int | float | None, second: int | float | None) -> int | float | None:
+    """Return the smaller one of those that are there; NaN only if there is nothing else."""
+    if second is None or second != second:
+        return second if first is None else first
+    return second if first is None or first != first or second < first else first
+
+
+def _greatest(first: int | float | None, second: int | float | None) -> int | float | None:
+    """Return the larger one of those that are there; NaN only if there is nothing else."""
+    if second is None or second != second:
+        return second if first is None else first
+    return second if first is None or first != first or second > first else first
 
 
 def _merged_places(reports: tuple[PlaceReport, ...]) -> tuple[PlaceReport, ...]:
@@ -165,13 +263,6 @@ def landed_reports(error: BaseException, unit: BoundingBox) -> list[UnitReport]:
 def here() -> str:
     """Return host and process, for reports."""
     return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def _either(pick: Callable[..., Any], *values: int | float | None) -> int | float | None:
-    """Return the smallest or largest of the values that are there; NaN only if there is nothing else."""
-    known = [value for value in values if value is not None]
-    numbers = [value for value in known if value == value]
-    return pick(numbers) if numbers else known[0] if known else None
 
 
 def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:

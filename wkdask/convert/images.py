@@ -20,9 +20,9 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,9 +113,6 @@ def _worker() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-_Call = tuple[BoundingBox, Callable[..., UnitReport], tuple[Any, ...]]
-
-
 @dataclass(frozen=True, slots=True)
 class _Conversion:
     """A job's stages, made one by one: no list of all tasks, and of the files only those of a task."""
@@ -149,16 +146,13 @@ class _Conversion:
             remove_folder(self._private_path(number - 2))
         name = f"wkdask-convert-{self.folder[-12:]}-{number}"
         if number:
-            private = self._private(number - 1)
-            arguments = (self.job.store, private, self.folder)
-            calls: list[_Call] = [
-                (box, publish_assembled_unit, (*arguments, box, self.job.durable))
-                for box in self.plan.units(slabs[number - 1])
-            ]
-            yield CallWindow(calls, f"{name}-publish", lanes[0])
+            publish = partial(self._publish_call, self._private(number - 1))
+            yield CallWindow(list(self.plan.units(slabs[number - 1])), publish, f"{name}-publish", lanes[0])
         if number < len(slabs):
-            parts = self._part_calls(slabs[number], self._private(number))
-            yield CallWindow(list(parts), f"{name}-decode", lanes[-1])
+            parts = self.plan.parts(slabs[number])
+            threads = max(1, self.decoders // len(parts))
+            decode = partial(self._part_call, self._private(number), threads)
+            yield CallWindow(parts, decode, f"{name}-decode", lanes[-1])
 
     def _private_path(self, number: int) -> str:
         """Return where the private mag of a slab is."""
@@ -168,16 +162,16 @@ class _Conversion:
         """Return the private mag of a slab, made if it is not there."""
         return self.job.store.staged(self._private_path(number), raw=True)
 
-    def _part_calls(self, slab: BoundingBox, private: StoredMag) -> Iterator[_Call]:
-        """Yield the tasks that fill a slab."""
-        parts = self.plan.parts(slab)
-        threads = max(1, self.decoders // len(parts))
+    def _publish_call(self, private: StoredMag, box: BoundingBox) -> tuple[Any, ...]:
+        """Return the task that publishes cubes of a slab."""
+        return (publish_assembled_unit, self.job.store, private, self.folder, box, self.job.durable)
+
+    def _part_call(self, private: StoredMag, threads: int, part: BoundingBox) -> tuple[Any, ...]:
+        """Return the task that fills a part of a slab."""
         corner = self.plan.write.box.topleft.z
-        for part in parts:
-            files, first = self.stack.subset(part.topleft.z - corner, part.bottomright.z - corner)
-            batches = list(self.plan.batches(part))
-            arguments = (files, first, private, self.folder, batches, threads, self.job.durable)
-            yield part, convert_part, arguments
+        files, first = self.stack.subset(part.topleft.z - corner, part.bottomright.z - corner)
+        batches = list(self.plan.batches(part))
+        return (convert_part, files, first, private, self.folder, batches, threads, self.job.durable)
 
 
 # --- the whole -----------------------------------------------------------------------------------------

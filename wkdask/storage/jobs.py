@@ -161,7 +161,9 @@ def job_folder(store: StoredMag, box: BoundingBox | None = None) -> Iterator[str
 
 
 @contextlib.contextmanager
-def resumable_folder(store: StoredMag, ticket: Ticket, *, resume: bool) -> Iterator[JobFolder]:
+def resumable_folder(
+    store: StoredMag, ticket: Ticket, *, resume: bool, writes: bool = True
+) -> Iterator[JobFolder]:
     """Make a private folder for a job, or take over the one that an earlier run of it left.
 
     If the job has not finished by the end, the folder is parked under another name: tasks that still run
@@ -175,6 +177,8 @@ def resumable_folder(store: StoredMag, ticket: Ticket, *, resume: bool) -> Itera
         What the job is.
     resume
         Whether to go on where an earlier run stopped; else what that one left is swept.
+    writes
+        Whether the job changes the mag; one that only reads it takes nothing away from dead jobs that write.
 
     Raises
     ------
@@ -185,7 +189,8 @@ def resumable_folder(store: StoredMag, ticket: Ticket, *, resume: bool) -> Itera
     with contextlib.ExitStack() as stack:
         with lock(f"{private}/locks/jobs.lock"):
             job = _taken_over(private, ticket, stack) if resume else None
-            _sweep(private, ticket.box)
+            if writes:
+                _sweep(private, ticket.box)
             if job is None:
                 job = JobFolder(_born(private, stack), resumed=False)
                 atomic_write(f"{job.path}/{_TICKET}", ticket.to_bytes())
