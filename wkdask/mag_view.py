@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wkdask.box_view import checked_size
+from wkdask.callables import takes_block
 from wkdask.chunkwise import warn_of_ignored
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
 from wkdask.events import WriteReport
 from wkdask.existing import nonzero_box
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
+from wkdask.grid import split_box
+from wkdask.halo import Boundary
 from wkdask.job import MagPlace, WriteOptions
+from wkdask.map_cubes import MapRequest, map_into, map_to_records
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.storage.protocol import check_coordinates
 from wkdask.transfer import compress_in_place
@@ -221,6 +225,158 @@ class MagView(View):
     def cubes_on_disk(self) -> Iterator[BoundingBox]:
         """Yield the boxes, in voxels of this mag, of the cubes that exist."""
         return (self.spec.grid.cube_box(index) for index in self._place.store.cubes_on_disk())
+
+    def map_cubes(
+        self,
+        func: Callable[..., Any],
+        target: MagView | Mapping[str, MagView] | None = None,
+        *,
+        sources: Mapping[str, MagView] | None = None,
+        halo: Vec3IntLike | int = 0,
+        boundary: Boundary = "clip",
+        bounding_box: BoundingBox | None = None,
+        block_shape: Vec3IntLike | int | None = None,
+        client: Client | None = None,
+        durable: bool = True,
+        verify: bool = False,
+        task_memory: int | None = None,
+        resume: bool = False,
+        job: str | None = None,
+        retries: int | None = None,
+        resources: Mapping[str, float] | None = None,
+        progress: ProgressLike = None,
+    ) -> Any:
+        """Call a function for every cube, without an array graph: the batch form.
+
+        Workers get boxes, read for themselves, and publish what the function returns. Small cubes go several to a
+        task, and are read together; the function gets them one by one.
+
+        Parameters
+        ----------
+        func
+            Called with this mag's voxels of a block, halo included: ``(c, x, y, z)``, Fortran-ordered, its own to
+            change. Voxels of `sources` come as keywords; if those are all that it takes, it gets nothing else. A
+            parameter named ``box`` gets the block's box without the halo: absolute, in voxels of the target's mag
+            (of this mag where there is no target).
+            It returns the block for the target, of the target's type, with or without the halo; for several
+            targets a dict of them; without a target anything that can be pickled, a *record*.
+        target
+            Where the blocks go; of any type and mag. Several by name. None for records.
+        sources
+            Further mags that are read, also of other magnifications: of one that is coarser than the target, the
+            least box around the block.
+        halo
+            Voxels of this mag around a block; as many nm around the blocks of other mags.
+        boundary
+            Where the halo leaves the layer's box: ``"clip"`` ends the block there, ``"reflect"`` mirrors it with
+            the edge repeated (as scipy and dask do), ``"nearest"`` repeats the edge, a number fills.
+        bounding_box
+            What is mapped: absolute, in voxels of mag 1, aligned outwards to the target's mag; this layer's box
+            by default. A halo reaches beyond it.
+        block_shape
+            What the function gets at a time, in voxels of the target's mag, cut on the absolute grid: a divisor
+            or a multiple of the target's cube along each axis. A cube by default.
+        client, durable, verify, retries
+            As in :meth:`write`.
+        task_memory
+            Bytes that a task needs, where the estimate (what is read and returned, and a copy) is wrong.
+        resume
+            Go on where an earlier call with the same function, sources and options stopped. Records of a job that
+            can be resumed must be plain (None, bool, int, float, str, lists and dicts of them); they are kept in
+            this mag's private folder until the job ends.
+        job
+            A name of your own by which the earlier call is recognised. The default is made of the function (its
+            code, its defaults and what it encloses, the functions and constants of its module that it uses) and
+            of the sources' files.
+        resources
+            What each task occupies of a worker, such as ``{"GPU": 1}``.
+        progress
+            As in :meth:`write`.
+
+        Returns
+        -------
+        WriteReport, dict of WriteReport, or iterator
+            What was written into the target, or into each target. Without a target an iterator of the records in
+            the order of the blocks, x fastest: tasks run as it is read, and no more are ahead than two windows.
+
+        Raises
+        ------
+        ReadOnlyError
+            If a target cannot be written to.
+        PlanError
+            If the plan cannot work, such as blocks that do not fit in memory; nothing was written.
+        ResumeError
+            If the job, or a record, cannot be resumed.
+        TaskFailedError
+            If the function failed, or returned a block of another shape or type; what landed is in the properties.
+
+        Notes
+        -----
+        If the target is a source, all cubes are built before any is published: no call reads what another wrote.
+
+        Examples
+        --------
+        >>> mag.map_cubes(lambda block: 255 - block, target=inverted)  # doctest: +SKIP
+        >>> sum(mag.map_cubes(np.count_nonzero))  # doctest: +SKIP
+        """
+        layers: dict[str | None, tuple[MagPlace, BoundingBox]] = {}
+        if takes_block(func, sources or {}):
+            layers[None] = self._place_and_box()
+        layers.update((name, view._place_and_box()) for name, view in (sources or {}).items())
+        if isinstance(target, Mapping) and not target:
+            raise InvalidValueError("no target at all: leave target out for records")
+        targets = target if isinstance(target, Mapping) else {} if target is None else {None: target}
+        request = MapRequest(
+            func,
+            self._place,
+            layers,
+            {name: view._place for name, view in targets.items()},
+            self.bounding_box if bounding_box is None else bounding_box,
+            Vec3Int.from_scalar_or_vec(halo),
+            boundary,
+            None if block_shape is None else Vec3Int.from_scalar_or_vec(block_shape),
+            WriteOptions(
+                client=client,
+                durable=durable,
+                verify=verify,
+                task_memory=task_memory,
+                resume=resume,
+                job=job,
+                retries=retries,
+                resources=resources,
+                listeners=listeners_for(progress),
+            ),
+        )
+        if not targets:
+            return map_to_records(request)
+        reports = map_into(request)
+        return reports if isinstance(target, Mapping) else reports[None]
+
+    def split(self, parts: int, *, bounding_box: BoundingBox | None = None) -> list[BoundingBox]:
+        """Cut a box into parts of whole cubes, for as many drivers that work on this mag at once.
+
+        Parameters
+        ----------
+        parts
+            How many.
+        bounding_box
+            What is cut: absolute, in voxels of mag 1; the layer's box by default.
+
+        Returns
+        -------
+        list of BoundingBox
+            In voxels of mag 1; cut along the axis of most cubes, no cube in two of them. Fewer where there are
+            fewer cubes along it.
+        """
+        if parts < 1:
+            raise InvalidValueError(f"a box is cut into 1 part or more, got {parts}")
+        box = self.bounding_box if bounding_box is None else bounding_box
+        side = self.spec.shard_shape * self.mag.to_vec3_int()
+        return split_box(box, side, parts)
+
+    def _place_and_box(self) -> tuple[MagPlace, BoundingBox]:
+        """Return the mag, and the layer's box in voxels of it."""
+        return self._place, self.box
 
     def _write_offset(self, offset: Vec3IntLike | None, shape: Vec3Int) -> Vec3IntLike:
         """Return where data without a place go: the origin, if that is where the layer begins."""

@@ -59,7 +59,7 @@ def job_key(place: MagPlace, box: BoundingBox, name: str, options: WriteOptions)
 
 
 def earlier_run(
-    place: MagPlace, box: BoundingBox, key: str, name: str, options: WriteOptions
+    place: MagPlace, box: BoundingBox, key: str, name: str, options: WriteOptions, *, writes: bool = True
 ) -> Ticket | None:
     """Return the ticket of an earlier run of a job; None if there is none, or it is not to be resumed.
 
@@ -69,6 +69,8 @@ def earlier_run(
         As for `job_key`.
     key
         The job's key.
+    writes
+        Whether the job changes the mag; one that does not is nothing to an unfinished job.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def earlier_run(
                 )
             return ticket
     touching = [ticket for ticket in unfinished if not ticket.box.intersection(box).is_empty()]
-    for ticket in touching:
+    for ticket in touching if writes else ():
         warnings.warn(
             f"{place.label}: there is an unfinished job, but it is another one: {ticket.action} {ticket.name} into "
             f"the box {ticket.box}; this call is {name} into {box}. It starts from its beginning. (The name of an "
