@@ -63,6 +63,7 @@ ORDER = [
     "box_view",
     "view",
     "mag_view",
+    "components",
     "places",
     "layer_mags",
     "layer_pyramid",

@@ -1,5 +1,6 @@
 """WEBKNOSSOS datasets, native to Dask."""
 
+from wkdask.components import Components, label_components
 from wkdask.dataset import Dataset
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
@@ -13,6 +14,7 @@ __version__ = "0.1.0"
 
 __all__ = (
     "BoundingBox",
+    "Components",
     "Dataset",
     "DatasetViewConfiguration",
     "Layer",
@@ -25,4 +27,5 @@ __all__ = (
     "View",
     "VoxelSize",
     "WriteReport",
+    "label_components",
 )

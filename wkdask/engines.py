@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
@@ -204,8 +205,11 @@ class LocalEngine:
 
     def _begin(self, number: int, window: AnyWindow) -> None:
         """Start a window in a thread of its own, which only waits for those of the pool."""
-        runs = {CallWindow: self._run_calls, NodeWindow: self._run_nodes, ArrayWindow: self._run_array}
-        runner = Thread(target=runs[type(window)], args=(number, window), name="wkdask-window", daemon=True)
+        run: Callable[..., None] = self._run_nodes if isinstance(window, NodeWindow) else self._run_array
+        if isinstance(window, CallWindow):
+            # The calls are made here, in the driver's thread: an error on the way is the job's, and loses no unit.
+            run = partial(self._run_calls, list(window.calls))
+        runner = Thread(target=run, args=(number, window), name="wkdask-window", daemon=True)
         self._runners = [other for other in self._runners if other.is_alive()] + [runner]
         runner.start()
 
@@ -233,7 +237,7 @@ class LocalEngine:
             outcome, tries = _attempt(box, result, lane), tries + 1
         return outcome
 
-    def _run_calls(self, number: int, window: CallWindow) -> None:
+    def _run_calls(self, calls: list[Any], number: int, window: CallWindow) -> None:
         """Run plain calls on the pool."""
 
         def attempt(
@@ -244,7 +248,7 @@ class LocalEngine:
         try:
             futures: list[Future[Any]] = []
             with contextlib.suppress(RuntimeError):  # a pool that was shut down takes no more calls
-                futures.extend(self._pool.submit(attempt, *call) for call in window.calls)
+                futures.extend(self._pool.submit(attempt, *call) for call in calls)
             _settle(futures)
         finally:
             self._signals.put((number, True))
@@ -421,36 +425,51 @@ class DistributedEngine:
                 completed.update(future for future, _ in futures)
             if not self._pending:
                 return
-            future = next(completed)
-            box, _, lane = self._pending[future.key]
-            outcome = _attempt(box, lambda future=future: _report_of(future.result()), lane)  # type: ignore[misc]
-            if outcome.error is not None:
-                self._check_scheduler(outcome.error)
-            failed |= outcome.error is not None
-            self._yielded = future.key
-            # A task that failed only because another one did is not named: that one is.
-            causes = self._causes.pop(future.key, [])
-            if outcome.error is None or not any(cause.status == "error" for cause in causes):
-                yield outcome
-            del self._pending[future.key]  # not before it was taken: Ctrl-C can come at any moment
+            batch = completed.next_batch()
+            results = self._results(batch)
+            for future in batch:
+                box, _, lane = self._pending[future.key]
+                result = results.get(future.key, future.result)
+                outcome = _attempt(box, lambda result=result: _report_of(result()), lane)  # type: ignore[misc]
+                if outcome.error is not None:
+                    self._check_scheduler(outcome.error)
+                failed |= outcome.error is not None
+                self._yielded = future.key
+                # A task that failed only because another one did is not named: that one is.
+                causes = self._causes.pop(future.key, [])
+                if outcome.error is None or not any(cause.status == "error" for cause in causes):
+                    yield outcome
+                del self._pending[future.key]  # not before it was taken: Ctrl-C can come at any moment
+
+    def _results(self, futures: list[Any]) -> dict[Any, Callable[[], Any]]:
+        """Fetch what tasks returned, together: one by one it takes longer than many a task itself.
+
+        None of them is there if a task failed, or the worker that has its result is gone: then the caller asks for
+        each on its own.
+        """
+        if not all(future.status == "finished" for future in futures):
+            return {}
+        try:
+            values = self._client.gather(futures)
+        except Exception:  # comes again for the one that it is about
+            return {}
+        return {future.key: partial(_same, value) for future, value in zip(futures, values, strict=True)}
 
     def _submit(self, window: AnyWindow) -> list[tuple[Any, BoundingBox]]:
-        """Give the tasks of a window to the scheduler."""
+        """Give the tasks of a window to the scheduler, in one message."""
+        options = {"retries": self._retries, "resources": self._resources or None}
         if isinstance(window, CallWindow):
-            return [
-                (
-                    self._client.submit(
-                        function,
-                        *arguments,
-                        key=f"{window.name}-{number}",
-                        retries=self._retries,
-                        resources=self._resources or None,
-                        pure=False,
-                    ),
-                    box,
-                )
-                for number, (box, function, arguments) in enumerate(window.calls)
-            ]
+            calls = list(window.calls)
+            (function,) = {function for _, function, _ in calls}
+            futures = self._client.map(
+                function,
+                *zip(*(arguments for _, _, arguments in calls), strict=True),
+                # A scheduler begins the tasks of one message in the order of their names.
+                key=[f"{window.name}-{number:06d}" for number in range(len(calls))],
+                pure=False,
+                **options,
+            )
+            return [(future, box) for future, (box, _, _) in zip(futures, calls, strict=True)]
         if isinstance(window, NodeWindow):
             submitted = self._flow.submit(window)
             self._causes.update((report.key, causes) for _, report, causes in submitted)
@@ -458,9 +477,7 @@ class DistributedEngine:
         from distributed import futures_of
 
         arrays, keys = window.collections(None)
-        persisted = self._client.persist(
-            arrays, optimize_graph=False, retries=self._retries, resources=self._resources or None
-        )
+        persisted = self._client.persist(arrays, optimize_graph=False, **options)
         return [(future, keys[future.key]) for future in futures_of(persisted)]
 
     def _check_scheduler(self, error: BaseException) -> None:
@@ -526,6 +543,11 @@ def _attempt(box: BoundingBox, result: Callable[[], UnitReport], lane: Lane | No
         raise
     except BaseException as error:  # CancelledError is no Exception
         return Outcome(box, error=error, lane=lane)
+
+
+def _same(value: Any) -> Any:
+    """Return the argument."""
+    return value
 
 
 def _report_of(result: Any) -> UnitReport:
