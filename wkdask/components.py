@@ -8,8 +8,8 @@
        join      the driver joins the pairs and numbers what is left by the first voxels
     3. relabel   every task writes its block with the final ids
 
-The ids do not depend on how the work was cut: they are those of `scipy.ndimage.label` for the whole volume. They are
-integers all the way, exact up to 2**64 - 1.
+The ids do not depend on how the work was cut: they are those of `scipy.ndimage.label` for the whole volume. They
+are integers all the way, exact up to 2**64 - 1.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def label_components(
     connectivity
         6: neighbours share a face; 18: or an edge; 26: or a corner.
     by_value
-        Whether neighbours belong together only where their voxels are equal, as in a segmentation; not with `where`.
+        Whether neighbours belong together only where their voxels are equal, as in a segmentation; not with
+        `where`.
     halo
         Voxels around the blocks that `where` gets; beyond the layer's box they are clipped, and what it returns may
         have the halo on it.
@@ -214,7 +215,8 @@ class _Blocks:
     def voxels(self, box: BoundingBox) -> Voxels:
         """Return what is labelled of a box, ``(x, y, z)``."""
         if self.where is None:
-            return self.source.read(box)[0]
+            voxels: Voxels = self.source.read(box)[0]
+            return voxels
         block, covered = read_around(self.source, box.padded_with_margins(self.halo), self.valid, "clip")
         found = np.asarray(self.where(block))
         found = found[0] if found.ndim == 4 and found.shape[0] == 1 else found
@@ -224,7 +226,8 @@ class _Blocks:
             raise InvalidValueError(
                 f"where() returned the shape {found.shape} for a block of {box.size} voxels"
             )
-        return found != 0
+        belongs: Voxels = found != 0
+        return belongs
 
 
 def _stages(job: Job, blocks: _Blocks, join: _Join, folders: JobFolders) -> list[Stage]:
@@ -280,7 +283,7 @@ def survey_unit(blocks: _Blocks, staged: StoredMag, box: BoundingBox) -> UnitRep
     x, rest = np.divmod(first_places(labels), np.uint64(box.size.y * box.size.z))
     y, z = np.divmod(rest, np.uint64(box.size.z))
     dx, dy, dz = (np.uint64(n) for n in box.topleft - whole.topleft)
-    firsts = (z + dz) + np.uint64(whole.size.z) * ((y + dy) + np.uint64(whole.size.y) * (x + dx))
+    firsts: Any = (z + dz) + np.uint64(whole.size.z) * ((y + dy) + np.uint64(whole.size.y) * (x + dx))
     pairs = [_touching(blocks, staged, box, axis) for axis in range(3)]
     value = _Survey(firsts, np.unique(np.concatenate(pairs), axis=0))
     return UnitReport(unit=box, value=value, seconds=time.perf_counter() - start, worker=here())
@@ -335,7 +338,7 @@ def _numbered(blocks: _Blocks, staged: StoredMag, box: BoundingBox) -> _IdArray:
 
 
 def relabel_unit(staged: StoredMag, target: Target, ids: _IdArray, box: BoundingBox) -> UnitReport:
-    """Write a block with its final ids: those of the labels 1, 2, …"""
+    """Write a block with its final ids, those of the labels 1, 2 and so on."""
     table = np.concatenate([np.zeros(1, np.uint64), ids]).astype(target.store.spec.dtype)
     labels = staged.read(box)
     return write_unit(np.take(table, labels.T).T, target, box)

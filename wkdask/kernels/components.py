@@ -53,8 +53,8 @@ def label_block(voxels: Block, connectivity: int = 6, *, by_value: bool = False)
     Returns
     -------
     numpy.ndarray
-        ``(x, y, z)`` of uint32 in Fortran order, or uint64 where a block has 2**32 voxels or more: 0 where the voxel
-        is, else 1, 2, … without gaps.
+        ``(x, y, z)`` of uint32 in Fortran order, or uint64 where a block has 2**32 voxels or more: 0 where the
+        voxel is, else 1, 2, … without gaps.
     numpy.ndarray
         For each component the place of its first voxel, uint64: ``z + nz * (y + ny * x)``, the order of
         `scipy.ndimage.label`.
@@ -135,7 +135,7 @@ def _label(voxels: Any, labels: Any, steps: Any) -> Any:
 
 
 def first_places(labels: Block) -> Block:
-    """Return for each label 1, 2, … of a block ``(x, y, z)`` the place of its first voxel, as `label_block` does."""
+    """Return the place of the first voxel of each label 1, 2, … of a block ``(x, y, z)``, as `label_block` does."""
     return _first_places(labels, int(labels.max(initial=0)))
 
 
