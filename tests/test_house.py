@@ -64,6 +64,7 @@ ORDER = [
     "view",
     "mag_view",
     "components",
+    "storing",
     "places",
     "layer_mags",
     "layer_pyramid",

@@ -6,6 +6,7 @@ from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.layer import Layer, LayerCategories, SegmentationLayer
 from wkdask.mag_view import MagView
+from wkdask.storing import store
 from wkdask.units import VoxelSize
 from wkdask.view import View
 from wkdask.view_configuration import DatasetViewConfiguration, LayerViewConfiguration
@@ -28,4 +29,5 @@ __all__ = (
     "VoxelSize",
     "WriteReport",
     "label_components",
+    "store",
 )

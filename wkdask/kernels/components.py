@@ -123,20 +123,21 @@ def _label(voxels: Any, labels: Any, steps: Any) -> Any:
     for z in range(nz):
         for y in range(ny):
             for x in range(nx):
-                label = np.int64(labels[x, y, z])
-                if label == 0:
+                provisional = labels[x, y, z]
+                if provisional == 0:
                     continue
-                label = -parents[label]
-                labels[x, y, z] = label
+                final = -parents[np.int64(provisional)]
+                labels[x, y, z] = final
                 place = np.uint64(z + nz * (y + ny * x))
-                if place < firsts[label - 1]:
-                    firsts[label - 1] = place
+                if place < firsts[final - 1]:
+                    firsts[final - 1] = place
     return firsts
 
 
 def first_places(labels: Block) -> Block:
     """Return the place of the first voxel of each label 1, 2, … of a block ``(x, y, z)``, as `label_block` does."""
-    return _first_places(labels, int(labels.max(initial=0)))
+    firsts: Block = _first_places(labels, int(labels.max(initial=0)))
+    return firsts
 
 
 @jit
