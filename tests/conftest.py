@@ -130,3 +130,13 @@ def small_disk(tmp_path):
         pytest.skip(f"mount does not work here: {done.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def children():
+    """A process that forks children that have imported everything, in milliseconds."""
+    from children import Children
+
+    children = Children()
+    yield children
+    children.close()

@@ -3,8 +3,9 @@
 ``DASK_DISTRIBUTED__WORKER__PRELOAD=slow_publication.py``, and in the environment of the worker
 
 - ``WKDASK_TEST_SECONDS=0.5``: a built cube waits so long before it is put in its place, under its lock;
-- ``WKDASK_TEST_HOLD=/tmp/hold``: after cubes were built the task waits until this file is there. It makes
-  ``/tmp/hold.begun`` when it begins to wait, ``/tmp/hold.over`` when it goes on.
+- ``WKDASK_TEST_HOLD=/tmp/hold``: the task waits until this file is there. It makes ``/tmp/hold.begun`` when it
+  begins to wait, ``/tmp/hold.over`` when it goes on. ``WKDASK_TEST_HOLD_AT`` says where: ``built``, when its cubes
+  are built, or ``locked``, when it holds the lock of the first one.
 """
 
 import os
@@ -17,6 +18,7 @@ def slowed(replace):
     def wait_and_replace(source, target, **options):
         if str(target).endswith(".wkw") and "/.wkdask/" not in str(target):
             time.sleep(float(os.environ.get("WKDASK_TEST_SECONDS", 0)))
+            hold("locked")
         return replace(source, target, **options)
 
     return wait_and_replace
@@ -27,14 +29,19 @@ def held(fdatasync):
 
     def wait_and_sync(descriptor):
         fdatasync(descriptor)
-        hold = os.environ.get("WKDASK_TEST_HOLD")
-        if hold and not os.path.exists(hold):
-            open(f"{hold}.begun", "w").close()
-            while not os.path.exists(hold):
-                time.sleep(0.01)
-            open(f"{hold}.over", "w").close()
+        hold("built")
 
     return wait_and_sync
+
+
+def hold(at):
+    """Wait at one of two places for the file that the environment names."""
+    file = os.environ.get("WKDASK_TEST_HOLD")
+    if file and os.environ["WKDASK_TEST_HOLD_AT"] == at and not os.path.exists(file):
+        open(f"{file}.begun", "w").close()
+        while not os.path.exists(file):
+            time.sleep(0.01)
+        open(f"{file}.over", "w").close()
 
 
 if os.replace.__name__ == "replace":  # distributed loads a preload twice

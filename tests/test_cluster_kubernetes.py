@@ -154,3 +154,4 @@ def test_the_driver_runs_a_command_that_there_is():
     with main.commands[name].make_context(name, words) as context:  # parses, and runs nothing
         assert context.params["dataset"] == "/data/dataset"
         assert context.params["scheduler"] == "tcp://wkdask-scheduler:8786"
+        assert context.params["resume"]

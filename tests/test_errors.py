@@ -24,6 +24,7 @@ PARENTS = {
     "LockTimeoutError": (TimeoutError,),
     "MagNotFoundError": (IndexError, KeyError, ValueError),
     "OutOfBoundsError": (ValueError, errors.InvalidValueError),
+    "OutsideError": (PermissionError, ValueError),
     "PlanError": (ValueError, errors.InvalidValueError),
     "PropertiesError": (ValueError,),
     "ReadOnlyError": (PermissionError,),
@@ -34,7 +35,7 @@ PARENTS = {
     "UnsupportedFormatError": (NotImplementedError,),
     "WkdaskError": (Exception,),
     "WkdaskWarning": (UserWarning,),
-    "WorkerPathError": (FileNotFoundError,),
+    "WorkerPathError": (FileNotFoundError, PermissionError),
 }
 
 

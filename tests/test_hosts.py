@@ -166,11 +166,17 @@ def test_a_link_that_is_down_for_twenty_seconds(tmp_path, env, voxels):
     assert len({line["worker"] for line in job.lines() if "unit" in line}) == 2, "a worker was given up"
 
 
-def test_a_host_that_is_lost_and_comes_back_too_late(tmp_path, env, voxels):
-    """Its tasks begin elsewhere when the timeout is over; what it does after the job's end changes nothing."""
+@pytest.mark.parametrize("at", ["built", "locked"])
+def test_a_host_that_is_lost_and_comes_back_too_late(tmp_path, env, voxels, at):
+    """Its tasks begin elsewhere when the timeout is over; what it does after the job's end changes nothing.
+
+    It is lost with built cubes in hand, or with the lock of one of them.
+    """
     hold = tmp_path / "hold"
     with Hosts(4) as hosts:
-        job = Job(hosts, tmp_path, env, voxels, lost={"WKDASK_TEST_HOLD": str(hold)})
+        job = Job(
+            hosts, tmp_path, env, voxels, lost={"WKDASK_TEST_HOLD": str(hold), "WKDASK_TEST_HOLD_AT": at}
+        )
         lost = 3
         job.until(
             lambda: (tmp_path / "hold.begun").exists(), 60, "built cubes on the host that is to be lost"

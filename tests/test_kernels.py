@@ -552,3 +552,63 @@ def test_blocks_are_unpacked_and_packed(side, voxel_nbytes, streamed, spans, shi
     np.testing.assert_array_equal(there, wanted)
     assert packed.sum(dtype=int) == wanted.sum(dtype=int)
     assert ((packed == data) | (packed == 0)).all()
+
+
+# -- the cache of machine code -------------------------------------------------------------------------------
+
+FIRST = (
+    "import sys, time, numpy as np\n"
+    "from wkdask import kernels\n"
+    "from wkdask.kernels.sampling import _sample_median as kernel\n"
+    "print('ready', flush=True); sys.stdin.readline()\n"
+    "kernels.downsample(np.ones((1, 4, 4, 4), np.uint16, order='F'), (2, 2, 2), 'median')\n"
+    "print(sum(kernel.stats.cache_misses.values()), kernel.stats.cache_path)\n"
+)
+
+
+def together(count, env):
+    """Let processes compile a kernel at the same moment; return what each prints."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FIRST],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **env},
+        )
+        for _ in range(count)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return [process.communicate(timeout=120)[0].split() for process in processes]
+
+
+def test_of_many_processes_one_compiles(tmp_path):
+    answers = together(3, {"NUMBA_CACHE_DIR": str(tmp_path)})
+    assert sorted(misses for misses, _ in answers) == ["0", "0", "1"]
+    assert all(path.startswith(str(tmp_path)) for _, path in answers)
+
+
+def test_where_nothing_else_can_be_written_the_cache_is_a_private_temporary_folder(tmp_path):
+    code = (
+        "from numba.core import caching\n"
+        "caching.CacheImpl._locator_classes = [caching.UserProvidedCacheLocator]\n" + FIRST
+    )
+    env = {**os.environ, "NUMBA_CACHE_DIR": "", "TMPDIR": str(tmp_path)}
+
+    def run():
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env, input="\n"
+        )
+        return done.stdout.split()[1:]
+
+    folder = tmp_path / f"wkdask-kernels-{os.getuid()}"
+    misses, path = run()
+    assert (misses, path.startswith(str(folder))) == ("1", True)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert run() == ["0", path]
+    folder.chmod(0o777)  # anybody may have put code there
+    assert run() == ["1", "None"]

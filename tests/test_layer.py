@@ -407,13 +407,17 @@ def test_a_segmentation_is_downsampled_by_mode_and_keeps_its_ids(tmp_path):
     assert layer.largest_segment_id == 2**60 + 1
 
 
-def test_types_that_no_mag_can_hold(ds):
+def test_types_that_no_mag_can_hold(ds, layer):
     with pytest.raises(DTypeError):
         ds.add_layer("half", "color", dtype_per_channel="float16")
-    many = ds.add_layer("many", "color", dtype_per_channel="float64", num_channels=40)
     with pytest.raises(DTypeError, match="255"):
-        many.add_mag(1)
-    assert os.listdir(many.path) == []
+        ds.add_layer("many", "color", dtype_per_channel="float64", num_channels=40)
+    assert "many" not in ds.layers
+    assert not os.path.exists(os.path.join(ds.path, "many"))
+    edit(ds, lambda raw: raw.update(numChannels=40, elementClass="float2560"))  # a file that says so
+    with pytest.raises(DTypeError, match="255"):
+        ds.get_layer("layer").add_mag(1)
+    assert os.listdir(ds.get_layer("layer").path) == []
 
 
 def test_transformations_and_attachments_are_reachable_and_kept(tmp_path):

@@ -477,7 +477,7 @@ def test_a_file_that_is_too_large(tmp_path):
     path = tmp_path / PROPERTIES_FILE
     with open(path, "wb") as file:
         file.truncate(1 << 40)  # a hole: a terabyte that takes no place
-    with pytest.raises(PropertiesError, match="larger than 32 MiB"):
+    with pytest.raises(PropertiesError, match="larger than 16 MiB"):
         load(tmp_path)
 
 

@@ -212,7 +212,7 @@ def test_memory_is_a_buffers(make_mag):
     send(mag, (page for _ in range(192)), buffer_size=8, offset=(0, 0, 0))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < (33 << 20) + 4 * 8 * page.nbytes  # 32 MiB are reserved where the properties are read
+    assert peak < (17 << 20) + 4 * 8 * page.nbytes  # 16 MiB are reserved where the properties are read
     assert 192 * page.nbytes > (44 << 20)
 
 

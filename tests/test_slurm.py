@@ -4,7 +4,6 @@ The files of ``cluster/slurm`` are what runs; the data are the real stack where 
 """
 
 import itertools
-import json
 import os
 import re
 import shutil
@@ -62,11 +61,16 @@ def stack(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def pyramid(stack, tmp_path_factory):
-    """The same with its pyramid, computed by local threads: {mag: voxels}."""
-    path = shutil.copytree(stack, tmp_path_factory.mktemp("pyramid") / "ds")
-    Dataset(path).get_layer("color").downsample()
-    return voxels_of(path)
+def expected(stack, tmp_path_factory):
+    """The layers that jobs are to write, computed by local threads: {layer: {mag: voxels}}."""
+    path = shutil.copytree(stack, tmp_path_factory.mktemp("expected") / "ds")
+    ds = Dataset(path)
+    color = ds.get_layer("color")
+    inverted = ds.add_layer("inverted", "color")
+    inverted.add_mag(1, shard_shape=64).write(255 - color.get_mag(1).read())
+    color.downsample()
+    inverted.downsample()
+    return {name: voxels_of(path, name) for name in ds.layers}
 
 
 @pytest.fixture
@@ -103,23 +107,22 @@ RESOURCES = ("--ntasks=4", "--cpus-per-task=1", "--mem-per-cpu=1G")
 BATCH = (*RESOURCES, "cluster/slurm/batch.sbatch", "cluster/slurm/in_job.py")
 
 
-def voxels_of(path):
-    return {str(mag): view.read() for mag, view in Dataset(path).get_layer("color").mags.items()}
+def voxels_of(path, name):
+    return {str(mag): view.read() for mag, view in Dataset(path).get_layer(name).mags.items()}
 
 
-def check_pyramid(path, pyramid):
-    """Compare every voxel of every mag; nothing of a job is left."""
-    found = voxels_of(path)
-    assert list(found) == list(pyramid)
-    for mag, voxels in pyramid.items():
+def check(path, expected, name="inverted"):
+    """Compare every voxel of every mag of a layer; nothing of a job is left."""
+    found = voxels_of(path, name)
+    assert list(found) == list(expected[name])
+    for mag, voxels in expected[name].items():
         assert np.array_equal(found[mag], voxels), mag
-        private = {*os.listdir(path / "color" / mag / ".wkdask")} - {"locks", "stamp"}
-        assert private == set(), mag
+        assert {*os.listdir(path / name / mag / ".wkdask")} <= {"locks", "stamp"}, mag
 
 
-def published(path, mag="2-2-1"):
+def published(path, layer="inverted", mag="1"):
     """Return how many cubes of a mag are there."""
-    return sum(1 for cube in (path / "color" / mag).glob("z*/y*/x*.wkw"))
+    return sum(1 for cube in (path / layer / mag).glob("z*/y*/x*.wkw"))
 
 
 def until(condition, timeout, what):
@@ -164,14 +167,14 @@ def _empty_queue(request):
         request.getfixturevalue("slurm").cancel_all()
 
 
-def test_two_jobs_write_a_pyramid(slurm, place, env, pyramid):
+def test_two_jobs_write_a_pyramid(slurm, place, env, expected):
     script = place / "two.py"
     script.write_text(TWO_JOBS)
     with Driver(slurm, place, env, "python", script) as driver:
         assert driver.ended(120) == 0, driver.log.read_text()
     workers = {line for line in driver.log.read_text().splitlines() if line.startswith("worker ")}
     assert len(workers) == 2, workers
-    check_pyramid(place / "ds", pyramid)
+    check(place / "ds", expected, "color")
 
 
 TWO_JOBS = """
@@ -191,10 +194,10 @@ if __name__ == "__main__":
 """
 
 
-def test_a_cancelled_job_is_replaced(slurm, place, slow, pyramid):
+def test_a_cancelled_job_is_replaced(slurm, place, slow, expected):
     slow["DASK_JOBQUEUE__SLURM__DEATH_TIMEOUT"] = "20"
     with Driver(slurm, place, slow, "python", "cluster/slurm/adaptive.py", "ds", "--jobs", "2") as driver:
-        until(lambda: published(place / "ds") > 2 or driver.process.poll() is not None, 60, "no cube")
+        until(lambda: published(place / "ds") > 8 or driver.process.poll() is not None, 60, "no cube")
         first = slurm.running()
         assert listening(slurm.processes()) == {"127.0.0.1"}  # driver, scheduler, workers
         slurm.call("scancel", first[0])
@@ -203,17 +206,17 @@ def test_a_cancelled_job_is_replaced(slurm, place, slow, pyramid):
         assert driver.ended(150) == 0, driver.log.read_text()
     log = driver.log.read_text()
     assert "dashboard http://127.0.0.1:" in log
-    check_pyramid(place / "ds", pyramid)
+    check(place / "ds", expected)
 
 
-def test_the_batch_script_runs_to_its_end(slurm, place, env, pyramid):
+def test_the_batch_script_runs_to_its_end(slurm, place, env, expected):
     job = slurm.submit(*BATCH, "ds", cwd=place, env=env)
     assert slurm.wait(job, 120) == "COMPLETED", (place / f"wkdask-{job}.log").read_text()
     log = (place / f"wkdask-{job}.log").read_text()
     assert "on 2 workers, 2 threads" in log
     assert "dashboard http://127.0.0.1:" in log
     assert slurm.field(job, "ExitCode") == "0:0"
-    check_pyramid(place / "ds", pyramid)
+    check(place / "ds", expected)
 
 
 def test_a_job_that_fails_says_so_by_its_exit_code(slurm, place, env):
@@ -223,45 +226,20 @@ def test_a_job_that_fails_says_so_by_its_exit_code(slurm, place, env):
     assert "nowhere" in (place / f"wkdask-{job}.log").read_text()
 
 
-OWN_WORK = """
-import sys
-sys.path.insert(0, "cluster/slurm")
-import in_job
-from wkdask import Dataset
-
-def work(client, path):
-    ds = Dataset(path)
-    source = ds.get_layer("color").get_mag(1)
-    out = ds.get_or_add_layer("out", "color").get_or_add_mag(1, shard_shape=64, chunk_shape=32)
-    inverted, box = 255 - source.to_dask(chunks="cube"), source.bounding_box
-    report = out.write(inverted, bounding_box=box, resume=True, client=client, progress=True)
-    print(report, flush=True)
-
-in_job.work = work
-if __name__ == "__main__":
-    try:
-        in_job.main()
-    except KeyboardInterrupt:
-        sys.exit(143)
-"""
-
-
 def cubes_of(path):
     """Return {path: (inode, time)} of the cubes of the layer that is written."""
-    cubes = (path / "out/1").glob("z*/y*/x*.wkw")
+    cubes = (path / "inverted/1").glob("z*/y*/x*.wkw")
     return {str(cube): (cube.stat().st_ino, cube.stat().st_mtime_ns) for cube in cubes}
 
 
-def check_resumed(place, before, log):
+def check_resumed(place, expected, before, log):
     """The second run left alone what the first one had done; the result is the whole."""
+    check(place / "ds", expected)
     ds = Dataset(place / "ds")
-    source, out = ds.get_layer("color"), ds.get_layer("out")
-    assert np.array_equal(out.get_mag(1).read(), 255 - source.get_mag(1).read())
-    assert out.bounding_box == source.bounding_box
+    assert ds.get_layer("inverted").bounding_box == ds.get_layer("color").bounding_box
     after = cubes_of(place / "ds")
     again = sum(1 for path, state in before.items() if after[path] != state)
     assert again <= IN_FLIGHT, f"{again} of {len(before)} cubes were written again\n{log}"
-    assert {*os.listdir(place / "ds/out/1/.wkdask")} <= {"locks", "stamp"}
 
 
 IN_FLIGHT = 4 * 8
@@ -269,12 +247,10 @@ IN_FLIGHT = 4 * 8
 
 
 @pytest.mark.parametrize("how", ["cancelled", "killed"])
-def test_a_driver_that_is_gone_and_its_successor_goes_on(slurm, place, slow, how):
+def test_a_driver_that_is_gone_and_its_successor_goes_on(slurm, place, env, slow, expected, how):
     """Cancelled, it commits what landed; killed, it says nothing. The next job goes on all the same."""
-    (place / "own.py").write_text(OWN_WORK)
-    command = (*RESOURCES, "cluster/slurm/batch.sbatch", "own.py", "ds")
-    first = slurm.submit(*command, cwd=place, env=slow)
-    until(lambda: len(cubes_of(place / "ds")) > 80, 120, "no cubes")
+    first = slurm.submit(*BATCH, "ds", cwd=place, env=slow)
+    until(lambda: len(cubes_of(place / "ds")) > 60, 120, "no cubes")
     if how == "cancelled":
         slurm.call("scancel", first)
     for process in slurm.processes() if how == "killed" else ():  # as when the power goes; scancel is gentler
@@ -282,14 +258,29 @@ def test_a_driver_that_is_gone_and_its_successor_goes_on(slurm, place, slow, how
     assert slurm.wait(first, 60) == ("CANCELLED" if how == "cancelled" else "FAILED")
     until(lambda: not slurm.processes(), 30, f"still there: {slurm.processes()}")
     before, text = cubes_of(place / "ds"), (place / f"wkdask-{first}.log").read_text()
-    committed = not Dataset(place / "ds").get_layer("out").bounding_box.is_empty()
+    committed = not Dataset(place / "ds").get_layer("inverted").bounding_box.is_empty()
     assert committed == ("stopped after" in text) == (how == "cancelled"), text
 
-    second = slurm.submit(*command, cwd=place, env=slow)
+    second = slurm.submit(*BATCH, "ds", cwd=place, env=env)
     text = (place / f"wkdask-{second}.log").read_text
     assert slurm.wait(second, 150) == "COMPLETED", text()
     assert "done by earlier runs" in text()
-    check_resumed(place, before, text())
+    check_resumed(place, expected, before, text())
+
+
+def test_a_driver_that_is_gone_while_it_downsamples(slurm, place, env, slow, expected):
+    """Its successor takes no half of a mag for a whole one."""
+    slow["WKDASK_TEST_SECONDS"] = "0.1"
+    first = slurm.submit(*BATCH, "ds", cwd=place, env=slow)
+    until(lambda: published(place / "ds", mag="2-2-1") > 4, 120, "no cubes of the pyramid")
+    slurm.call("scancel", first)
+    assert slurm.wait(first, 60) == "CANCELLED"
+    assert published(place / "ds", mag="2-2-1") < 64
+    before = cubes_of(place / "ds")
+    second = slurm.submit(*BATCH, "ds", cwd=place, env=env)
+    assert slurm.wait(second, 150) == "COMPLETED", (place / f"wkdask-{second}.log").read_text()
+    check(place / "ds", expected)
+    assert cubes_of(place / "ds") == before
 
 
 COMMAND = """#!/usr/bin/env bash
@@ -301,12 +292,12 @@ echo "exit code $?"
 """
 
 
-def test_a_command_that_is_cancelled(slurm, place, slow):
+def test_a_command_that_is_cancelled(slurm, place, slow, expected):
     """`wkdask` itself, on the threads of a job, is told to end as Slurm does it."""
     (place / "command.sbatch").write_text(COMMAND)
     slow["PYTHONPATH"] += f":{Path(__file__).parent}"
     job = slurm.submit("--output=log", "command.sbatch", cwd=place, env=slow)
-    until(lambda: published(place / "ds") > 5, 60, "no cubes")
+    until(lambda: published(place / "ds", "color", "2-2-1") > 5, 60, "no cubes")
     slurm.call("scancel", job)
     assert slurm.wait(job, 60) == "CANCELLED"
     until(lambda: "exit code" in (place / "log").read_text(), 30, (place / "log").read_text())
@@ -314,43 +305,30 @@ def test_a_command_that_is_cancelled(slurm, place, slow):
     assert "exit code 143" in text
     assert re.search(r"stopped after \d+ of 64 cubes", text), text
     assert re.search(r"mag 2-2-1: \d+ of 64 cubes, \d+ %, .*B/s, \d:\d\d left", text), text
-    layer = Dataset(place / "ds").get_layer("color")
-    assert list(map(str, layer.mags)) == ["1", "2-2-1"]
-    expected = downsampled(place)
-    for x, y in itertools.product(range(0, 512, 64), repeat=2):  # each cube is whole, or not there
-        cube = layer.get_mag("2-2-1").read((x, y, 0), (64, 64, 20))
-        assert np.array_equal(cube, expected[:, x : x + 64, y : y + 64]) or not cube.any()
+    mag = Dataset(place / "ds").get_layer("color").get_mag("2-2-1")
+    whole = expected["color"]["2-2-1"]
+    for x, y in itertools.product(range(0, 512, 64), repeat=2):  # each cube is all there, or not at all
+        cube = mag.read((x, y, 0), (64, 64, 20))
+        assert np.array_equal(cube, whole[:, x : x + 64, y : y + 64]) or not cube.any()
 
 
-def downsampled(place):
-    """Return mag 2-2-1 as local threads compute it."""
-    path = shutil.copytree(place / "ds", place / "copy", ignore=shutil.ignore_patterns("2-2-1", ".wkdask"))
-    properties = json.loads((path / "datasource-properties.json").read_text())
-    properties["dataLayers"][0]["mags"] = properties["dataLayers"][0]["mags"][:1]
-    (path / "datasource-properties.json").write_text(json.dumps(properties))
-    layer = Dataset(path).get_layer("color")
-    layer.downsample(coarsest_mag=2)
-    return layer.get_mag("2-2-1").read()
-
-
-def test_a_job_goes_back_into_the_queue_before_its_time_is_over(slurm, place, slow):
+def test_a_job_goes_back_into_the_queue_before_its_time_is_over(slurm, place, slow, expected):
     """Slurm's own warning, some seconds before a limit of one minute; the work takes longer than that."""
-    (place / "own.py").write_text(OWN_WORK)
     slow["WKDASK_TEST_SECONDS"] = "0.4"
     limit = ("--time=1", "--signal=B:USR1@15")
-    job = slurm.submit(*RESOURCES, *limit, "cluster/slurm/batch.sbatch", "own.py", "ds", cwd=place, env=slow)
+    job = slurm.submit(*limit, *BATCH, "ds", cwd=place, env=slow)
     log = place / f"wkdask-{job}.log"
     until(lambda: slurm.field(job, "Restarts") == "1", 90, "job in the queue again")
     before = cubes_of(place / "ds")
     assert before
-    assert not Dataset(place / "ds").get_layer("out").bounding_box.is_empty()
+    assert not Dataset(place / "ds").get_layer("inverted").bounding_box.is_empty()
     slurm.call("scontrol", "update", f"JobId={job}", "TimeLimit=5")  # the second round is to end
     assert slurm.wait(job, 150, states=("COMPLETED", "FAILED", "CANCELLED")) == "COMPLETED", log.read_text()
     text = log.read_text()
     assert "the time is nearly up" in text
     assert f"job {job}, round 1" in text
     assert "done by earlier runs" in text
-    check_resumed(place, before, text)
+    check_resumed(place, expected, before, text)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jupyter's own libraries

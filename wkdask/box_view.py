@@ -128,6 +128,8 @@ class BoxView:
             If the box leaves the view.
         AlignmentError
             If `bounding_box` is not on this mag's voxel grid.
+        InvalidValueError
+            If the voxels are more than this machine's memory can hold.
         DamagedCubeError
             If a cube exists but cannot be read; names the file.
         """
@@ -175,6 +177,8 @@ class BoxView:
         ------
         AlignmentError
             If blocks would straddle cubes, or `bounding_box` is off this mag's voxel grid.
+        InvalidValueError
+            If the array would have more than a million blocks along an axis, or a billion in all.
         OutOfBoundsError
             If `bounding_box` leaves the view.
         """

@@ -16,6 +16,7 @@ from wkdask.links import (
     copy_view_configuration,
     link_mags,
 )
+from wkdask.places import refuse_outside
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import (
     PROPERTIES_FILE,
@@ -38,6 +39,11 @@ class Dataset(DatasetLayers):
     dataset_path
         Its folder, which holds ``datasource-properties.json``. Datasets of 2021 and later open; what the file
         says beyond what is known here stays as it is through every edit.
+    outside
+        What may happen with mags, and cubes, that a path in the file or a link reaches outside of the folder:
+        ``"read-only"``: they are read, writes are refused; ``"refuse"``: a dataset with such mags does not open,
+        and such a cube is not read; ``"write"``: they are written as well. The other dataset's properties file
+        does not hear of such a write: if it has a box or ids, they stay as they were.
 
     Raises
     ------
@@ -45,6 +51,8 @@ class Dataset(DatasetLayers):
         If there is no such file.
     PropertiesError
         If the file cannot be understood.
+    OutsideError
+        If ``outside="refuse"`` and a mag lies outside of the folder, or at an address.
 
     Examples
     --------
@@ -52,12 +60,13 @@ class Dataset(DatasetLayers):
     >>> x = ds.get_layer("color").get_mag("1").to_dask()           # doctest: +SKIP
     """
 
-    def __init__(self, dataset_path: str | os.PathLike[str]) -> None:
-        super().__init__(Properties(checked_path(dataset_path)))
+    def __init__(self, dataset_path: str | os.PathLike[str], *, outside: str = "read-only") -> None:
+        super().__init__(Properties(checked_path(dataset_path), outside))
         _ = self._properties.record  # a wrong path or a damaged file shows here, not later
+        refuse_outside(self._properties)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Dataset, (self.path,))
+        return (_opened, (self.path, self._properties.outside))
 
     @classmethod
     def _of(cls, properties: Properties) -> Dataset:
@@ -99,9 +108,9 @@ class Dataset(DatasetLayers):
         return cls(path)
 
     @classmethod
-    def open(cls, dataset_path: str | os.PathLike[str]) -> Dataset:
+    def open(cls, dataset_path: str | os.PathLike[str], *, outside: str = "read-only") -> Dataset:
         """Open a dataset, as ``Dataset(dataset_path)`` does."""
-        return cls(dataset_path)
+        return cls(dataset_path, outside=outside)
 
     @classmethod
     def get_or_create(
@@ -236,6 +245,11 @@ class Dataset(DatasetLayers):
 
 
 Layer._dataset_of = Dataset._of
+
+
+def _opened(path: str, outside: str) -> Dataset:
+    """Open a dataset that was pickled."""
+    return Dataset(path, outside=outside)
 
 
 def as_voxel_size(scale: Sequence[float] | VoxelSize) -> VoxelSize:

@@ -28,7 +28,9 @@ from wkdask.properties import (
     dtype_of,
 )
 from wkdask.properties.handle import Properties
+from wkdask.properties.values import whole_argument
 from wkdask.storage.wkw import HEADER_NAME, WkwMag
+from wkdask.storage.wkw_format import check_voxel
 from wkdask.units import VoxelSize
 from wkdask.view_configuration import DatasetViewConfiguration
 
@@ -184,11 +186,15 @@ class DatasetLayers:
         if category not in (LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
             raise InvalidValueError(f'a layer is "color" or "segmentation", got {category!r}')
         _refuse_dtype(dtype)
-        channels = 1 if num_channels is None else num_channels
+        channels = (
+            1 if num_channels is None else whole_argument(num_channels, "the number of channels", 1, 2**16)
+        )
+        dtype_name = _channel_dtype(dtype_per_layer, dtype_per_channel, channels)
+        check_voxel(dtype_name, channels)  # no mag could be added to the layer
         edit = AddLayer(
             name=layer_name,
             category=category,
-            dtype_per_channel=_channel_dtype(dtype_per_layer, dtype_per_channel, channels),
+            dtype_per_channel=dtype_name,
             num_channels=channels,
             largest_segment_id=largest_segment_id,
             mappings=tuple(mappings),
@@ -403,7 +409,10 @@ def _channel_dtype(per_layer: Any, per_channel: Any, channels: int) -> str:
     if per_layer is not None and isinstance(word, str):
         return str(dtype_of(word, channels))
     if per_layer is not None:
-        whole = np.dtype(word)
+        try:
+            whole = np.dtype(word)
+        except TypeError as error:
+            raise DTypeError(f"{given!r} is not a type of voxels") from error
         if channels < 1 or whole.itemsize % channels:
             raise DTypeError(f"{whole} per voxel cannot be split into {channels} channels")
         word = f"{whole.kind}{whole.itemsize // channels}"

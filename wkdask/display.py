@@ -124,6 +124,8 @@ class _MagFacts:
     cells: tuple[str, ...] = ()
     """One for each of `_HEADINGS` but the first; none where there is an error."""
     error: str = ""
+    note: str = ""
+    """What else must be known: why it is read-only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,9 @@ def _layer_facts(layer: Layer, limit: _Limit) -> _LayerFacts:
     facts = []
     for mag in mags:
         try:
-            facts.append(_MagFacts(str(mag), _mag_cells(record, layer.get_mag(mag), limit)))
+            view = layer.get_mag(mag)
+            note = f"read-only: {_plain(why)}" if (why := view.place.read_only) else ""
+            facts.append(_MagFacts(str(mag), _mag_cells(record, view, limit), note=note))
         except Exception as error:
             facts.append(_MagFacts(str(mag), error=_message(error)))
     return _LayerFacts(tuple(lines) if mags else (*lines, "no mags"), tuple(facts))
@@ -312,7 +316,7 @@ def _layer_lines(facts: _LayerFacts) -> list[str]:
     lines = []
     for row, mag in zip(rows, facts.mags, strict=True):
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
-        lines.append(["  ".join([*cells, mag.error] if mag.error else cells).rstrip()])
+        lines.append(["  ".join([*cells, *filter(None, (mag.error, mag.note))]).rstrip()])
     return _tree(facts.lines, lines)
 
 
@@ -338,7 +342,7 @@ def _layer_table(facts: _LayerFacts) -> str:
     headings = "".join(f"<th>{heading}</th>" for heading in _HEADINGS)
     rows = []
     for mag in facts.mags:
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in mag.cells)
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in (*mag.cells, *filter(None, [mag.note])))
         if mag.error:
             cells = f"<td colspan='{len(_HEADINGS) - 1}' {_RED}>{escape(mag.error)}</td>"
         rows.append(f"<tr><th>{escape(mag.name)}</th>{cells}</tr>")

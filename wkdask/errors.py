@@ -22,6 +22,7 @@ __all__ = [
     "LockTimeoutError",
     "MagNotFoundError",
     "OutOfBoundsError",
+    "OutsideError",
     "PlanError",
     "PropertiesError",
     "ReadOnlyError",
@@ -104,12 +105,16 @@ class ReadOnlyError(WkdaskError, PermissionError, ValueError):
     """A write through a read-only view, or through a link that leaves the dataset."""
 
 
+class OutsideError(WkdaskError, PermissionError, ValueError):
+    """Something of a dataset lies outside of its folder, and the dataset was opened with ``outside="refuse"``."""
+
+
 class LockTimeoutError(WkdaskError, TimeoutError):
     """A lock file stayed locked by another process for too long."""
 
 
-class WorkerPathError(WkdaskError, FileNotFoundError):
-    """A worker does not see the dataset under the path that the driver sees."""
+class WorkerPathError(WkdaskError, FileNotFoundError, PermissionError):
+    """A worker does not see the dataset under the path that the driver sees, or may not write to it."""
 
 
 class TaskFailedError(WkdaskError, RuntimeError):

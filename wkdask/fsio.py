@@ -66,11 +66,12 @@ def checked_path(path: str | os.PathLike[str]) -> str:
         raise InvalidValueError(f"a path must be a text that is not empty, got {path!r}")
     if "\0" in text:
         raise InvalidValueError(f"a path cannot hold a NUL byte: {text!r}")
+    full = os.path.abspath(text)
     try:
-        text.encode("utf-8")
+        full.encode("utf-8")  # also the folder that a relative path starts from
     except UnicodeEncodeError:
-        raise InvalidValueError(f"a path must be valid Unicode: {text!r}") from None
-    return os.path.abspath(text)
+        raise InvalidValueError(f"a path must be valid Unicode: {full!r}") from None
+    return full
 
 
 def open_regular(path: str) -> int:
@@ -181,7 +182,9 @@ def open_lock_file(path: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return os.open(
+            path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        )  # a link could lead two locks to one file
     folder_mode = stat.S_IMODE(os.stat(os.path.dirname(path) or ".").st_mode)
     os.fchmod(
         descriptor, 0o600 | (0o060 if folder_mode & 0o020 else 0) | (0o006 if folder_mode & 0o002 else 0)

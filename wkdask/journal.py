@@ -17,6 +17,7 @@ A line that is cut short, and whatever follows it, was not yet on the disk: thos
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -173,6 +174,8 @@ class Journal:
         line = b""
         while not line.endswith(b"\n"):
             part = os.pread(self._descriptor, max(4096, len(line)), place + len(line))
+            if not part:
+                raise OSError(errno.ENOSPC, "what a task returned could not be kept", self._path)
             line += part[: part.find(b"\n") + 1] or part
         return json.loads(line)[_VALUE]
 
@@ -206,8 +209,8 @@ class Journal:
         if self._is_broken:
             return
         data = _encode(line).encode() + b"\n"
-        self._length += len(data)
         try:
+            self._length += len(data)
             while data:
                 data = data[os.write(self._descriptor, data) :]
             if time.monotonic() - self._synced > _SYNC_SECONDS:

@@ -12,7 +12,6 @@ import numpy as np
 
 from wkdask.errors import (
     AlreadyExistsError,
-    DamagedHeaderError,
     InvalidValueError,
     ReadOnlyError,
     UnsupportedFormatError,
@@ -20,15 +19,18 @@ from wkdask.errors import (
 )
 from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
-from wkdask.job import MagPlace, WriteOptions
+from wkdask.job import WriteOptions
 from wkdask.mag_view import MagView
 from wkdask.places import (
+    channels_by_headers,
     check_agreement,
     cubes_box,
     foreign_mag,
+    is_address,
     is_own,
     link_folder,
     mag_folder,
+    mag_place,
     mags_lock,
     outside,
     refuse_foreign_files,
@@ -46,8 +48,8 @@ from wkdask.properties import (
 )
 from wkdask.properties.handle import Properties
 from wkdask.storage.protocol import ArraySpec
-from wkdask.storage.wkw import HEADER_NAME, WkwMag
-from wkdask.storage.wkw_format import header_of_spec, read_header
+from wkdask.storage.wkw import WkwMag
+from wkdask.storage.wkw_format import header_of_spec
 from wkdask.transfer import copy_mag
 
 if TYPE_CHECKING:
@@ -109,17 +111,8 @@ class LayerMags:
 
     @property
     def num_channels(self) -> int:
-        """Channels of a voxel; from the first mag's header where the properties do not say."""
-        known = self.record.num_channels
-        if known is not None:
-            return known
-        for mag in self.record.mags:
-            header = os.path.join(self._mag_folder(mag), HEADER_NAME)
-            if os.path.exists(header):
-                return read_header(header).to_spec().num_channels
-        raise DamagedHeaderError(
-            f"layer {self._name!r}: the properties give no numChannels, and no mag has a {HEADER_NAME} that does"
-        )
+        """Channels of a voxel; from the header of a mag that agrees with them where the properties do not say."""
+        return self.record.num_channels or channels_by_headers(self._properties.folder, self.record)
 
     @property
     def data_format(self) -> str:
@@ -168,6 +161,8 @@ class LayerMags:
             If its folder or header is missing, or contradicts the properties.
         UnsupportedFormatError
             If it is stored in a format, or at an address, that wkdask does not read.
+        OutsideError
+            If it lies outside of the dataset, which was opened with ``outside="refuse"``.
         """
         record = self.record.mag(mag)
         if self.record.data_format != "wkw":
@@ -181,7 +176,7 @@ class LayerMags:
 
     def _view(self, mag: Mag, store: WkwMag) -> MagView:
         """Return the handle of an opened mag."""
-        view = MagView(cast("Layer", self), self._place(mag, store))
+        view = MagView(cast("Layer", self), mag_place(self._properties, self._name, mag, store))
         self._views.add(view)
         return view
 
@@ -425,8 +420,8 @@ class LayerMags:
     def delete_mag(self, mag: MagLike) -> None:
         """Remove a magnification: from the properties first, then from the disk.
 
-        A mag that is a link, lies outside of the layer's folder, or is listed by another layer too, is only
-        unlisted (the link is removed).
+        A mag that is a link, lies outside of the layer's folder or at an address, or is listed by another layer
+        too, is only unlisted (the link is removed).
 
         Raises
         ------
@@ -434,17 +429,14 @@ class LayerMags:
             If there is none.
         """
         record = self.record.mag(mag)
-        folder = self._mag_folder(record)
         self._properties.commit(RemoveMag(self._name, record.mag))
+        if is_address(record):
+            return
+        folder = self._mag_folder(record)
         if os.path.islink(folder):
             os.unlink(folder)
         elif is_own(self._properties, self._name, folder):
             remove_folder(folder)
-
-    def _place(self, mag: Mag, store: WkwMag) -> MagPlace:
-        """Return where a mag is, as plain data."""
-        dataset = self._properties.folder
-        return MagPlace(dataset, self._name, mag, store, outside(dataset, store.path))
 
     def _mag_folder(self, record: MagRecord) -> str:
         """Return a mag's folder."""

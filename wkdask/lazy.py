@@ -73,7 +73,10 @@ class LazySource:
         spans = [_span(part, n) for part, n in zip(parts, self.shape, strict=True)]
         (first, last, _), *space = spans
         box = BoundingBox.from_corners([low for low, _, _ in space], [high for _, high, _ in space])
-        block = self.store.read(box.offset(self.box.topleft))[first:last]
+        if first == last:  # no channel: nothing is read
+            block: Voxels = np.empty((0, *box.size), self.dtype, order="F")
+        else:
+            block = self.store.read(box.offset(self.box.topleft))[first:last]
         # One axis at a time, last first: integers drop their axis, and lists must not broadcast together.
         for axis, (low, high, rest) in reversed(list(enumerate(spans))):
             if not (isinstance(rest, slice) and rest == slice(0, high - low, 1)):
@@ -160,6 +163,7 @@ def lazy_array(store: StoredMag, box: BoundingBox, chunks: ChunksLike = None) ->
     import dask.array as da
 
     shape = block_shape(store, chunks, box.size)
+    _refuse_too_many_blocks(box, shape)
     token = hashlib.blake2b(
         f"{store.path}|{box}|{shape}|{store.fingerprint(box)}".encode(), digest_size=12
     ).hexdigest()
@@ -174,6 +178,22 @@ def lazy_array(store: StoredMag, box: BoundingBox, chunks: ChunksLike = None) ->
         asarray=False,
         meta=np.empty((0, 0, 0, 0), dtype=source.dtype),
     )
+
+
+_MAX_BLOCKS = 10**9
+"""Blocks of an array: dask names them only when they are used, but nobody can ever use more."""
+_MAX_BLOCKS_ALONG_AXIS = 10**6
+"""dask keeps the length of each, and compares them: three axes of so many take 3 seconds."""
+
+
+def _refuse_too_many_blocks(box: BoundingBox, shape: Vec3Int) -> None:
+    """Refuse an array of a box that only a damaged or hostile properties file can mean."""
+    blocks = box.bottomright.ceildiv(shape) - box.topleft // shape
+    if max(blocks) > _MAX_BLOCKS_ALONG_AXIS or blocks.prod() > _MAX_BLOCKS:
+        raise InvalidValueError(
+            f"an array of the box {box} would have {blocks} blocks of {shape}; ask for a smaller bounding_box or "
+            f"for larger chunks, or set the layer's box to where its data are"
+        )
 
 
 def _name_prefix(store: StoredMag) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wkdask.errors import AlreadyExistsError, InvalidValueError, UnsupportedFormatError, WkdaskError
 from wkdask.events import Listener
-from wkdask.fsio import remove_folder
+from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import Mag
 from wkdask.job import WriteOptions
 from wkdask.layer import Layer, layer_of
@@ -39,7 +39,7 @@ def open_foreign_layer(layer: Layer | str | os.PathLike[str]) -> Layer:
     """
     if isinstance(layer, Layer):
         return layer
-    folder = os.path.abspath(os.fspath(layer))
+    folder = checked_path(layer)
     properties = Properties(os.path.dirname(folder))
     return layer_of(properties, properties.layer(os.path.basename(folder)))
 

@@ -5,26 +5,39 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import reduce
 
 from wkdask.box_view import BoxView
-from wkdask.errors import AlreadyExistsError, DamagedHeaderError, UnsupportedFormatError
-from wkdask.fsio import lock
+from wkdask.errors import (
+    AlreadyExistsError,
+    DamagedHeaderError,
+    InvalidValueError,
+    OutsideError,
+    UnsupportedFormatError,
+    WkdaskError,
+)
+from wkdask.fsio import checked_path, lock
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
-from wkdask.properties import PROPERTIES_FILE, MagRecord
+from wkdask.job import MagPlace
+from wkdask.properties import PROPERTIES_FILE, LayerRecord, MagRecord, dtype_of
 from wkdask.properties.handle import Properties
-from wkdask.storage.protocol import PRIVATE
+from wkdask.storage.protocol import OUTSIDE, PRIVATE
 from wkdask.storage.wkw import HEADER_NAME, WkwMag
 
 __all__ = [
+    "channels_by_headers",
     "check_agreement",
     "cubes_box",
     "foreign_mag",
+    "is_address",
     "is_own",
     "link_folder",
     "listed_folders",
     "mag_folder",
+    "mag_place",
     "outside",
+    "refuse_outside",
 ]
 
 
@@ -37,7 +50,7 @@ def mag_folder(dataset_path: str, layer_name: str, record: MagRecord) -> str:
         If it is at a URL.
     """
     if record.path is not None:
-        if "://" in record.path:
+        if is_address(record):
             raise UnsupportedFormatError(
                 f"layer {layer_name!r} mag {record.mag} is at {record.path}; this version reads local files"
             )
@@ -55,6 +68,56 @@ def outside(dataset_path: str, folder: str) -> str | None:
     return f"it is linked from {target}, outside of the dataset {dataset}"
 
 
+def refuse_outside(properties: Properties) -> None:
+    """Refuse a dataset that reaches outside of its folder, if it was opened so.
+
+    Raises
+    ------
+    OutsideError
+        If a mag lies elsewhere, by its path or by a link, or at an address.
+    InvalidValueError
+        If what may happen with such mags is none of the three words that there are.
+    """
+    if properties.outside not in OUTSIDE:
+        words = ", ".join(f'"{word}"' for word in OUTSIDE)
+        raise InvalidValueError(f"outside= is one of {words}; got {properties.outside!r}")
+    if properties.outside != "refuse":
+        return
+    for layer in properties.record.layers:
+        for mag in layer.mags:
+            if is_address(mag):
+                why: str | None = f"it is at {mag.path}, outside of the dataset {properties.folder}"
+            else:
+                why = outside(properties.folder, mag_folder(properties.folder, layer.name, mag))
+            if why is not None:
+                raise _forbidden(layer.name, mag.mag, why)
+
+
+def mag_place(properties: Properties, layer_name: str, mag: Mag, store: WkwMag) -> MagPlace:
+    """Return where an opened mag is and what may happen with it, as plain data.
+
+    Raises
+    ------
+    OutsideError
+        If it lies outside of a dataset that was opened with ``outside="refuse"``.
+    """
+    policy, why = properties.outside, outside(properties.folder, store.path)
+    if why is not None and policy == "refuse":
+        raise _forbidden(layer_name, mag, why)
+    store = replace(store, outside=policy)
+    return MagPlace(properties.folder, layer_name, mag, store, None if policy == "write" else why)
+
+
+def _forbidden(layer_name: str, mag: Mag, why: str) -> OutsideError:
+    """Return the error that a mag is not where it must be."""
+    return OutsideError(f'layer {layer_name!r} mag {mag}: {why}; outside="refuse" forbids that')
+
+
+def is_address(record: MagRecord) -> bool:
+    """Tell whether a mag is at a URL."""
+    return "://" in (record.path or "")
+
+
 def is_own(properties: Properties, layer_name: str, folder: str) -> bool:
     """Tell whether a folder is one of a layer's own, and no mag that is still listed lies there."""
     dataset, target = properties.folder, os.path.realpath(folder)
@@ -69,7 +132,7 @@ def listed_folders(properties: Properties) -> set[str]:
         os.path.realpath(mag_folder(properties.folder, layer.name, mag))
         for layer in properties.record.layers
         for mag in layer.mags
-        if "://" not in (mag.path or "")
+        if not is_address(mag)
     }
 
 
@@ -123,13 +186,12 @@ def foreign_mag(mag: BoxView | str | os.PathLike[str]) -> tuple[Mag, WkwMag, Bou
             WkwMag.open(mag.path),
             Properties(mag.place.dataset_path).layer(mag.place.layer).bounding_box,
         )
-    folder = os.path.normpath(os.fspath(mag))
+    folder = checked_path(mag)
     store = WkwMag.open(folder)
     which = Mag(os.path.basename(folder))
-    properties = os.path.dirname(os.path.dirname(os.path.abspath(folder)))
+    properties, name = os.path.split(os.path.dirname(folder))
     if not os.path.isfile(os.path.join(properties, PROPERTIES_FILE)):
         return which, store, None
-    name = os.path.basename(os.path.dirname(os.path.abspath(folder)))
     return which, store, Properties(properties).layer(name).bounding_box
 
 
@@ -154,6 +216,32 @@ def check_agreement(layer_name: str, record: MagRecord, dtype: str, channels: in
             f"{store.path}/{HEADER_NAME} ({store.header}) contradicts the properties of layer {layer_name!r} "
             f"mag {record.mag}: {', '.join(wrong)}"
         )
+
+
+def channels_by_headers(dataset_path: str, layer: LayerRecord) -> int:
+    """Return the channels of a layer whose properties do not say: those of the first mag that agrees with them.
+
+    What is wrong with one mag is told when that mag is used; the others do not need it.
+
+    Raises
+    ------
+    DamagedHeaderError
+        If no mag has a header that does; says what is wrong with the first.
+    """
+    reasons = []
+    for mag in layer.mags:
+        try:
+            store = WkwMag.open(mag_folder(dataset_path, layer.name, mag))
+            if dtype_of(layer.element_class, store.spec.num_channels) == store.spec.dtype:
+                return store.spec.num_channels
+            reasons.append(f"{store.path}/{HEADER_NAME} says {store.header}")
+        except (WkdaskError, OSError) as error:
+            reasons.append(str(error))
+    raise DamagedHeaderError(
+        f"layer {layer.name!r}: the properties give no numChannels for the element class "
+        f"{layer.element_class!r}, and no mag has a {HEADER_NAME} that does: "
+        f"{reasons[0] if reasons else 'there are no mags'}"
+    )
 
 
 def cubes_box(store: WkwMag) -> BoundingBox:

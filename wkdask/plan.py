@@ -32,6 +32,8 @@ from wkdask.units import format_bytes
 
 __all__ = ["UnitBoxes", "Window", "WritePlan", "plan_again", "plan_write", "refuse_unknown_chunks"]
 
+MAX_CUBES = 10**12
+"""Cubes of a job: at a million in a second it would take two weeks."""
 UNIT_NBYTES = 64 << 20
 """A task of fewer bytes costs more in scheduling than in work."""
 _BLOCK_NBYTES = 8 << 20
@@ -210,10 +212,16 @@ def plan_write(
     Raises
     ------
     PlanError
-        If a task would need more than `memory`.
+        If a task would need more than `memory`, or the box can only be a mistake.
     """
     if box.is_empty():
         raise PlanError(f"there is nothing to write: the box {box} holds no voxel")
+    cubes = spec.grid.cubes(box).shape.prod()
+    if cubes > MAX_CUBES:
+        raise PlanError(
+            f"the box {box} has {cubes:.1e} cubes of {spec.shard_shape}, which no job can end; is it the layer's "
+            f"box? Set that to where its data are"
+        )
     share = box.volume() * spec.bytes_per_voxel // (4 * threads)
     wanted = max(min(unit_nbytes, share), spec.cube_nbytes if base is None else 0)
     least = base or spec.shard_shape

@@ -42,6 +42,7 @@ def plan_tree(
     threads: int = 1,
     memory: int | None = None,
     task_memory: int | None = None,
+    leaf: Vec3Int | None = None,
 ) -> TreePlan:
     """Plan one pass of a pyramid.
 
@@ -57,6 +58,9 @@ def plan_tree(
         Bytes that one task may use; None where unknown. Nodes are cut so that they fit.
     task_memory
         Bytes that a task needs, where the caller knows better than the estimate.
+    leaf
+        Voxels of level 0 of a leaf, where something else has cut the work already: the units of a write, whose
+        blocks are then the leaves' voxels. A whole number of windows of the first step.
 
     Raises
     ------
@@ -77,6 +81,7 @@ def plan_tree(
         )
     volume = sum(box.volume() for box in parts)
     design = _Design(levels, parts, max(1, volume * levels[0].spec.bytes_per_voxel // (4 * threads)), threads)
+    design.leaf = leaf
     budget, least = (None if task_memory else memory), None
     for _ in range(8):
         tiers = design.tiers(budget, memory)
@@ -110,6 +115,7 @@ class _Design:
     ) -> None:
         self.levels, self.share, self.threads = levels, share, threads
         self.boxes = boxes
+        self.leaf: Vec3Int | None = None
         self.extent = boxes[0].size
         for box in boxes[1:]:
             self.extent = self.extent.pairmax(box.size)
@@ -182,6 +188,9 @@ class _Design:
     def _leaf_shape(self, limit: float) -> Vec3Int | None:
         """Return the shape of the leaves: whole cubes of the first level if that leaves enough of them."""
         source, first = self.levels[0], self.levels[1]
+        if self.leaf is not None:
+            fits = not any(self.leaf % first.step) and self.leaf_nbytes(self.leaf, 0) <= limit
+            return self.leaf if fits else None
         wanted = min(LEAF_NBYTES, max(self.share, _LEAST_LEAF_NBYTES))
         above = self.levels[min(2, self.top)].step
         cube = _lcm(_lcm(first.cube, source.chunk), above)

@@ -11,12 +11,11 @@ nothing, because the parent will not look::
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +24,7 @@ import numpy as np
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.pyramid_levels import Level
 from wkdask.pyramid_tree import Tier, TreeNode
+from wkdask.pyramid_voxels import Half, Readable, Stored, Written, assembled, first_half, halved
 from wkdask.storage.assemble import publish_parts
 from wkdask.storage.fence import Attempt
 from wkdask.storage.jobs import of_living_job
@@ -32,10 +32,7 @@ from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.storage.publish import Piece, landed_boxes, publish_pieces
 from wkdask.tasks import PlaceReport, Target, UnitReport, here, note_landed
 
-__all__ = ["Half", "TreeWork", "halved", "read_mirrored", "run_node"]
-
-Half = tuple[BoundingBox, Voxels | None]
-"""Voxels of the level above a node's own: where, in voxels of that level, and what; None for zeros only."""
+__all__ = ["TreeWork", "run_node"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,7 @@ class TreeWork:
 
 
 def run_node(
-    work: TreeWork, node: TreeNode, halves: Sequence[Sequence[Half]]
+    work: TreeWork, node: TreeNode, halves: Sequence[Sequence[Half]], written: Half | None = None
 ) -> tuple[UnitReport, list[Half]]:
     """Run a task of the tree.
 
@@ -84,6 +81,9 @@ def run_node(
         Which one.
     halves
         What its children handed up.
+    written
+        For a leaf: a box of level 0 and its voxels, as they were just written. They are not read again; the leaf's
+        other voxels are.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def run_node(
         What it hands up.
     """
     start = time.perf_counter()
-    run = _Run(work, node)
+    run = _Run(work, node, written)
     with of_living_job(work.folder):
         if node.parent is not None and _noted(work, node.parent) is not None:
             return run.report(_noted(work, node.key) or [], start), []
@@ -113,7 +113,8 @@ def run_node(
 class _Run:
     """One task on its way."""
 
-    def __init__(self, work: TreeWork, node: TreeNode) -> None:
+    def __init__(self, work: TreeWork, node: TreeNode, written: Half | None = None) -> None:
+        self.source: Readable = Written(work.source, *written) if written else Stored(work.source)
         self.work, self.node, self.tier = work, node, work.tiers[node.tier]
         self.places: list[PlaceReport] = []
         self._attempt = Attempt(f"{work.levels[0].mag}-{node.key}")
@@ -123,11 +124,13 @@ class _Run:
         """Make the node's levels one after the other, store each, return what goes up."""
         first, last = self.tier.first, self.tier.last
         if self.node.tier == 0:
-            parts = [_read_half(self.work, box) for box in self.node.boxes]
+            source, level = self.work.levels[:2]
+            tile, mode = self.work.tile, self.work.mode
+            parts = [first_half(self.source, source, level, box, tile, mode) for box in self.node.boxes]
         else:
             level = self.work.levels[first]
             wanted = [level.within(box) for box in self.node.boxes]
-            parts = [_assembled(box, [half for handed in halves for half in handed], level) for box in wanted]
+            parts = [assembled(box, [half for handed in halves for half in handed], level) for box in wanted]
         for number in range(first, last + 1):
             self._store(number, parts)
             if number < last or self.node.parent is not None:
@@ -264,115 +267,6 @@ class _Run:
             self._add(self._level, landed, len(landed), 0, None, None)
         own = [place.box for place in self.places if place.mag == self.work.mag]
         note_landed(error, own, [place for place in self.places if place.mag != self.work.mag])
-
-
-# --- voxels ---------------------------------------------------------------------------------------------
-
-
-def _read_half(work: TreeWork, box: BoundingBox) -> Half:
-    """Return level 1 of a box of level-0 voxels, read tile by tile; nothing is read where no cube is."""
-    from wkdask.kernels import downsample, reach
-
-    source, level = work.levels[0], work.levels[1]
-    target = level.within(box)
-    out: Voxels = np.empty((level.spec.num_channels, *target.size), dtype=level.spec.dtype, order="F")
-    tile = work.tile // level.factors
-    empty = True
-    for part in target.chunk(tile, tile):
-        place = out[(slice(None), *part.to_slices(target.topleft))]
-        window = BoundingBox(part.topleft * level.factors, part.size * level.factors)
-        if _nothing_there(work.source, window.padded_with_margins(level.factors).intersection(source.box)):
-            place[...] = 0
-            continue
-        empty = False
-        seen = window.padded_with_margins(reach(work.mode, level.factors))
-        downsample(read_mirrored(work.source, source.box, seen), tuple(level.factors), work.mode, out=place)
-    return target, None if empty else out
-
-
-def _nothing_there(store: StoredMag, box: BoundingBox) -> bool:
-    """Tell whether no cube of a box exists."""
-    return not any(store.check_cube(store.cube_path(index)) for index in store.spec.grid.cubes(box))
-
-
-def _assembled(box: BoundingBox, halves: Sequence[Half], level: Level) -> Half:
-    """Put the halves within a box together; they cover it."""
-    mine = [half for half in halves if not half[0].intersection(box).is_empty()]
-    if len(mine) == 1 or all(block is None for _, block in mine):
-        return box, mine[0][1]
-    out: Voxels = np.empty((level.spec.num_channels, *box.size), dtype=level.spec.dtype, order="F")
-    for place, block in mine:
-        out[(slice(None), *place.to_slices(box.topleft))] = 0 if block is None else block
-    return box, out
-
-
-def halved(half: Half, factors: Vec3Int, mode: str) -> Half:
-    """Return a block shrunk by factors; where its box is not made of whole windows, voxels are mirrored there.
-
-    Only the windows at such a border are padded, not the block::
-
-        | a a | b b | b b | b .        three windows as they are, one with its b mirrored
-
-    Parameters
-    ----------
-    half
-        Where the block is, in its own voxels, and the block, ``(c, *box.size)``.
-    factors
-        Voxels of the block per voxel of the result, along each axis.
-    mode
-        A mode of `wkdask.kernels.downsample`.
-    """
-    from wkdask.kernels import downsample, mirror_pad
-
-    box, block = half
-    wide = box.aligned_outwards(factors)
-    target = BoundingBox(wide.topleft // factors, wide.size // factors)
-    if block is None:
-        return target, None
-    out: Voxels = np.empty((block.shape[0], *target.size), dtype=block.dtype, order="F")
-    for part in _by_border(box, target, factors):
-        windows = BoundingBox(part.topleft * factors, part.size * factors)
-        inside = windows.intersection(box)
-        voxels = block[(slice(None), *inside.to_slices(box.topleft))]
-        if inside != windows:
-            before, after = inside.topleft - windows.topleft, windows.bottomright - inside.bottomright
-            voxels = mirror_pad(voxels, tuple(before), tuple(after))
-        downsample(voxels, tuple(factors), mode, out=out[(slice(None), *part.to_slices(target.topleft))])
-    return target, out
-
-
-def _by_border(box: BoundingBox, target: BoundingBox, factors: Vec3Int) -> Iterator[BoundingBox]:
-    """Cut the windows of a box into those that are whole and, along each axis, those across its border."""
-    spans = []
-    for axis in range(3):
-        low, high = target.topleft[axis], target.bottomright[axis]
-        cuts = {low, high}
-        if box.topleft[axis] % factors[axis]:
-            cuts.add(low + 1)
-        if box.bottomright[axis] % factors[axis]:
-            cuts.add(high - 1)
-        spans.append(list(itertools.pairwise(sorted(cuts))))
-    for corners in itertools.product(*spans):
-        yield BoundingBox.from_corners(*zip(*corners, strict=True))
-
-
-def read_mirrored(source: StoredMag, valid: BoundingBox, box: BoundingBox) -> Voxels:
-    """Read a box of which some may lie outside of the valid voxels; those are mirrored at the border.
-
-    The mirror image of a voxel k outside is the voxel k-1 inside, also where that lies outside of `box`, so
-    that the result does not depend on how the work is cut.
-    """
-    from wkdask.kernels import mirror_pad
-
-    inside = box.intersection(valid)
-    if inside == box:
-        return source.read(box)
-    before, after = inside.topleft - box.topleft, box.bottomright - inside.bottomright
-    # As many voxels beyond the box, on its inner side, as are to be mirrored on its outer side.
-    wide = BoundingBox.from_corners(inside.topleft - after, inside.bottomright + before).intersection(valid)
-    block = mirror_pad(source.read(wide), tuple(before), tuple(after))
-    crop = box.offset(before - wide.topleft)
-    return block[(slice(None), *crop.to_slices())]
 
 
 def _zeros(level: Level, box: BoundingBox) -> Voxels:

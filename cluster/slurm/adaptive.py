@@ -1,4 +1,4 @@
-"""Downsample a dataset on Slurm jobs that come and go with the work.
+"""Invert and downsample a layer on Slurm jobs that come and go with the work.
 
 Start it where it may run for hours: on a login node in tmux, or in a small job of its own::
 
@@ -18,15 +18,25 @@ from wkdask import Dataset
 
 
 def work(client: Client, path: str) -> None:
-    """Downsample every layer; your own work goes here."""
-    for layer in Dataset(path).layers.values():
-        for report in layer.downsample(client=client, progress=True):
-            print(report, flush=True)
+    """Invert a layer and downsample the result; your own work goes here."""
+    dataset = Dataset(path)
+    color = dataset.get_layer("color")
+    source = color.get_mag(1)
+    target = dataset.get_or_add_layer("inverted", color.category, dtype_per_channel=color.dtype_per_channel)
+    options = {"client": client, "progress": True}
+    if len(target.mags) < 2:  # the pyramid is begun when mag 1 is complete
+        shape = source.spec.shard_shape
+        mag = target.get_or_add_mag(1, shard_shape=shape, compression="lz4")
+        # `resume` goes on with what an earlier round left; the box makes it the same call in every round
+        report = mag.write(255 - source.to_dask(), bounding_box=color.bounding_box, resume=True, **options)
+        print(report, flush=True)
+    for report in target.downsample(from_mag=1, allow_overwrite=True, **options):
+        print(report, flush=True)
 
 
 def main() -> None:
     """Ask Slurm for workers, do the work, give the workers back."""
-    parser = argparse.ArgumentParser(description="Downsample a dataset on Slurm jobs.")
+    parser = argparse.ArgumentParser(description="Invert and downsample a layer on Slurm jobs.")
     parser.add_argument("dataset")
     parser.add_argument("--jobs", type=int, default=2, help="jobs of workers at most")
     arguments = parser.parse_args()

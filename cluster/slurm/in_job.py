@@ -1,4 +1,8 @@
-"""Downsample a dataset within one Slurm job: ``sbatch cluster/slurm/batch.sbatch cluster/slurm/in_job.py dataset``.
+"""Invert and downsample a layer within one Slurm job.
+
+::
+
+    sbatch cluster/slurm/batch.sbatch cluster/slurm/in_job.py /data/dataset
 
 ``srun`` starts this file once per task of the job. Task 0 becomes the scheduler, task 1 the driver, the others
 workers: each stays in ``SLURMRunner(…)`` for as long as it has that role, and only the driver comes out of it.
@@ -21,10 +25,20 @@ ROUND = os.environ.get("SLURM_RESTART_COUNT", "0")  # a requeued job keeps its i
 
 
 def work(client: Client, path: str) -> None:
-    """Downsample every layer; your own work goes here."""
-    for layer in Dataset(path).layers.values():
-        for report in layer.downsample(client=client, progress=True):
-            print(report, flush=True)
+    """Invert a layer and downsample the result; your own work goes here."""
+    dataset = Dataset(path)
+    color = dataset.get_layer("color")
+    source = color.get_mag(1)
+    target = dataset.get_or_add_layer("inverted", color.category, dtype_per_channel=color.dtype_per_channel)
+    options = {"client": client, "progress": True}
+    if len(target.mags) < 2:  # the pyramid is begun when mag 1 is complete
+        shape = source.spec.shard_shape
+        mag = target.get_or_add_mag(1, shard_shape=shape, compression="lz4")
+        # `resume` goes on with what an earlier round left; the box makes it the same call in every round
+        report = mag.write(255 - source.to_dask(), bounding_box=color.bounding_box, resume=True, **options)
+        print(report, flush=True)
+    for report in target.downsample(from_mag=1, allow_overwrite=True, **options):
+        print(report, flush=True)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from wkdask.kernels.layout import Block, flat, has_voxel_rows, jit, numbers, steps
+from wkdask.kernels.layout import Block, call, flat, has_voxel_rows, jit, numbers, steps
 from wkdask.kernels.moves import to_fortran
 
 __all__ = ["in_voxel_rows", "morton_numbers", "pack_blocks", "unpack_blocks"]
@@ -285,7 +285,7 @@ def unpack_blocks(
     memory = flat(out, writeable=True).view(np.uint8)
     streamed = streamed and not any(n % 8 for n in (memory.ctypes.data, *out.strides[2:]))
     voxel, pitch = _voxel_nbytes(out), _pitch(out)
-    _unpack(blocks, memory, codes, np.uint64(side), voxel, numbers(low), numbers(high), pitch, streamed)
+    call(_unpack, blocks, memory, codes, np.uint64(side), voxel, numbers(low), numbers(high), pitch, streamed)
 
 
 def pack_blocks(
@@ -304,7 +304,7 @@ def pack_blocks(
     """
     memory = flat(block).view(np.uint8)
     voxel, pitch = _voxel_nbytes(block), _pitch(block)
-    _pack(memory, out, codes, np.uint64(side), voxel, numbers(low), numbers(high), pitch)
+    call(_pack, memory, out, codes, np.uint64(side), voxel, numbers(low), numbers(high), pitch)
 
 
 def in_voxel_rows(block: Block) -> Block:

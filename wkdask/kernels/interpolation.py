@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from wkdask.kernels.layout import Block, flat, has_voxel_rows, jit, numbers, steps
+from wkdask.kernels.layout import Block, call, flat, has_voxel_rows, jit, numbers, steps
 from wkdask.kernels.moves import to_fortran
 
 __all__ = ["INTERPOLATIONS", "interpolate", "reach"]
@@ -211,15 +211,17 @@ def interpolate(block: Block, factors: tuple[int, int, int], mode: str, out: Blo
     if block.dtype.kind == "f":
         scale = 2.0**-bits  # exact, and so is a product with it
         arguments[7][1][:] *= scale
-        _sum_floats(*arguments)
+        call(_sum_floats, *arguments)
         return out
     limits = np.iinfo(block.dtype)
     if block.itemsize < 8:
-        _sum_integers(*arguments, np.int64(bits), (np.int64(limits.min), np.int64(limits.max)))
+        call(_sum_integers, *arguments, np.int64(bits), (np.int64(limits.min), np.int64(limits.max)))
         return out
     # Whatever is beyond the type differs from its limits in the bits above `place` already.
     tops = [np.int64(int(limit) >> (32 - bits)) for limit in (limits.min, limits.max)]
-    _sum_wide_integers(*arguments, np.int64(bits), (kind(limits.min), kind(limits.max), *tops, kind(32)))
+    call(
+        _sum_wide_integers, *arguments, np.int64(bits), (kind(limits.min), kind(limits.max), *tops, kind(32))
+    )
     return out
 
 

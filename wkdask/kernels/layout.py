@@ -6,7 +6,11 @@ data type, whatever the layout, and LLVM knows that neighbours in the flat array
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
@@ -14,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wkdask.errors import DTypeError, InvalidValueError
+from wkdask.fsio import lock
 
 Block = NDArray[Any]
 P = ParamSpec("P")
@@ -26,8 +31,9 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
     """Compile in nopython mode, without the GIL, and keep the machine code on disk.
 
     The code goes to ``NUMBA_CACHE_DIR``, else beside the module, else (read-only installation) to the user's
-    cache folder: numba tries them in this order by itself. Where none can be written (a container without a
-    home), numba raises while decorating; then each process compiles for itself.
+    cache folder: numba tries them in this order by itself. Where none of them can be written (a container without
+    a home) it goes to a private folder among the host's temporary files; and where not even that is possible,
+    each process compiles for itself.
 
     Invariant: a kernel calls only helpers of its own module, because numba takes a cached kernel for stale
     only when the file of that kernel changes.
@@ -35,7 +41,65 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
     try:
         return cast("Callable[P, R]", numba.njit(nogil=True, cache=True)(function))
     except RuntimeError:
+        pass
+    before = numba.config.CACHE_DIR
+    try:
+        numba.config.CACHE_DIR = _own_folder(f"{tempfile.gettempdir()}/wkdask-kernels-{os.getuid()}")
+        return cast("Callable[P, R]", numba.njit(nogil=True, cache=True)(function))
+    except (OSError, RuntimeError):
         return cast("Callable[P, R]", numba.njit(nogil=True)(function))
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def _own_folder(path: str) -> str:
+    """Return a folder that only this user can write to: what lies there will be executed."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    info = os.lstat(path)
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o022:
+        raise PermissionError(f"{path} is not a folder of this user alone")
+    return path
+
+
+def call(kernel: Callable[..., R], *arguments: Any) -> R:
+    """Call a kernel; of many processes that need it for the first time one compiles, the others load its code.
+
+    Parameters
+    ----------
+    kernel
+        What :func:`jit` returned.
+    arguments
+        Its arguments: the first is an array, whose data type says which of the kernel's versions it is.
+    """
+    version = (kernel, arguments[0].dtype)
+    if version in _ready:
+        return kernel(*arguments)
+    with _alone(kernel, arguments[0].dtype):
+        result = kernel(*arguments)
+    _ready.add(version)
+    return result
+
+
+_ready: set[tuple[Any, np.dtype[Any]]] = set()
+"""Kernels, and data types, for which this process has machine code."""
+_COMPILE_SECONDS = 120.0
+"""However slow another process is with a kernel, after this time it is compiled here too."""
+
+
+@contextlib.contextmanager
+def _alone(kernel: Any, dtype: np.dtype[Any]) -> Iterator[None]:
+    """Keep other processes from compiling a kernel meanwhile, where its code is kept and locks work."""
+    with contextlib.ExitStack() as stack:
+        folder = kernel.stats.cache_path
+        if folder is not None:
+            name = f"{kernel.__module__}.{kernel.__name__}-{dtype.name}.lock"
+            with contextlib.suppress(
+                OSError
+            ):  # a read-only cache, a file system without locks; LockTimeoutError
+                os.makedirs(folder, exist_ok=True)
+                stack.enter_context(lock(f"{folder}/{name}", _COMPILE_SECONDS))
+        yield
 
 
 def checked(block: Block) -> Block:

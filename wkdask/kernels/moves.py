@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wkdask.errors import InvalidValueError
-from wkdask.kernels.layout import Block, as_bits, check_out, checked, flat, jit, numbers, steps, triple
+from wkdask.kernels.layout import Block, as_bits, call, check_out, checked, flat, jit, numbers, steps, triple
 
 __all__ = ["mirror_pad", "to_fortran", "upsample"]
 
@@ -141,7 +141,8 @@ def to_fortran(block: Block, out: Block | None = None) -> Block:
         np.copyto(out, block)
         return out
     src, dst = as_bits(block).transpose(axes), as_bits(out).transpose(axes)
-    _transpose(
+    call(
+        _transpose,
         flat(src),
         flat(dst, writeable=True),
         numbers(src.shape),

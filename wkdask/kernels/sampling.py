@@ -26,6 +26,7 @@ from wkdask.kernels.interpolation import INTERPOLATIONS, interpolate, reach
 from wkdask.kernels.layout import (
     Block,
     as_bits,
+    call,
     check_out,
     checked,
     flat,
@@ -393,9 +394,9 @@ def downsample(block: Block, factors: Sequence[int], mode: str, out: Block | Non
         np.uint64(run),
     )
     if mode == "median":
-        _sample_median(*arguments)
+        call(_sample_median, *arguments)
     elif mode == "mode":
-        _sample_mode(*arguments)
+        call(_sample_mode, *arguments)
     else:
-        _sample_extreme(*arguments, mode == "max")
+        call(_sample_extreme, *arguments, mode == "max")
     return out

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wkdask.errors import InvalidValueError
-from wkdask.kernels.layout import Block, as_bits, checked, flat, has_voxel_rows, jit, numbers, steps
+from wkdask.kernels.layout import Block, as_bits, call, checked, flat, has_voxel_rows, jit, numbers, steps
 from wkdask.kernels.moves import to_fortran
 
 __all__ = ["block_stats", "is_zero", "nonzero_bounds"]
@@ -167,7 +167,7 @@ def block_stats(block: Block) -> tuple[int, int] | tuple[float, float]:
         lows[:], highs[:] = np.inf, -np.inf
     else:
         lows[:] = highs[:] = rows[0, 0, 0, 0]
-    _extrema(flat(rows), numbers(rows.shape), numbers(steps(rows)), lows, highs)
+    call(_extrema, flat(rows), numbers(rows.shape), numbers(steps(rows)), lows, highs)
     low, high = lows.min(), highs.max()
     if block.dtype.kind == "f":
         return (float("nan"), float("nan")) if low > high else (float(low), float(high))
@@ -196,7 +196,7 @@ def is_zero(block: Block) -> bool:
     rows = _rows(as_bits(block))
     *outer, n0 = rows.shape
     strides = [step * rows.itemsize for step in steps(rows)]
-    return not _any(flat(rows).view(np.uint8), numbers([*outer, n0 * rows.itemsize]), numbers(strides))
+    return not call(_any, flat(rows).view(np.uint8), numbers([*outer, n0 * rows.itemsize]), numbers(strides))
 
 
 def nonzero_bounds(block: Block) -> tuple[tuple[int, int, int], tuple[int, int, int]] | None:
@@ -229,7 +229,7 @@ def nonzero_bounds(block: Block) -> tuple[tuple[int, int, int], tuple[int, int, 
     if not c_order:
         nz, ny, nx, nc = rows.shape
         outer, n0, strides = [1, nz, ny], nx * nc, [0, *strides[:2], 0]
-    _bounds(flat(rows).view(np.uint8), numbers([*outer, n0 * rows.itemsize]), numbers(strides), found)
+    call(_bounds, flat(rows).view(np.uint8), numbers([*outer, n0 * rows.itemsize]), numbers(strides), found)
     lo, hi = [int(n) for n in found[:4]], [int(n) for n in found[4:]]
     if hi[3] == 0:
         return None

@@ -26,6 +26,8 @@ class Properties:
 
     folder: str
     """The dataset's folder, absolute."""
+    outside: str = field(default="read-only", repr=False)
+    """What may happen with what the dataset reaches outside of its folder: "read-only", "refuse" or "write"."""
     layers: WeakSet[Any] = field(default_factory=WeakSet, repr=False, compare=False)
     """The handles of layers that are in use: they follow where one of them renames its layer."""
     _known: tuple[tuple[int, int, int], DatasetRecord] | None = field(default=None, repr=False, compare=False)
@@ -34,8 +36,8 @@ class Properties:
     def __post_init__(self) -> None:
         self.folder = checked_path(self.folder)
 
-    def __reduce__(self) -> tuple[type[Properties], tuple[str]]:
-        return (Properties, (self.folder,))
+    def __reduce__(self) -> tuple[type[Properties], tuple[str, str]]:
+        return (Properties, (self.folder, self.outside))
 
     @property
     def record(self) -> DatasetRecord:

@@ -32,8 +32,9 @@ __all__ = [
 
 PROPERTIES_FILE = "datasource-properties.json"
 """The name of the file in a dataset's folder."""
-MAX_BYTES = 32 << 20
-"""A larger file is refused unparsed: real ones have kilobytes, with large tables of landmarks a few megabytes."""
+MAX_BYTES = 16 << 20
+"""A larger file is refused unparsed: real ones have kilobytes, with large tables of landmarks a few megabytes.
+The worst of this size (millions of empty objects) takes 0.5 GiB to parse."""
 MAX_DIGITS = 4300
 """Digits of an integer; Python's own default limit, kept where a program has lifted that."""
 
@@ -55,7 +56,10 @@ def read_bytes(folder: str | os.PathLike[str]) -> tuple[bytes, str]:
             raise PropertiesError(f"{path}: {error.strerror}") from None
         raise
     with open(descriptor, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
+        try:
+            data = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
     return data, path
 
 

@@ -52,6 +52,8 @@ __all__ = [
 
 CATEGORIES = ("color", "segmentation")
 OWN_FORMATS = ("wkw", "zarr", "zarr3")
+MAX_NAME_BYTES = 255
+"""Of a folder's name, on every file system that matters."""
 Layout: TypeAlias = Literal["v4", "legacy"]
 
 
@@ -193,7 +195,7 @@ def parse(data: bytes | str, path: str) -> DatasetRecord:
     Parameters
     ----------
     data
-        The content, at most 32 MiB.
+        The content, at most 16 MiB.
     path
         Where it comes from, for messages.
 
@@ -229,7 +231,7 @@ def _dataset(raw: Raw, path: str) -> DatasetRecord:
     names = [layer.name for layer in layers]
     for name, count in Counter(names).most_common(1):
         if count > 1:
-            raise PropertiesError(f"{path}: {count} layers are called {name!r}")
+            raise PropertiesError(f"{path}: {count} layers are called {reprlib.repr(name)}")
     return DatasetRecord(
         name=required(identity, "name", str, f"{path}: id"),
         voxel_size=_voxel_size(raw, path),
@@ -257,11 +259,13 @@ def _voxel_size(raw: Raw, path: str) -> VoxelSize:
 
 def _layer(raw: Raw, number: int, path: str) -> LayerRecord:
     name = required(raw, "name", str, f"{path}: layer number {number}")
-    where = f"{path}: layer {name!r}"
+    where = f"{path}: layer {reprlib.repr(name)}"
     _check_folder_name(name, where)
     category = required(raw, "category", str, where)
     if category not in CATEGORIES:
-        raise PropertiesError(f"{where}: unknown category {category!r}, known are {', '.join(CATEGORIES)}")
+        raise PropertiesError(
+            f"{where}: unknown category {reprlib.repr(category)}, known are {', '.join(CATEGORIES)}"
+        )
     word = required(raw, "elementClass", str, where)
     channels = raw.get("numChannels")
     if channels is not None:
@@ -290,14 +294,18 @@ def _layer(raw: Raw, number: int, path: str) -> LayerRecord:
 
 
 def _check_folder_name(name: str, where: str) -> None:
-    """Refuse a name that leads out of the dataset, or that readers skip (hidden folders)."""
+    """Refuse a name that leads out of the dataset, that readers skip (hidden), or that no folder can have."""
     try:
-        name.encode("utf-8")
+        length = len(name.encode("utf-8"))
     except UnicodeEncodeError:
         raise PropertiesError(f"{where}: the name is not valid Unicode") from None
     if not name or name.startswith(".") or "/" in name or "\0" in name:
         raise PropertiesError(
             f"{where}: a name is that of a folder: not empty, without / and NUL, not starting with a dot"
+        )
+    if length > MAX_NAME_BYTES or name == PROPERTIES_FILE:
+        raise PropertiesError(
+            f"{where}: a name is that of a folder: at most {MAX_NAME_BYTES} bytes, and not {PROPERTIES_FILE}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.geometry import COORDINATE_LIMIT, EMPTY_BOX, BoundingBox, Mag
 from wkdask.properties.elements import element_class
-from wkdask.properties.rawjson import Raw
-from wkdask.properties.records import CATEGORIES, entry_mag, layout_of, no_such_mag
+from wkdask.properties.rawjson import PROPERTIES_FILE, Raw
+from wkdask.properties.records import CATEGORIES, MAX_NAME_BYTES, entry_mag, layout_of, no_such_mag
 from wkdask.properties.values import box_json, find_layer, id_json, names_json, plain_json, whole_argument
 
 __all__ = ["AddLayer", "AddMag", "RemoveLayer", "RemoveMag", "RenameLayer"]
@@ -25,6 +26,11 @@ def _check_new_name(raw: Raw, name: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidValueError(
             f"a layer's name has letters, digits and _ $ @ - . and does not start with a dot; got {name!r}"
+        )
+    if len(name) > MAX_NAME_BYTES or name == PROPERTIES_FILE:
+        raise InvalidValueError(
+            f"a layer's name is that of a folder: at most {MAX_NAME_BYTES} letters, and not {PROPERTIES_FILE}; "
+            f"got {reprlib.repr(name)}"
         )
     if any(layer["name"] == name for layer in raw["dataLayers"]):
         raise AlreadyExistsError(f"there already is a layer {name!r}")

@@ -7,6 +7,7 @@ handles are opened where they are needed, per thread, and stay there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,8 +18,19 @@ import numpy.typing as npt
 from wkdask.errors import DTypeError, InvalidValueError
 from wkdask.geometry import COORDINATE_LIMIT, BoundingBox, Vec3Int
 from wkdask.grid import CubeGrid
+from wkdask.units import format_bytes
 
-__all__ = ["COMPRESSIONS", "PRIVATE", "ArraySpec", "StoredMag", "Voxels", "check_coordinates"]
+__all__ = [
+    "COMPRESSIONS",
+    "OUTSIDE",
+    "PRIVATE",
+    "ArraySpec",
+    "StoredMag",
+    "Voxels",
+    "check_coordinates",
+    "empty_block",
+    "leads_out",
+]
 
 Voxels = npt.NDArray[Any]
 """Voxels as an array ``(c, x, y, z)``."""
@@ -28,6 +40,9 @@ PRIVATE = ".wkdask"
 
 COMPRESSIONS = (None, "lz4", "lz4hc")
 """How a cube can be stored: plain, LZ4 (fast), LZ4 with a thorough search (20-40 % smaller for labels)."""
+
+OUTSIDE = ("read-only", "refuse", "write")
+"""What may happen with what a path or a link of a dataset reaches outside of its folder."""
 
 DTYPES = (
     "uint8", "uint16", "uint32", "uint64", "float32", "float64", "int8", "int16", "int32", "int64",
@@ -106,6 +121,10 @@ class StoredMag(Protocol):
     @property
     def spec(self) -> ArraySpec:
         """Type and cut."""
+
+    @property
+    def outside(self) -> str:
+        """What may happen with cubes that are links out of the dataset: one of `OUTSIDE`."""
 
     def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
         """Return the voxels of a box; zeros where there is no cube.
@@ -228,15 +247,58 @@ class StoredMag(Protocol):
         """Note that a job changed the mag (driver only, after the last task)."""
 
 
+def empty_block(spec: ArraySpec, box: BoundingBox) -> Voxels:
+    """Return a new array for the voxels of a box, ``(c, *box.size)`` in Fortran order.
+
+    It is not zeroed: large new arrays come in huge pages that way.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is more than this machine's memory can hold: a layer's box may say anything up to 2**32 voxels.
+    """
+    nbytes = box.volume() * spec.bytes_per_voxel
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if nbytes > memory:
+        raise InvalidValueError(
+            f"the box {box} has {format_bytes(nbytes)}, this machine's memory {format_bytes(memory)}; "
+            f"read a part of it, or use to_dask()"
+        )
+    try:
+        return np.empty((spec.num_channels, *box.size), dtype=spec.dtype, order="F")
+    except ValueError as error:  # numpy multiplies the sides, also where one of them is 0
+        raise InvalidValueError(f"no array can have the shape of the box {box}: {error}") from None
+
+
+def leads_out(mag_path: str, path: str) -> str | None:
+    """Return where a path in a mag leads if its links leave the dataset; None where they do not.
+
+    Parameters
+    ----------
+    mag_path
+        The real path of the mag's folder; the dataset is two folders above it.
+    path
+        A cube of the mag.
+    """
+    target = os.path.realpath(path)
+    dataset = os.path.dirname(os.path.dirname(mag_path))
+    return None if target == path or os.path.commonpath([dataset, target]) == dataset else target
+
+
 def check_coordinates(box: BoundingBox, shard_shape: Vec3Int) -> None:
     """Refuse a box that a format counting in unsigned 32 bits would wrap around.
 
     Raises
     ------
     InvalidValueError
-        If a corner is negative, or the cube around the far corner ends beyond 2**32.
+        If a corner is negative, or the cube around the far corner ends beyond 2**32. A box without voxels
+        touches no cube: it only needs a corner below 2**32.
     """
     if not box.topleft.is_positive():
         raise InvalidValueError(f"voxel coordinates cannot be negative, got the box {box}")
-    if max(box.bottomright.ceildiv(shard_shape) * shard_shape) >= COORDINATE_LIMIT:
+    if box.is_empty():
+        beyond = max(box.topleft) >= COORDINATE_LIMIT or max(box.bottomright) > COORDINATE_LIMIT
+    else:
+        beyond = max(box.bottomright.ceildiv(shard_shape) * shard_shape) >= COORDINATE_LIMIT
+    if beyond:
         raise InvalidValueError(f"the box {box} ends beyond voxel 2**32, where the format stops counting")

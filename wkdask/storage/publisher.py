@@ -27,7 +27,7 @@ from wkdask.fsio import (
 )
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.fence import Attempt, cube_locks, of_living_attempt
-from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
+from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels, leads_out
 
 __all__ = ["LOCKED_NBYTES", "Piece", "Publisher", "landed_boxes", "locked_batch", "note_landed_boxes"]
 
@@ -238,14 +238,11 @@ class Publisher:
         self._folders.update((os.path.dirname(folder), self.store.path))
 
     def _real_target(self, path: str) -> str:
-        """Follow links to a cube or its folders, but only within the dataset (two folders above the mag)."""
-        target = os.path.realpath(path)
-        if target == path:
-            return path
-        dataset = os.path.dirname(os.path.dirname(self.store.path))
-        if os.path.commonpath([dataset, target]) != dataset:
-            raise ReadOnlyError(f"the cube {path} leads to {target}, outside of the dataset {dataset}")
-        return target
+        """Follow links to a cube or its folders; out of the dataset only where that is allowed."""
+        outside = leads_out(self.store.path, path)
+        if outside is not None and self.store.outside != "write":
+            raise ReadOnlyError(f"the cube {path} leads to {outside}, outside of the dataset")
+        return os.path.realpath(path)
 
     def flush(self) -> None:
         """Make the renames durable."""

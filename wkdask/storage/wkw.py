@@ -14,12 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from wkdask.errors import CubePermissionError, DamagedCubeError, DamagedHeaderError
+from wkdask.errors import CubePermissionError, DamagedCubeError, DamagedHeaderError, OutsideError
 from wkdask.fsio import atomic_write, checked_path, open_regular
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage import wkw_build
 from wkdask.storage.fingerprint import fingerprint_of, snapshot_of
-from wkdask.storage.protocol import PRIVATE, ArraySpec, Voxels, check_coordinates
+from wkdask.storage.protocol import (
+    PRIVATE,
+    ArraySpec,
+    Voxels,
+    check_coordinates,
+    empty_block,
+    leads_out,
+)
 from wkdask.storage.wkw_format import RAW, WkwHeader, check_cube_file, header_of_spec, read_header
 from wkdask.storage.wkw_native import native_read
 from wkdask.storage.wkw_plain import plain_tiles, read_plain
@@ -55,14 +62,16 @@ class WkwMag:
     """The absolute, real path of the mag's folder."""
     header: WkwHeader
     """What its ``header.wkw`` says."""
+    outside: str = "read-only"
+    """What may happen with cubes that are links out of the dataset: one of `OUTSIDE`."""
     spec: ArraySpec = field(init=False, compare=False)
     """Type and cut."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "spec", self.header.to_spec())
 
-    def __reduce__(self) -> tuple[type[WkwMag], tuple[str, WkwHeader]]:
-        return (WkwMag, (self.path, self.header))
+    def __reduce__(self) -> tuple[type[WkwMag], tuple[str, WkwHeader, str]]:
+        return (WkwMag, (self.path, self.header, self.outside))
 
     @classmethod
     def open(cls, path: str) -> WkwMag:
@@ -73,7 +82,7 @@ class WkwMag:
         DamagedHeaderError
             If the header is missing or damaged.
         """
-        folder = os.path.realpath(checked_path(path))
+        folder = checked_path(os.path.realpath(checked_path(path)))
         return cls(folder, read_header(os.path.join(folder, HEADER_NAME)))
 
     @classmethod
@@ -115,13 +124,13 @@ class WkwMag:
     def snapshot(self, box: BoundingBox) -> bytes:
         """Return how the files are that tell of the content of a box."""
         cubes = self.spec.grid.cubes(box)
-        singly = self._telling_names(box) if len(cubes) <= _STAT_LIMIT else []
+        singly = self._telling_names(box) if cubes.shape.prod() <= _STAT_LIMIT else []
         return snapshot_of(self.path, {*singly, *self._summary_names()})
 
     def _telling_names(self, box: BoundingBox) -> list[str]:
         """Return the names of the files that tell whether the content of a box has changed."""
         cubes = self.spec.grid.cubes(box)
-        if len(cubes) > _STAT_LIMIT:
+        if cubes.shape.prod() > _STAT_LIMIT:  # not len(): a legal box may have more cubes than that counts
             return self._summary_names()
         return [self.cube_path(index)[len(self.path) + 1 :] for index in cubes]
 
@@ -135,8 +144,7 @@ class WkwMag:
         """Return the voxels of a box, ``(c, *box.size)`` in Fortran order; zeros where there is no cube."""
         check_coordinates(box, self.spec.shard_shape)
         self._checked_header()
-        # Not zeroed: large new arrays come in huge pages that way, and only missing cubes need zeros.
-        out = np.empty((self.spec.num_channels, *box.size), dtype=self.spec.dtype, order="F")
+        out = empty_block(self.spec, box)  # only missing cubes need zeros
         if box.is_empty():
             return out
         if out.nbytes < _THREADS_NBYTES:
@@ -246,11 +254,20 @@ class WkwMag:
 
     def check_cube(self, path: str) -> bool:
         """Check a cube's header, size and jump table; False where there is no such file."""
+        if self.outside == "refuse" and (target := leads_out(self.path, path)) is not None:
+            raise OutsideError(f"the cube {path} leads to {target}, outside of the dataset; it is not read")
         try:
             known = os.stat(path)
             if _sound_cubes.get(path) == (*_identity(known), *self.header.geometry):
                 return True
             descriptor = open_regular(path)
+            try:
+                info = os.fstat(descriptor)
+                check_cube_file(path, descriptor, info.st_size, self.header)
+            finally:
+                os.close(descriptor)
+        except DamagedCubeError:
+            raise
         except FileNotFoundError:
             folder = os.path.dirname(path)
             for name in (path, folder, os.path.dirname(folder)):
@@ -260,12 +277,7 @@ class WkwMag:
         except PermissionError as error:
             raise CubePermissionError(f"the cube {path} cannot be opened: {error.strerror}") from error
         except OSError as error:
-            raise DamagedCubeError(f"the cube {path} cannot be opened: {error.strerror}") from error
-        try:
-            info = os.fstat(descriptor)
-            check_cube_file(path, descriptor, info.st_size, self.header)
-        finally:
-            os.close(descriptor)
+            raise DamagedCubeError(f"the cube {path} cannot be read: {error.strerror}") from error
         if len(_sound_cubes) > 100_000:
             _sound_cubes.clear()
         if time.time_ns() - info.st_ctime_ns > _SETTLED_NS:
@@ -320,7 +332,8 @@ class WkwMag:
 
     def recompressed(self, compression: str | None) -> WkwMag:
         """Return the same mag as one whose cubes should have another compression."""
-        return WkwMag(self.path, header_of_spec(replace(self.spec, compression=compression)))
+        header = header_of_spec(replace(self.spec, compression=compression))
+        return WkwMag(self.path, header, self.outside)
 
     def publish_header(self) -> None:
         """Replace ``header.wkw``, whose block type readers pass over and writers follow."""

@@ -23,7 +23,7 @@ from wkdask.fsio import open_regular
 from wkdask.geometry import Vec3Int
 from wkdask.storage.protocol import COMPRESSIONS, DTYPES, ArraySpec
 
-__all__ = ["HEADER_SIZE", "WkwHeader", "check_cube_file", "header_of_spec", "read_header"]
+__all__ = ["HEADER_SIZE", "WkwHeader", "check_cube_file", "check_voxel", "header_of_spec", "read_header"]
 
 HEADER_SIZE = 16
 RAW, LZ4, LZ4HC = 1, 2, 3
@@ -137,11 +137,7 @@ def header_of_spec(spec: ArraySpec) -> WkwHeader:
             f"WKW files are written with blocks up to {MAX_BLOCK_LEN}³ and up to {MAX_FILE_LEN}³ blocks, "
             f"got {block_len}³ and {file_len}³"
         )
-    if spec.bytes_per_voxel > MAX_BYTES_PER_VOXEL:
-        raise DTypeError(
-            f"{spec.num_channels} channels of {spec.dtype} are {spec.bytes_per_voxel} bytes per voxel; "
-            f"WKW holds at most {MAX_BYTES_PER_VOXEL}"
-        )
+    check_voxel(spec.dtype, spec.num_channels)
     return WkwHeader(
         block_len=block_len,
         file_len=file_len,
@@ -150,6 +146,22 @@ def header_of_spec(spec: ArraySpec) -> WkwHeader:
         bytes_per_voxel=spec.bytes_per_voxel,
         data_offset=0,
     )
+
+
+def check_voxel(dtype: str, num_channels: int) -> None:
+    """Refuse a voxel that WKW cannot hold.
+
+    Raises
+    ------
+    DTypeError
+        If it has more than 255 bytes.
+    """
+    nbytes = np.dtype(dtype).itemsize * num_channels
+    if nbytes > MAX_BYTES_PER_VOXEL:
+        raise DTypeError(
+            f"{num_channels} channels of {dtype} are {nbytes} bytes per voxel; "
+            f"WKW holds at most {MAX_BYTES_PER_VOXEL}"
+        )
 
 
 def read_header(path: str) -> WkwHeader:
@@ -203,6 +215,8 @@ def check_cube_file(path: str, descriptor: int, size: int, dataset: WkwHeader) -
     ------
     DamagedCubeError
         If header, size or jump table are not those of a whole cube of this mag.
+    OSError
+        If the disk does not give them.
     """
     try:
         header = WkwHeader.parse(os.pread(descriptor, HEADER_SIZE, 0))

@@ -95,7 +95,7 @@ def read_plain(path: str, dataset: WkwHeader, box: BoundingBox, out: Voxels, pla
     Raises
     ------
     DamagedCubeError
-        If it is not a sound cube of this mag, or became shorter while it was read.
+        If it is not a sound cube of this mag, became shorter while it was read, or the disk does not give it.
     """
     try:
         descriptor = open_regular(path)
@@ -106,6 +106,10 @@ def read_plain(path: str, dataset: WkwHeader, box: BoundingBox, out: Voxels, pla
             return False
         header = check_cube_file(path, descriptor, os.fstat(descriptor).st_size, dataset)
         _read_box(path, descriptor, header, box, out, place)
+    except DamagedCubeError:
+        raise
+    except OSError as error:
+        raise DamagedCubeError(f"the cube {path} cannot be read: {error.strerror}") from error
     finally:
         os.close(descriptor)
     return True

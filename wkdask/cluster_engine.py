@@ -1,0 +1,241 @@
+"""Units on the workers of a distributed scheduler, which is the user's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from wkdask.engine import Outcome, attempted
+from wkdask.errors import InvalidValueError, PlanError, SchedulerLostError, WorkerPathError
+from wkdask.flow import REPORT, ClusterFlow
+from wkdask.geometry import BoundingBox
+from wkdask.job import AnyWindow, CallWindow, NodeWindow
+from wkdask.journal import Lane
+from wkdask.plan import WINDOW_UNITS
+from wkdask.tasks import UnitReport, sees_mag
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["DistributedEngine"]
+
+_GRACE = 5.0
+"""Seconds that running tasks get to report after a job was stopped, before they are cut off."""
+_WORKER_TIMEOUT = 60.0
+"""Seconds to wait for a first worker: a batch system takes its time."""
+
+
+class DistributedEngine:
+    """Workers of a distributed scheduler, reached through the user's client."""
+
+    def __init__(
+        self, client: Client, retries: int = 2, resources: Mapping[str, float] | None = None
+    ) -> None:
+        if client.asynchronous:
+            raise InvalidValueError("wkdask needs a synchronous Client; make it with asynchronous=False")
+        self._client = client
+        self._address = _address(client)
+        self._retries = retries
+        self._resources = dict(resources or {})
+        self._pending: dict[Any, tuple[BoundingBox, Any, Lane | None]] = {}
+        self._yielded: Any = None
+        self._flow = ClusterFlow(client, retries)
+        self._causes: dict[Any, list[Any]] = {}
+        workers = self._workers()
+        if not workers:
+            with contextlib.suppress(TimeoutError):
+                client.wait_for_workers(1, timeout=_WORKER_TIMEOUT)
+            if not (workers := self._workers()):
+                raise WorkerPathError(f"no worker came to {_address(client)} within {_WORKER_TIMEOUT:.0f} s")
+        if self._resources:
+            workers = self._with_resources(workers)
+        self.threads = sum(worker["nthreads"] for worker in workers.values())
+        self.description = f"{len(workers)} workers, {self.threads} threads, at {_address(client)}"
+
+    def again(self) -> DistributedEngine:
+        """Return another one at the same scheduler."""
+        return DistributedEngine(self._client, self._retries, self._resources)
+
+    def _with_resources(self, workers: dict[str, Any]) -> dict[str, Any]:
+        """Return the workers on which a task finds what it occupies; refuse where it would wait for ever."""
+        able = {
+            address: worker
+            for address, worker in workers.items()
+            if all(worker.get("resources", {}).get(name, 0) >= n for name, n in self._resources.items())
+        }
+        if not able:
+            there = sorted({str(worker.get("resources", {})) for worker in workers.values()})
+            raise PlanError(
+                f"no worker has the resources {self._resources} for a task; the {len(workers)} workers have "
+                f"{', '.join(there)}. Start them with dask worker --resources"
+            )
+        return able
+
+    def _workers(self) -> dict[str, Any]:
+        """Return what the scheduler knows of its workers."""
+        return dict(self._client.scheduler_info(n_workers=-1)["workers"])
+
+    def task_memory(self) -> int | None:
+        """Return the share of the smallest worker's thread in its memory limit."""
+        shares = [
+            worker["memory_limit"] // max(worker["nthreads"], 1)
+            for worker in self._workers().values()
+            if worker.get("memory_limit")
+        ]
+        return min(shares, default=None)
+
+    def check_sees(self, path: str) -> None:
+        """Ask every worker whether it sees the mag and may write to it."""
+        answers = self._client.run(sees_mag, path, on_error="return")
+        # One that was lost while it was asked gets no tasks: its answer is an error, not a text.
+        blind = {worker: answer for worker, answer in answers.items() if isinstance(answer, str)}
+        if blind:
+            named = "; ".join(f"worker {worker}: {answer}" for worker, answer in list(blind.items())[:3])
+            raise WorkerPathError(
+                f"{len(blind)} of {len(answers)} workers cannot work on {path}: {named}. All workers and the "
+                f"driver must see the dataset under the same absolute path"
+            )
+
+    def run(self, windows: Iterable[AnyWindow]) -> Iterator[Outcome]:
+        """Yield how each unit ended; a new window begins when less than one is left in flight."""
+        from distributed import as_completed as futures_completed
+
+        source = iter(windows)
+        completed = futures_completed([], loop=self._client.loop)  # not that of a default client
+        low_water = max(WINDOW_UNITS, 2 * self.threads)
+        failed = False
+        while True:
+            while (
+                not failed and len(self._pending) < low_water and (window := next(source, None)) is not None
+            ):
+                futures = self._submit(window)
+                self._pending.update((future.key, (box, future, window.lane)) for future, box in futures)
+                completed.update(future for future, _ in futures)
+            if not self._pending:
+                return
+            batch = completed.next_batch()
+            results = self._results(batch)
+            for future in batch:
+                box, _, lane = self._pending[future.key]
+                result = results.get(future.key, future.result)
+                outcome = attempted(box, lambda result=result: _report_of(result()), lane)  # type: ignore[misc]
+                if outcome.error is not None:
+                    self._check_scheduler(outcome.error)
+                failed |= outcome.error is not None
+                self._yielded = future.key
+                # A task that failed only because another one did is not named: that one is.
+                causes = self._causes.pop(future.key, [])
+                if outcome.error is None or not any(cause.status == "error" for cause in causes):
+                    yield outcome
+                del self._pending[future.key]  # not before it was taken: Ctrl-C can come at any moment
+
+    def _results(self, futures: list[Any]) -> dict[Any, Callable[[], Any]]:
+        """Fetch what tasks returned, together: one by one it takes longer than many a task itself.
+
+        None of them is there if a task failed, or the worker that has its result is gone: then the caller asks for
+        each on its own.
+        """
+        if not all(future.status == "finished" for future in futures):
+            return {}
+        try:
+            values = self._client.gather(futures)
+        except Exception:  # comes again for the one that it is about
+            return {}
+        return {future.key: partial(_same, value) for future, value in zip(futures, values, strict=True)}
+
+    def _submit(self, window: AnyWindow) -> list[tuple[Any, BoundingBox]]:
+        """Give the tasks of a window to the scheduler, in one message."""
+        options = {"retries": self._retries, "resources": self._resources or None}
+        if isinstance(window, CallWindow):
+            calls = list(window.calls)
+            (function,) = {function for _, function, _ in calls}
+            futures = self._client.map(
+                function,
+                *zip(*(arguments for _, _, arguments in calls), strict=True),
+                # A scheduler begins the tasks of one message in the order of their names.
+                key=[f"{window.name}-{number:06d}" for number in range(len(calls))],
+                pure=False,
+                **options,
+            )
+            return [(future, box) for future, (box, _, _) in zip(futures, calls, strict=True)]
+        if isinstance(window, NodeWindow):
+            submitted = self._flow.submit(window)
+            self._causes.update((report.key, causes) for _, report, causes in submitted)
+            return [(report, call.box) for call, report, _ in submitted]
+        from distributed import futures_of
+
+        arrays, keys = window.collections(None)
+        persisted = self._client.persist(arrays, optimize_graph=False, **options)
+        return [(future, keys[future.key]) for future in futures_of(persisted)]
+
+    def _check_scheduler(self, error: BaseException) -> None:
+        """Tell a task that failed from a scheduler that is gone, with which all tasks are cancelled.
+
+        Raises
+        ------
+        SchedulerLostError
+            If it is gone.
+        """
+        from concurrent.futures import CancelledError
+
+        if isinstance(error, CancelledError | OSError) and self._client.status != "running":
+            raise SchedulerLostError(
+                f"the connection to the scheduler at {self._address} was lost ({error}); what landed is in the "
+                f"properties, the same call with resume=True goes on from there"
+            ) from error
+
+    def stop(self) -> None:
+        """Give what runs a moment.
+
+        Nothing is cancelled yet: a task that is cancelled as it begins would publish without a report.
+        """
+        self._wait_for_running(_GRACE)
+
+    def late(self) -> list[Outcome]:
+        """Return what was not taken from :meth:`run`, cancel the rest."""
+        self._wait_for_running(_GRACE / 5)  # can only end or fail now, and what it reported is on its way
+        # What was yielded last comes first.
+        keys = sorted(self._pending, key=lambda key: key != self._yielded)
+        pending, self._pending = [self._pending[key] for key in keys], {}
+        late = [
+            attempted(box, lambda future=future: _report_of(future.result(timeout=_GRACE)), lane)  # type: ignore[misc]
+            for box, future, lane in pending
+            if future.status == "finished"
+        ]
+        with contextlib.suppress(Exception):  # the scheduler may be gone: then there is nothing to cancel
+            self._client.cancel([future for _, future, _ in pending])
+        self._flow.drop()
+        return [outcome for outcome in late if outcome.report is not None]
+
+    def _wait_for_running(self, seconds: float) -> None:
+        """Wait for tasks that are with a worker now."""
+        from distributed import wait
+
+        if not self._pending:
+            return
+        with contextlib.suppress(Exception):  # TimeoutError; or the scheduler itself is gone
+            running = {key for keys in self._client.processing().values() for key in keys}
+            futures = [
+                future
+                for key, (_, future, _) in self._pending.items()
+                if key in running or str(key).removesuffix(REPORT) in running
+            ]
+            wait(futures, timeout=seconds)
+
+
+def _same(value: Any) -> Any:
+    """Return the argument."""
+    return value
+
+
+def _report_of(result: Any) -> UnitReport:
+    """Return the report itself, out of the array block that carries it."""
+    report: UnitReport = result if isinstance(result, UnitReport) else result.item()
+    return report
+
+
+def _address(client: Client) -> str:
+    """Return the scheduler's address."""
+    return str(client.scheduler.address if client.scheduler is not None else "a closed client")

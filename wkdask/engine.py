@@ -1,0 +1,78 @@
+"""What an engine is: it takes windows of units and yields how each unit ended, as they come.
+
+It knows neither formats nor properties, keeps at most two windows in flight, and never gives up a unit silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from wkdask.geometry import BoundingBox
+from wkdask.job import AnyWindow
+from wkdask.journal import Lane
+from wkdask.tasks import UnitReport
+
+__all__ = ["Engine", "Outcome", "attempted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a unit ended."""
+
+    box: BoundingBox
+    """What it was to write, in voxels of the mag."""
+    report: UnitReport | None = None
+    """What it did."""
+    error: BaseException | None = None
+    """Why it failed."""
+    lane: Lane | None = None
+    """Numbers it for the journal."""
+
+
+class Engine(Protocol):
+    """Runs windows of units."""
+
+    description: str
+    """For people: where the tasks run."""
+    threads: int
+    """Tasks that run at once."""
+
+    def task_memory(self) -> int | None:
+        """Return the bytes that one task may use; None where unknown."""
+
+    def check_sees(self, path: str) -> None:
+        """Refuse to start where a worker does not see the mag."""
+
+    def run(self, windows: Iterable[AnyWindow]) -> Iterator[Outcome]:
+        """Yield how each unit ended; after a failure no new window is begun.
+
+        Raises
+        ------
+        SchedulerLostError
+            If the scheduler is gone.
+        """
+
+    def stop(self) -> None:
+        """Begin no window any more, and wait a little for what runs."""
+
+    def again(self) -> Engine:
+        """Return an engine of the same kind that has not been stopped."""
+
+    def late(self) -> list[Outcome]:
+        """Return what was not taken from :meth:`run`, and drop the rest.
+
+        Called after :meth:`stop`, when the job's private folder is gone and nothing more is published: so none
+        of the cubes that came into view is missing here. The first may be one that `run` yielded last.
+        """
+
+
+def attempted(box: BoundingBox, result: Callable[[], UnitReport], lane: Lane | None = None) -> Outcome:
+    """Return how a unit that has ended did so."""
+    try:
+        return Outcome(box, result(), lane=lane)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # CancelledError is no Exception
+        return Outcome(box, error=error, lane=lane)
