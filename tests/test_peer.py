@@ -19,7 +19,7 @@ import tifffile
 import wkw
 from PIL import Image
 
-from wkdask import BoundingBox, Dataset, Mag, VoxelSize
+from wkdask import BoundingBox, Dataset, Mag, VoxelSize, pyramid_plan
 from wkdask.convert.images import convert_images
 from wkdask.errors import InvalidValueError, WkdaskWarning
 from wkdask.properties import SetViewConfiguration, commit, load
@@ -632,6 +632,21 @@ def test_voxels_that_are_no_numbers_spread_the_same_way(twins, mode):
 def test_each_sampling_mode_gives_the_same_pyramid(twins, sampling_mode, compression):
     box = BoundingBox((5, 60, 1), (200, 131, 70))
     twins(voxels((1, *box.size)), box, SBEM, sampling_mode=sampling_mode, compression=compression)
+
+
+@pytest.mark.parametrize(
+    ("category", "dtype", "ids"), [("color", "uint8", None), ("segmentation", "uint64", 3)]
+)
+@pytest.mark.parametrize("leaf", [1 << 12, 1 << 15, 1 << 18])
+@pytest.mark.parametrize("scale", [PLAIN, SBEM])
+def test_however_the_tree_is_cut_the_voxels_are_the_same(
+    twins, monkeypatch, category, dtype, ids, leaf, scale
+):
+    for name, nbytes in [("LEAF_NBYTES", leaf), ("_LEAST_LEAF_NBYTES", leaf // 4), ("TILE_NBYTES", 1 << 13)]:
+        monkeypatch.setattr(pyramid_plan, name, nbytes)
+    box = BoundingBox((61, 3, 127), (197, 90, 75))
+    data = voxels((1, *box.size), dtype, low=0, high=ids)
+    twins(data, box, scale, category, coarsest="16", compression="lz4")
 
 
 def test_an_empty_region_stays_empty_in_both_pyramids(twins):

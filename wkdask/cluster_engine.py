@@ -23,6 +23,8 @@ __all__ = ["DistributedEngine"]
 
 _GRACE = 5.0
 """Seconds that running tasks get to report after a job was stopped, before they are cut off."""
+_IDLE_NBYTES = 200 << 20
+"""What a worker's process holds without tasks: the interpreter, numpy, dask, compiled kernels."""
 _WORKER_TIMEOUT = 60.0
 """Seconds to wait for a first worker: a batch system takes its time."""
 
@@ -78,11 +80,18 @@ class DistributedEngine:
         return dict(self._client.scheduler_info(n_workers=-1)["workers"])
 
     def task_memory(self) -> int | None:
-        """Return the share of the smallest worker's thread in its memory limit."""
+        """Return the share of the smallest worker's thread in what its process may hold.
+
+        A worker takes no new tasks from a fraction of its limit on (``distributed.worker.memory.pause``), and needs
+        some of it before it has any.
+        """
+        import dask.config
+
+        fraction = dask.config.get("distributed.worker.memory.pause", 0.8) or 0.8
         shares = [
-            worker["memory_limit"] // max(worker["nthreads"], 1)
+            max(int(fraction * limit) - _IDLE_NBYTES, limit // 4) // max(worker["nthreads"], 1)
             for worker in self._workers().values()
-            if worker.get("memory_limit")
+            if (limit := worker.get("memory_limit"))
         ]
         return min(shares, default=None)
 
