@@ -220,3 +220,18 @@ def test_units_on_workers_end_fail_and_stop(client):
     assert time.monotonic() - start < 30
     assert 2 <= len(reported) < 100
     assert len(reported) == len({*reported})
+
+
+def test_a_window_whose_calls_cannot_be_made_is_an_error_of_the_driver():
+    def call(box):
+        if box.topleft.x == 3:
+            raise ZeroDivisionError("no such call")
+        return (unit, box)
+
+    def unit(box):
+        return UnitReport(unit=box, box=box, cubes=1)
+
+    engine = LocalEngine(threads=1)
+    with pytest.raises(ZeroDivisionError):
+        list(engine.run([CallWindow([box_of(number) for number in range(5)], call, "wkdask-test")]))
+    engine.stop()

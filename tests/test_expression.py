@@ -7,7 +7,7 @@ import pytest
 from wkdask import BoundingBox, plan
 from wkdask.errors import PlanError
 from wkdask.events import UnitDone
-from wkdask.expression import _rechunked, array_stages
+from wkdask.expression import array_stages, cut_into_units
 from wkdask.job import Job
 from wkdask.plan import plan_write
 
@@ -79,7 +79,7 @@ def test_blocks_come_in_fortran_order_through_a_rechunk(make_mag, random_voxels)
             orders.append(sides == sorted(sides))
             return block
 
-        cut = _rechunked(x, window)
+        cut = cut_into_units(x, window)
         cut.map_blocks(note, dtype="uint8", meta=np.empty((0,) * 4, "uint8")).compute(scheduler="sync")
         assert len(orders) == len(window.units)
         assert all(orders)

@@ -67,6 +67,8 @@ ORDER = [
     "box_view",
     "view",
     "mag_view",
+    "components",
+    "storing",
     "places",
     "layer_mags",
     "layer_pyramid",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -201,6 +202,7 @@ class BoxView:
         resume: bool = False,
         job: str | None = None,
         retries: int | None = None,
+        resources: Mapping[str, float] | None = None,
         progress: ProgressLike = None,
     ) -> WriteReport:
         """Write a numpy or dask array.
@@ -234,6 +236,8 @@ class BoxView:
             that are named by chance (random numbers without a seed, ``dask.delayed``).
         retries
             How often a task that failed is tried again; by default twice on a cluster, not on local threads.
+        resources
+            What each task occupies of a worker, such as ``{"GPU": 1}``.
         progress
             ``True`` for a progress bar, ``False`` for none, a listener of events; by default a bar on a
             terminal or in a notebook once the job lasts.
@@ -262,7 +266,7 @@ class BoxView:
             raise ReadOnlyError(
                 f"{self._place.label}: this view is read-only{because(self._place.read_only)}"
             )
-        box = self._box_to_write(data, offset, bounding_box)
+        box = self.box_to_write(data, offset, bounding_box)
         if (writes := current_writes()) is not None:
             return self._write_inline(writes, data, box)
         options = WriteOptions(
@@ -273,6 +277,7 @@ class BoxView:
             resume=resume,
             job=job,
             retries=retries,
+            resources=resources,
             listeners=listeners_for(progress),
         )
         return write_voxels(self._place, with_whole_voxels(data), box, options)
@@ -307,11 +312,11 @@ class BoxView:
         --------
         >>> print(mag.plan_write(255 - mag.to_dask()))  # doctest: +SKIP
         """
-        box = self._box_to_write(data, offset, bounding_box)
+        box = self.box_to_write(data, offset, bounding_box)
         options = WriteOptions(client=client, task_memory=task_memory)
         return plan_voxels(self._place, with_whole_voxels(data), box, options)
 
-    def _box_to_write(
+    def box_to_write(
         self, data: Any, offset: Vec3IntLike | None, bounding_box: BoundingBox | None
     ) -> BoundingBox:
         """Return where an array goes: absolute, in voxels of this mag, checked."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wkdask.engine import Outcome, attempted
@@ -123,36 +124,51 @@ class DistributedEngine:
                 completed.update(future for future, _ in futures)
             if not self._pending:
                 return
-            future = next(completed)
-            box, _, lane = self._pending[future.key]
-            outcome = attempted(box, lambda future=future: _report_of(future.result()), lane)  # type: ignore[misc]
-            if outcome.error is not None:
-                self._check_scheduler(outcome.error)
-            failed |= outcome.error is not None
-            self._yielded = future.key
-            # A task that failed only because another one did is not named: that one is.
-            causes = self._causes.pop(future.key, [])
-            if outcome.error is None or not any(cause.status == "error" for cause in causes):
-                yield outcome
-            del self._pending[future.key]  # not before it was taken: Ctrl-C can come at any moment
+            batch = completed.next_batch()
+            results = self._results(batch)
+            for future in batch:
+                box, _, lane = self._pending[future.key]
+                result = results.get(future.key, future.result)
+                outcome = attempted(box, lambda result=result: _report_of(result()), lane)  # type: ignore[misc]
+                if outcome.error is not None:
+                    self._check_scheduler(outcome.error)
+                failed |= outcome.error is not None
+                self._yielded = future.key
+                # A task that failed only because another one did is not named: that one is.
+                causes = self._causes.pop(future.key, [])
+                if outcome.error is None or not any(cause.status == "error" for cause in causes):
+                    yield outcome
+                del self._pending[future.key]  # not before it was taken: Ctrl-C can come at any moment
+
+    def _results(self, futures: list[Any]) -> dict[Any, Callable[[], Any]]:
+        """Fetch what tasks returned, together: one by one it takes longer than many a task itself.
+
+        None of them is there if a task failed, or the worker that has its result is gone: then the caller asks for
+        each on its own.
+        """
+        if not all(future.status == "finished" for future in futures):
+            return {}
+        try:
+            values = self._client.gather(futures)
+        except Exception:  # comes again for the one that it is about
+            return {}
+        return {future.key: partial(_same, value) for future, value in zip(futures, values, strict=True)}
 
     def _submit(self, window: AnyWindow) -> list[tuple[Any, BoundingBox]]:
-        """Give the tasks of a window to the scheduler."""
+        """Give the tasks of a window to the scheduler, in one message."""
+        options = {"retries": self._retries, "resources": self._resources or None}
         if isinstance(window, CallWindow):
-            return [
-                (
-                    self._client.submit(
-                        function,
-                        *arguments,
-                        key=f"{window.name}-{number}",
-                        retries=self._retries,
-                        resources=self._resources or None,
-                        pure=False,
-                    ),
-                    box,
-                )
-                for number, (box, function, arguments) in enumerate(window.calls)
-            ]
+            calls = list(window.calls)
+            (function,) = {function for _, function, _ in calls}
+            futures = self._client.map(
+                function,
+                *zip(*(arguments for _, _, arguments in calls), strict=True),
+                # A scheduler begins the tasks of one message in the order of their names.
+                key=[f"{window.name}-{number:06d}" for number in range(len(calls))],
+                pure=False,
+                **options,
+            )
+            return [(future, box) for future, (box, _, _) in zip(futures, calls, strict=True)]
         if isinstance(window, NodeWindow):
             submitted = self._flow.submit(window)
             self._causes.update((report.key, causes) for _, report, causes in submitted)
@@ -160,9 +176,7 @@ class DistributedEngine:
         from distributed import futures_of
 
         arrays, keys = window.collections(None)
-        persisted = self._client.persist(
-            arrays, optimize_graph=False, retries=self._retries, resources=self._resources or None
-        )
+        persisted = self._client.persist(arrays, optimize_graph=False, **options)
         return [(future, keys[future.key]) for future in futures_of(persisted)]
 
     def _check_scheduler(self, error: BaseException) -> None:
@@ -218,6 +232,11 @@ class DistributedEngine:
                 if key in running or str(key).removesuffix(REPORT) in running
             ]
             wait(futures, timeout=seconds)
+
+
+def _same(value: Any) -> Any:
+    """Return the argument."""
+    return value
 
 
 def _report_of(result: Any) -> UnitReport:

@@ -27,7 +27,7 @@ from wkdask.tasks import Target, UnitReport, write_block
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["array_stages"]
+__all__ = ["array_stages", "cut_into_units", "refuse_shared_work"]
 
 _COMMON_TASKS = 64
 """Tasks that two windows may share before the job counts as one that repeats work."""
@@ -76,8 +76,7 @@ def _array_windows(
     plan: WritePlan, array: da.Array, target: Target, step: str, lane: Lane
 ) -> Iterator[ArrayWindow]:
     """Yield one lazily built graph per window of a plan."""
-    if plan.num_windows > 1:
-        _refuse_shared_work(plan, array, target)
+    refuse_shared_work(plan, lambda window: _array_window(window, array, target, step).build(None))
     for window in plan.windows:
         yield _array_window(window, array, target, step, lane)
 
@@ -91,7 +90,7 @@ def _array_window(
         import dask
 
         part = array[(slice(None), *window.box.to_slices(window.plan.box.topleft))]
-        part = _rechunked(part, window)
+        part = cut_into_units(part, window)
         name = f"wkdask-write-{target.folder[-12:]}-{'-'.join(map(str, window.index))}"
         written = part.map_blocks(
             write_block,
@@ -111,7 +110,7 @@ def _array_window(
     return ArrayWindow(window.unit_boxes(), build, lane)
 
 
-def _rechunked(part: da.Array, window: Window) -> da.Array:
+def cut_into_units(part: da.Array, window: Window) -> da.Array:
     """Return the array cut into the units of a window, Fortran order kept.
 
     ::
@@ -157,22 +156,30 @@ def unpack_voxels(block: Voxels, dtype: np.dtype[Any]) -> Voxels:
     return voxels
 
 
-def _refuse_shared_work(plan: WritePlan, array: da.Array, target: Target) -> None:
+def refuse_shared_work(plan: WritePlan, build: Callable[[Window], da.Array]) -> None:
     """Refuse an expression of which every window would compute a large common part again.
 
     The graph of the first window is compared with those at the far ends of the plan, along each axis and
     across: apart from each other, they have tasks in common only where something spans the whole array, or one
     of its axes (a mean, a rechunk through all of it).
 
+    Parameters
+    ----------
+    plan
+        The windows.
+    build
+        Returns what is computed for a window.
+
     Raises
     ------
     PlanError
         If they share more than a few tasks; names one of them, and the remedy.
     """
+    if plan.num_windows == 1:
+        return
 
     def tasks(index: Vec3Int) -> set[Any]:
-        window = _array_window(Window(plan, index), array, target, "publish")
-        return set(window.build(None).__dask_graph__())
+        return set(build(Window(plan, index)).__dask_graph__())
 
     indices = plan.window.cubes(plan.box)
     start, reach = indices.start, indices.shape - 1

@@ -235,7 +235,7 @@ class CallWindow:
     units: UnitBoxes | Sequence[BoundingBox]
     """What each task writes; units of a plan where they are noted in the journal."""
     call: Callable[[BoundingBox], tuple[Any, ...]]
-    """Returns ``(function, *arguments)`` for the box of a unit."""
+    """Returns ``(function, *arguments)`` for the box of a unit; the function is the same for all."""
     name: str
     """Start of the tasks' keys: unique within the job."""
     lane: Lane | None = None

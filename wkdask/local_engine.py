@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -83,9 +84,10 @@ class LocalEngine:
 
     def _begin(self, number: int, window: AnyWindow) -> None:
         """Start a window in a thread of its own, which only waits for those of the pool."""
-        run: Callable[[int, Any], None] = self._run_array
-        if isinstance(window, CallWindow | NodeWindow):
-            run = self._run_calls if isinstance(window, CallWindow) else self._run_nodes
+        run: Callable[..., None] = self._run_nodes if isinstance(window, NodeWindow) else self._run_array
+        if isinstance(window, CallWindow):
+            # The calls are made here, in the driver's thread: an error on the way is the job's, and loses no unit.
+            run = partial(self._run_calls, list(window.calls))
         runner = Thread(target=run, args=(number, window), name="wkdask-window", daemon=True)
         self._runners = [other for other in self._runners if other.is_alive()] + [runner]
         runner.start()
@@ -114,7 +116,7 @@ class LocalEngine:
             outcome, tries = attempted(box, result, lane), tries + 1
         return outcome
 
-    def _run_calls(self, number: int, window: CallWindow) -> None:
+    def _run_calls(self, calls: list[Any], number: int, window: CallWindow) -> None:
         """Run plain calls on the pool."""
 
         def attempt(
@@ -125,7 +127,7 @@ class LocalEngine:
         try:
             futures: list[Future[Any]] = []
             with contextlib.suppress(RuntimeError):  # a pool that was shut down takes no more calls
-                futures.extend(self._pool.submit(attempt, *call) for call in window.calls)
+                futures.extend(self._pool.submit(attempt, *call) for call in calls)
             _settle(futures)
         finally:
             self._signals.put((number, True))

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.storage.publish import landed_boxes
 from wkdask.tasks import PlaceReport, Target, UnitReport, here, note_landed, write_unit
 
-__all__ = ["MapOutput", "MapSource", "MapWork", "map_unit", "record_unit", "scaled_box"]
+__all__ = ["MapOutput", "MapSource", "MapWork", "map_unit", "record_unit", "scaled_box", "write_outputs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +139,38 @@ def map_unit(work: MapWork, outputs: tuple[MapOutput, ...], staged: bool, unit: 
     """
     start = time.perf_counter()
     boxes = [scaled_box(unit, work.mag, output.place.mag) for output in outputs]
-    results = _results(work, outputs, boxes, unit)
-    # The job's own mag last: of the others, what landed is noted by the error of one that fails.
+    report = write_outputs(_results(work, outputs, boxes, unit), outputs, boxes, staged=staged)
+    return replace(report, seconds=time.perf_counter() - start)
+
+
+def write_outputs(
+    blocks: Sequence[Voxels], outputs: Sequence[MapOutput], boxes: Sequence[BoundingBox], *, staged: bool
+) -> UnitReport:
+    """Publish the blocks of a unit, each in its mag; the job's own mag, which is the first, comes last.
+
+    Parameters
+    ----------
+    blocks
+        ``(c, *box.size)``, one per output.
+    outputs
+        Where they go.
+    boxes
+        What each covers, in voxels of its mag.
+    staged
+        Whether the first is only built: then it is published when all of the job is.
+
+    Raises
+    ------
+    ChannelError, DTypeError, InvalidValueError
+        If a block is not what its mag holds. The error says what had been published by then.
+    """
     others: list[PlaceReport] = []
     output = outputs[0]
     try:
-        for output, box, block in list(zip(outputs, boxes, results, strict=True))[1:]:
+        for output, box, block in list(zip(outputs, boxes, blocks, strict=True))[1:]:
             others.append(_place_report(output.place, write_unit(block, output.target, box)))
         output = outputs[0]
-        report = write_unit(results[0], output.target, boxes[0])
+        report = write_unit(blocks[0], output.target, boxes[0])
     except BaseException as error:
         landed = landed_boxes(error)
         own = output is outputs[0]
@@ -161,7 +184,7 @@ def map_unit(work: MapWork, outputs: tuple[MapOutput, ...], staged: bool, unit: 
         raise
     if staged:
         report = replace(report, box=None, cubes=0, file_nbytes=0)
-    return replace(report, others=tuple(others), seconds=time.perf_counter() - start)
+    return replace(report, others=tuple(others))
 
 
 def _results(

@@ -34,8 +34,10 @@ __all__ = [
     "WriteOptions",
     "plan_rewrite",
     "plan_voxels",
+    "refuse_array_expr",
     "run_planned",
     "shape_of",
+    "with_whole_voxels",
     "write_voxels",
 ]
 
@@ -153,7 +155,7 @@ def plan_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOpti
     """
     if isinstance(data, np.ndarray):
         return _plan_numpy(place, data, box, options)
-    _refuse_array_expr()
+    refuse_array_expr()
     why = None
     if options.job is None:
         why = why_name_changes(data, thorough=options.resume)
@@ -164,7 +166,7 @@ def plan_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOpti
             )
     key = job_key(place, box, data.name, options) if why is None else None
     earlier = earlier_run(place, box, key, data.name, options) if key is not None else None
-    engine = pick_engine(options.client, options.retries)
+    engine = pick_engine(options.client, options.retries, options.resources)
     memory = engine.task_memory()
     if earlier is not None and earlier.part is not None:
         plan = plan_again(place.store.spec, box, earlier.unit, earlier.part)
@@ -306,7 +308,7 @@ def _numpy_stages(job: Job, data: Voxels, folder: str) -> list[Stage]:
     return [Stage(len(lane), windows, (lane,))]
 
 
-def _refuse_array_expr() -> None:
+def refuse_array_expr() -> None:
     """Refuse to write under dask's new array engine, whose graphs lose the order of our write tasks."""
     import dask.array as da
 

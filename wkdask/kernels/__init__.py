@@ -1,21 +1,26 @@
-"""Compiled kernels: transposes, statistics, downsampling of blocks ``(c, x, y, z)``, without the GIL.
+"""Compiled kernels: transposes, statistics, downsampling, components of blocks ``(c, x, y, z)``, without the GIL.
 
 Importing this package imports numba; a kernel is compiled, or loaded from the disk cache, at its first call.
 """
 
 from wkdask.kernels.blocks import in_voxel_rows, morton_numbers, pack_blocks, unpack_blocks
+from wkdask.kernels.components import CONNECTIVITIES, first_places, label_block, merge_pairs
 from wkdask.kernels.interpolation import INTERPOLATIONS, reach
 from wkdask.kernels.moves import mirror_pad, to_fortran, upsample
 from wkdask.kernels.sampling import MODES, downsample
 from wkdask.kernels.statistics import block_stats, is_zero, nonzero_bounds
 
 __all__ = [
+    "CONNECTIVITIES",
     "INTERPOLATIONS",
     "MODES",
     "block_stats",
     "downsample",
+    "first_places",
     "in_voxel_rows",
     "is_zero",
+    "label_block",
+    "merge_pairs",
     "mirror_pad",
     "morton_numbers",
     "nonzero_bounds",

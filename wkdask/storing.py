@@ -1,0 +1,334 @@
+"""Several dask expressions, one job: what they share is read and computed once.
+
+::
+
+    a window     x ─┬─> y ─> block of y ─┐
+                    └─> m ─> block of m ─┴─> one task per unit: publishes its cubes in both mags
+
+The targets may differ in type, cut and magnification; their boxes are one box in voxels of mag 1, and a unit is
+whole cubes of all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wkdask.driver import run_job
+from wkdask.engines import pick_engine
+from wkdask.errors import InvalidValueError, PlanError, ReadOnlyError, ResumeError
+from wkdask.events import WriteReport
+from wkdask.expression import cut_into_units, refuse_shared_work
+from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.grid import CubeGrid
+from wkdask.job import ArrayWindow, Job, JobFolders, MagPlace, Stage, WriteOptions, lane_of, staged_stage
+from wkdask.lazy import reads_from
+from wkdask.mag_view import MagView
+from wkdask.map_tasks import MapOutput, scaled_box, write_outputs
+from wkdask.plan import UNIT_NBYTES, Window, WritePlan, plan_again, plan_write
+from wkdask.progress import ProgressLike, listeners_for
+from wkdask.resume import earlier_run, job_key, ticket_of, why_name_changes
+from wkdask.storage.protocol import Voxels
+from wkdask.tasks import Target, UnitReport
+from wkdask.writer import refuse_array_expr, with_whole_voxels
+
+if TYPE_CHECKING:
+    import dask.array as da
+    from distributed import Client
+
+__all__ = ["store"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One array and where it goes."""
+
+    array: da.Array
+    """``(c, x, y, z)``."""
+    place: MagPlace
+    """The mag."""
+    box: BoundingBox
+    """Absolute, in voxels of the mag."""
+
+
+def store(
+    writes: Sequence[tuple[Any, ...]],
+    *,
+    client: Client | None = None,
+    durable: bool = True,
+    verify: bool = False,
+    task_memory: int | None = None,
+    resume: bool = False,
+    job: str | None = None,
+    retries: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    progress: ProgressLike = None,
+) -> list[WriteReport]:
+    """Write several dask arrays as one job, in which what they share is read and computed once.
+
+    Parameters
+    ----------
+    writes
+        ``(array, mag, bounding_box)`` each: as for :meth:`MagView.write`, the box in voxels of mag 1; it may be
+        left out as there. All boxes are the same; the mags may differ in type, in the side of their cubes, and in
+        magnification.
+    client, durable, verify, task_memory, resume, job, retries, progress
+        As in :meth:`MagView.write`.
+    resources
+        What each task occupies of a worker, such as ``{"GPU": 1}``.
+
+    Returns
+    -------
+    list of WriteReport
+        What was written, in the order of `writes`.
+
+    Raises
+    ------
+    InvalidValueError
+        If an entry is no dask array and mag, two have the same mag, or an array does not fit its mag.
+    PlanError
+        If the boxes differ, more than one of the mags is also read, a unit of whole cubes of all mags does not fit
+        in memory, or windows share work; nothing was written.
+    ResumeError
+        If `resume` is asked for an array that is named by chance, without `job`.
+    TaskFailedError
+        If tasks failed; what landed is in the properties.
+
+    Notes
+    -----
+    If one of the mags is also read, all of its cubes are built before any is published.
+
+    Examples
+    --------
+    >>> x = mag.to_dask()  # doctest: +SKIP
+    >>> wkdask.store([(255 - x, inverted, box), ((x > 9).astype("uint8"), mask, box)])  # doctest: +SKIP
+    """
+    options = WriteOptions(
+        client=client, durable=durable, verify=verify, task_memory=task_memory, resume=resume, job=job,
+        retries=retries, resources=resources, listeners=listeners_for(progress),
+    )  # fmt: skip
+    refuse_array_expr()
+    given = [_entry(*write) if len(write) in (2, 3) else _refuse(write) for write in writes]
+    entries = _ordered(given)
+    lead = entries[0]
+    in_place = _is_read(lead, entries)
+    key, name = _key(entries, options)
+    earlier = earlier_run(lead.place, lead.box, key, name, options) if key is not None else None
+    engine = pick_engine(client, retries, resources)
+    if earlier is not None:
+        plan = plan_again(lead.place.store.spec, lead.box, earlier.unit)
+    else:
+        base = _base(entries)
+        per_voxel = sum(entry.box.volume() * entry.place.store.spec.bytes_per_voxel for entry in entries) / (
+            lead.box.volume()
+        )
+        plan = plan_write(
+            lead.place.store.spec,
+            lead.box,
+            threads=engine.threads,
+            unit_nbytes=int(UNIT_NBYTES * lead.place.store.spec.bytes_per_voxel / per_voxel),
+            base=base,
+            memory=engine.task_memory(),
+            # of every array a block, its copy in the order of the files, and the source blocks around it
+            task_memory=task_memory or int(3 * per_voxel * base.pairmin(lead.box.size).prod()),
+        )
+    ticket = ticket_of(lead.place, plan, "writing", key, name, options, staged=in_place)
+    others = tuple(entry.place for entry in entries[1:])
+    the_job = Job.of(lead.place, plan, "writing", options, ticket=ticket, others=others)
+    report = run_job(
+        the_job,
+        lambda folders: _stages(the_job, entries, folders, in_place=in_place),
+        engine,
+        options.listeners,
+    )
+    if report is None:
+        raise PlanError(f"{the_job.label}: the job had no tasks")
+    reports = {(each.dataset_path, each.label): each for each in (report, *report.others)}
+    return [reports[entry.place.dataset_path, entry.place.label] for entry in given]
+
+
+def _refuse(write: Any) -> _Entry:
+    raise InvalidValueError(f"expected (array, mag, bounding_box), got {write!r:.80}")
+
+
+def _entry(array: Any, mag: Any, bounding_box: BoundingBox | None = None) -> _Entry:
+    """Return an entry, checked on its own."""
+    if not isinstance(mag, MagView) or not hasattr(array, "dask"):
+        raise InvalidValueError(
+            f"expected a dask array and a MagView, got {type(array).__name__} and {type(mag).__name__}; a numpy "
+            f"array is written by MagView.write"
+        )
+    if mag.read_only:
+        raise ReadOnlyError(f"{mag.place.label} is read-only: {mag.place.read_only}")
+    box = mag.box_to_write(array, None, bounding_box)
+    array = with_whole_voxels(array)
+    return _Entry(array if array.ndim == 4 else array[None], mag.place, box)
+
+
+def _ordered(entries: list[_Entry]) -> list[_Entry]:
+    """Return the entries, the one whose mag is read first, if there is one; refuse what cannot be one job."""
+    if not entries:
+        raise InvalidValueError("there is nothing to write: the list is empty")
+    paths = [entry.place.store.path for entry in entries]
+    if len(set(paths)) < len(paths):
+        raise InvalidValueError(f"two arrays go to the same mag: {sorted(paths)}")
+    boxes = [entry.box.from_mag_to_mag1(entry.place.mag) for entry in entries]
+    for entry, box in zip(entries, boxes, strict=True):
+        if box != boxes[0]:
+            raise PlanError(
+                f"the arrays are to be written into one box; {entries[0].place.label} gets {boxes[0]}, "
+                f"{entry.place.label} {box} (voxels of mag 1). Write them by MagView.write, one by one"
+            )
+    read = [entry for entry in entries if _is_read(entry, entries)]
+    if len(read) > 1:
+        names = " and ".join(entry.place.label for entry in read)
+        raise PlanError(
+            f"{names} are written and also read: a mag is replaced by what was read from it when all of it is "
+            f"built, and only one mag can be at a time. Write the others into new mags"
+        )
+    return [*read, *(entry for entry in entries if not _is_read(entry, entries))]
+
+
+def _is_read(entry: _Entry, entries: Sequence[_Entry]) -> bool:
+    """Tell whether any of the arrays reads the mag of an entry."""
+    return any(reads_from(other.array, entry.place.store) for other in entries)
+
+
+def _base(entries: Sequence[_Entry]) -> Vec3Int:
+    """Return the least unit: whole cubes of every mag, in voxels of the first."""
+    cubes = [entry.place.store.spec.shard_shape * entry.place.mag.to_vec3_int() for entry in entries]
+    whole = Vec3Int([math.lcm(*sides) for sides in zip(*cubes, strict=True)])
+    return whole // entries[0].place.mag.to_vec3_int()
+
+
+def _key(entries: Sequence[_Entry], options: WriteOptions) -> tuple[str | None, str]:
+    """Return the job's key and name; no key where an array has another name in every process.
+
+    Raises
+    ------
+    ResumeError
+        If such an array is to be resumed.
+    """
+    name = " and ".join(entry.array.name for entry in entries)
+    if options.job is None:
+        for entry in entries:
+            why = why_name_changes(entry.array, thorough=options.resume)
+            if why is not None and options.resume:
+                raise ResumeError(
+                    f"{entry.place.label}: this array cannot be resumed, since it has another name in every "
+                    f'process: {why}. Give seeds, or name the job yourself: job="..."'
+                )
+            if why is not None:
+                return None, name
+    places = "|".join(entry.place.store.path for entry in entries)
+    return job_key(entries[0].place, entries[0].box, f"{name}|{places}", options), name
+
+
+def _stages(job: Job, entries: Sequence[_Entry], folders: JobFolders, *, in_place: bool) -> list[Stage]:
+    """Return the stages of a job: one, or two where its own mag is read."""
+    staged = job.store.staged(f"{folders.main}/staged") if in_place else None
+    outputs = tuple(
+        MapOutput(
+            None,
+            entry.place,
+            Target(
+                staged if staged is not None and number == 0 else entry.place.store,
+                folders.of(entry.place.store),
+                job.durable,
+                job.verify,
+            ),
+        )
+        for number, entry in enumerate(entries)
+    )
+    lane = lane_of(job.plan, 0)
+    windows = _windows(job.plan, entries, outputs, folders.main, staged=staged is not None)
+    stages = [Stage(len(lane), windows, (lane,))]
+    if staged is not None:
+        stages.append(staged_stage(job, staged, folders.main, replaces_source=True))
+    return stages
+
+
+def _windows(
+    plan: WritePlan, entries: Sequence[_Entry], outputs: tuple[MapOutput, ...], folder: str, *, staged: bool
+) -> Iterator[ArrayWindow]:
+    """Yield one lazily built graph per window, over all arrays."""
+    lead = entries[0].place.mag.to_vec3_int()
+    plans = []
+    for entry in entries:
+        mag = entry.place.mag.to_vec3_int()
+        cut = plan_again(entry.place.store.spec, entry.box, plan.unit.shape * lead // mag)
+        plans.append(replace(cut, window=CubeGrid(plan.window.shape * lead // mag)))
+
+    def build(window: Window, sink: Callable[[UnitReport], None] | None = None) -> da.Array:
+        import dask
+        import dask.array as da
+
+        parts = []
+        for entry, own in zip(entries, plans, strict=True):
+            part = Window(own, window.index)
+            block = entry.array[(slice(None), *part.box.to_slices(entry.box.topleft))]
+            parts.append(cut_into_units(block, part))
+        written = da.map_blocks(
+            write_blocks,
+            *parts,
+            outputs=outputs,
+            window=window,
+            staged=staged,
+            sink=sink,
+            name=f"wkdask-store-{folder[-12:]}-{'-'.join(map(str, window.index))}",
+            dtype=object,
+            chunks=tuple((1,) * len(axis) for axis in parts[0].chunks),
+            meta=np.empty((0, 0, 0, 0), dtype=object),
+        )
+        (optimized,) = dask.optimize(written)
+        result: da.Array = optimized
+        return result
+
+    refuse_shared_work(plan, build)
+    lane = lane_of(plan, 0)
+    for window in plan.windows:
+        yield ArrayWindow(window.unit_boxes(), lambda sink, window=window: build(window, sink), lane)  # type: ignore[misc]
+
+
+def write_blocks(
+    *blocks: Voxels,
+    outputs: tuple[MapOutput, ...],
+    window: Window,
+    staged: bool,
+    sink: Callable[[UnitReport], None] | None = None,
+    block_id: tuple[int, ...] | None = None,
+) -> np.ndarray[Any, Any]:
+    """Write a block of every array: the function that ``map_blocks`` puts at the end of them.
+
+    Parameters
+    ----------
+    blocks
+        The voxels, one block per output.
+    outputs
+        Where they go; the first is the job's own mag.
+    window
+        The window whose units are the blocks, in voxels of the first output.
+    staged
+        Whether the first is only built.
+    sink
+        Called with the report, where the driver is in the same process and waits for it.
+    block_id
+        The place of the blocks (c, x, y, z), from dask.
+
+    Returns
+    -------
+    numpy.ndarray
+        One :class:`UnitReport`, as an object array of shape (1, 1, 1, 1).
+    """
+    unit = window.unit_box((0, 0, 0) if block_id is None else block_id[1:])
+    boxes = [scaled_box(unit, outputs[0].place.mag, output.place.mag) for output in outputs]
+    report = write_outputs(blocks, outputs, boxes, staged=staged)
+    if sink is not None:
+        sink(report)
+    result = np.empty((1, 1, 1, 1), dtype=object)
+    result[0, 0, 0, 0] = report
+    return result
