@@ -59,6 +59,7 @@ ORDER = [
     "view",
     "mag_view",
     "places",
+    "cut",
     "layer_mags",
     "layer_pyramid",
     "layer",

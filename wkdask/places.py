@@ -13,8 +13,8 @@ from wkdask.fsio import lock
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
 from wkdask.properties import PROPERTIES_FILE, MagRecord
 from wkdask.properties.handle import Properties
-from wkdask.storage.protocol import PRIVATE
-from wkdask.storage.wkw import HEADER_NAME, WkwMag
+from wkdask.storage.formats import found_format, metadata_names, open_mag
+from wkdask.storage.protocol import PRIVATE, StoredMag
 
 __all__ = [
     "check_agreement",
@@ -90,7 +90,7 @@ def refuse_foreign_files(folder: str) -> None:
     AlreadyExistsError
         If it holds anything else; nobody but the user knows what that is.
     """
-    if os.path.isdir(folder) and set(os.listdir(folder)) - {HEADER_NAME, PRIVATE}:
+    if os.path.isdir(folder) and set(os.listdir(folder)) - {*metadata_names(), PRIVATE}:
         raise AlreadyExistsError(
             f"{folder} holds files, but the properties do not list it; remove it, move it away, or list it with "
             f"add_mag_for_existing_files"
@@ -115,25 +115,26 @@ def link_folder(target: str, link: str, make_relative: bool) -> None:
         raise AlreadyExistsError(f"{link} exists already") from error
 
 
-def foreign_mag(mag: BoxView | str | os.PathLike[str]) -> tuple[Mag, WkwMag, BoundingBox | None]:
+def foreign_mag(mag: BoxView | str | os.PathLike[str]) -> tuple[Mag, StoredMag, BoundingBox | None]:
     """Return which mag a handle or a folder is, its store, and its layer's box (voxels of mag 1) if known."""
     if isinstance(mag, BoxView):
         return (
             mag.mag,
-            WkwMag.open(mag.path),
+            mag.place.store,
             Properties(mag.place.dataset_path).layer(mag.place.layer).bounding_box,
         )
     folder = os.path.normpath(os.fspath(mag))
-    store = WkwMag.open(folder)
+    data_format = found_format(folder)
     which = Mag(os.path.basename(folder))
     properties = os.path.dirname(os.path.dirname(os.path.abspath(folder)))
     if not os.path.isfile(os.path.join(properties, PROPERTIES_FILE)):
-        return which, store, None
-    name = os.path.basename(os.path.dirname(os.path.abspath(folder)))
-    return which, store, Properties(properties).layer(name).bounding_box
+        return which, open_mag(folder, data_format), None
+    layer = Properties(properties).layer(os.path.basename(os.path.dirname(os.path.abspath(folder))))
+    entry = next((record.raw for record in layer.mags if record.mag == which), None)
+    return which, open_mag(folder, data_format, entry), layer.bounding_box
 
 
-def check_agreement(layer_name: str, record: MagRecord, dtype: str, channels: int, store: WkwMag) -> None:
+def check_agreement(layer_name: str, record: MagRecord, dtype: str, channels: int, store: StoredMag) -> None:
     """Refuse a mag whose header contradicts the properties of its layer.
 
     Raises
@@ -151,11 +152,11 @@ def check_agreement(layer_name: str, record: MagRecord, dtype: str, channels: in
     wrong = [f"{what} {a} against {b}" for what, (a, b) in says.items() if a != b]
     if wrong:
         raise DamagedHeaderError(
-            f"{store.path}/{HEADER_NAME} ({store.header}) contradicts the properties of layer {layer_name!r} "
-            f"mag {record.mag}: {', '.join(wrong)}"
+            f"{store.metadata_path} ({spec}) contradicts the properties of layer {layer_name!r} mag"
+            f" {record.mag}: {', '.join(wrong)}"
         )
 
 
-def cubes_box(store: WkwMag) -> BoundingBox:
+def cubes_box(store: StoredMag) -> BoundingBox:
     """Return the box around the cubes that exist, in voxels of the mag."""
     return reduce(BoundingBox.extended_by, map(store.spec.grid.cube_box, store.cubes_on_disk()), EMPTY_BOX)

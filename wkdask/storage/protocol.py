@@ -7,6 +7,9 @@ handles are opened where they are needed, per thread, and stay there.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,7 +21,17 @@ from wkdask.errors import DTypeError, InvalidValueError
 from wkdask.geometry import COORDINATE_LIMIT, BoundingBox, Vec3Int
 from wkdask.grid import CubeGrid
 
-__all__ = ["COMPRESSIONS", "PRIVATE", "ArraySpec", "StoredMag", "Voxels", "check_coordinates"]
+__all__ = [
+    "COMPRESSIONS",
+    "PRIVATE",
+    "STAMP",
+    "ZARR_COMPRESSIONS",
+    "ArraySpec",
+    "StoredMag",
+    "Voxels",
+    "bump_stamp",
+    "check_coordinates",
+]
 
 Voxels = npt.NDArray[Any]
 """Voxels as an array ``(c, x, y, z)``."""
@@ -26,8 +39,14 @@ Voxels = npt.NDArray[Any]
 PRIVATE = ".wkdask"
 """Folder in a mag for locks, jobs and the stamp; hidden, so that every reader passes over it."""
 
+STAMP = f"{PRIVATE}/locks/stamp"
+"""File that the driver makes anew after every job on a mag."""
+
 COMPRESSIONS = (None, "lz4", "lz4hc")
-"""How a cube can be stored: plain, LZ4 (fast), LZ4 with a thorough search (20-40 % smaller for labels)."""
+"""How a WKW cube can be stored: plain, LZ4 (fast), LZ4 with a thorough search (20-40 % smaller for labels)."""
+
+ZARR_COMPRESSIONS = ("zstd", "gzip", "zlib", "blosc")
+"""How the chunks of a Zarr array can be compressed; new ones by Zstandard, unless another is asked for."""
 
 DTYPES = (
     "uint8", "uint16", "uint32", "uint64", "float32", "float64", "int8", "int16", "int32", "int64",
@@ -56,7 +75,9 @@ class ArraySpec:
     shard_shape: Vec3Int
     """Voxels (x, y, z) of a cube: one file, one owner, one publication."""
     compression: str | None
-    """One of `COMPRESSIONS`."""
+    """One of `COMPRESSIONS` or `ZARR_COMPRESSIONS`."""
+    layout: str = "wkw"
+    """The format, and in it whatever else the bytes of a file depend on: mags of equal specs share cube files."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -71,10 +92,16 @@ class ArraySpec:
             raise InvalidValueError(
                 f"the shard shape {self.shard_shape} is not a multiple of the chunk shape {self.chunk_shape}"
             )
-        if self.compression not in COMPRESSIONS:
+        if self.compression not in (*COMPRESSIONS, *ZARR_COMPRESSIONS):
             raise InvalidValueError(
-                f'unknown compression {self.compression!r}; known are None, "lz4" and "lz4hc"'
+                f'unknown compression {self.compression!r}; known are None, "lz4" and "lz4hc" in WKW, '
+                f"None and {', '.join(ZARR_COMPRESSIONS)} in Zarr"
             )
+
+    @property
+    def data_format(self) -> str:
+        """``"wkw"``, ``"zarr3"`` or ``"zarr"``."""
+        return self.layout.partition(":")[0]
 
     @property
     def grid(self) -> CubeGrid:
@@ -106,6 +133,10 @@ class StoredMag(Protocol):
     @property
     def spec(self) -> ArraySpec:
         """Type and cut."""
+
+    @property
+    def metadata_path(self) -> str:
+        """The path of the file that makes the folder a mag."""
 
     def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
         """Return the voxels of a box; zeros where there is no cube.
@@ -197,9 +228,6 @@ class StoredMag(Protocol):
     def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
         """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
 
-    def opened(self, path: str) -> StoredMag:
-        """Open another mag of the same format, such as a private one, by its folder."""
-
     def staged(self, path: str, *, raw: bool = False) -> StoredMag:
         """Make a private mag of the same type and cut, for a job that builds all before it publishes any.
 
@@ -226,6 +254,20 @@ class StoredMag(Protocol):
 
     def finish(self) -> None:
         """Note that a job changed the mag (driver only, after the last task)."""
+
+
+def bump_stamp(path: str) -> None:
+    """Bump the stamp of a mag's folder, which stands for its cubes in the fingerprint of a large box."""
+    stamp = f"{path}/{STAMP}"
+    with contextlib.suppress(FileNotFoundError):  # the mag was deleted meanwhile, and must not come back so
+        for folder in (f"{path}/{PRIVATE}", os.path.dirname(stamp)):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder)
+        # A new file each time: the old one may belong to another user, or be a link.
+        temporary = f"{stamp}.{uuid.uuid4().hex}.tmp"
+        with open(temporary, "xb"):
+            pass
+        os.replace(temporary, stamp)
 
 
 def check_coordinates(box: BoundingBox, shard_shape: Vec3Int) -> None:

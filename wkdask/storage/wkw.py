@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,7 +17,7 @@ from wkdask.fsio import atomic_write, checked_path, open_regular
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage import wkw_build
 from wkdask.storage.fingerprint import fingerprint_of, snapshot_of
-from wkdask.storage.protocol import PRIVATE, ArraySpec, Voxels, check_coordinates
+from wkdask.storage.protocol import PRIVATE, STAMP, ArraySpec, Voxels, bump_stamp, check_coordinates
 from wkdask.storage.wkw_format import RAW, WkwHeader, check_cube_file, header_of_spec, read_header
 from wkdask.storage.wkw_native import native_read
 from wkdask.storage.wkw_plain import plain_tiles, read_plain
@@ -27,7 +25,6 @@ from wkdask.storage.wkw_plain import plain_tiles, read_plain
 __all__ = ["HEADER_NAME", "WkwMag"]
 
 HEADER_NAME = "header.wkw"
-_STAMP = f"{PRIVATE}/locks/stamp"
 """An empty file whose time says when a job last changed the mag; beside the lock files, which stay too."""
 _STAT_LIMIT = 10_000
 """Cubes whose times enter a fingerprint one by one."""
@@ -91,6 +88,11 @@ class WkwMag:
         atomic_write(os.path.join(folder, HEADER_NAME), header.to_bytes())
         return cls(os.path.realpath(folder), header)
 
+    @property
+    def metadata_path(self) -> str:
+        """The path of ``header.wkw``."""
+        return f"{self.path}/{HEADER_NAME}"
+
     # --- names ---------------------------------------------------------------------------------------
 
     def cube_path(self, index: Vec3Int) -> str:
@@ -127,7 +129,7 @@ class WkwMag:
 
     def _summary_names(self) -> list[str]:
         """Return the names that stand for all cubes, where those are too many."""
-        return [*(f"z{z}" for z in _numbered(self.path, "z", "")), _STAMP]
+        return [*(f"z{z}" for z in _numbered(self.path, "z", "")), STAMP]
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -339,10 +341,6 @@ class WkwMag:
             block_type=self.header.block_type,
         )
 
-    def opened(self, path: str) -> WkwMag:
-        """Open another mag, such as a private one, by its folder."""
-        return WkwMag.open(path)
-
     def staged(self, path: str, *, raw: bool = False) -> WkwMag:
         """Make a private mag of the same type and cut; stored plainly where its cubes come in parts."""
         if os.path.exists(f"{path}/{HEADER_NAME}"):  # left by an earlier run of the job
@@ -357,18 +355,7 @@ class WkwMag:
 
     def finish(self) -> None:
         """Bump the stamp that stands for the cubes in the fingerprint of a large box."""
-        stamp = f"{self.path}/{_STAMP}"
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # the mag was deleted meanwhile, and must not come back so
-            for folder in (f"{self.path}/{PRIVATE}", os.path.dirname(stamp)):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(folder)
-            # A new file each time: the old one may belong to another user, or be a link.
-            temporary = f"{stamp}.{uuid.uuid4().hex}.tmp"
-            with open(temporary, "xb"):
-                pass
-            os.replace(temporary, stamp)
+        bump_stamp(self.path)
 
 
 _MARK = 0x5A

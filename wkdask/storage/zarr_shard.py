@@ -1,0 +1,333 @@
+"""One cube file of a Zarr array: a shard of chunks with an index, or a single chunk.
+
+::
+
+    chunk | chunk | … | chunk | (offset, length) u64 per chunk | crc32c
+
+A file is opened once per read, so that its index and its chunks belong together, whatever replaces it
+meanwhile. Size and index are checked at every opening; each chunk must decode to exactly its size. With
+`webknossos 4`'s order a chunk's bytes are those of a Fortran-ordered block: nothing is transposed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from wkdask.errors import CubePermissionError, DamagedCubeError
+from wkdask.fsio import open_regular
+from wkdask.storage.protocol import Voxels
+from wkdask.storage.zarr_codecs import Bytes, crc32c, decode, encode
+from wkdask.storage.zarr_layout import ZarrLayout
+
+__all__ = ["Corner", "CubeFile", "build_file", "lay_out_file", "read_file", "write_in_file"]
+
+Corner: TypeAlias = "tuple[int, int, int, int]"
+"""A place (c, x, y, z) in a file, in voxels."""
+_Slices: TypeAlias = "tuple[slice, ...]"
+_Table: TypeAlias = "npt.NDArray[np.uint64]"
+
+_ABSENT = 2**64 - 1
+_RUN_NBYTES = 4 << 20
+"""Neighbouring chunks are read together, up to so many bytes."""
+_GAP_NBYTES = 64 << 10
+"""What lies between two chunks is read too, rather than asking twice, up to so many bytes."""
+
+
+class CubeFile:
+    """An open file whose size and index were checked; use it in a ``with`` statement."""
+
+    __slots__ = ("_descriptor", "_size", "layout", "path", "table")
+
+    def __init__(self, path: str, layout: ZarrLayout, descriptor: int) -> None:
+        self.path = path
+        self.layout = layout
+        self._descriptor = descriptor
+        self._size = os.fstat(descriptor).st_size
+        self.table = self._checked_table()
+        """``(offset, length)`` of each chunk; the largest number twice where there is none."""
+
+    @classmethod
+    def open(cls, path: str, layout: ZarrLayout, mag_path: str) -> CubeFile | None:
+        """Open a file; None where there is none.
+
+        Raises
+        ------
+        DamagedCubeError
+            If it is there and is no sound cube of the array, or the way to it is a link that leads nowhere.
+        """
+        try:
+            descriptor = open_regular(path)
+        except FileNotFoundError:
+            name = os.path.dirname(path)
+            while len(name) > len(mag_path):
+                if os.path.islink(name) and not os.path.exists(name):
+                    raise DamagedCubeError(f"the cube {path}: {name} is a link that leads nowhere") from None
+                name = os.path.dirname(name)
+            return None
+        except PermissionError as error:
+            raise CubePermissionError(f"the cube {path} cannot be opened: {error.strerror}") from error
+        except OSError as error:
+            raise DamagedCubeError(f"the cube {path} cannot be opened: {error.strerror}") from error
+        try:
+            return cls(path, layout, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def __enter__(self) -> CubeFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+    def damaged(self, why: object) -> DamagedCubeError:
+        """Return the error that names the file."""
+        return DamagedCubeError(f"the cube {self.path} is damaged: {why}")
+
+    def _checked_table(self) -> _Table:
+        """Return the index, once every entry leads to bytes of this file."""
+        layout, size = self.layout, self._size
+        if layout.sharding is None:
+            table = np.array([[0, size]], np.uint64)
+            low, high = 0, size
+        else:
+            nbytes = _index_nbytes(layout)
+            if size < nbytes:
+                raise self.damaged(f"it has {size} bytes, its index alone has {nbytes}")
+            low, high = (0, size - nbytes) if layout.sharding.at_end else (nbytes, size)
+            data = self._pread(nbytes, high if layout.sharding.at_end else 0)
+            if layout.sharding.checksum:
+                told = struct.unpack("<I", data[-4:])[0]
+                data = data[:-4]
+                if (found := crc32c(data)) != told:
+                    raise self.damaged(f"the checksum of its index is {found:08x}, it says {told:08x}")
+            table = np.frombuffer(data, "<u8").reshape(-1, 2)
+        offset, length = table[:, 0], table[:, 1]
+        present = offset != _ABSENT
+        sound = (offset >= low) & (offset <= high) & (length > 0) & (length <= high - offset)
+        if not any(codec.compresses for codec in layout.codecs):
+            sound &= length == layout.chunk_nbytes + 4 * len(layout.codecs)
+        wrong = np.flatnonzero(np.where(present, ~sound, length != _ABSENT))
+        if wrong.size:
+            n = int(wrong[0])
+            raise self.damaged(
+                f"its chunk {n} has {length[n]} bytes from byte {offset[n]} on, the file has {size}"
+            )
+        return table
+
+    def _pread(self, nbytes: int, offset: int) -> bytes:
+        """Read bytes that are there, or say so."""
+        try:
+            data = os.pread(self._descriptor, nbytes, offset)
+            while len(data) < nbytes:
+                more = os.pread(self._descriptor, nbytes - len(data), offset + len(data))
+                if not more:
+                    raise self.damaged(f"it ends at byte {offset + len(data)}, {nbytes} were expected there")
+                data += more
+        except DamagedCubeError:
+            raise
+        except OSError as error:
+            raise DamagedCubeError(f"the cube {self.path} cannot be read: {error.strerror}") from error
+        return data
+
+    def runs(self, numbers: Iterable[int], gap: int = _GAP_NBYTES) -> Iterator[tuple[list[int], int, bytes]]:
+        """Yield (chunk numbers, where they start in the file, its bytes there), of those chunks that exist."""
+        chosen = np.fromiter(numbers, np.int64)
+        chosen = chosen[self.table[chosen, 0] != _ABSENT]
+        chosen = chosen[np.argsort(self.table[chosen, 0], kind="stable")]
+        run: list[int] = []
+        start = stop = 0
+        for n, (offset, length) in zip(chosen.tolist(), self.table[chosen].tolist(), strict=True):
+            if run and (offset > stop + gap or offset + length - start > _RUN_NBYTES):
+                yield run, start, self._pread(stop - start, start)
+                run = []
+            if not run:
+                start = stop = offset
+            run.append(n)
+            stop = max(stop, offset + length)
+        if run:
+            yield run, start, self._pread(stop - start, start)
+
+    def decoded(self, numbers: Iterable[int]) -> Iterator[tuple[int, Voxels]]:
+        """Yield (chunk number, its voxels) of those chunks that exist; valid until the next one is asked for."""
+        layout = self.layout
+        scratch = np.empty(layout.chunk_nbytes, np.uint8)
+        for run, start, data in self.runs(numbers):
+            whole = memoryview(data)
+            for n in run:
+                offset, length = (int(value) for value in self.table[n])
+                yield n, self._decode(n, whole[offset - start : offset - start + length], scratch)
+
+    def _decode(self, n: int, data: memoryview, scratch: Bytes) -> Voxels:
+        """Return the voxels of a chunk's bytes."""
+        layout = self.layout
+        flat = scratch
+        if layout.codecs:
+            try:
+                decode(layout.codecs, data, scratch)
+            except ValueError as error:
+                raise self.damaged(f"its chunk {n} cannot be decoded: {error}") from None
+        elif data.nbytes != scratch.nbytes:
+            raise self.damaged(f"its chunk {n} has {data.nbytes} bytes, expected {scratch.nbytes}")
+        else:
+            flat = np.frombuffer(data, np.uint8)
+        voxels: Voxels = layout.view(flat.view(layout.stored_dtype))
+        return voxels
+
+
+def _index_nbytes(layout: ZarrLayout) -> int:
+    """Return the bytes of the index of a shard."""
+    if layout.sharding is None:
+        return 0
+    return 16 * layout.num_chunks + (4 if layout.sharding.checksum else 0)
+
+
+def _touched(layout: ZarrLayout, low: Corner, high: Corner) -> Iterator[tuple[int, _Slices, _Slices, bool]]:
+    """Yield (number, part of the chunk, part of the block, is it the whole chunk) of the chunks of a region.
+
+    In the order in which they lie in new files: c fastest, then x.
+    """
+    weights = [layout.number_of([int(n == axis) for n in range(4)]) for axis in range(4)]
+    axes = []
+    for side, start, stop, weight in zip(layout.chunk, low, high, weights, strict=True):
+        spans = []
+        for place in range(start // side, -(-stop // side)):
+            first, last = max(start, place * side), min(stop, (place + 1) * side)
+            inner = slice(first - place * side, last - place * side)
+            spans.append((place * weight, inner, slice(first - start, last - start), last - first == side))
+        axes.append(spans)
+    for z, y, x, c in itertools.product(*reversed(axes)):
+        yield (
+            c[0] + x[0] + y[0] + z[0],
+            (c[1], x[1], y[1], z[1]),
+            (c[2], x[2], y[2], z[2]),
+            c[3] and x[3] and y[3] and z[3],
+        )
+
+
+def read_file(file: CubeFile, low: Corner, high: Corner, out: Voxels) -> None:
+    """Read the region [low, high) of a file into an array of its size; missing chunks hold the fill value."""
+    parts = {n: (inner, outer) for n, inner, outer, _ in _touched(file.layout, low, high)}
+    for n, chunk in file.decoded(parts):
+        inner, outer = parts.pop(n)
+        np.copyto(out[outer], chunk[inner])
+    for _, outer in parts.values():
+        out[outer] = fill_of(file.layout)
+
+
+def fill_of(layout: ZarrLayout) -> Any:
+    """Return what voxels that are not stored are."""
+    return np.frombuffer(layout.fill, layout.dtype)[0] if layout.fill else 0
+
+
+# --- building -----------------------------------------------------------------------------------------
+
+
+def build_file(
+    path: str, layout: ZarrLayout, low: Corner, high: Corner, block: Voxels, base: CubeFile | None
+) -> bool:
+    """Write a new file of the voxels of a region and, around it, those of an older file.
+
+    Chunks that the region does not touch are copied as they are, without decoding; of a chunk that it touches
+    in part the others voxels are decoded. Chunks of zeros are left out.
+
+    Returns
+    -------
+    bool
+        False if there would be no chunk; no file is made then.
+    """
+    scratch = np.empty(layout.chunk_nbytes, np.uint8)
+    voxels = layout.view(scratch.view(layout.stored_dtype))
+    table = np.full((layout.num_chunks, 2), _ABSENT, "<u8")
+    at_end = layout.sharding is None or layout.sharding.at_end
+    with open(path, "xb", buffering=1 << 20) as file:
+        position = 0 if at_end else file.write(bytes(_index_nbytes(layout)))
+
+        def put(n: int, data: Any) -> None:
+            nonlocal position
+            table[n] = position, len(data)
+            position += file.write(data)
+
+        touched = list(_touched(layout, low, high))
+        if base is not None:
+            kept = np.setdiff1d(np.arange(layout.num_chunks), [n for n, *_ in touched])
+            for run, start, data in base.runs(kept, gap=0):
+                for n in run:
+                    offset, length = (int(value) for value in base.table[n])
+                    part = memoryview(data)[offset - start : offset - start + length]
+                    if layout.codecs or np.frombuffer(part, np.uint8).any():  # a hole in a plain cube
+                        put(n, part)
+        for n, inner, outer, whole in touched:
+            if not whole:
+                scratch[:] = 0
+                for _, old in base.decoded([n]) if base is not None else ():
+                    np.copyto(voxels, old)
+            np.copyto(voxels[inner], block[outer])
+            if scratch.any():
+                put(n, encode(layout.codecs, scratch))
+        empty = bool((table == _ABSENT).all())
+        if layout.sharding is not None and not empty:
+            if not at_end:
+                file.seek(0)
+            file.write(_index_bytes(layout, table))
+    if empty:
+        os.unlink(path)
+    return not empty
+
+
+def _index_bytes(layout: ZarrLayout, table: _Table) -> bytes:
+    """Return the index of a shard as it is stored."""
+    data = table.astype("<u8").tobytes()
+    with_checksum = layout.sharding is not None and layout.sharding.checksum
+    return data + struct.pack("<I", crc32c(data)) if with_checksum else data
+
+
+def lay_out_file(path: str, layout: ZarrLayout) -> int:
+    """Open a plain file in which every chunk has its place, made unless it is there; returns a descriptor.
+
+    It is the same file, whoever comes first, so that several tasks may fill it at once.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        nbytes = layout.num_chunks * layout.chunk_nbytes
+        if os.fstat(descriptor).st_size < nbytes + _index_nbytes(layout):
+            if layout.sharding is None:
+                os.truncate(descriptor, nbytes)
+            else:
+                offsets = np.arange(layout.num_chunks, dtype=np.uint64) * np.uint64(layout.chunk_nbytes)
+                table = np.stack([offsets, np.full_like(offsets, layout.chunk_nbytes)], axis=1)
+                os.pwrite(descriptor, _index_bytes(layout, table), nbytes)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def write_in_file(descriptor: int, layout: ZarrLayout, low: Corner, high: Corner, block: Voxels) -> None:
+    """Write a region into a file that :func:`lay_out_file` made; only the chunks that it touches change."""
+    scratch = np.empty(layout.chunk_nbytes, np.uint8)
+    voxels = layout.view(scratch.view(layout.stored_dtype))
+    for n, inner, outer, whole in _touched(layout, low, high):
+        if not whole:
+            scratch[:] = np.frombuffer(
+                os.pread(descriptor, scratch.nbytes, n * layout.chunk_nbytes), np.uint8
+            )
+        np.copyto(voxels[inner], block[outer])
+        os.pwrite(descriptor, scratch, n * layout.chunk_nbytes)
+
+
+def region(corner: Sequence[int], size: Sequence[int], channels: tuple[int, int]) -> tuple[Corner, Corner]:
+    """Return the corners [low, high) of a box in a file, with its channels."""
+    x, y, z = corner
+    nx, ny, nz = size
+    return (channels[0], x, y, z), (channels[1], x + nx, y + ny, z + nz)
