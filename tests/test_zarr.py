@@ -22,6 +22,7 @@ from wkdask.errors import (
     UnsupportedFormatError,
 )
 from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import DTYPES, ArraySpec
 from wkdask.storage.zarr import ZarrMag
 
@@ -455,3 +456,69 @@ def test_types_that_no_layer_holds_are_refused(tmp_path):
         zarr.create_array(tmp_path / name, shape=(1, 8, 8, 8), chunks=(1, 8, 8, 8), dtype=dtype)
         with pytest.raises(DTypeError, match=str(tmp_path / name)):
             ZarrMag.open(str(tmp_path / name), "zarr3")
+
+
+@each_format
+def test_a_plain_cube_is_encoded_as_the_mag_stores_it(tmp_path, data_format, compression):
+    mag = make(tmp_path / "mag", data_format, compression, "uint16", 2)
+    box = mag.spec.grid.cube_box(Vec3Int(1, 2, 0))
+    voxels = noise((2, *box.size), "uint16")
+    voxels[:, :, :, 3:] = 0
+    plain = mag.staged(str(tmp_path / "plain"), raw=True)
+    plain.write_in_place(box, voxels)
+    root = str(tmp_path / "root")
+    os.mkdir(root)
+    source = plain.cube_path(Vec3Int(1, 2, 0))
+    for _ in range(2):
+        assert mag.encode(root, 3, source)
+    corner = (3 * box.size.x, 0, 0)
+    np.testing.assert_array_equal(mag.read_scratch(root, BoundingBox(corner, box.size)), voxels)
+    plain.write_in_place(box, np.zeros_like(voxels))
+    assert not plain.read(box).any()
+    assert not mag.encode(root, 3, source)
+    assert os.listdir(root) == []
+    with pytest.raises(FileNotFoundError):
+        mag.encode(root, 3, f"{source}.gone")
+
+
+@each_format
+def test_plain_cubes_with_all_places_are_told_from_others(tmp_path, data_format, compression):
+    mag = make(tmp_path / "mag", data_format, compression)
+    box = mag.spec.grid.cube_box(Vec3Int(0, 0, 0))
+    block = noise((1, *box.size))
+    block[:, :8, :8, :8] = 0 if data_format == "zarr3" else 1
+    write(mag, box, block)
+    plain = mag.staged(str(tmp_path / "plain"), raw=True)
+    plain.write_in_place(box, block)
+    assert plain.conforms(plain.cube_path(Vec3Int(0, 0, 0)))
+    assert plain.conforms(mag.cube_path(Vec3Int(0, 0, 0))) == (data_format == "zarr" and compression is None)
+    assert mag.conforms(mag.cube_path(Vec3Int(0, 0, 0))) == (compression is not None or data_format == "zarr")
+
+
+def test_a_private_mag_of_an_earlier_run_is_opened(tmp_path):
+    mag = make(tmp_path / "mag")
+    for name, raw in (("plain", True), ("staged", False)):
+        staged = mag.staged(str(tmp_path / name), raw=raw)
+        again = mag.staged(str(tmp_path / name), raw=raw)
+        assert staged == again
+        assert staged.spec.compression == (None if raw else "zstd")
+    assert (staged.spec, staged.layout) == (mag.spec, mag.layout)
+
+
+def test_zeros_over_zeros_fill_no_holes(tmp_path):
+    plain = make(tmp_path / "mag", chunk=32, shard=256).staged(str(tmp_path / "plain"), raw=True)
+    plain.write_in_place(BoundingBox((0, 0, 0), (32, 32, 32)), noise((1, 32, 32, 32)))
+    plain.write_in_place(BoundingBox((0, 0, 32), (256, 256, 64)), np.zeros((1, 256, 256, 64), "uint8"))
+    assert os.stat(plain.cube_path(Vec3Int(0, 0, 0))).st_blocks * 512 < 256 << 10
+
+
+@each_format
+def test_the_snapshot_of_a_mag_keeps_its_fingerprint(tmp_path, data_format, compression):
+    mag = make(tmp_path / "mag", data_format, compression)
+    write(mag, CUBE_0, noise((1, SIDE, SIDE, SIDE)))
+    before = mag.fingerprint(CUBE_0)
+    with job_folder(mag) as folder:
+        Path(folder, "before").write_bytes(mag.snapshot(CUBE_0))
+        write(mag, CUBE_0, noise((1, SIDE, SIDE, SIDE), seed=1))
+        assert mag.fingerprint(CUBE_0) == before
+    assert mag.fingerprint(CUBE_0) != before

@@ -32,6 +32,7 @@ __all__ = [
     "lock",
     "lock_timeout",
     "locks",
+    "make_folders",
     "open_lock_file",
     "open_regular",
     "remove_folder",
@@ -339,6 +340,24 @@ def _copy_range(source: int, target: int, start: int, stop: int) -> None:
         if not copied:
             raise OSError(errno.EIO, "the file became shorter while it was copied")
         start += copied
+
+
+def make_folders(root: str, folder: str) -> list[str]:
+    """Make a folder below a root and those in between, but not the root: one that was taken away stays so.
+
+    Returns
+    -------
+    list of str
+        The folders that were made, and before each new one its parent: what is to be flushed for them to last.
+    """
+    touched: list[str] = []
+    path = root
+    for name in os.path.relpath(folder, root).split(os.sep):
+        parent, path = path, os.path.join(path, name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+            touched += [parent, path]
+    return list(dict.fromkeys(touched))
 
 
 def remove_folder(path: str) -> None:

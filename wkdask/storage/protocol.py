@@ -228,6 +228,9 @@ class StoredMag(Protocol):
     def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
         """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
 
+    def opened(self, path: str) -> StoredMag:
+        """Open another mag of the same format, such as a private one, by its folder."""
+
     def staged(self, path: str, *, raw: bool = False) -> StoredMag:
         """Make a private mag of the same type and cut, for a job that builds all before it publishes any.
 

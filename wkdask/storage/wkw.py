@@ -341,6 +341,10 @@ class WkwMag:
             block_type=self.header.block_type,
         )
 
+    def opened(self, path: str) -> WkwMag:
+        """Open another mag, such as a private one, by its folder."""
+        return WkwMag.open(path)
+
     def staged(self, path: str, *, raw: bool = False) -> WkwMag:
         """Make a private mag of the same type and cut; stored plainly where its cubes come in parts."""
         if os.path.exists(f"{path}/{HEADER_NAME}"):  # left by an earlier run of the job

@@ -8,7 +8,6 @@ order is a piece of a Fortran-ordered block. See ``benchmarks/bench_zarr.py``.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,25 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from wkdask.errors import DamagedCubeError, DamagedHeaderError, InvalidValueError, UnsupportedFormatError
+from wkdask.errors import DamagedCubeError, DamagedHeaderError, UnsupportedFormatError
 from wkdask.fsio import atomic_write, checked_path, lock
 from wkdask.geometry import COORDINATE_LIMIT, BoundingBox, Vec3Int
+from wkdask.storage.fingerprint import fingerprint_of, snapshot_of
 from wkdask.storage.protocol import PRIVATE, ArraySpec, Voxels, bump_stamp, check_coordinates
+from wkdask.storage.zarr_build import build_cube, encode_cube, read_scratch, write_in_place
 from wkdask.storage.zarr_layout import METADATA_NAMES, ZarrLayout, document_of, layout_of_spec
 from wkdask.storage.zarr_metadata import covers, frozen, parsed, read_bytes, shape_around, to_json
 from wkdask.storage.zarr_names import places_on_disk
-from wkdask.storage.zarr_shard import (
-    CubeFile,
-    build_file,
-    fill_of,
-    lay_out_file,
-    read_file,
-    region,
-    write_in_file,
-)
+from wkdask.storage.zarr_shard import CubeFile, fill_of, read_file, region
 
 __all__ = ["ZarrMag"]
 
+_STAMP = f"{PRIVATE}/stamp"
 _STAT_LIMIT = 10_000
 """Cubes whose times enter a fingerprint one by one."""
 _THREADS_NBYTES = 2 << 20
@@ -159,24 +153,21 @@ class ZarrMag:
     def fingerprint(self, box: BoundingBox) -> str:
         """Return a text that changes when a cube in the box is rewritten.
 
-        Up to 10 000 cubes are looked at one by one; above that the times of the mag's folders and of the
-        stamp, which the driver bumps after every job, stand for them.
+        Up to 10 000 cubes are looked at one by one; above that the stamp, which the driver bumps after every job.
         """
         self._extent()
-        digest = hashlib.blake2b(repr(self.layout).encode(), digest_size=16)
+        return fingerprint_of(self.path, repr(self.layout).encode(), self._telling_names(box))
+
+    def snapshot(self, box: BoundingBox) -> bytes:
+        """Return how the files are that tell of the content of a box."""
+        return snapshot_of(self.path, {*self._telling_names(box), _STAMP})
+
+    def _telling_names(self, box: BoundingBox) -> list[str]:
+        """Return the names of the files that tell whether the content of a box has changed."""
         cubes = self.spec.grid.cubes(box)
-        if len(cubes) * self.layout.files_per_cube <= _STAT_LIMIT:
-            names = [path for index in cubes for path, _, _ in self._files(index)]
-        else:
-            names = [self.path, f"{self.path}/{PRIVATE}/stamp"]
-        for name in names:
-            try:
-                info = os.stat(name)
-            except OSError:
-                digest.update(b"-")
-            else:
-                digest.update(b"%d.%d.%d;" % (info.st_ino, info.st_size, info.st_mtime_ns))
-        return digest.hexdigest()
+        if len(cubes) * self.layout.files_per_cube > _STAT_LIMIT:
+            return [_STAMP]
+        return [path[len(self.path) + 1 :] for index in cubes for path, _, _ in self._files(index)]
 
     # --- metadata ------------------------------------------------------------------------------------
 
@@ -260,30 +251,13 @@ class ZarrMag:
         return f"{root}/{slot}.shard"
 
     def build(self, root: str, slot: int, box: BoundingBox, block: Voxels, base: str | None) -> bool:
-        """Build a cube in a private folder; False if it would hold only zeros.
-
-        Of an old cube only those chunks are decoded that the block touches in part; those that it does not
-        touch are copied as they are.
-        """
-        shape = (self.spec.num_channels, *box.size)
-        if block.dtype != np.dtype(self.spec.dtype) or block.shape != shape:
-            raise InvalidValueError(
-                f"a block is {block.dtype} {block.shape}, expected {self.spec.dtype} {shape}"
-            )
+        """Build a cube in a private folder; False if it would hold only zeros."""
         self._refuse_foreign_layout()
-        path = self.slot_path(root, slot)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        whole = box.size == self.spec.shard_shape
-        low, high = region(box.topleft, box.size, (0, self.spec.num_channels))
-        with contextlib.ExitStack() as stack:
-            old = None
-            if base is not None and not whole:
-                old = CubeFile.open(base, self.layout, self.path)
-                if old is None:
-                    raise FileNotFoundError(f"the cube {base} was there and is gone")
-                stack.enter_context(old)
-            return build_file(path, self.layout, low, high, block, old)
+        return build_cube(self, root, slot, box, block, base)
+
+    def encode(self, root: str, slot: int, source: str) -> bool:
+        """Store a plain cube in a slot, chunk by chunk, whatever its size; False if it holds only zeros."""
+        return encode_cube(self, root, slot, source)
 
     def _refuse_foreign_layout(self) -> None:
         """Refuse to write where a cube would not be one file, or a missing one would not be zeros."""
@@ -300,45 +274,11 @@ class ZarrMag:
 
     def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
         """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
-        slot = box.topleft.x // self.spec.shard_shape.x
-        path = self.slot_path(root, slot)
-        out = np.empty((self.spec.num_channels, *box.size), self.spec.dtype, order="F")
-        file = CubeFile.open(path, self.layout, root)
-        if file is None:
-            raise DamagedCubeError(f"the cube built in {path} is not there")
-        inner = box.offset((-slot * self.spec.shard_shape.x, 0, 0))
-        with file:
-            read_file(file, *region(inner.topleft, inner.size, (0, self.spec.num_channels)), out)
-        return out
+        return read_scratch(self, root, box)
 
-    def write_in_place(self, box: BoundingBox, block: Voxels) -> None:
-        """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made.
-
-        Each chunk has its own place in a plain cube, so that tasks may write other chunks of it meanwhile.
-        """
-        if self.layout.codecs:
-            raise InvalidValueError(f"{self.path} is compressed; parts of a cube can only be stored plainly")
-        for index, piece in self.spec.grid.pieces(box):
-            part = block[(slice(None), *piece.to_slices(box.topleft))]
-            if not np.ascontiguousarray(part).view(np.uint8).any():
-                continue
-            path = self.cube_path(index)
-            self._make_folders(path)
-            inner = piece.offset(-(index * self.spec.shard_shape))
-            descriptor = lay_out_file(path, self.layout)
-            try:
-                corners = region(inner.topleft, inner.size, (0, self.spec.num_channels))
-                write_in_file(descriptor, self.layout, *corners, part)
-            finally:
-                os.close(descriptor)
-
-    def _make_folders(self, path: str) -> None:
-        """Make the folders between the mag's own and a file."""
-        parts = os.path.relpath(os.path.dirname(path), self.path).split("/")
-        for n in range(len(parts)):
-            with contextlib.suppress(FileExistsError):
-                # not makedirs: a private mag that was taken away must not come back
-                os.mkdir(os.path.join(self.path, *parts[: n + 1]))
+    def write_in_place(self, box: BoundingBox, block: Voxels, *, durable: bool = False) -> None:
+        """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made."""
+        write_in_place(self, box, block, durable)
 
     def drop_cube(self, index: Vec3Int) -> None:
         """Remove a cube of a private mag, if it is there."""
@@ -346,8 +286,17 @@ class ZarrMag:
             os.unlink(self.cube_path(index))
 
     def conforms(self, path: str) -> bool:
-        """All cubes are stored as the metadata say."""
-        return True
+        """Tell whether a cube is stored as this mag writes it; a plain one: with a place for every chunk."""
+        if self.layout.codecs:
+            return True
+        try:
+            file = CubeFile.open(path, self.layout, self.path)
+        except DamagedCubeError:  # of a compressed mag
+            return False
+        if file is None:
+            return False
+        with file:
+            return file.has_all_places()
 
     # --- the driver's part ---------------------------------------------------------------------------
 
@@ -377,10 +326,19 @@ class ZarrMag:
 
         return zarr.open_array(self.path, mode="r").metadata
 
+    def opened(self, path: str) -> ZarrMag:
+        """Open another mag, such as a private one, by its folder."""
+        axis_order = {axis: n for n, axis in enumerate(self.layout.axes) if axis != "."}
+        return ZarrMag.open(path, self.layout.data_format, axis_order)
+
     def staged(self, path: str, *, raw: bool = False) -> ZarrMag:
         """Make a private mag of the same type and cut; stored plainly where its cubes come in parts."""
-        os.makedirs(f"{path}/{PRIVATE}/locks")
         data_format = self.layout.data_format
+        if os.path.exists(
+            os.path.join(path, METADATA_NAMES[data_format])
+        ):  # left by an earlier run of the job
+            return ZarrMag.open(path, data_format) if raw else self.opened(path)
+        os.makedirs(f"{path}/{PRIVATE}/locks", exist_ok=True)
         room = Vec3Int.full(COORDINATE_LIMIT) - self.spec.shard_shape
         if raw:
             return ZarrMag.create(path, replace(self.spec, compression=None), data_format, room)

@@ -24,17 +24,28 @@ import numpy.typing as npt
 from wkdask.errors import CubePermissionError, DamagedCubeError
 from wkdask.fsio import open_regular
 from wkdask.storage.protocol import Voxels
-from wkdask.storage.zarr_codecs import Bytes, crc32c, decode, encode
+from wkdask.storage.zarr_codecs import Bytes, crc32c, decode
 from wkdask.storage.zarr_layout import ZarrLayout
 
-__all__ = ["Corner", "CubeFile", "build_file", "lay_out_file", "read_file", "write_in_file"]
+__all__ = [
+    "ABSENT",
+    "Corner",
+    "CubeFile",
+    "Table",
+    "fill_of",
+    "index_nbytes",
+    "places_in_plain_file",
+    "read_file",
+    "region",
+    "touched_chunks",
+]
 
 Corner: TypeAlias = "tuple[int, int, int, int]"
 """A place (c, x, y, z) in a file, in voxels."""
 _Slices: TypeAlias = "tuple[slice, ...]"
-_Table: TypeAlias = "npt.NDArray[np.uint64]"
+Table: TypeAlias = "npt.NDArray[np.uint64]"
 
-_ABSENT = 2**64 - 1
+ABSENT = 2**64 - 1
 _RUN_NBYTES = 4 << 20
 """Neighbouring chunks are read together, up to so many bytes."""
 _GAP_NBYTES = 64 << 10
@@ -94,14 +105,14 @@ class CubeFile:
         """Return the error that names the file."""
         return DamagedCubeError(f"the cube {self.path} is damaged: {why}")
 
-    def _checked_table(self) -> _Table:
+    def _checked_table(self) -> Table:
         """Return the index, once every entry leads to bytes of this file."""
         layout, size = self.layout, self._size
         if layout.sharding is None:
             table = np.array([[0, size]], np.uint64)
             low, high = 0, size
         else:
-            nbytes = _index_nbytes(layout)
+            nbytes = index_nbytes(layout)
             if size < nbytes:
                 raise self.damaged(f"it has {size} bytes, its index alone has {nbytes}")
             low, high = (0, size - nbytes) if layout.sharding.at_end else (nbytes, size)
@@ -113,11 +124,11 @@ class CubeFile:
                     raise self.damaged(f"the checksum of its index is {found:08x}, it says {told:08x}")
             table = np.frombuffer(data, "<u8").reshape(-1, 2)
         offset, length = table[:, 0], table[:, 1]
-        present = offset != _ABSENT
+        present = offset != ABSENT
         sound = (offset >= low) & (offset <= high) & (length > 0) & (length <= high - offset)
         if not any(codec.compresses for codec in layout.codecs):
             sound &= length == layout.chunk_nbytes + 4 * len(layout.codecs)
-        wrong = np.flatnonzero(np.where(present, ~sound, length != _ABSENT))
+        wrong = np.flatnonzero(np.where(present, ~sound, length != ABSENT))
         if wrong.size:
             n = int(wrong[0])
             raise self.damaged(
@@ -140,15 +151,19 @@ class CubeFile:
             raise DamagedCubeError(f"the cube {self.path} cannot be read: {error.strerror}") from error
         return data
 
-    def runs(self, numbers: Iterable[int], gap: int = _GAP_NBYTES) -> Iterator[tuple[list[int], int, bytes]]:
+    def has_all_places(self) -> bool:
+        """Tell whether it is laid out as by :func:`lay_out_file`: each chunk in its own place."""
+        return bool(np.array_equal(self.table, places_in_plain_file(self.layout)))
+
+    def _runs(self, numbers: Iterable[int]) -> Iterator[tuple[list[int], int, bytes]]:
         """Yield (chunk numbers, where they start in the file, its bytes there), of those chunks that exist."""
         chosen = np.fromiter(numbers, np.int64)
-        chosen = chosen[self.table[chosen, 0] != _ABSENT]
+        chosen = chosen[self.table[chosen, 0] != ABSENT]
         chosen = chosen[np.argsort(self.table[chosen, 0], kind="stable")]
         run: list[int] = []
         start = stop = 0
         for n, (offset, length) in zip(chosen.tolist(), self.table[chosen].tolist(), strict=True):
-            if run and (offset > stop + gap or offset + length - start > _RUN_NBYTES):
+            if run and (offset > stop + _GAP_NBYTES or offset + length - start > _RUN_NBYTES):
                 yield run, start, self._pread(stop - start, start)
                 run = []
             if not run:
@@ -158,15 +173,19 @@ class CubeFile:
         if run:
             yield run, start, self._pread(stop - start, start)
 
-    def decoded(self, numbers: Iterable[int]) -> Iterator[tuple[int, Voxels]]:
-        """Yield (chunk number, its voxels) of those chunks that exist; valid until the next one is asked for."""
-        layout = self.layout
-        scratch = np.empty(layout.chunk_nbytes, np.uint8)
-        for run, start, data in self.runs(numbers):
+    def encoded(self, numbers: Iterable[int]) -> Iterator[tuple[int, memoryview]]:
+        """Yield (chunk number, its bytes in the file) of those chunks that exist, in the order of the file."""
+        for run, start, data in self._runs(numbers):
             whole = memoryview(data)
             for n in run:
                 offset, length = (int(value) for value in self.table[n])
-                yield n, self._decode(n, whole[offset - start : offset - start + length], scratch)
+                yield n, whole[offset - start : offset - start + length]
+
+    def decoded(self, numbers: Iterable[int]) -> Iterator[tuple[int, Voxels]]:
+        """Yield (chunk number, its voxels) of those chunks that exist; valid until the next one is asked for."""
+        scratch = np.empty(self.layout.chunk_nbytes, np.uint8)
+        for n, data in self.encoded(numbers):
+            yield n, self._decode(n, data, scratch)
 
     def _decode(self, n: int, data: memoryview, scratch: Bytes) -> Voxels:
         """Return the voxels of a chunk's bytes."""
@@ -185,14 +204,16 @@ class CubeFile:
         return voxels
 
 
-def _index_nbytes(layout: ZarrLayout) -> int:
+def index_nbytes(layout: ZarrLayout) -> int:
     """Return the bytes of the index of a shard."""
     if layout.sharding is None:
         return 0
     return 16 * layout.num_chunks + (4 if layout.sharding.checksum else 0)
 
 
-def _touched(layout: ZarrLayout, low: Corner, high: Corner) -> Iterator[tuple[int, _Slices, _Slices, bool]]:
+def touched_chunks(
+    layout: ZarrLayout, low: Corner, high: Corner
+) -> Iterator[tuple[int, _Slices, _Slices, bool]]:
     """Yield (number, part of the chunk, part of the block, is it the whole chunk) of the chunks of a region.
 
     In the order in which they lie in new files: c fastest, then x.
@@ -217,7 +238,7 @@ def _touched(layout: ZarrLayout, low: Corner, high: Corner) -> Iterator[tuple[in
 
 def read_file(file: CubeFile, low: Corner, high: Corner, out: Voxels) -> None:
     """Read the region [low, high) of a file into an array of its size; missing chunks hold the fill value."""
-    parts = {n: (inner, outer) for n, inner, outer, _ in _touched(file.layout, low, high)}
+    parts = {n: (inner, outer) for n, inner, outer, _ in touched_chunks(file.layout, low, high)}
     for n, chunk in file.decoded(parts):
         inner, outer = parts.pop(n)
         np.copyto(out[outer], chunk[inner])
@@ -230,100 +251,10 @@ def fill_of(layout: ZarrLayout) -> Any:
     return np.frombuffer(layout.fill, layout.dtype)[0] if layout.fill else 0
 
 
-# --- building -----------------------------------------------------------------------------------------
-
-
-def build_file(
-    path: str, layout: ZarrLayout, low: Corner, high: Corner, block: Voxels, base: CubeFile | None
-) -> bool:
-    """Write a new file of the voxels of a region and, around it, those of an older file.
-
-    Chunks that the region does not touch are copied as they are, without decoding; of a chunk that it touches
-    in part the others voxels are decoded. Chunks of zeros are left out.
-
-    Returns
-    -------
-    bool
-        False if there would be no chunk; no file is made then.
-    """
-    scratch = np.empty(layout.chunk_nbytes, np.uint8)
-    voxels = layout.view(scratch.view(layout.stored_dtype))
-    table = np.full((layout.num_chunks, 2), _ABSENT, "<u8")
-    at_end = layout.sharding is None or layout.sharding.at_end
-    with open(path, "xb", buffering=1 << 20) as file:
-        position = 0 if at_end else file.write(bytes(_index_nbytes(layout)))
-
-        def put(n: int, data: Any) -> None:
-            nonlocal position
-            table[n] = position, len(data)
-            position += file.write(data)
-
-        touched = list(_touched(layout, low, high))
-        if base is not None:
-            kept = np.setdiff1d(np.arange(layout.num_chunks), [n for n, *_ in touched])
-            for run, start, data in base.runs(kept, gap=0):
-                for n in run:
-                    offset, length = (int(value) for value in base.table[n])
-                    part = memoryview(data)[offset - start : offset - start + length]
-                    if layout.codecs or np.frombuffer(part, np.uint8).any():  # a hole in a plain cube
-                        put(n, part)
-        for n, inner, outer, whole in touched:
-            if not whole:
-                scratch[:] = 0
-                for _, old in base.decoded([n]) if base is not None else ():
-                    np.copyto(voxels, old)
-            np.copyto(voxels[inner], block[outer])
-            if scratch.any():
-                put(n, encode(layout.codecs, scratch))
-        empty = bool((table == _ABSENT).all())
-        if layout.sharding is not None and not empty:
-            if not at_end:
-                file.seek(0)
-            file.write(_index_bytes(layout, table))
-    if empty:
-        os.unlink(path)
-    return not empty
-
-
-def _index_bytes(layout: ZarrLayout, table: _Table) -> bytes:
-    """Return the index of a shard as it is stored."""
-    data = table.astype("<u8").tobytes()
-    with_checksum = layout.sharding is not None and layout.sharding.checksum
-    return data + struct.pack("<I", crc32c(data)) if with_checksum else data
-
-
-def lay_out_file(path: str, layout: ZarrLayout) -> int:
-    """Open a plain file in which every chunk has its place, made unless it is there; returns a descriptor.
-
-    It is the same file, whoever comes first, so that several tasks may fill it at once.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        nbytes = layout.num_chunks * layout.chunk_nbytes
-        if os.fstat(descriptor).st_size < nbytes + _index_nbytes(layout):
-            if layout.sharding is None:
-                os.truncate(descriptor, nbytes)
-            else:
-                offsets = np.arange(layout.num_chunks, dtype=np.uint64) * np.uint64(layout.chunk_nbytes)
-                table = np.stack([offsets, np.full_like(offsets, layout.chunk_nbytes)], axis=1)
-                os.pwrite(descriptor, _index_bytes(layout, table), nbytes)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def write_in_file(descriptor: int, layout: ZarrLayout, low: Corner, high: Corner, block: Voxels) -> None:
-    """Write a region into a file that :func:`lay_out_file` made; only the chunks that it touches change."""
-    scratch = np.empty(layout.chunk_nbytes, np.uint8)
-    voxels = layout.view(scratch.view(layout.stored_dtype))
-    for n, inner, outer, whole in _touched(layout, low, high):
-        if not whole:
-            scratch[:] = np.frombuffer(
-                os.pread(descriptor, scratch.nbytes, n * layout.chunk_nbytes), np.uint8
-            )
-        np.copyto(voxels[inner], block[outer])
-        os.pwrite(descriptor, scratch, n * layout.chunk_nbytes)
+def places_in_plain_file(layout: ZarrLayout) -> Table:
+    """Return the index of a plain file in which every chunk has its place, whether it was written or not."""
+    offsets = np.arange(layout.num_chunks, dtype=np.uint64) * np.uint64(layout.chunk_nbytes)
+    return np.stack([offsets, np.full_like(offsets, layout.chunk_nbytes)], axis=1)
 
 
 def region(corner: Sequence[int], size: Sequence[int], channels: tuple[int, int]) -> tuple[Corner, Corner]:
