@@ -117,7 +117,7 @@ def test_a_chunk_that_claims_terabytes_allocates_nothing(tmp_path):
         path = Path(mag.cube_path(Vec3Int(0, 0, 0)))
         path.parent.mkdir(parents=True)
         path.write_bytes(data)
-        with pytest.raises(DamagedCubeError, match="claims"):
+        with pytest.raises(DamagedCubeError, match=r"decoded: (Zstandard|it claims|LZ4)"):
             mag.read(CUBE_0)
 
 
@@ -130,7 +130,7 @@ def test_a_bomb_is_not_unpacked(tmp_path):
         path = Path(mag.cube_path(Vec3Int(0, 0, 0)))
         path.parent.mkdir(parents=True)
         path.write_bytes(pack(bytes(64 << 20)))
-        with pytest.raises(DamagedCubeError, match="more than"):
+        with pytest.raises(DamagedCubeError, match="holds more than"):
             mag.read(CUBE_0)
 
 

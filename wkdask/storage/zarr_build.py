@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -25,13 +24,15 @@ from wkdask.storage.zarr_shard import (
     ABSENT,
     Corner,
     CubeFile,
+    Numbers,
     Table,
+    Touched,
     index_nbytes,
     places_in_plain_file,
     read_file,
     region,
-    touched_chunks,
 )
+from wkdask.storage.zarr_zstd import compressor
 
 if TYPE_CHECKING:
     from wkdask.storage.zarr import ZarrMag
@@ -134,14 +135,28 @@ class _NewFile:
     def __init__(self, file: BinaryIO, layout: ZarrLayout) -> None:
         self._file = file
         self._layout = layout
-        self._at_end = layout.sharding is None or layout.sharding.at_end
-        self._position = 0 if self._at_end else file.write(bytes(index_nbytes(layout)))
+        self._position = 0
         self._table = np.full((layout.num_chunks, 2), ABSENT, "<u8")
+        self._at_end = layout.sharding is None or layout.sharding.at_end
+        if not self._at_end:
+            self._write(bytes(index_nbytes(layout)))
 
     def put(self, n: int, data: Any) -> None:
         """Append the encoded bytes of a chunk."""
         self._table[n] = self._position, len(data)
+        self._write(data)
+
+    def _write(self, data: Any) -> None:
+        """Append bytes."""
         self._position += self._file.write(data)
+
+    def put_all(self, numbers: Numbers, sizes: Table, data: Any) -> None:
+        """Append chunks that lie one after the other; those of size 0 are none."""
+        there = np.flatnonzero(sizes)
+        ends = np.cumsum(sizes[there]) + np.uint64(self._position)
+        self._table[numbers[there], 0] = ends - sizes[there]
+        self._table[numbers[there], 1] = sizes[there]
+        self._write(data[: int(sizes.sum())])
 
     def finish(self) -> bool:
         """Write the index; False if there is no chunk."""
@@ -169,48 +184,66 @@ def build_file(
     """
     scratch = np.empty(layout.chunk_nbytes, np.uint8)
     voxels = layout.view(scratch.view(layout.stored_dtype))
-    touched = list(touched_chunks(layout, low, high))
+    touched = Touched.of(layout, low, high)
     with open(path, "xb", buffering=_BUFFER_NBYTES) as file:
         new = _NewFile(file, layout)
         if base is not None:
-            kept = np.setdiff1d(np.arange(layout.num_chunks), [n for n, *_ in touched])
-            for n, data in base.encoded(kept):
+            kept = np.setdiff1d(np.arange(layout.num_chunks), touched.numbers)
+            for k, data in base.encoded(kept):
                 if layout.codecs or np.frombuffer(data, np.uint8).any():  # else a hole in a plain cube
-                    new.put(n, data)
-        for n, inner, outer, whole in touched:
-            if not whole:
+                    new.put(int(kept[k]), data)
+        packed = _pack(new, layout, touched, block)
+        for k in np.flatnonzero(~touched.whole | (not packed)).tolist():
+            if not touched.whole[k]:
                 scratch[:] = 0
-                for _, old in base.decoded([n]) if base is not None else ():
+                for _, old in base.decoded(touched.numbers[k : k + 1]) if base is not None else ():
                     np.copyto(voxels, old)
+            inner, outer = touched.slices(k)
             np.copyto(voxels[inner], block[outer])
             if scratch.any():
-                new.put(n, encode(layout.codecs, scratch))
+                new.put(int(touched.numbers[k]), encode(layout.codecs, scratch))
         full = new.finish()
     if not full:
         os.unlink(path)
     return full
+
+
+def _pack(new: _NewFile, layout: ZarrLayout, touched: Touched, block: Voxels) -> bool:
+    """Encode the chunks that are whole in a block, many at a time; False where that cannot be done."""
+    from wkdask.kernels.chunks import can_pack, pack_chunks
+
+    if not (layout.is_packed and block.shape[0] == layout.chunk[0] and can_pack(block)):
+        return False
+    options = layout.codecs[0].settings
+    found = compressor(int(options.get("level", 0)), bool(options.get("checksum")), layout.chunk_nbytes)
+    if found is None:
+        return False
+    context, bound = found
+    whole = np.flatnonzero(touched.whole)
+    step = max(1, _BUFFER_NBYTES // bound)
+    out = np.empty(min(step, len(whole)) * bound, np.uint8)
+    for start in range(0, len(whole), step):
+        batch = whole[start : start + step]
+        sizes = pack_chunks(block, touched.outer[batch, 1:], layout.chunk[1:], context, bound, out)
+        new.put_all(touched.numbers[batch], sizes, out)
+    return True
 
 
 def encode_file(path: str, layout: ZarrLayout, source: CubeFile) -> bool:
     """Write a new file of the chunks of one of another layout, but the same cut; False if all are zeros."""
     scratch = np.empty(layout.chunk_nbytes, np.uint8)
     voxels = layout.view(scratch.view(layout.stored_dtype))
-    numbers = dict(zip(_all_chunks(source.layout), _all_chunks(layout), strict=True))
+    theirs, ours = (Touched.of(each, (0, 0, 0, 0), each.shard).numbers for each in (source.layout, layout))
     with open(path, "xb", buffering=_BUFFER_NBYTES) as file:
         new = _NewFile(file, layout)
-        for n, chunk in source.decoded(numbers):
+        for k, chunk in source.decoded(theirs):
             np.copyto(voxels, chunk)
             if scratch.any():
-                new.put(numbers[n], encode(layout.codecs, scratch))
+                new.put(int(ours[k]), encode(layout.codecs, scratch))
         full = new.finish()
     if not full:
         os.unlink(path)
     return full
-
-
-def _all_chunks(layout: ZarrLayout) -> Iterator[int]:
-    """Yield the numbers of all chunks, c fastest, then x."""
-    return (n for n, *_ in touched_chunks(layout, (0, 0, 0, 0), layout.shard))
 
 
 def _index_bytes(layout: ZarrLayout, table: Table) -> bytes:
@@ -246,9 +279,11 @@ def write_in_file(descriptor: int, layout: ZarrLayout, low: Corner, high: Corner
     """
     scratch = np.empty(layout.chunk_nbytes, np.uint8)
     voxels = layout.view(scratch.view(layout.stored_dtype))
-    for n, inner, outer, whole in touched_chunks(layout, low, high):
+    touched = Touched.of(layout, low, high)
+    for k, n in enumerate(touched.numbers.tolist()):
         place = n * layout.chunk_nbytes
-        if not whole:
+        inner, outer = touched.slices(k)
+        if not touched.whole[k]:
             scratch[:] = np.frombuffer(os.pread(descriptor, scratch.nbytes, place), np.uint8)
         np.copyto(voxels[inner], block[outer])
         if scratch.any() or any(os.pread(descriptor, scratch.nbytes, place)):

@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from wkdask.errors import UnsupportedFormatError
+from wkdask.storage.zarr_zstd import compress, decompress
 
 __all__ = ["ZSTD", "Bytes", "Codec", "codec_of", "crc32c", "decode", "encode"]
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 """Bytes as a flat array."""
 
-_ZSTD_MAGIC = 0xFD2FB528
 _BLOSC_SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 _SLACK = 1 << 16
 """What a codec may add to bytes that it cannot make smaller."""
@@ -40,9 +40,21 @@ class Codec:
     """Its configuration as canonical JSON: hashable, and pickled as text."""
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration; not to be changed."""
+        return _settings(self.options)
+
+    @property
     def compresses(self) -> bool:
         """Whether it is there to save space; a checksum is not."""
         return self.name != "crc32c"
+
+
+@functools.lru_cache
+def _settings(options: str) -> dict[str, Any]:
+    """Return a configuration from its text."""
+    settings: dict[str, Any] = json.loads(options)
+    return settings
 
 
 ZSTD = Codec("zstd", '{"checksum": true, "level": 5}')
@@ -72,17 +84,10 @@ def crc32c(data: Any) -> int:
 
 
 def encode(codecs: Sequence[Codec], chunk: Any) -> Any:
-    """Return the encoded bytes of a chunk, whose own bytes lie in one piece."""
+    """Return the encoded bytes of a chunk, whose own bytes lie in one piece; valid until the next call."""
     for codec in codecs:
-        chunk = _ENCODERS[codec.name](chunk, _options(codec))
+        chunk = _ENCODERS[codec.name](chunk, codec.settings)
     return chunk
-
-
-@functools.lru_cache
-def _options(codec: Codec) -> dict[str, Any]:
-    """Return a codec's configuration."""
-    options: dict[str, Any] = json.loads(codec.options)
-    return options
 
 
 def decode(codecs: Sequence[Codec], data: Any, out: Bytes) -> None:
@@ -120,43 +125,17 @@ def _check_claim(claimed: int, size: int, exact: bool) -> None:
         )
 
 
-def _zstd_content_size(data: Any) -> int | None:
-    """Return the size that the header of a Zstandard frame claims; None where it does not say."""
-    head = bytes(memoryview(data)[:18])
-    if len(head) < 6 or struct.unpack_from("<I", head)[0] != _ZSTD_MAGIC:
-        raise ValueError("it is no Zstandard frame")
-    flags = head[4]
-    kind, single, dictionary = flags >> 6, flags >> 5 & 1, flags & 3
-    width = (single, 2, 4, 8)[kind]
-    if not width:
-        return None
-    start = 5 + (not single) + (0, 1, 2, 4)[dictionary]
-    if len(head) < start + width:
-        raise ValueError("its Zstandard header is cut")
-    return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
-
-
 def _decode_zstd(data: Any, size: int, exact: bool, out: Bytes | None) -> Any:
-    from numcodecs import zstd
-
-    claimed = _zstd_content_size(data)
-    if claimed is None:
-        if not exact:
-            raise ValueError("its Zstandard frame does not say how large it is, and other codecs follow")
-        claimed = size  # the library checks that it is
-    _check_claim(claimed, size, exact)
-    target = np.empty(claimed, np.uint8) if out is None or out.nbytes != claimed else out
+    target = np.empty(size, np.uint8) if out is None else out
     try:
-        zstd.decompress(data, target)
-    except RuntimeError as error:
+        found = decompress(data, target)
+    except ValueError as error:
         raise ValueError(f"Zstandard: {error}") from None
-    return target
+    return target if found == size else target[:found]
 
 
 def _encode_zstd(data: Any, options: dict[str, Any]) -> Any:
-    from numcodecs import zstd
-
-    return zstd.compress(data, int(options.get("level", 0)), bool(options.get("checksum", False)))
+    return compress(data, int(options.get("level", 0)), bool(options.get("checksum", False)))
 
 
 def _inflate(data: Any, size: int, wbits: int) -> bytes:

@@ -113,6 +113,16 @@ class ZarrLayout:
         """Name of the codec that saves space; None if none does."""
         return next((codec.name for codec in self.codecs if codec.compresses), None)
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether a chunk is a piece of a Fortran-ordered block of all channels, and only zstd is done to it."""
+        return (
+            self.order == AXES
+            and not self.big_endian
+            and self.chunk[0] == self.channels
+            and [codec.name for codec in self.codecs] == ["zstd"]
+        )
+
     def number_of(self, place: Sequence[int]) -> int:
         """Return a chunk's number in the index, by its place (c, x, y, z) in the shard."""
         number = 0

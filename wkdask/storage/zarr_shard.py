@@ -11,10 +11,10 @@ meanwhile. Size and index are checked at every opening; each chunk must decode t
 
 from __future__ import annotations
 
-import itertools
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -26,23 +26,25 @@ from wkdask.fsio import open_regular
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.zarr_codecs import Bytes, crc32c, decode
 from wkdask.storage.zarr_layout import ZarrLayout
+from wkdask.storage.zarr_zstd import decompressor
 
 __all__ = [
     "ABSENT",
     "Corner",
     "CubeFile",
+    "Numbers",
     "Table",
+    "Touched",
     "fill_of",
     "index_nbytes",
     "places_in_plain_file",
     "read_file",
     "region",
-    "touched_chunks",
 ]
 
 Corner: TypeAlias = "tuple[int, int, int, int]"
 """A place (c, x, y, z) in a file, in voxels."""
-_Slices: TypeAlias = "tuple[slice, ...]"
+Numbers: TypeAlias = "npt.NDArray[np.int64]"
 Table: TypeAlias = "npt.NDArray[np.uint64]"
 
 ABSENT = 2**64 - 1
@@ -105,6 +107,14 @@ class CubeFile:
         """Return the error that names the file."""
         return DamagedCubeError(f"the cube {self.path} is damaged: {why}")
 
+    def undecodable(self, n: int, data: bytes) -> DamagedCubeError:
+        """Return the error of a chunk that could not be decoded, with the reason."""
+        try:
+            decode(self.layout.codecs, data, np.empty(self.layout.chunk_nbytes, np.uint8))
+        except ValueError as error:
+            return self.damaged(f"its chunk {n} cannot be decoded: {error}")
+        return self.damaged(f"its chunk {n} could not be decoded; a second try could")
+
     def _checked_table(self) -> Table:
         """Return the index, once every entry leads to bytes of this file."""
         layout, size = self.layout, self._size
@@ -155,37 +165,33 @@ class CubeFile:
         """Tell whether it is laid out as by :func:`lay_out_file`: each chunk in its own place."""
         return bool(np.array_equal(self.table, places_in_plain_file(self.layout)))
 
-    def _runs(self, numbers: Iterable[int]) -> Iterator[tuple[list[int], int, bytes]]:
-        """Yield (chunk numbers, where they start in the file, its bytes there), of those chunks that exist."""
-        chosen = np.fromiter(numbers, np.int64)
-        chosen = chosen[self.table[chosen, 0] != ABSENT]
-        chosen = chosen[np.argsort(self.table[chosen, 0], kind="stable")]
-        run: list[int] = []
-        start = stop = 0
-        for n, (offset, length) in zip(chosen.tolist(), self.table[chosen].tolist(), strict=True):
-            if run and (offset > stop + _GAP_NBYTES or offset + length - start > _RUN_NBYTES):
-                yield run, start, self._pread(stop - start, start)
-                run = []
-            if not run:
+    def runs(self, numbers: Numbers) -> Iterator[tuple[Numbers, int, bytes]]:
+        """Yield (which of the chunks, where they start in the file, its bytes there), of those that exist."""
+        there = np.flatnonzero(self.table[numbers, 0] != ABSENT)
+        there = there[np.argsort(self.table[numbers[there], 0], kind="stable")]
+        first = start = stop = 0
+        for k, (offset, length) in enumerate(self.table[numbers[there]].tolist()):
+            if k > first and (offset > stop + _GAP_NBYTES or offset + length - start > _RUN_NBYTES):
+                yield there[first:k], start, self._pread(stop - start, start)
+                first = k
+            if k == first:
                 start = stop = offset
-            run.append(n)
             stop = max(stop, offset + length)
-        if run:
-            yield run, start, self._pread(stop - start, start)
+        if there.size:
+            yield there[first:], start, self._pread(stop - start, start)
 
-    def encoded(self, numbers: Iterable[int]) -> Iterator[tuple[int, memoryview]]:
-        """Yield (chunk number, its bytes in the file) of those chunks that exist, in the order of the file."""
-        for run, start, data in self._runs(numbers):
+    def encoded(self, numbers: Numbers) -> Iterator[tuple[int, memoryview]]:
+        """Yield (which of the chunks, its bytes in the file) of those that exist, in the order of the file."""
+        for run, start, data in self.runs(numbers):
             whole = memoryview(data)
-            for n in run:
-                offset, length = (int(value) for value in self.table[n])
-                yield n, whole[offset - start : offset - start + length]
+            for k, (offset, length) in zip(run.tolist(), self.table[numbers[run]].tolist(), strict=True):
+                yield k, whole[offset - start : offset - start + length]
 
-    def decoded(self, numbers: Iterable[int]) -> Iterator[tuple[int, Voxels]]:
-        """Yield (chunk number, its voxels) of those chunks that exist; valid until the next one is asked for."""
+    def decoded(self, numbers: Numbers) -> Iterator[tuple[int, Voxels]]:
+        """Yield (which of the chunks, its voxels) of those that exist; valid until the next one is asked for."""
         scratch = np.empty(self.layout.chunk_nbytes, np.uint8)
-        for n, data in self.encoded(numbers):
-            yield n, self._decode(n, data, scratch)
+        for k, data in self.encoded(numbers):
+            yield k, self._decode(int(numbers[k]), data, scratch)
 
     def _decode(self, n: int, data: memoryview, scratch: Bytes) -> Voxels:
         """Return the voxels of a chunk's bytes."""
@@ -211,39 +217,84 @@ def index_nbytes(layout: ZarrLayout) -> int:
     return 16 * layout.num_chunks + (4 if layout.sharding.checksum else 0)
 
 
-def touched_chunks(
-    layout: ZarrLayout, low: Corner, high: Corner
-) -> Iterator[tuple[int, _Slices, _Slices, bool]]:
-    """Yield (number, part of the chunk, part of the block, is it the whole chunk) of the chunks of a region.
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """The chunks that a region of a file touches, c fastest, then x: the order in which they lie in new files."""
 
-    In the order in which they lie in new files: c fastest, then x.
-    """
-    weights = [layout.number_of([int(n == axis) for n in range(4)]) for axis in range(4)]
-    axes = []
-    for side, start, stop, weight in zip(layout.chunk, low, high, weights, strict=True):
+    numbers: Numbers
+    """Their numbers in the index."""
+    inner: Numbers
+    """``(n, 4)``: where in each chunk the common part starts."""
+    outer: Numbers
+    """``(n, 4)``: where in the region it starts."""
+    size: Numbers
+    """``(n, 4)``: its extent."""
+    whole: npt.NDArray[np.bool_]
+    """Whether it is the whole chunk."""
+
+    @classmethod
+    def of(cls, layout: ZarrLayout, low: Corner, high: Corner) -> Touched:
+        """Return the chunks of the region [low, high)."""
+        weights = [layout.number_of([int(n == axis) for n in range(4)]) for axis in range(4)]
         spans = []
-        for place in range(start // side, -(-stop // side)):
-            first, last = max(start, place * side), min(stop, (place + 1) * side)
-            inner = slice(first - place * side, last - place * side)
-            spans.append((place * weight, inner, slice(first - start, last - start), last - first == side))
-        axes.append(spans)
-    for z, y, x, c in itertools.product(*reversed(axes)):
-        yield (
-            c[0] + x[0] + y[0] + z[0],
-            (c[1], x[1], y[1], z[1]),
-            (c[2], x[2], y[2], z[2]),
-            c[3] and x[3] and y[3] and z[3],
+        for side, start, stop in zip(layout.chunk, low, high, strict=True):
+            place = np.arange(start // side, -(-stop // side))
+            first = np.maximum(start, place * side)
+            last = np.minimum(stop, (place + 1) * side)
+            spans.append(np.stack([place, first - place * side, first - start, last - first], axis=1))
+        c, x, y, z = (range(len(span)) for span in spans)
+        grid = np.meshgrid(z, y, x, c, indexing="ij")[::-1]
+        rows = np.stack([span[index.ravel()] for span, index in zip(spans, grid, strict=True)], axis=1)
+        size = rows[:, :, 3]
+        return cls(
+            rows[:, :, 0] @ np.array(weights),
+            rows[:, :, 1],
+            rows[:, :, 2],
+            size,
+            (size == layout.chunk).all(1),
         )
+
+    def slices(self, k: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """Return the common part of chunk and region, in the chunk and in the region."""
+        spans = zip(self.inner[k].tolist(), self.outer[k].tolist(), self.size[k].tolist(), strict=True)
+        pairs = [(slice(a, a + n), slice(b, b + n)) for a, b, n in spans]
+        inner, outer = zip(*pairs, strict=True)
+        return inner, outer
 
 
 def read_file(file: CubeFile, low: Corner, high: Corner, out: Voxels) -> None:
     """Read the region [low, high) of a file into an array of its size; missing chunks hold the fill value."""
-    parts = {n: (inner, outer) for n, inner, outer, _ in touched_chunks(file.layout, low, high)}
-    for n, chunk in file.decoded(parts):
-        inner, outer = parts.pop(n)
-        np.copyto(out[outer], chunk[inner])
-    for _, outer in parts.values():
-        out[outer] = fill_of(file.layout)
+    touched = Touched.of(file.layout, low, high)
+    if not _unpack(file, touched, out):
+        for k, chunk in file.decoded(touched.numbers):
+            inner, outer = touched.slices(k)
+            np.copyto(out[outer], chunk[inner])
+    fill = fill_of(file.layout)
+    for k in np.flatnonzero(file.table[touched.numbers, 0] == ABSENT).tolist():
+        out[touched.slices(k)[1]] = fill
+
+
+def _unpack(file: CubeFile, touched: Touched, out: Voxels) -> bool:
+    """Read chunks many at a time, where they are stored as webknossos does; False where they are not."""
+    from wkdask.kernels.chunks import can_pack, unpack_chunks
+
+    layout = file.layout
+    context = decompressor() if layout.is_packed and out.shape[0] == layout.chunk[0] else None
+    if context is None or not can_pack(out):
+        return False
+    regions = np.empty((len(touched.numbers), 9), np.int64)
+    regions[:, 0:6:2] = touched.inner[:, 1:]
+    regions[:, 1:6:2] = touched.size[:, 1:]
+    regions[:, 6:] = touched.outer[:, 1:]
+    for run, start, data in file.runs(touched.numbers):
+        entries = file.table[touched.numbers[run]].astype(np.int64)
+        entries[:, 0] -= start
+        view = np.frombuffer(data, np.uint8)
+        done = unpack_chunks(view, entries, regions[run], layout.chunk[1:], context, out)
+        if done < len(run):
+            offset, length = entries[done]
+            raise file.undecodable(int(touched.numbers[run[done]]), data[offset : offset + length])
+    return True
 
 
 def fill_of(layout: ZarrLayout) -> Any:
