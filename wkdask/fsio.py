@@ -348,16 +348,15 @@ def make_folders(root: str, folder: str) -> list[str]:
     Returns
     -------
     list of str
-        The folders that were made, and before each new one its parent: what is to be flushed for them to last.
+        The root and all folders below: what is to be flushed for those to last that were not there.
     """
-    touched: list[str] = []
-    path = root
+    path, touched = root, [root]
     for name in os.path.relpath(folder, root).split(os.sep):
-        parent, path = path, os.path.join(path, name)
+        path = os.path.join(path, name)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path)
-            touched += [parent, path]
-    return list(dict.fromkeys(touched))
+        touched.append(path)
+    return touched
 
 
 def remove_folder(path: str) -> None:

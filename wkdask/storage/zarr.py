@@ -21,7 +21,7 @@ from wkdask.errors import DamagedCubeError, DamagedHeaderError, UnsupportedForma
 from wkdask.fsio import atomic_write, checked_path, lock
 from wkdask.geometry import COORDINATE_LIMIT, BoundingBox, Vec3Int
 from wkdask.storage.fingerprint import fingerprint_of, snapshot_of
-from wkdask.storage.protocol import PRIVATE, ArraySpec, Voxels, bump_stamp, check_coordinates
+from wkdask.storage.protocol import PRIVATE, STAMP, ArraySpec, Voxels, bump_stamp, check_coordinates
 from wkdask.storage.zarr_build import build_cube, encode_cube, read_scratch, write_in_place
 from wkdask.storage.zarr_layout import METADATA_NAMES, ZarrLayout, document_of, layout_of_spec
 from wkdask.storage.zarr_metadata import covers, frozen, parsed, read_bytes, shape_around, to_json
@@ -30,7 +30,6 @@ from wkdask.storage.zarr_shard import CubeFile, fill_of, read_file, region
 
 __all__ = ["ZarrMag"]
 
-_STAMP = f"{PRIVATE}/stamp"
 _STAT_LIMIT = 10_000
 """Cubes whose times enter a fingerprint one by one."""
 _THREADS_NBYTES = 2 << 20
@@ -160,13 +159,13 @@ class ZarrMag:
 
     def snapshot(self, box: BoundingBox) -> bytes:
         """Return how the files are that tell of the content of a box."""
-        return snapshot_of(self.path, {*self._telling_names(box), _STAMP})
+        return snapshot_of(self.path, {*self._telling_names(box), STAMP})
 
     def _telling_names(self, box: BoundingBox) -> list[str]:
         """Return the names of the files that tell whether the content of a box has changed."""
         cubes = self.spec.grid.cubes(box)
         if len(cubes) * self.layout.files_per_cube > _STAT_LIMIT:
-            return [_STAMP]
+            return [STAMP]
         return [path[len(self.path) + 1 :] for index in cubes for path, _, _ in self._files(index)]
 
     # --- metadata ------------------------------------------------------------------------------------
@@ -250,7 +249,16 @@ class ZarrMag:
         """Return the path of a cube of a private folder."""
         return f"{root}/{slot}.shard"
 
-    def build(self, root: str, slot: int, box: BoundingBox, block: Voxels, base: str | None) -> bool:
+    def build(
+        self,
+        root: str,
+        slot: int,
+        box: BoundingBox,
+        block: Voxels,
+        base: str | None,
+        *,
+        flushed: bool = False,
+    ) -> bool:
         """Build a cube in a private folder; False if it would hold only zeros."""
         self._refuse_foreign_layout()
         return build_cube(self, root, slot, box, block, base)

@@ -89,13 +89,14 @@ def write_in_place(mag: ZarrMag, box: BoundingBox, block: Voxels, durable: bool)
     """
     if mag.layout.codecs:
         raise InvalidValueError(f"{mag.path} is compressed; parts of a cube can only be stored plainly")
-    touched, folders = [], {mag.path}
+    touched: list[str] = []
+    folders: set[str] = set()
     for index, piece in mag.spec.grid.pieces(box):
         part = block[(slice(None), *piece.to_slices(box.topleft))]
         path = mag.cube_path(index)
         if not os.path.lexists(path) and not np.ascontiguousarray(part).view(np.uint8).any():
             continue
-        folders |= {os.path.dirname(path), *make_folders(mag.path, os.path.dirname(path))}
+        folders.update(make_folders(mag.path, os.path.dirname(path)))
         inner = piece.offset(-(index * mag.spec.shard_shape))
         descriptor = lay_out_file(path, mag.layout)
         try:
