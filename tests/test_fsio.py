@@ -857,3 +857,18 @@ def test_links_inside_are_not_followed(tmp_path):
     fsio.remove_folder(str(tmp_path / "mag"))
     assert names(tmp_path) == ["foreign"]
     assert names(tmp_path / "foreign") == ["deep", "file"]
+
+
+# --- folders ------------------------------------------------------------------------------------------
+
+
+def test_folders_are_made_below_a_root_that_is_there(tmp_path):
+    deep = tmp_path / "root" / "c" / "0" / "7"
+    with pytest.raises(FileNotFoundError):
+        fsio.make_folders(str(tmp_path / "root"), str(deep))
+    assert not (tmp_path / "root").exists()
+    (tmp_path / "root" / "c").mkdir(parents=True)
+    expected = [str(path) for path in (deep.parents[2], deep.parents[1], deep.parents[0], deep)]
+    for _ in range(2):
+        assert fsio.make_folders(str(tmp_path / "root"), str(deep)) == expected
+        assert deep.is_dir()

@@ -33,6 +33,7 @@ __all__ = [
     "lock",
     "lock_timeout",
     "locks",
+    "make_folders",
     "open_lock_file",
     "open_regular",
     "remove_folder",
@@ -358,6 +359,23 @@ def _copy_range(source: int, target: int, start: int, stop: int) -> None:
         if not copied:
             raise OSError(errno.EIO, "the file became shorter while it was copied")
         start += copied
+
+
+def make_folders(root: str, folder: str) -> list[str]:
+    """Make a folder below a root and those in between, but not the root: one that was taken away stays so.
+
+    Returns
+    -------
+    list of str
+        The root and all folders below: what is to be flushed for those to last that were not there.
+    """
+    path, touched = root, [root]
+    for name in os.path.relpath(folder, root).split(os.sep):
+        path = os.path.join(path, name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+        touched.append(path)
+    return touched
 
 
 def remove_folder(path: str) -> None:

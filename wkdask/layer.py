@@ -146,7 +146,7 @@ class Layer(LayerPyramid):
             mag.mag,
             chunk_shape=mag.spec.chunk_shape if chunk_shape is None else chunk_shape,
             shard_shape=mag.spec.shard_shape if shard_shape is None else shard_shape,
-            compression=compression,
+            compression=compression or False,
         )
         return copy_mag(mag.place.store, target.place, mag.box, options, action=action)
 
@@ -166,6 +166,7 @@ class Layer(LayerPyramid):
             bounding_box=record.bounding_box,
             largest_segment_id=record.largest_segment_id,
             mappings=record.mappings,
+            data_format=record.data_format,
             extra=kept,
         )
 

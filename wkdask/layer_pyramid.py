@@ -404,7 +404,7 @@ class LayerPyramid(LayerMags):
             mag,
             chunk_shape=source.spec.chunk_shape,
             shard_shape=source.spec.shard_shape,
-            compression=compression,
+            compression=compression or False,
         )
 
     def _unfinished_mag(self) -> Mag | None:

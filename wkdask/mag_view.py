@@ -19,6 +19,7 @@ from wkdask.halo import Boundary
 from wkdask.job import MagPlace, WriteOptions
 from wkdask.map_cubes import MapRequest, map_into, map_to_records
 from wkdask.progress import ProgressLike, listeners_for
+from wkdask.storage.formats import fitting_compression
 from wkdask.storage.protocol import check_coordinates
 from wkdask.transfer import compress_in_place
 from wkdask.view import View
@@ -151,7 +152,7 @@ class MagView(View):
         args, executor
             Ignored, with a warning.
         compression
-            ``"lz4hc"``, ``"lz4"`` or None.
+            ``"lz4hc"``, ``"lz4"`` or None; in Zarr ``"zstd"``, ``"gzip"`` or ``"blosc"``.
         client, progress
             As in :meth:`write`.
 
@@ -161,8 +162,11 @@ class MagView(View):
             If `target_path` exists.
         ReadOnlyError
             If the mag lies outside of the dataset.
+        UnsupportedFormatError
+            If it is a Zarr array, whose codecs are in its metadata, and `target_path` is not given.
         """
         warn_of_ignored(args=args, executor=executor)
+        compression = fitting_compression(self.spec.data_format, compression or False)
         options = WriteOptions(client=client, listeners=listeners_for(progress))
         if target_path is not None:
             return self._layer.copy_mag_to(self, os.fspath(target_path), compression, options)

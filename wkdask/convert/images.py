@@ -42,9 +42,9 @@ from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import PROPERTIES_FILE, AddLayer
 from wkdask.resume import earlier_run, job_key, ticket_of
 from wkdask.storage.assemble import move_voxels
+from wkdask.storage.formats import check_spec
 from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
-from wkdask.storage.wkw_format import header_of_spec
 from wkdask.tasks import UnitReport, merge_reports, publish_assembled_unit
 from wkdask.units import VoxelSize
 from wkdask.writer import PlannedWrite, WriteOptions, run_planned
@@ -379,7 +379,7 @@ def _spec(
         shard_shape=Vec3Int.from_scalar_or_vec(shard_shape),
         compression=compression,
     )
-    header_of_spec(spec)
+    check_spec(spec, "wkw")
     return spec
 
 

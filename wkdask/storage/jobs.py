@@ -11,6 +11,7 @@ A job builds its cubes in its private folder in the mag, and publishes each by o
     <mag>/.wkdask/<job>/<host-pid-thread…>/    one private root per worker thread, reused for cube after cube
     <mag>/.wkdask/<job>/done-…                 notes of tasks whose results others need (`wkdask.pyramid_tasks`)
     <mag>/.wkdask/<job>/staged/                a private mag, where a job builds all before it publishes any
+    <mag>/.wkdask/<job>/built/                 the same, since it began to publish: tasks that still build fail
     <mag>/.wkdask/<job>/before                 since the second phase began: how the mag's files were until then
 
 A reader sees the old cube or the new one. When a job ends its folder is renamed away first: whatever a
@@ -52,13 +53,14 @@ __all__ = [
     "job_folder",
     "of_living_job",
     "resumable_folder",
+    "take_built",
     "unfinished_jobs",
 ]
 
 _JOB_NAME = re.compile(r"[0-9a-f]{12}")
 _GONE_NAME = re.compile(r"\.[0-9a-f]{12}\.gone-[0-9a-f]{32}")
 _TICKET, _BEFORE = "ticket", "before"
-_KEPT = re.compile(r"alive|ticket|journal|before|staged.*|slab-.*|done-.*")
+_KEPT = re.compile(r"alive|ticket|journal|before|staged.*|built|slab-.*|done-.*")
 """What a job that was resumed has a use for; all else belonged to its tasks."""
 
 
@@ -208,6 +210,24 @@ def resumable_folder(
             else:
                 with contextlib.suppress(FileNotFoundError):  # an impatient user, or the whole mag is gone
                     _strip(_renamed(job.path))
+
+
+def take_built(store: StoredMag, folder: str) -> StoredMag:
+    """Return the private mag in which a job has built all its cubes, taken away from the tasks that built them.
+
+    One of them that was thought lost may still run: it would read what its own job has published since.
+
+    Parameters
+    ----------
+    store
+        The mag.
+    folder
+        The job's private folder.
+    """
+    built = f"{folder}/built"
+    if not os.path.isdir(built):  # an earlier run of the job may have come so far
+        os.rename(f"{folder}/staged", built)
+    return store.opened(built)
 
 
 def unfinished_jobs(store: StoredMag) -> list[Ticket]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -21,8 +19,10 @@ from wkdask.storage import wkw_build
 from wkdask.storage.fingerprint import fingerprint_of, snapshot_of
 from wkdask.storage.protocol import (
     PRIVATE,
+    STAMP,
     ArraySpec,
     Voxels,
+    bump_stamp,
     check_coordinates,
     empty_block,
     leads_out,
@@ -34,7 +34,6 @@ from wkdask.storage.wkw_plain import plain_tiles, read_plain
 __all__ = ["HEADER_NAME", "WkwMag"]
 
 HEADER_NAME = "header.wkw"
-_STAMP = f"{PRIVATE}/locks/stamp"
 """An empty file whose time says when a job last changed the mag; beside the lock files, which stay too."""
 _STAT_LIMIT = 10_000
 """Cubes whose times enter a fingerprint one by one."""
@@ -100,6 +99,11 @@ class WkwMag:
         atomic_write(os.path.join(folder, HEADER_NAME), header.to_bytes())
         return cls(os.path.realpath(folder), header)
 
+    @property
+    def metadata_path(self) -> str:
+        """The path of ``header.wkw``."""
+        return f"{self.path}/{HEADER_NAME}"
+
     # --- names ---------------------------------------------------------------------------------------
 
     def cube_path(self, index: Vec3Int) -> str:
@@ -136,7 +140,7 @@ class WkwMag:
 
     def _summary_names(self) -> list[str]:
         """Return the names that stand for all cubes, where those are too many."""
-        return [*(f"z{z}" for z in _numbered(self.path, "z", "")), _STAMP]
+        return [*(f"z{z}" for z in _numbered(self.path, "z", "")), STAMP]
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -330,6 +334,10 @@ class WkwMag:
 
     # --- the driver's part ---------------------------------------------------------------------------
 
+    def reaching(self, outside: str) -> WkwMag:
+        """Return the same mag with another word on cubes that are links out of the dataset."""
+        return WkwMag(self.path, self.header, outside)
+
     def recompressed(self, compression: str | None) -> WkwMag:
         """Return the same mag as one whose cubes should have another compression."""
         header = header_of_spec(replace(self.spec, compression=compression))
@@ -370,18 +378,7 @@ class WkwMag:
 
     def finish(self) -> None:
         """Bump the stamp that stands for the cubes in the fingerprint of a large box."""
-        stamp = f"{self.path}/{_STAMP}"
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # the mag was deleted meanwhile, and must not come back so
-            for folder in (f"{self.path}/{PRIVATE}", os.path.dirname(stamp)):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(folder)
-            # A new file each time: the old one may belong to another user, or be a link.
-            temporary = f"{stamp}.{uuid.uuid4().hex}.tmp"
-            with open(temporary, "xb"):
-                pass
-            os.replace(temporary, stamp)
+        bump_stamp(self.path)
 
 
 _MARK = 0x5A
