@@ -59,7 +59,7 @@ __all__ = [
 
 _JOB_NAME = re.compile(r"[0-9a-f]{12}")
 _GONE_NAME = re.compile(r"\.[0-9a-f]{12}\.gone-[0-9a-f]{32}")
-_TICKET, _BEFORE = "ticket", "before"
+_TICKET, _JOURNAL, _BEFORE = "ticket", "journal", "before"
 _KEPT = re.compile(r"alive|ticket|journal|before|staged.*|built|slab-.*|done-.*")
 """What a job that was resumed has a use for; all else belonged to its tasks."""
 
@@ -138,6 +138,15 @@ class JobFolder:
         atomic_write(f"{self.path}/{_BEFORE}", before)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether there is something to go on with."""
+        if self.landed or self.resumed:
+            return True
+        with contextlib.suppress(OSError):
+            return os.stat(f"{self.path}/{_JOURNAL}").st_size > 0
+        return False
+
+    @property
     def in_second_phase(self) -> bool:
         """Whether an earlier run of the job began to publish what it had built."""
         return os.path.exists(f"{self.path}/{_BEFORE}")
@@ -203,9 +212,7 @@ def resumable_folder(
         try:
             yield job
         finally:
-            if job.finished or not (
-                job.in_second_phase or (ticket.resumable and (job.landed or job.resumed))
-            ):
+            if job.finished or not (job.in_second_phase or (ticket.resumable and job.has_begun)):
                 remove_folder(job.path)
             else:
                 with contextlib.suppress(FileNotFoundError):  # an impatient user, or the whole mag is gone
