@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import wkdask
+from wkdask.cli.batch import map_command
 from wkdask.cli.options import (
     MAG,
     Numbers,
@@ -16,6 +17,7 @@ from wkdask.cli.options import (
     connected,
     plain_errors,
     plan_option,
+    report_option,
     resume_option,
     scheduler_option,
 )
@@ -115,6 +117,7 @@ def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, m
     help="How the next mag is chosen.",
 )
 @compression_option
+@report_option
 @scheduler_option
 @resume_option
 def downsample(
@@ -125,6 +128,7 @@ def downsample(
     interpolation_mode: str,
     sampling_mode: str,
     compression: str | None,
+    report_path: str | None,
     scheduler: str | None,
     resume: bool,
 ) -> None:
@@ -134,7 +138,7 @@ def downsample(
     Example:
       wkdask downsample dataset --layer color --coarsest-mag 8 --compression lz4hc
     """
-    with plain_errors(), connected(scheduler) as client:
+    with plain_errors(), connected(scheduler, report_path) as client:
         opened = wkdask.Dataset(dataset)
         chosen = [opened.get_layer(name) for name in layers] or list(opened.layers.values())
         for layer in chosen:
@@ -179,6 +183,7 @@ def downsample(
     help="Side of a cube file in voxels; up to 1024, chosen by the size of the stack.",
 )
 @compression_option
+@report_option
 @scheduler_option
 @resume_option
 @plan_option
@@ -196,7 +201,7 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
     from wkdask.convert.images import convert_images, plan_images
 
     paths = [str(Path(image)) for image in images]
-    with plain_errors(), connected(options.pop("scheduler")) as client:
+    with plain_errors(), connected(options.pop("scheduler"), options.pop("report_path")) as client:
         if options.pop("plan_only"):
             cut = {name: options[name] for name in ("layer_name", "offset", "compression", "shard_shape")}
             click.echo(repr(plan_images(paths, client=client, **cut)))
@@ -247,3 +252,6 @@ def plan(
             spec = replace(spec, compression=None if compression == "none" else compression)
         limit = None if memory is None else parse_bytes(memory)
         click.echo(repr(plan_rewrite(view.place, view.box, spec, WriteOptions(client=client), limit)))
+
+
+main.add_command(map_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "connected",
     "plain_errors",
     "plan_option",
+    "report_option",
     "resume_option",
     "scheduler_option",
 ]
@@ -90,10 +92,24 @@ compression_option = click.option(
 )
 
 
+report_option = click.option(
+    "--report",
+    "report_path",
+    type=click.Path(dir_okay=False),
+    metavar="RUN.HTML",
+    help="Write dask's performance report of the run there (with --scheduler; needs bokeh).",
+)
+
+
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[Client | None]:
-    """Connect to a scheduler for the time of a command; None means local threads."""
+def connected(address: str | None, report_path: str | None = None) -> Iterator[Client | None]:
+    """Connect to a scheduler for the time of a command; None means local threads.
+
+    With `report_path`, dask's performance report of that time is written there.
+    """
     if address is None:
+        if report_path is not None:
+            raise click.ClickException("--report shows what a scheduler's workers did; it needs --scheduler")
         yield None
         return
     from distributed import Client
@@ -106,7 +122,22 @@ def connected(address: str | None) -> Iterator[Client | None]:
         raise click.ClickException(f"no scheduler answers at {address}: {error}") from error
     with client:
         click.echo(f"Scheduler {address}, dashboard {client.dashboard_link}", err=True)
-        yield client
+        with _reported(report_path, client):
+            yield client
+
+
+@contextlib.contextmanager
+def _reported(path: str | None, client: Client) -> Iterator[None]:
+    """Write dask's performance report of what runs meanwhile; None for no report."""
+    if path is None:
+        yield
+        return
+    if importlib.util.find_spec("bokeh") is None:
+        raise click.ClickException("--report needs bokeh, here and on the scheduler: pip install bokeh")
+    from distributed import performance_report
+
+    with client.as_current(), performance_report(path):
+        yield
 
 
 @contextlib.contextmanager

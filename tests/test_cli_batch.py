@@ -1,0 +1,127 @@
+"""``wkdask map`` as a batch script calls it: in a folder with the function's module."""
+
+import os
+import subprocess
+import sys
+
+import click.testing
+import numpy as np
+import pytest
+import scipy.ndimage as ndi
+
+from wkdask import BoundingBox, Dataset
+from wkdask.cli import main
+
+BOX = BoundingBox((100, 37, 5), (150, 120, 100))
+MODULE = """
+import numpy as np
+
+GAIN = 2
+
+def double(block):
+    return (GAIN * block.astype("uint16"))
+
+def smooth(block):
+    import scipy.ndimage as ndi
+    return ndi.uniform_filter(block.astype("float32"), (1, 3, 3, 3), mode="nearest")
+
+def invert(block):
+    return 255 - block
+
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Return a function that runs ``wkdask map`` in a folder that holds filters.py, and returns what it says."""
+    (tmp_path / "filters.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "filters", raising=False)
+
+    def run(*arguments, code=0):
+        done = click.testing.CliRunner().invoke(main, ["map", *map(str, arguments)])
+        assert done.exit_code == code, (done.output, done.exception)
+        return done.output
+
+    yield run
+    sys.modules.pop("filters", None)
+
+
+@pytest.fixture
+def source(make_mag, random_voxels):
+    """Return (mag, its voxels, the path of its dataset)."""
+    mag, voxels = make_mag(), random_voxels((1, *BOX.size))
+    mag.write(voxels, bounding_box=BOX)
+    return mag, voxels, mag.place.dataset_path
+
+
+def written(path, name="new", mag=1):
+    return Dataset(path).get_layer(name).get_mag(mag)
+
+
+def test_a_function_of_a_module(source, run):
+    _, voxels, path = source
+    out = run("filters:smooth", path, path, "--layer", "layer", "--target", "new", "--dtype", "float32",
+              "--halo", "1", "--compression", "none", "--shard-shape", "64")  # fmt: skip
+    assert "Bounding box : (100, 37, 5) + (150, 120, 100)" in out
+    target = written(path)
+    assert target.spec.shard_shape == (64, 64, 64)
+    expected = ndi.uniform_filter(voxels.astype("float32"), (1, 3, 3, 3), mode="nearest")
+    assert np.array_equal(target.read(), expected)
+    arguments = ("filters:invert", path, path, "--layer", "layer", "--target", "new")
+    assert "--overwrite" in run(*arguments, code=1)
+
+
+def test_parts_side_by_side_are_the_whole(source, run):
+    """As an array of batch jobs has them: one process each, all at once."""
+    _, voxels, path = source
+    command = [sys.executable, "-m", "wkdask", "map", "filters:double", path, path, "--layer", "layer"]
+    command += ["--target", "new", "--dtype", "uint16"]
+    processes = [subprocess.Popen([*command, "--part", f"{number}/3"]) for number in (1, 2, 3)]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    assert np.array_equal(written(path).read(), 2 * voxels.astype("uint16"))
+    assert written(path).layer.bounding_box == BOX
+
+
+def test_in_place_and_a_box(source, run):
+    mag, voxels, path = source
+    run("filters:invert", path, path, "--layer", "layer", "--target", "layer", "--overwrite",
+        "--box", "100,37,5,10,20,30", "--task-memory", "1MiB", "--retries", "1")  # fmt: skip
+    expected = voxels.copy()
+    expected[:, :10, :20, :30] = 255 - expected[:, :10, :20, :30]
+    assert np.array_equal(mag.read(), expected)
+
+
+@pytest.mark.parametrize(
+    ("function", "more", "message"),
+    [
+        ("filters", (), "MODULE:FUNCTION"),
+        ("nothing:there", (), "cannot be imported"),
+        ("filters:there", (), "it has double"),
+        ("filters:invert", ("--part", "4/3"), "K/N"),
+        ("filters:invert", ("--part", "9/9"), "parts only"),
+        ("filters:invert", ("--resource", "GPU"), "NAME=N"),
+        ("filters:invert", ("--task-memory", "much"), "4GiB"),
+        ("filters:invert", ("--report", "run.html"), "--scheduler"),
+        ("filters:invert", ("--boundary", "mirror"), "reflect"),
+    ],
+)
+def test_what_it_says_no_to(source, run, function, more, message):
+    _, _, path = source
+    assert message in run(function, path, path, "--layer", "layer", "--target", "new", *more, code=1)
+
+
+@pytest.mark.cluster
+def test_on_a_scheduler_whose_workers_lack_the_module(source, run, client, tmp_path):
+    _, voxels, path = source
+    out = run("filters:double", path, path, "--layer", "layer", "--target", "new", "--dtype", "uint16",
+              "--scheduler", client.scheduler.address)  # fmt: skip
+    assert client.scheduler.address in out
+    assert np.array_equal(written(path).read(), 2 * voxels.astype("uint16"))
+    pytest.importorskip("bokeh")
+    run("filters:invert", path, path, "--layer", "layer", "--target", "other",
+        "--scheduler", client.scheduler.address, "--report", "run.html")  # fmt: skip
+    report = (tmp_path / "run.html").read_text()
+    assert "map_unit" in report
+    assert os.path.getsize(tmp_path / "run.html") > 10_000
