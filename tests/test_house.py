@@ -71,6 +71,7 @@ ORDER = [
     "storing",
     "places",
     "cut",
+    "rechunk",
     "layer_mags",
     "layer_pyramid",
     "layer",

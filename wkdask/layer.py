@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wkdask.chunkwise import ChunkedView, run_chunks, warn_of_ignored
 from wkdask.errors import AlreadyExistsError, WkdaskError
 from wkdask.events import WriteReport
-from wkdask.geometry import Vec3IntLike
+from wkdask.geometry import Vec3Int, Vec3IntLike
 from wkdask.job import WriteOptions
 from wkdask.layer_pyramid import LayerPyramid
 from wkdask.mag_view import MagView
@@ -24,7 +25,9 @@ from wkdask.properties import (
     create,
 )
 from wkdask.properties.handle import Properties
-from wkdask.transfer import copy_mag
+from wkdask.rechunk import rechunk_in_place
+from wkdask.storage.formats import check_spec, fitting_compression, found_format
+from wkdask.transfer import compress_in_place, copy_mag
 from wkdask.view import View
 from wkdask.view_configuration import LayerViewConfiguration
 
@@ -149,6 +152,32 @@ class Layer(LayerPyramid):
             compression=compression or False,
         )
         return copy_mag(mag.place.store, target.place, mag.box, options, action=action)
+
+    def rechunk_mag(
+        self,
+        mag: MagView,
+        chunk_shape: Vec3IntLike | int,
+        shard_shape: Vec3IntLike | int,
+        compression: str | None,
+        options: WriteOptions,
+    ) -> WriteReport | None:
+        """Cut a mag into other chunks and cubes where it is; see :meth:`MagView.rechunk`."""
+        data_format = found_format(mag.path)
+        spec = replace(
+            mag.spec,
+            chunk_shape=Vec3Int.from_scalar_or_vec(chunk_shape),
+            shard_shape=Vec3Int.from_scalar_or_vec(shard_shape),
+            compression=fitting_compression(data_format, False if compression is None else compression),
+        )
+        check_spec(spec, data_format)  # before anything is made
+        if spec == replace(mag.spec, compression=spec.compression):  # only stored otherwise, if at all
+            report = compress_in_place(mag.place, spec.compression, options)
+        else:
+            report, _ = rechunk_in_place(self._properties, mag.place, spec, options)
+        place = self.get_mag(mag.mag).place
+        for view in {mag, *(each for each in self._views if each.mag == mag.mag)}:
+            view.moved(place)
+        return report
 
     def as_new(self, name: str) -> AddLayer:
         """Return the edit that adds a layer like this one, without mags, to a dataset."""

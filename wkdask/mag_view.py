@@ -186,16 +186,21 @@ class MagView(View):
         client: Client | None = None,
         progress: ProgressLike = None,
     ) -> WriteReport | None:
-        """Copy the mag, cut into other chunks and cubes, into a new dataset.
+        """Cut the mag into other chunks and cubes, in place or in a new dataset.
+
+        In place, the new cubes grow in a folder beside the old one, and one commit of the properties switches to
+        it: the mag's path changes. Until then the mag is read as before; afterwards the old folder goes, and what
+        is still open on it (another process's handle, a dask array made before) raises. Nobody may write into the
+        mag meanwhile.
 
         Parameters
         ----------
         chunk_shape, shard_shape
             Sides of a chunk and of a cube, in voxels of this mag.
         compress
-            Compress with ``"lz4hc"``.
+            Compress with ``"lz4hc"``; False for plain cubes.
         target_path
-            Folder of the new dataset; it holds this layer with this mag only.
+            Folder of a new dataset that holds this layer with this mag only; in place by default.
         executor
             Ignored, with a warning.
         compression
@@ -207,20 +212,23 @@ class MagView(View):
         ------
         AlreadyExistsError
             If `target_path` exists.
-        InvalidValueError
-            If there is no `target_path`: cubes of another cut cannot replace the old ones one by one.
+        InvalidValueError, UnsupportedFormatError
+            If WKW cannot hold it so.
+        ReadOnlyError
+            If it is to be done in place and the mag lies outside of the dataset.
+        JobRunningError
+            If another process is at it, or somebody wrote into the mag meanwhile; it is as before.
         """
         warn_of_ignored(executor=executor)
+        wanted = compression or ("lz4hc" if compress else None)
+        options = WriteOptions(client=client, listeners=listeners_for(progress))
         if target_path is None:
-            raise InvalidValueError(
-                f"{self._place.label}: a mag is not cut anew in place, because a crash would leave two cuts in one "
-                f"folder; give target_path=, or use copy_dataset(chunk_shape=, shard_shape=)"
-            )
+            return self._layer.rechunk_mag(self, chunk_shape, shard_shape, wanted, options)
         return self._layer.copy_mag_to(
             self,
             os.fspath(target_path),
-            compression or ("lz4hc" if compress else None),
-            WriteOptions(client=client, listeners=listeners_for(progress)),
+            wanted,
+            options,
             chunk_shape=chunk_shape,
             shard_shape=shard_shape,
             action="rechunking",

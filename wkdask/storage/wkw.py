@@ -147,7 +147,30 @@ class WkwMag:
     def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
         """Return the voxels of a box, ``(c, *box.size)`` in Fortran order; zeros where there is no cube."""
         check_coordinates(box, self.spec.shard_shape)
-        self._checked_header()
+        for _ in range(16):
+            before = self._header_state()
+            self._checked_header()
+            try:
+                out = self._read_once(box, threads)
+            except OSError:
+                if self._header_state() == before:
+                    raise
+                continue
+            # A mag that was removed while it was read had no cubes any more, which is not to say zeros.
+            if self._header_state() == before:
+                return out
+        raise DamagedHeaderError(f"{self.path}/{HEADER_NAME} is replaced again and again")
+
+    def _header_state(self) -> tuple[int, int] | None:
+        """Return what changes when the mag's header is replaced; None if it is gone."""
+        try:
+            info = os.stat(f"{self.path}/{HEADER_NAME}")
+        except OSError:
+            return None
+        return (info.st_ino, info.st_ctime_ns)
+
+    def _read_once(self, box: BoundingBox, threads: int) -> Voxels:
+        """Read a box, in parts, on threads if it is large."""
         out = empty_block(self.spec, box)  # only missing cubes need zeros
         if box.is_empty():
             return out
