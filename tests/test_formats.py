@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from wkdask import BoundingBox, Dataset
-from wkdask.errors import DamagedHeaderError, InvalidValueError, UnsupportedFormatError
+from wkdask.errors import DamagedHeaderError, DTypeError, InvalidValueError, UnsupportedFormatError
 from wkdask.geometry import Vec3Int
 from wkdask.storage.formats import (
     DATA_FORMATS,
@@ -252,3 +252,12 @@ def test_compression_in_place_says_what_to_do(tmp_path, random_voxels):
     copied = Dataset(tmp_path / "copy").get_layer("layer").get_mag(1)
     assert copied.spec.compression == "gzip"
     assert np.array_equal(copied.read(), voxels)
+
+
+def test_many_channels_are_no_matter_in_zarr(tmp_path, random_voxels):
+    ds = Dataset.create(tmp_path / "ds", (1, 1, 1))
+    voxels = random_voxels((40, *BOX.size), "uint64")
+    with pytest.raises(DTypeError, match="255"):
+        ds.add_layer("wkw", "color", dtype_per_channel="uint64", num_channels=40)
+    layer = filled(ds, "zarr3", voxels)
+    assert np.array_equal(layer.get_mag(1).read(), voxels)
