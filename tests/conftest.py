@@ -25,9 +25,12 @@ def make_mag(tmp_path):
         category="color",
         mag=1,
         scale=(1, 1, 1),
+        data_format="wkw",
     ):
         ds = Dataset.create(tmp_path / f"dataset{next(numbers)}", scale)
-        layer = ds.add_layer("layer", category, dtype_per_channel=dtype, num_channels=channels)
+        layer = ds.add_layer(
+            "layer", category, dtype_per_channel=dtype, num_channels=channels, data_format=data_format
+        )
         return layer.add_mag(mag, chunk_shape=chunk, shard_shape=cube, compression=compression)
 
     return make

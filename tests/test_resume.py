@@ -289,10 +289,12 @@ def kill_after(process, target, seconds, number=signal.SIGKILL):
     process.communicate(timeout=60)
 
 
-@pytest.mark.parametrize("compression", [None, "lz4"])
-def test_a_killed_driver_is_gone_on_from(source, make_mag, compression):
+@pytest.mark.parametrize(
+    ("data_format", "compression"), [("wkw", None), ("wkw", "lz4"), ("zarr3", "zstd"), ("zarr3", False)]
+)
+def test_a_killed_driver_is_gone_on_from(source, make_mag, data_format, compression):
     mag, voxels = source
-    target = make_mag(compression=compression)
+    target = make_mag(data_format=data_format, compression=compression)
     process = start_driver(mag, target, pause=0.05)
     deadline = time.monotonic() + 60
     while len(list(target.cubes_on_disk())) < 5 and time.monotonic() < deadline:
@@ -360,9 +362,10 @@ def killed_in_second_phase(mag):
     return sum(os.stat(path).st_ino != inode for path, inode in inodes.items()), len(inodes)
 
 
+@pytest.mark.parametrize("data_format", ["wkw", "zarr3"])
 @pytest.mark.parametrize("then", ["resume", "write elsewhere", "overwrite"])
-def test_an_in_place_job_killed_while_it_publishes(make_mag, random_voxels, then):
-    mag, voxels = make_mag(), random_voxels((1, *BOX.size))
+def test_an_in_place_job_killed_while_it_publishes(make_mag, random_voxels, then, data_format):
+    mag, voxels = make_mag(data_format=data_format), random_voxels((1, *BOX.size))
     for _ in range(10):
         mag.write(voxels, bounding_box=BOX)
         replaced, cubes = killed_in_second_phase(mag)

@@ -1,6 +1,7 @@
 """Zarr cubes under races and kills: the old shard or the new one, for every reader, at every moment."""
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from zarr_mags import make, noise, write
+from zarr_mags import FORMATS, make, noise, write
 
 import wkdask
 from wkdask import Dataset
@@ -177,3 +178,64 @@ def test_zarr_arrays_pickle_small(tmp_path):
     mag = make(tmp_path / "mag")
     assert len(pickle.dumps(mag)) < 1000
     assert isinstance(pickle.loads(pickle.dumps(mag)), ZarrMag)
+
+
+@pytest.mark.parametrize("part", [False, True])
+@pytest.mark.parametrize(("data_format", "compression"), FORMATS)
+def test_full_disk(small_disk, data_format, compression, part):
+    chunk = 64 if data_format == "zarr" else 16
+    mag = make(small_disk / "layer" / "1", data_format, compression, chunk=chunk, shard=64)
+    voxels = np.random.default_rng(1).integers(1, 256, (1, 64, 64, 64)).astype("uint8", order="F")
+    write(mag, CUBE, voxels)
+    path = Path(mag.cube_path(CUBE.topleft))
+    before = path.read_bytes(), path.stat().st_ino
+    disk = os.statvfs(mag.path)
+    Path(mag.path, "filler").write_bytes(bytes(disk.f_bavail * disk.f_frsize - 150_000))
+    box = CUBE.with_size((60, 64, 64)) if part else CUBE
+    block = np.asfortranarray(255 - voxels[(slice(None), *box.to_slices())])
+    with pytest.raises(OSError, match=r"[Nn]o space left") as caught:
+        write(mag, box, block)
+    assert caught.value.errno == errno.ENOSPC
+    assert (path.read_bytes(), path.stat().st_ino) == before
+    Path(mag.path, "filler").unlink()
+    write(mag, box, block)
+    voxels[(slice(None), *box.to_slices())] = block
+    np.testing.assert_array_equal(mag.read(CUBE), voxels)
+
+
+def test_what_lies_in_a_private_root_is_no_obstacle(tmp_path):
+    """A killed predecessor left a link in the slot: what it leads to is not touched."""
+    mag = make(tmp_path / "mag")
+    (tmp_path / "precious").write_bytes(b"mine")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "0.shard").symlink_to(tmp_path / "precious")
+    box = BoundingBox((0, 0, 0), (16, 16, 16))
+    assert mag.build(str(tmp_path / "root"), 0, box, noise((1, 16, 16, 16)), None)
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+    np.testing.assert_array_equal(mag.read_scratch(str(tmp_path / "root"), box), noise((1, 16, 16, 16)))
+
+
+def test_cubes_too_large_for_a_task_are_assembled_in_parts(tmp_path, monkeypatch):
+    """A cube of 16 MiB by tasks of 8 MiB: parts into a private plain shard, then encoded chunk by chunk."""
+    import dask.array as da
+
+    from wkdask.engines import LocalEngine
+
+    monkeypatch.setattr(LocalEngine, "task_memory", lambda *_: 8 << 20)
+    ds = Dataset.create(tmp_path / "ds", (1, 1, 1))
+    voxels = np.asfortranarray(np.random.default_rng(0).integers(0, 9, (1, 150, 130, 128), dtype="uint64"))
+    for compression in ("zstd", False):
+        layer = ds.add_layer(
+            f"{compression}", "segmentation", dtype_per_channel="uint64", data_format="zarr3"
+        )
+        mag = layer.add_mag(1, chunk_shape=32, shard_shape=128, compression=compression)
+        array = da.from_array(voxels, chunks=(1, 40, 40, 40))
+        assert mag.plan_write(array, offset=(0, 0, 0)).plan.part is not None
+        report = mag.write(array, offset=(0, 0, 0))
+        assert report.cubes == 4
+        np.testing.assert_array_equal(mag.read(), voxels)
+        np.testing.assert_array_equal(zarr.open_array(mag.path)[:, :150, :130, :128], voxels)
+        mag.write(da.from_array(voxels[:, :100, :100, :100], chunks=(1, 40, 40, 40)) + 1, offset=(3, 4, 5))
+        expected = voxels.copy()
+        expected[:, 3:103, 4:104, 5:105] = voxels[:, :100, :100, :100] + 1
+        np.testing.assert_array_equal(mag.read(), expected)

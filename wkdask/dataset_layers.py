@@ -29,9 +29,8 @@ from wkdask.properties import (
 )
 from wkdask.properties.handle import Properties
 from wkdask.properties.values import whole_argument
-from wkdask.storage.formats import check_format, format_of, metadata_names, open_mag
+from wkdask.storage.formats import check_format, check_voxel, format_of, metadata_names, open_mag
 from wkdask.storage.protocol import StoredMag
-from wkdask.storage.wkw_format import check_voxel
 from wkdask.units import VoxelSize
 from wkdask.view_configuration import DatasetViewConfiguration
 
@@ -197,7 +196,7 @@ class DatasetLayers:
             1 if num_channels is None else whole_argument(num_channels, "the number of channels", 1, 2**16)
         )
         dtype_name = _channel_dtype(dtype_per_layer, dtype_per_channel, channels)
-        check_voxel(dtype_name, channels)  # no mag could be added to the layer
+        check_voxel(data_format, dtype_name, channels)  # no mag could be added to the layer
         edit = AddLayer(
             name=layer_name,
             category=category,

@@ -16,6 +16,7 @@ from typing import Any
 
 from wkdask.errors import DamagedHeaderError, InvalidValueError, UnsupportedFormatError
 from wkdask.geometry import Vec3Int
+from wkdask.storage import wkw_format
 from wkdask.storage.protocol import COMPRESSIONS, ZARR_COMPRESSIONS, ArraySpec, StoredMag
 from wkdask.storage.wkw import HEADER_NAME, WkwMag
 from wkdask.storage.wkw_format import header_of_spec
@@ -26,6 +27,7 @@ __all__ = [
     "DATA_FORMATS",
     "check_format",
     "check_spec",
+    "check_voxel",
     "create_mag",
     "default_shard_shape",
     "entry_of",
@@ -159,6 +161,18 @@ def check_spec(spec: ArraySpec, data_format: str) -> None:
             f'WKW cubes are stored with the compression None, "lz4" or "lz4hc", got {spec.compression!r}'
         )
     header_of_spec(spec)
+
+
+def check_voxel(data_format: str, dtype: str, num_channels: int) -> None:
+    """Refuse a voxel that no mag of a format can hold.
+
+    Raises
+    ------
+    DTypeError
+        If so.
+    """
+    if data_format == "wkw":
+        wkw_format.check_voxel(dtype, num_channels)
 
 
 def fitting_compression(

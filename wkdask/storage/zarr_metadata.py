@@ -70,8 +70,10 @@ def _parse_v3(raw: Any, axis_order: Mapping[str, int] | None) -> tuple[ZarrLayou
     if encoding not in ("default", "v2"):
         raise UnsupportedFormatError(f"chunk keys of the kind {encoding!r} are not supported")
     separator = key_options.get("separator", "/" if encoding == "default" else ".")
-    dtype = _typed(raw.get("data_type"), str, "data_type")
-    if dtype not in DTYPES:
+    dtype = raw.get("data_type")
+    if dtype is None:
+        raise ValueError("it has no data_type")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise DTypeError(f"a layer cannot hold {dtype}; known types are {', '.join(DTYPES)}")
     codecs = _chain(raw.get("codecs"), "codecs")
     sharding, chunk = None, shard
@@ -167,6 +169,8 @@ def _axes(ndim: int, axis_order: Mapping[str, int] | None, names: Any) -> str:
     """Return the letter of each dimension."""
     if axis_order is None and isinstance(names, list) and {"x", "y", "z"} <= {str(name) for name in names}:
         axis_order = {str(name): n for n, name in enumerate(names)}
+        if len(axis_order) < len(names) and any(names.count(axis) > 1 for axis in AXES):
+            raise ValueError(f"its dimensions are called {names!r:.200}")
     if axis_order is None:
         if ndim not in (3, 4):
             raise UnsupportedFormatError(f"an array of {ndim} dimensions without names is not supported")
