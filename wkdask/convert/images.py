@@ -52,7 +52,7 @@ from wkdask.writer import PlannedWrite, WriteOptions, run_planned
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["convert_images"]
+__all__ = ["convert_images", "is_converted", "plan_images"]
 
 
 # --- the tasks -----------------------------------------------------------------------------------------
@@ -302,6 +302,25 @@ def convert_images(
         if is_new and not interrupted and mag.layer.bounding_box.is_empty():
             dataset.delete_layer(layer_name)  # nothing landed: the same call can be made again
         raise
+
+
+def is_converted(dataset_path: str | os.PathLike[str], layer_name: str) -> bool:
+    """Tell whether a layer is there whose conversion came to its end.
+
+    Parameters
+    ----------
+    dataset_path
+        The dataset's folder.
+    layer_name
+        The layer.
+    """
+    if not os.path.lexists(os.path.join(dataset_path, PROPERTIES_FILE)):
+        return False
+    layers = Dataset(dataset_path).layers
+    if layer_name not in layers or layers[layer_name].bounding_box.is_empty():
+        return False
+    jobs = unfinished_jobs(layers[layer_name].get_mag(1).place.store)
+    return not any(job.action == "converting" for job in jobs)
 
 
 def plan_images(
