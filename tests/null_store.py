@@ -31,7 +31,7 @@ class NullMag:
     def read(self, box, threads=1):
         return np.zeros((self.spec.num_channels, *box.size), self.spec.dtype, order="F")
 
-    def build(self, root, slot, box, block, base):
+    def build(self, root, slot, box, block, base, *, flushed=False):
         return False
 
     def fingerprint(self, box):
