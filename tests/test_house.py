@@ -70,6 +70,7 @@ ORDER = [
     "components",
     "storing",
     "places",
+    "multiscales",
     "cut",
     "layer_mags",
     "layer_pyramid",
