@@ -70,6 +70,7 @@ ORDER = [
     "components",
     "storing",
     "places",
+    "multiscales",
     "cut",
     "rechunk",
     "layer_mags",

@@ -15,6 +15,7 @@ from wkdask.geometry import Vec3Int, Vec3IntLike
 from wkdask.job import WriteOptions
 from wkdask.layer_pyramid import LayerPyramid
 from wkdask.mag_view import MagView
+from wkdask.multiscales import write_multiscales
 from wkdask.properties import (
     AddLayer,
     LayerRecord,
@@ -90,6 +91,7 @@ class Layer(LayerPyramid):
             raise
         for handle in [each for each in self._properties.layers if each.name == old_name]:
             handle._renamed(name)
+        write_multiscales(self._properties, name)
 
     def _renamed(self, name: str) -> None:
         """Follow a rename, with the mags that are in use."""

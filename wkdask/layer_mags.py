@@ -22,6 +22,7 @@ from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike
 from wkdask.job import WriteOptions
 from wkdask.mag_view import MagView
+from wkdask.multiscales import write_multiscales
 from wkdask.places import (
     channels_by_headers,
     check_agreement,
@@ -240,6 +241,7 @@ class LayerMags:
             extent = self.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).bottomright
             store = create_mag(folder, spec, data_format, extent)
             self._commit(AddMag(self._name, mag, entry_of(store)[0]))
+        write_multiscales(self._properties, self._name)
         return self._view(mag, store)
 
     def get_or_add_mag(
@@ -307,6 +309,7 @@ class LayerMags:
             self._check_agreement(record, store)
         cube_length, extra = entry_of(store)
         self._commit(AddMag(self._name, mag, cube_length, extra=extra))
+        write_multiscales(self._properties, self._name)
         return self._view(mag, store)
 
     def add_symlink_mag(
@@ -412,6 +415,7 @@ class LayerMags:
         if box is not None:
             edits.append(GrowBox(self._name, box, Mag(1)))
         self._commit(*edits)
+        write_multiscales(self._properties, self._name)
 
     def delete_mag(self, mag: MagLike) -> None:
         """Remove a magnification: from the properties first, then from the disk.
@@ -433,6 +437,7 @@ class LayerMags:
             os.unlink(folder)
         elif is_own(self._properties, self._name, folder):
             remove_folder(folder)
+        write_multiscales(self._properties, self._name)
 
     def _mag_folder(self, record: MagRecord) -> str:
         """Return a mag's folder."""

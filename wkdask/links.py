@@ -15,6 +15,7 @@ from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import Mag, Vec3Int
 from wkdask.job import WriteOptions
 from wkdask.layer import Layer, layer_of
+from wkdask.multiscales import GROUP_FILES, write_multiscales
 from wkdask.places import link_folder, mag_folder
 from wkdask.properties import AddLayer, AddMag, Edit, MagRecord, RemoveLayer, SetViewConfiguration
 from wkdask.properties.handle import Properties
@@ -171,6 +172,7 @@ def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> No
     for entry in _other_entries(foreign):
         if os.path.realpath(entry) not in linked:
             link_folder(os.path.realpath(entry), os.path.join(folder, os.path.basename(entry)), make_relative)
+    write_multiscales(properties, name)
 
 
 def copy_view_configuration(source: Properties, target: Properties) -> None:
@@ -240,6 +242,7 @@ def _other_entries(layer: Layer) -> list[str]:
         if not os.path.basename(entry).startswith(".")
         and os.path.realpath(entry) not in mags
         and not _is_mag_name(os.path.basename(entry))
+        and os.path.basename(entry) not in GROUP_FILES  # derived, for this layer
     ]
 
 

@@ -25,6 +25,7 @@ from wkdask.storage.zarr_layout import AXES, METADATA_NAMES, layout_of_spec
 
 __all__ = [
     "DATA_FORMATS",
+    "axes_of",
     "check_format",
     "check_spec",
     "check_voxel",
@@ -207,6 +208,11 @@ def fitting_compression(
 def default_shard_shape(data_format: str, chunk: Vec3Int, chunks: int = 32) -> Vec3Int:
     """Return the sides of a cube where only its chunks are given."""
     return chunk if data_format == "zarr" else Vec3Int.full(32 * chunks)
+
+
+def axes_of(store: StoredMag) -> str:
+    """Return a letter for each dimension of a Zarr array, ``.`` for one beside c, x, y, z; "" for other mags."""
+    return store.layout.axes if isinstance(store, ZarrMag) else ""
 
 
 def entry_of(store: StoredMag) -> tuple[int | None, dict[str, Any]]:
