@@ -43,15 +43,15 @@ class Volumes:
             draft.rename(path)
         return path
 
-    def dataset(self, kind: str, compression: str | None) -> Path:
+    def dataset(self, kind: str, compression: str | None, side: int = SIDE) -> Path:
         """Return a dataset whose layer of that name holds a volume in mag 1; made once, never changed."""
-        folder = self.folder / f"{kind}-{self.mib}-{compression}"
+        folder = self.folder / f"{kind}-{self.mib}-{compression}-{side}"
         if not folder.exists():
             draft = Path(f"{folder}.draft")
             shutil.rmtree(draft, ignore_errors=True)
             dtype, category = KINDS[kind]
             layer = Dataset.create(draft, VOXEL_SIZE).add_layer(kind, category, dtype_per_channel=dtype)
-            mag = layer.add_mag(1, chunk_shape=32, shard_shape=SIDE, compression=compression)
+            mag = layer.add_mag(1, chunk_shape=32, shard_shape=side, compression=compression)
             mag.write(self[kind], offset=(0, 0, 0), progress=False)
             draft.rename(folder)
         return folder

@@ -39,6 +39,8 @@ class Webknossos:
         self._best = {}
 
     def _executor(self, name):
+        if name == "own":
+            return None
         if name not in self._executors:
             from cluster_tools import get_executor
 
@@ -54,7 +56,10 @@ class Webknossos:
             executor.__exit__(None, None, None)
 
     def _timed(self, key, before, work, only=None):
-        """Run `work(executor)` after `before()`; the first time on every executor."""
+        """Run `work(executor)` after `before()`; the first time on every executor.
+
+        The executor "own" is none: webknossos then starts processes of its own, for this call, on the clock.
+        """
         names = [only or self._best[key]] if only or key in self._best else ["sequential", "multiprocessing"]
         seconds = {}
         for name in names:
@@ -64,7 +69,8 @@ class Webknossos:
             work(executor)
             seconds[name] = time.perf_counter() - start
         best = min(seconds, key=seconds.get)
-        self._best.setdefault(key, best)
+        if only is None:
+            self._best.setdefault(key, best)
         return seconds[best]
 
     def downsample(self, path, layer, coarsest, compress, shard):
@@ -88,7 +94,7 @@ class Webknossos:
 
         return self._timed(f"downsample {layer} {compress}", drop, work)
 
-    def compress(self, source, path, layer):
+    def compress(self, source, path, layer, own=False):
         import webknossos as wk
 
         def copy():
@@ -98,9 +104,9 @@ class Webknossos:
         def work(executor):
             wk.Dataset.open(path).get_layer(layer).get_mag(1).compress(executor=executor)
 
-        return self._timed("compress", copy, work, only="multiprocessing")
+        return self._timed("compress", copy, work, only="own" if own else "multiprocessing")
 
-    def invert(self, path, layer, shard):
+    def invert(self, path, layer, shard, own=False):
         import webknossos as wk
 
         def drop():
@@ -124,9 +130,9 @@ class Webknossos:
                 executor=executor,
             )
 
-        return self._timed("invert", drop, work, only="multiprocessing")
+        return self._timed("invert", drop, work, only="own" if own else "multiprocessing")
 
-    def convert(self, images, path, voxel_size, shard):
+    def convert(self, images, path, voxel_size, shard, own=False):
         import webknossos as wk
 
         def work(executor):
@@ -143,7 +149,9 @@ class Webknossos:
                 executor=executor,
             )
 
-        return self._timed("convert", lambda: shutil.rmtree(path, ignore_errors=True), work)
+        return self._timed(
+            "convert", lambda: shutil.rmtree(path, ignore_errors=True), work, only="own" if own else None
+        )
 
 
 class Calls:

@@ -53,6 +53,10 @@ def invert(bench: Bench) -> Contest:
                 lambda: bench.peer("invert", path=theirs, layer="images", shard=SIDE),
             ),
             Side(
+                "webknossos, as it is called",
+                lambda: bench.peer("invert", path=theirs, layer="images", shard=SIDE, own=True),
+            ),
+            Side(
                 "wkdask, flushed to the disk",
                 lambda: target.write(255 - source.to_dask(chunks="cube")),
                 target.renew,
@@ -98,6 +102,12 @@ def convert(bench: Bench) -> Contest:
             Side(
                 "webknossos convert, its best executor",
                 lambda: bench.peer("convert", images=images, path=theirs, voxel_size=VOXEL_SIZE, shard=SIDE),
+            ),
+            Side(
+                "webknossos convert, as it is called",
+                lambda: bench.peer(
+                    "convert", images=images, path=theirs, voxel_size=VOXEL_SIZE, shard=SIDE, own=True
+                ),
             ),
         ],
         check,

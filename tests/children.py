@@ -1,40 +1,38 @@
-"""Processes that start in milliseconds: forked from one that has imported everything, and has no threads.
+"""Children of a process that has imported everything: they print, and the kernel refuses them system calls.
 
 ::
 
-    test ── {"script", "args"} ──> parent ── fork ──> child: runs the script, prints into a file, exits
-         <── its process id ──────
-    test ── SIGKILL ─────────────────────────────────> child
-         ── {"wait": id} ────────> parent
-         <── how it ended ────────
+    test ── script, args ──> zygote ── fork ──> child: runs the script, prints into a file, ends
+         ── SIGKILL ──────────────────────────> child
 
-A script sees its arguments as ``args``, and `fail_syscalls`, which lets the kernel itself refuse system calls.
+A script sees its arguments as ``args``, and `fail_syscalls`.
 """
 
-import contextlib
 import ctypes
 import json
 import os
 import platform
+import signal
 import struct
-import subprocess
-import sys
 import tempfile
+import threading
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
+
+from zygote import Zygote
 
 _CALLS = {
     "x86_64": {
         "read": 0, "write": 1, "pread64": 17, "pwrite64": 18, "fsync": 74, "fdatasync": 75, "ftruncate": 77,
         "truncate": 76, "rename": 82, "mkdir": 83, "openat": 257, "renameat": 264, "renameat2": 316,
         "copy_file_range": 326, "getdents64": 217, "lseek": 8,
+        "preadv": 295, "pwritev": 296, "preadv2": 327, "pwritev2": 328,
     },
     "aarch64": {
         "read": 63, "write": 64, "pread64": 67, "pwrite64": 68, "fsync": 82, "fdatasync": 83, "ftruncate": 46,
         "truncate": 45, "mkdirat": 34, "openat": 56, "renameat": 38, "renameat2": 276, "copy_file_range": 285,
-        "getdents64": 61, "lseek": 62,
+        "getdents64": 61, "lseek": 62, "preadv": 69, "pwritev": 70, "preadv2": 286, "pwritev2": 287,
     },
 }  # fmt: skip
 """Numbers of system calls that a test may let fail."""
@@ -80,46 +78,74 @@ class Ended:
     """What it printed, errors too."""
 
 
+PRELUDE = f"""
+import json, os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import numpy as np
+import dask.array, dask.threaded
+import wkdask.cli
+import wkdask.storage.wkw_native as native
+from wkdask.kernels import block_stats, is_zero, nonzero_bounds, to_fortran
+from children import fail_syscalls
+
+native._library()
+for dtype in ("uint8", "uint16", "float32"):
+    block = np.ones((1, 4, 4, 4), dtype)
+    block_stats(block), is_zero(block), to_fortran(block), nonzero_bounds(np.asfortranarray(block))
+
+
+def begin(out):
+    descriptor = os.open(out, os.O_WRONLY | os.O_CREAT, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # no file of the script is a standard one
+    sys.stdout = open(1, "w", buffering=1, closefd=False)
+"""
+
+
 class Children:
-    """The process that children are forked from; close it."""
+    """Starts children in milliseconds; used in a ``with`` statement."""
 
     def __init__(self):
-        package = str(Path(__file__).parents[1])
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join([package, str(Path(__file__).parent)])}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._zygote = Zygote(PRELUDE)
         self._folder = tempfile.TemporaryDirectory(prefix="wkdask-children-")
-        self._files = {}
-        if self._process.stdout.readline() != "ready\n":
-            raise RuntimeError("the process that forks children did not start")
 
-    def _ask(self, question):
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._zygote.__exit__(*error)
+        self._folder.cleanup()
 
     def start(self, script, *args):
         """Start a script; return its process id."""
         name = os.path.join(self._folder.name, str(time.monotonic_ns()))
-        pid = self._ask({"script": script, "args": args, "out": name})
-        self._files[pid] = name
-        return pid
+        code = f"begin({name!r})\nargs = json.loads({json.dumps(args)!r})\n{script}"
+        child = self._zygote.start(code)
+        os.symlink(name, self._out(child))
+        return child
 
-    def wait(self, pid, timeout=60):
-        """Wait for a child; one that does not end in time is killed and an error."""
-        limit = time.monotonic() + timeout
-        while (code := self._ask({"wait": pid})) is None:
-            if time.monotonic() > limit:
-                os.kill(pid, 9)
-                raise TimeoutError(f"the child hangs; it printed {self.out(pid)[-2000:]}")
-            time.sleep(0.002)
-        return Ended(code, self.out(pid))
+    def _out(self, child):
+        return os.path.join(self._folder.name, f"{child}.out")
 
-    def out(self, pid):
+    def out(self, child):
         """Return what a child printed so far."""
-        path = Path(self._files[pid])
+        path = Path(self._out(child))
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def wait(self, child, timeout=60):
+        """Wait for a child; one that does not end in time is killed, and an error."""
+        late = threading.Timer(timeout, os.kill, (child, signal.SIGKILL))
+        late.start()
+        code = self._zygote.wait(child)
+        hangs = not late.is_alive()
+        late.cancel()
+        ended = Ended(code, self.out(child))
+        os.unlink(self._out(child))  # the number may come again
+        if hangs and code == -signal.SIGKILL:
+            raise TimeoutError(f"the child hung; it printed {ended.out[-2000:]}")
+        return ended
 
     def run(self, script, *args, timeout=60):
         """Run a script to its end; return what it printed, and raise if it failed or was killed."""
@@ -127,63 +153,3 @@ class Children:
         if ended.code:
             raise AssertionError(f"the child ended with {ended.code}: {ended.out[-3000:]}")
         return ended.out
-
-    def close(self):
-        """End the process."""
-        self._process.stdin.close()
-        self._process.wait(timeout=10)
-        self._process.stdout.close()
-        self._folder.cleanup()
-
-
-def _child(question):
-    """Be the child."""
-    out = os.open(question["out"], os.O_WRONLY | os.O_CREAT, 0o600)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    os.close(out)
-    code = 1
-    try:
-        exec(  # scripts of the tests
-            compile(question["script"], "<script>", "exec"),
-            {"args": question["args"], "fail_syscalls": fail_syscalls, "__name__": "__main__"},
-        )
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-
-
-def _main():
-    import dask.array
-    import dask.threaded  # noqa: F401
-    import numpy as np
-
-    import wkdask.storage.wkw_native as native
-    from wkdask.kernels import block_stats, is_zero, nonzero_bounds, to_fortran
-
-    native._library()
-    for dtype in ("uint8", "uint16", "float32"):
-        block = np.ones((1, 4, 4, 4), dtype)
-        block_stats(block), is_zero(block), to_fortran(block), nonzero_bounds(np.asfortranarray(block))
-    print("ready", flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        if "wait" in question:
-            pid, status = os.waitpid(question["wait"], os.WNOHANG)
-            print(json.dumps(os.waitstatus_to_exitcode(status) if pid else None), flush=True)
-            continue
-        pid = os.fork()
-        if not pid:
-            _child(question)
-        print(pid, flush=True)
-
-
-if __name__ == "__main__":
-    _main()

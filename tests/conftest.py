@@ -25,9 +25,12 @@ def make_mag(tmp_path):
         category="color",
         mag=1,
         scale=(1, 1, 1),
+        data_format="wkw",
     ):
         ds = Dataset.create(tmp_path / f"dataset{next(numbers)}", scale)
-        layer = ds.add_layer("layer", category, dtype_per_channel=dtype, num_channels=channels)
+        layer = ds.add_layer(
+            "layer", category, dtype_per_channel=dtype, num_channels=channels, data_format=data_format
+        )
         return layer.add_mag(mag, chunk_shape=chunk, shard_shape=cube, compression=compression)
 
     return make
@@ -96,7 +99,11 @@ def local_cluster():
     from distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit="2GiB"
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address="127.0.0.1:0",
+        memory_limit="2GiB",
     ) as cluster:
         yield cluster
 
@@ -137,6 +144,5 @@ def children():
     """A process that forks children that have imported everything, in milliseconds."""
     from children import Children
 
-    children = Children()
-    yield children
-    children.close()
+    with Children() as children:
+        yield children

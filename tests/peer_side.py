@@ -62,13 +62,15 @@ class Calls:
         if zoom is not None:
             dataset.default_view_configuration = self.wk.DatasetViewConfiguration(zoom=zoom)
 
-    def add_layer(self, path, name, category, dtype, num_channels=1, box=None, **segmentation):
+    def add_layer(
+        self, path, name, category, dtype, num_channels=1, box=None, data_format="wkw", **segmentation
+    ):
         self.wk.Dataset.open(path).add_layer(
             name,
             category,
             dtype=dtype,
             num_channels=num_channels,
-            data_format="wkw",
+            data_format=data_format,
             bounding_box=None if box is None else self.wk.BoundingBox(*box),
             **segmentation,
         )

@@ -432,10 +432,17 @@ def check_listed_only(ds, data_format):
     assert entry in raw(ds)["dataLayers"]
 
 
-def test_67_zarr_layers_are_listed_and_kept(new):
+@pytest.mark.parametrize(("data_format", "cut"), [("zarr3", {"shard_shape": 32}), ("zarr", {})])
+def test_67_zarr_layers_are_layers_like_others(new, data_format, cut):
     ds = new()
-    for data_format in ("zarr3", "zarr"):
-        check_listed_only(ds, data_format)
+    layer = ds.add_layer("color", COLOR, data_format=data_format)
+    layer.add_mag(1, chunk_shape=16, **cut).write(ramp(1, 70, 40, 20), offset=(5, 6, 7))
+    layer.downsample(coarsest_mag=4)
+    assert np.array_equal(layer.get_mag(1).read(), ramp(1, 70, 40, 20))
+    assert layer.bounding_box == BoundingBox((5, 6, 7), (70, 40, 20))
+    for entry in raw(ds)["dataLayers"][0]["mags"]:
+        assert "cubeLength" not in entry
+    check_reopened(ds)
 
 
 def test_68_the_bytes_of_wkw(new):

@@ -319,12 +319,10 @@ def test_38_compressing_in_place(make_mag, tmp_path):
         mag.compress(args=object())
 
 
-def test_39_another_cut_goes_to_a_new_dataset(make_mag, tmp_path):
+def test_39_another_cut_in_place_or_in_a_new_dataset(make_mag, tmp_path):
     expected = ramp(1, 60, 60, 60)
     mag = make_mag(cube=64, chunk=16)
     mag.write(expected, offset=(5, 5, 5))
-    with pytest.raises(InvalidValueError, match="target_path"):
-        mag.rechunk()
     mag.rechunk(target_path=tmp_path / "new")
     found = Dataset(tmp_path / "new").get_layer("layer").get_mag(1)
     assert (found.spec.chunk_shape, found.spec.shard_shape) == ((32, 32, 32), (1024, 1024, 1024))
@@ -338,6 +336,11 @@ def test_39_another_cut_goes_to_a_new_dataset(make_mag, tmp_path):
     assert small.content_is_equal(mag)
     with pytest.raises(AlreadyExistsError):
         mag.rechunk(target_path=tmp_path / "new")
+    mag.rechunk(32, 128)
+    assert (mag.spec.chunk_shape, mag.spec.shard_shape) == ((32, 32, 32), (128, 128, 128))
+    assert mag.spec.compression == "lz4hc"
+    assert np.array_equal(mag.read(), expected)
+    check_reopened(mag)
 
 
 def test_40_the_cubes_on_disk(make_mag):

@@ -231,6 +231,42 @@ def test_convert_reads_a_stack(invoke, tmp_path, random_voxels):
     assert "color" in line
 
 
+def make_stack(folder, voxels):
+    folder.mkdir()
+    for z in range(voxels.shape[3]):
+        tifffile.imwrite(folder / f"{z}.tif", voxels[0, :, :, z].T)
+    return folder
+
+
+def test_convert_with_a_pyramid_and_again_to_resume(invoke, tmp_path, random_voxels):
+    voxels = random_voxels((1, 60, 40, 12))
+    stack, out = make_stack(tmp_path / "stack", voxels), tmp_path / "out"
+    arguments = ("convert", stack, out, "--voxel-size", "4,4,40", "--compression", "none", "--downsample")
+    text = invoke(*arguments)
+    layer = Dataset(out).get_layer("color")
+    assert sorted(map(str, layer.mags)) == ["1", "2-2-1", "4-4-1"]
+    assert "mag 4-4-1" in text
+    before = layer.get_mag("4-4-1").read()
+    again = invoke(*arguments, "--resume")  # all is done: nothing is converted, nothing computed
+    assert "mag" not in again.replace("out", "")
+    assert np.array_equal(layer.get_mag("4-4-1").read(), before)
+    line = error_line(invoke(*arguments[:-1], "--resume", code=1))
+    assert "nothing to resume" in line
+
+
+def test_plans_are_printed_and_nothing_is_written(invoke, tmp_path, random_voxels):
+    stack, out = make_stack(tmp_path / "stack", random_voxels((1, 60, 40, 12))), tmp_path / "out"
+    text = invoke("convert", stack, out, "--voxel-size", "4,4,40", "--plan")
+    assert "Cubes    : 1 of (64, 64, 64) voxels" in text
+    assert not out.exists()
+    invoke("convert", stack, out, "--voxel-size", "4,4,40")
+    text = invoke("plan", out, "--layer", "color", "--shard-shape", "32", "--memory", "1GiB")
+    assert "Cubes    : 4 of (32, 32, 32) voxels" in text
+    assert "1 GiB are there" in text
+    line = error_line(invoke("plan", out, "--layer", "color", "--memory", "100kB", code=1))
+    assert "such as (32, 32, 32)" in line
+
+
 # --- schedulers -----------------------------------------------------------------------------------------
 
 

@@ -42,7 +42,7 @@ def cluster(workers=2, **config):
     with (
         dask.config.set(settings),
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0",
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
             memory_limit="2GiB", silence_logs="CRITICAL",
         ) as local,
         Client(local) as client,

@@ -5,11 +5,13 @@ import threading
 import time
 
 import dask
+import dask.array as da
 import pytest
 
 from wkdask import BoundingBox
 from wkdask.engines import DistributedEngine, LocalEngine, pick_engine
 from wkdask.errors import InvalidValueError, WorkerPathError
+from wkdask.events import JobFinished, UnitDone
 from wkdask.job import CallWindow
 from wkdask.tasks import UnitReport
 
@@ -235,3 +237,28 @@ def test_a_window_whose_calls_cannot_be_made_is_an_error_of_the_driver():
     with pytest.raises(ZeroDivisionError):
         list(engine.run([CallWindow([box_of(number) for number in range(5)], call, "wkdask-test")]))
     engine.stop()
+
+
+@pytest.mark.cluster
+def test_stopping_gives_fused_chains_their_moment(client, make_mag):
+    """What runs then has a key that dask made up: it reports all the same."""
+    mag = make_mag(cube=32)
+
+    def slow(block):
+        time.sleep(1)
+        return block + 1
+
+    array = da.zeros((1, 128, 64, 32), dtype="uint8", chunks=(1, 16, 16, 16)).rechunk((1, 32, 32, 32))
+    ended = []
+
+    def interrupt(event):
+        if isinstance(event, JobFinished):
+            ended.append(event.report)
+        if isinstance(event, UnitDone):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mag.write(array.map_blocks(slow, dtype="uint8"), progress=interrupt, client=client)
+    (report,) = ended
+    assert report.cubes >= 3, "the units that ran when the job was stopped did not report"
+    assert report.cubes < 8

@@ -1,5 +1,7 @@
 """Expressions as windows of write tasks: graphs that do not grow, work that is not repeated."""
 
+import os
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -179,6 +181,10 @@ def test_two_phases_are_two_stages(make_mag):
     folder = f"{mag.path}/.wkdask/0123456789ab"
     first, second = array_stages(job_on(mag, box), x, folder, reads_target=True)
     assert first.units == second.units
+    assert os.path.isdir(f"{folder}/staged")
     calls = [entry for window in second.windows for entry in window.calls]
     assert {function.__name__ for _, function, _ in calls} == {"publish_unit"}
     assert sum(each.volume() for each, _, _ in calls) == box.volume()
+    # from here on, a task of the first stage that was thought lost has no place to write to
+    assert not os.path.exists(f"{folder}/staged")
+    assert {arguments[1].path for _, _, arguments in calls} == {f"{folder}/built"}

@@ -234,8 +234,10 @@ def test_case_03_folders_of_cubes_that_are_none(two_cubes, what):
         if name != "extent":  # no cube is listed there, so that none is asked for
             with pytest.raises((DamagedCubeError, TaskFailedError), match=r"x[01]\.wkw"):
                 call()
-    for call in writes(mag).values():
-        with pytest.raises((DamagedCubeError, TaskFailedError), match=r"x[01]\.wkw"):
+    for call in writes(
+        mag
+    ).values():  # a link that leads nowhere may also be refused as one that leads outside
+        with pytest.raises((OSError, TaskFailedError), match=r"x[01]\.wkw"):
             call()
 
 
@@ -375,13 +377,15 @@ except Exception as error:
         chain.append(chain[-1].__cause__ or chain[-1].__context__)
     print("error" if any(isinstance(each, OSError) for each in chain) else repr(error), error)
 else:
-    print("right" if args[3] not in ("read", "lazy") or found.any() else "WRONG")
+    wanted = {"read": expected, "lazy": expected[:, ::2]}.get(args[3])
+    print("right" if wanted is None or np.array_equal(found, wanted) else "WRONG")
 """
 
-READING = [("read",), ("pread64",), ("openat",), ("lseek",), ("read", "pread64", "lseek")]
+READING = [("pread64",), ("openat",), ("read", "preadv", "preadv2"), ("preadv2", "preadv", "read", "lseek")]
 WRITING = [
-    ("write", "pwrite64"), ("fdatasync",), ("fsync",), ("rename", "renameat", "renameat2"),
-    ("ftruncate", "truncate"), ("copy_file_range",), ("mkdir", "mkdirat"), ("openat",), ("read",), ("pread64",),
+    ("write", "pwrite64", "pwritev", "pwritev2"), ("fdatasync",), ("fsync",), ("rename", "renameat", "renameat2"),
+    ("ftruncate", "truncate"), ("copy_file_range",), ("mkdir", "mkdirat"), ("openat",),
+    ("read", "pread64", "preadv", "preadv2"), ("pread64",),
 ]  # fmt: skip
 
 
@@ -413,10 +417,8 @@ def test_case_05_a_disk_that_cannot_be_written_is_an_error_and_leaves_the_cubes(
     for number, kind in [(errno.EIO, "part"), (errno.ENOSPC, "whole"), (errno.EDQUOT, "dask")]:
         out = fails_in(children, mag, number, calls, kind)
         assert out.startswith(("error", "right")), (number, kind, out)
-        assert out.startswith("error") or set(calls) & {"copy_file_range", "ftruncate", "truncate"}, (
-            kind,
-            out,
-        )
+        if set(calls) & {"write", "rename", "mkdir", "openat", "fdatasync"}:
+            assert out.startswith("error"), (kind, out)
         assert np.array_equal(mag.read(), voxels), (number, kind)  # every write writes what is there already
 
 

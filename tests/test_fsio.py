@@ -84,6 +84,27 @@ def test_bad_paths(bad):
         fsio.checked_path(bad)
 
 
+def test_a_relative_path_from_a_folder_that_is_no_text(tmp_path, monkeypatch):
+    odd = os.fsencode(tmp_path) + b"/\xff"
+    os.mkdir(odd)
+    monkeypatch.chdir(odd)
+    with pytest.raises(InvalidValueError, match="Unicode"):
+        fsio.checked_path("ds")
+
+
+def test_only_no_such_name_is_not_there(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("file", "dangling", "loop", "."):
+        assert fsio.is_there(str(tmp_path / name))
+    for name in ("missing", "no folder/missing", "dangling/missing"):
+        assert not fsio.is_there(str(tmp_path / name))
+    for name in ("file/below", "loop/below", "x" * 300):
+        with pytest.raises(OSError, match=r"below|xxx"):  # os.path.lexists says False
+            fsio.is_there(str(tmp_path / name))
+
+
 # open_regular
 
 
@@ -836,3 +857,18 @@ def test_links_inside_are_not_followed(tmp_path):
     fsio.remove_folder(str(tmp_path / "mag"))
     assert names(tmp_path) == ["foreign"]
     assert names(tmp_path / "foreign") == ["deep", "file"]
+
+
+# --- folders ------------------------------------------------------------------------------------------
+
+
+def test_folders_are_made_below_a_root_that_is_there(tmp_path):
+    deep = tmp_path / "root" / "c" / "0" / "7"
+    with pytest.raises(FileNotFoundError):
+        fsio.make_folders(str(tmp_path / "root"), str(deep))
+    assert not (tmp_path / "root").exists()
+    (tmp_path / "root" / "c").mkdir(parents=True)
+    expected = [str(path) for path in (deep.parents[2], deep.parents[1], deep.parents[0], deep)]
+    for _ in range(2):
+        assert fsio.make_folders(str(tmp_path / "root"), str(deep)) == expected
+        assert deep.is_dir()

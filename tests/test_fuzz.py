@@ -210,10 +210,11 @@ name = f"{path}/datasource-properties.json"
 good = open(name, "rb").read()
 rng = random.Random(seed)
 VALUES = [
-    None, True, False, 0, 1, -1, 2, 3, 255, 2**31, 2**32, 2**53 + 1, 2**63, 2**64, 10**40, -(2**63), 0.5, -0.0, 1e300,
-    float("nan"), float("inf"), "", "a", "..", "/", "a/b", "\\0", "\\ud800", "color", "seg", "uint8", "uint24", "wkw",
-    "zarr3", "http://127.0.0.1:9/x", "x" * 300, "../other/1", "./color/1", [], [[]], [1, 1, 1], [-1, -1, -1], [2, 2, 2],
-    [1, 1], {}, {"a": 1}, {"mag": 1}, {"name": "color"}, {"customJsonEncoding": "bigint", "value": "12"},
+    None, True, False, 0, 1, -1, 2, 3, 255, 2**31, 2**32, 2**53 + 1, 2**63, 2**64, 10**40, -(2**63), 0.5, -0.0,
+    1e300, float("nan"), float("inf"), "", "a", "..", "/", "a/b", "\\0", "\\ud800", "color", "seg", "uint8",
+    "uint24", "wkw", "zarr3", "http://127.0.0.1:9/x", "x" * 300, "../other/1", "./color/1", [], [[]], [1, 1, 1],
+    [-1, -1, -1], [2, 2, 2], [1, 1], {}, {"a": 1}, {"mag": 1}, {"name": "color"},
+    {"customJsonEncoding": "bigint", "value": "12"},
 ]
 SPLINTERS = [b"{", b"[", b"]", b"}", b'"', b",", b"0", b"-", b"\\xff", b"\\0", b"NaN", b"1e999"]
 
@@ -276,7 +277,8 @@ def use(dataset):
             lambda: layer.bounding_box, lambda: layer.num_channels, lambda: layer.dtype_per_channel,
             lambda: layer.category, lambda: layer.data_format, lambda: layer.default_view_configuration,
             lambda: layer.largest_segment_id if layer.category == "segmentation" else None,
-            lambda: list(layer.mags), lambda: repr(layer), lambda: layer.coordinate_transformations, lambda: layer.attachments, lambda: layer._repr_html_(),
+            lambda: list(layer.mags), lambda: layer.coordinate_transformations, lambda: layer.attachments,
+            lambda: repr(layer), lambda: layer._repr_html_(),
         ):
             attempt(call)
         for mag in layer.mags:
@@ -284,7 +286,8 @@ def use(dataset):
             if view is not None:
                 for call in (
                     lambda: view.read(), lambda: view.to_dask(),
-                    lambda: view.read(offset=(0, 0, 0), size=(2, 2, 2)), lambda: view.bounding_box, lambda: repr(view), lambda: view.get_view(),
+                    lambda: view.read(offset=(0, 0, 0), size=(2, 2, 2)), lambda: view.bounding_box,
+                    lambda: repr(view), lambda: view.get_view(),
                 ):
                     attempt(call)
 

@@ -297,7 +297,7 @@ def test_on_a_cluster(tmp_path):
             threads_per_worker=1,
             processes=True,
             # no dashboard, and any free port: None would want 8787, which another cluster may have
-            dashboard_address=":0",
+            dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
         ) as cluster,  # fmt: skip
         Client(cluster) as client,

@@ -48,6 +48,25 @@ def filled(tmp_path_factory):
 # --- what is read ---------------------------------------------------------------------------------------
 
 
+def test_no_channel_is_no_voxel(filled):
+    mag, _ = filled
+    store = CountingMag(mag.place.store.path, mag.place.store.header)
+    CountingMag.asked.clear()
+    got = lazy_array(store, BoundingBox(CORNER, SIZE))[2:].compute()
+    assert (got.shape, got.dtype) == ((0, *SIZE), np.uint16)
+    assert CountingMag.asked == []
+
+
+def test_arrays_of_billions_of_blocks_are_refused(filled):
+    store = filled[0].place.store
+    for size, chunks in (((2**30,) * 3, None), ((2**31, 1, 1), 16), ((2**20,) * 3, 32)):
+        with pytest.raises(InvalidValueError, match="blocks of"):
+            lazy_array(store, BoundingBox((0, 0, 0), size), chunks)
+    array = lazy_array(store, BoundingBox((0, 0, 0), (2**17,) * 3))
+    assert array.nbytes == 4 * 2**51
+    assert array[:, :3, :3, :3].compute().sum() == 0
+
+
 @pytest.mark.parametrize("chunks", [None, "cube", 16])
 def test_a_slice_asks_the_store_for_its_voxels_only(filled, chunks):
     mag, voxels = filled

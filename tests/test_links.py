@@ -316,21 +316,44 @@ def test_a_link_finds_mags_in_folders_of_long_names_and_elsewhere(original, othe
         assert np.array_equal(linked.get_mag("2-2-1").read(), expected[1])
 
 
+@pytest.mark.parametrize("data_format", ["n5", "neuroglancerPrecomputed"])
+def test_what_is_not_read_is_neither_linked_nor_copied(original, other, tmp_path, data_format):
+    content = raw(original)
+    for entry in content["dataLayers"]:
+        entry["dataFormat"] = data_format
+        for mag in entry["mags"]:
+            del mag["cubeLength"]
+    Path(original.path, "datasource-properties.json").write_text(json.dumps(content))
+    ds = Dataset(original.path)
+    (layer, *_) = ds.layers.values()
+    with pytest.raises(UnsupportedFormatError, match=data_format):
+        other.add_symlink_layer(layer)
+    with pytest.raises(UnsupportedFormatError, match=data_format):
+        other.add_copy_layer(layer)
+    with pytest.raises(UnsupportedFormatError, match=data_format):
+        ds.shallow_copy_dataset(tmp_path / "shallow")
+    assert Dataset(tmp_path / "shallow").layers == other.layers == {}
+    assert names_in(other.path) == ["datasource-properties.json"]
+
+
 @pytest.mark.parametrize("name", ["simple_zarr3_dataset", "simple_zarr_dataset"])
-def test_what_is_not_wkw_is_not_linked_as_wkw(other, tmp_path, name):
+def test_zarr_layers_are_linked_and_copied(other, tmp_path, name):
     if not (SAMPLES / name).is_dir():
         pytest.skip("the samples are not there")
     shutil.copytree(SAMPLES / name, tmp_path / name)
     ds = Dataset(tmp_path / name)
-    (layer, *_) = ds.layers.values()
-    with pytest.raises(UnsupportedFormatError):
-        other.add_symlink_layer(layer)
-    with pytest.raises(UnsupportedFormatError):
-        other.add_copy_layer(layer)
-    with pytest.raises(UnsupportedFormatError, match="layers"):
-        ds.shallow_copy_dataset(tmp_path / "shallow")
-    assert Dataset(tmp_path / "shallow").layers == other.layers == {}
-    assert names_in(other.path) == ["datasource-properties.json"]
+    expected = ds.get_layer("color").get_mag(1).read()
+    assert expected.any()
+    linked = other.add_symlink_layer(ds.get_layer("color"), new_layer_name="linked")
+    copied = other.add_copy_layer(ds.get_layer("color"), "copied")
+    shallow = ds.shallow_copy_dataset(tmp_path / "shallow").get_layer("color")
+    for layer in (linked, copied, shallow):
+        assert layer.data_format == ds.get_layer("color").data_format
+        assert np.array_equal(layer.get_mag(1).read(), expected)
+    assert linked.get_mag(1).read_only
+    copied.get_mag(1).write(np.zeros((3, 24, 24, 24), "uint8"))
+    assert not copied.get_mag(1).read().any()
+    assert np.array_equal(ds.get_layer("color").get_mag(1).read(), expected)
 
 
 # --- datasets -------------------------------------------------------------------------------------------

@@ -240,3 +240,22 @@ def test_a_second_handle_sees_the_growth_and_adds_to_it(make_mag):
     assert first.layer.bounding_box == second.layer.bounding_box == BoundingBox((10, 10, 10), (24, 4, 4))
     first.write(np.ones((4, 4, 4), "uint8"), offset=(0, 10, 10))
     assert second.layer.bounding_box == BoundingBox((0, 10, 10), (34, 4, 4))
+
+
+# --- writes with their pyramid ----------------------------------------------------------------------------
+
+
+def test_a_write_with_its_pyramid(make_mag, random_voxels):
+    voxels = random_voxels((1, 100, 90, 70))
+    whole, mag = make_mag(), make_mag()
+    whole.write(voxels)
+    whole.layer.downsample(coarsest_mag=4, compression=None)
+    mag.write(voxels[:, :40], pyramid=True)  # there are no coarser mags yet
+    assert sorted(map(str, mag.layer.mags)) == ["1", "2", "4"]
+    mag.write(voxels[:, 40:], offset=(40, 0, 0), pyramid=True)  # the box grows: its old border is redone
+    for level in (1, 2, 4):
+        assert np.array_equal(mag.layer.get_mag(level).read(), whole.layer.get_mag(level).read())
+    with pytest.raises(InvalidValueError, match="finest"):
+        mag.layer.get_mag(2).write(voxels[:, :8, :8, :8], offset=(0, 0, 0), pyramid=True)
+    with pytest.raises(InvalidValueError, match="part of"):
+        mag.get_view(size=(32, 32, 32)).write(voxels[:, :8, :8, :8], pyramid=True)

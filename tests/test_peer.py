@@ -953,3 +953,93 @@ def test_the_cubes_of_both_have_the_same_headers(peer, tmp_path):
     peer("add_mag", path=theirs, layer="l", mag="2-2-1")
     headers = [(Path(path) / "l" / "2-2-1" / "header.wkw").read_bytes() for path in (ds.path, theirs)]
     assert headers == [expected, expected]
+
+
+# ---- 6. Zarr ------------------------------------------------------------------------------------------
+
+ZARR = [("zarr3", 64, True), ("zarr3", 64, False), ("zarr", 32, True), ("zarr", 32, False)]
+zarr_formats = pytest.mark.parametrize(
+    ("data_format", "shard", "compress"), ZARR, ids=["3 zstd", "3 raw", "2 zstd", "2 raw"]
+)
+
+
+@zarr_formats
+@pytest.mark.parametrize(("category", "dtype", "channels"), LAYERS)
+def test_zarr_of_the_peer_is_read_changed_and_read_by_it(
+    peer, tmp_path, category, dtype, channels, data_format, shard, compress
+):
+    boxes = {mag: in_mag(OFF_GRID, mag) for mag in ("1", "2-2-1")}
+    expected = {
+        mag: voxels((channels, *box.size), dtype, seed) for seed, (mag, box) in enumerate(boxes.items())
+    }
+    path = tmp_path / "theirs"
+    peer("create", path=path, factor=[11.24, 11.24, 28])
+    peer(
+        "add_layer", path=path, name="layer", category=category, dtype=dtype, num_channels=channels,
+        data_format=data_format,
+    )  # fmt: skip
+    for mag, box in boxes.items():
+        peer("add_mag", path=path, layer="layer", mag=mag, shard_shape=shard, compress=compress)
+        peer_write(peer, path, "layer", mag, expected[mag], box)
+
+    assert described(path) == peer("describe", path=path)
+    layer = Dataset(path).get_layer("layer")
+    assert layer.data_format == data_format
+    for mag, box in boxes.items():
+        view, place = layer.get_mag(mag), {"path": path, "layer": "layer", "mag": mag}
+        assert view.box == box
+        assert view.spec.compression == ("zstd" if compress else None)
+        same(view.read(), expected[mag])
+        same(view.to_dask(16)[:, 5:40, 30:, 3:9].compute(), expected[mag][:, 5:40, 30:, 3:9])
+        cubes = [cube.from_mag_to_mag1(mag) for cube in view.cubes_on_disk()]
+        assert peer("cubes_on_disk", **place) == sorted(map(pair, cubes))
+        part = voxels((channels, 17, 9, 11), dtype, 7)
+        view.write(part, offset=box.topleft + (5, 3, 2))
+        expected[mag][:, 5:22, 3:12, 2:13] = part
+        same(peer("read", **place), expected[mag])
+        same(view.read(), expected[mag])
+
+
+@zarr_formats
+@pytest.mark.parametrize(("dtype", "channels"), [("uint8", 1), ("uint8", 3), ("uint32", 1), ("float32", 1)])
+def test_zarr_of_ours_is_read_changed_and_grown_by_the_peer(
+    peer, tmp_path, dtype, channels, data_format, shard, compress
+):
+    ds = Dataset.create(tmp_path / "ours", (4, 4, 40))
+    layer = ds.add_layer(
+        "layer", "color", dtype_per_channel=dtype, num_channels=channels, data_format=data_format
+    )
+    mag = layer.add_mag(1, chunk_shape=32, shard_shape=shard, compression="zstd" if compress else False)
+    expected = voxels((channels, *OFF_GRID.size), dtype)
+    mag.write(expected, offset=OFF_GRID.topleft)
+    place = {"path": ds.path, "layer": "layer", "mag": "1"}
+    assert peer("describe", path=ds.path) == described(ds.path)
+    same(peer("read", **place), expected)
+    assert peer("layout_of", **place) == [[32] * 3, [shard] * 3, compress]
+
+    far = BoundingBox((100, 130, 10), (60, 20, 30))
+    data = voxels((channels, *far.size), dtype, 1)
+    peer_write(peer, ds.path, "layer", "1", data, far)
+    both = np.zeros((channels, 150, 150, 50), dtype)
+    both[(slice(None), *OFF_GRID.to_slices((10, 0, 0)))] = expected
+    both[(slice(None), *far.to_slices((10, 0, 0)))] = data
+    same(mag.read(offset=(10, 0, 0), size=(150, 150, 50)), both)
+    assert layer.bounding_box == OFF_GRID.extended_by(far)
+    mag.write(data, offset=(300, 7, 90))
+    box = pair(BoundingBox((300, 7, 90), far.size))
+    same(peer("read", **place, box=box), data)
+
+
+def test_pyramids_of_zarr_layers_are_those_of_the_peer(peer, tmp_path):
+    data = voxels((1, *OFF_GRID.size), low=1)
+    paths = [tmp_path / "ours", tmp_path / "theirs"]
+    for path in paths:
+        layer = Dataset.create(path, (4, 4, 8)).add_layer("layer", "color", data_format="zarr3")
+        layer.add_mag(1, chunk_shape=32, shard_shape=64).write(data, offset=OFF_GRID.topleft)
+    Dataset(paths[0]).get_layer("layer").downsample(coarsest_mag=4)
+    names = peer("downsample", path=paths[1], layer="layer", coarsest_mag=[4, 4, 2])
+    ours = Dataset(paths[0]).get_layer("layer")
+    assert [str(mag) for mag in ours.mags] == names
+    for name in names[1:]:
+        same(peer("read", path=paths[1], layer="layer", mag=name), ours.get_mag(name).read())
+        same(peer("read", path=paths[0], layer="layer", mag=name), ours.get_mag(name).read())

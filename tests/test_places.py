@@ -11,11 +11,25 @@ from wkdask import BoundingBox, Dataset, Mag
 from wkdask.errors import (
     AlreadyExistsError,
     DamagedHeaderError,
+    InvalidValueError,
     LayerNotFoundError,
+    OutsideError,
     UnsupportedFormatError,
     WkdaskError,
 )
-from wkdask.places import check_agreement, cubes_box, foreign_mag, is_own, link_folder, mag_folder, outside
+from wkdask.places import (
+    channels_by_headers,
+    check_agreement,
+    cubes_box,
+    foreign_mag,
+    is_address,
+    is_own,
+    link_folder,
+    mag_folder,
+    mag_place,
+    outside,
+    refuse_outside,
+)
 from wkdask.properties import AddMag, MagRecord
 from wkdask.properties.handle import Properties
 
@@ -70,6 +84,43 @@ def test_what_is_outside_says_where(tmp_path):
         why = outside(str(ds), str(far))
         assert os.path.realpath(far) in why
         assert str(ds) in why
+
+
+def test_addresses_are_told_from_paths():
+    for path in ("https://example.com/1", "s3://bucket/1", "zip::http://x"):
+        assert is_address(record(1, path))
+    for path in (None, "./color/1", "/data/1", "a:b", "C:/x"):
+        assert not is_address(record(1, path))
+
+
+def test_what_may_happen_with_a_mag_outside(make_mag, tmp_path):
+    mag, other = make_mag(), make_mag()
+    folder, store = mag.place.dataset_path, other.place.store
+    for word, why in (("read-only", outside(folder, store.path)), ("write", None)):
+        place = mag_place(Properties(folder, word), "layer", Mag(1), store)
+        assert (place.read_only, place.store.outside) == (why, word)
+        assert (place.store.path, place.dataset_path) == (store.path, folder)
+    with pytest.raises(OutsideError, match="layer 'layer' mag 1: it is linked from"):
+        mag_place(Properties(folder, "refuse"), "layer", Mag(1), store)
+    own = mag_place(Properties(folder, "refuse"), "layer", Mag(1), mag.place.store)
+    assert (own.read_only, own.store.outside) == (None, "refuse")
+
+
+def test_a_dataset_that_reaches_outside_is_refused_where_that_is_asked_for(make_mag):
+    mag, other = make_mag(), make_mag()
+    folder = mag.place.dataset_path
+    refuse_outside(Properties(folder, "refuse"))
+    properties = Properties(folder)
+    for path in (other.path, "http://example.com/1"):
+        properties.commit(AddMag("layer", Mag(2), 32, path=path))
+        with pytest.raises(OutsideError, match="mag 2"):
+            refuse_outside(Properties(folder, "refuse"))
+        for word in ("read-only", "write"):
+            refuse_outside(Properties(folder, word))
+        Dataset(folder).get_layer("layer").delete_mag(2)
+    with pytest.raises(InvalidValueError, match='"refuse"'):
+        refuse_outside(Properties(folder, "open"))
+    assert os.path.isdir(other.path)
 
 
 # --- links ----------------------------------------------------------------------------------------------
@@ -135,6 +186,25 @@ def test_a_header_that_contradicts_is_named(make_mag):
     ]:
         with pytest.raises(DamagedHeaderError, match=word):
             check_agreement("layer", record(1, cube_length=cube), dtype, channels, store)
+
+
+def test_channels_come_from_a_header_that_agrees(make_mag):
+    mag = make_mag("uint16", 3)
+    layer = mag.layer
+    folder = mag.place.dataset_path
+    layer.add_mag(2, shard_shape=32)
+    assert channels_by_headers(folder, layer.record) == 3
+    header = Path(mag.path, "header.wkw")
+    good = header.read_bytes()
+    for content in (b"", good[:6] + b"\1\1" + good[8:]):
+        header.write_bytes(content)
+        assert channels_by_headers(folder, layer.record) == 3  # the other mag's
+    layer.delete_mag(2)
+    with pytest.raises(DamagedHeaderError, match=r"'uint48'.*header\.wkw says uint8"):
+        channels_by_headers(folder, layer.record)
+    layer.delete_mag(1)
+    with pytest.raises(DamagedHeaderError, match="there are no mags"):
+        channels_by_headers(folder, layer.record)
 
 
 # --- what may be removed --------------------------------------------------------------------------------

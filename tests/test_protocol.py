@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from wkdask.errors import DTypeError, InvalidValueError, WkdaskError
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage.protocol import COMPRESSIONS, DTYPES, ArraySpec, check_coordinates
+from wkdask.storage.protocol import (
+    COMPRESSIONS,
+    DTYPES,
+    ArraySpec,
+    check_coordinates,
+    empty_block,
+    leads_out,
+)
 
 
 def spec_of(**changes):
@@ -51,7 +58,7 @@ def test_known_compressions(compression):
         ({"shard_shape": Vec3Int(-32, 32, 32)}, InvalidValueError, "positive"),
         ({"shard_shape": Vec3Int(48, 32, 32)}, InvalidValueError, "multiple"),
         ({"chunk_shape": Vec3Int.full(2048)}, InvalidValueError, "multiple"),
-        ({"compression": "zstd"}, InvalidValueError, "lz4hc"),
+        ({"compression": "lzma"}, InvalidValueError, "lz4hc"),
         ({"compression": True}, InvalidValueError, "True"),
     ],
     ids=str,
@@ -82,3 +89,35 @@ def test_the_last_cube_is_refused_whole():
     check_coordinates(BoundingBox((2**32 - 2048, 0, 0), (1024, 1, 1)), side)
     with pytest.raises(InvalidValueError, match="stops counting"):
         check_coordinates(BoundingBox((2**32 - 1024, 0, 0), (1, 1, 1)), side)
+
+
+@pytest.mark.parametrize("size", [(0, 0, 0), (0, 5, 5), (3, 0, 1)])
+def test_a_box_without_voxels_is_anywhere_below_2_to_the_32(size):
+    for corner in ((0, 0, 0), (2**32 - 5,) * 3):
+        check_coordinates(BoundingBox(corner, size), Vec3Int.full(1024))
+    for corner in ((2**32, 0, 0), (-1, 0, 0)):
+        with pytest.raises(InvalidValueError):
+            check_coordinates(BoundingBox(corner, size), Vec3Int.full(1024))
+
+
+def test_blocks_beyond_the_memory_are_refused():
+    spec = spec_of(dtype="uint16", num_channels=2)
+    block = empty_block(spec, BoundingBox((5, 5, 5), (3, 4, 5)))
+    assert (block.shape, block.dtype, block.flags.f_contiguous) == ((2, 3, 4, 5), np.uint16, True)
+    assert empty_block(spec, BoundingBox((0, 0, 0), (0, 2**20, 2**20))).shape == (2, 0, 2**20, 2**20)
+    for size in ((2**20,) * 3, (2**32 - 1,) * 3, (2**32 - 1, 2**32 - 1, 0)):
+        with pytest.raises(InvalidValueError):
+            empty_block(spec, BoundingBox((0, 0, 0), size))
+
+
+def test_links_that_leave_the_dataset_are_told(tmp_path):
+    mag, other = tmp_path / "ds" / "color" / "1", tmp_path / "other"
+    for folder in (mag / "z0" / "y0", other / "y0", tmp_path / "ds" / "spare"):
+        folder.mkdir(parents=True)
+    (mag / "z1").symlink_to(other)
+    (mag / "z2").symlink_to(tmp_path / "ds" / "spare")
+    assert leads_out(str(mag), f"{mag}/z0/y0/x0.wkw") is None
+    assert leads_out(str(mag), f"{mag}/z2/y0/x0.wkw") is None
+    assert leads_out(str(mag), f"{mag}/z1/y0/x0.wkw") == f"{other}/y0/x0.wkw"
+    (mag / "z0" / "y0" / "x0.wkw").symlink_to("/nowhere")
+    assert leads_out(str(mag), f"{mag}/z0/y0/x0.wkw") == "/nowhere"

@@ -21,4 +21,4 @@ def test_the_version_has_a_section_in_the_changelog():
 def test_every_dependency_has_a_lower_bound_and_no_upper_one():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for requirement in project["dependencies"]:
-        assert re.fullmatch(r"[a-z]+(\[[a-z]+\])?>=[\d.]+", requirement), requirement
+        assert re.fullmatch(r"[a-z0-9-]+(\[[a-z]+\])?>=[\d.]+", requirement), requirement

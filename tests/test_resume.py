@@ -1,5 +1,6 @@
 """Jobs that go on where an earlier run stopped; jobs that are other ones; names that mean nothing."""
 
+import glob
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from wkdask import BoundingBox
 from wkdask.errors import (
+    AlreadyExistsError,
     InvalidValueError,
     JobRunningError,
     ResumeError,
@@ -287,10 +289,12 @@ def kill_after(process, target, seconds, number=signal.SIGKILL):
     process.communicate(timeout=60)
 
 
-@pytest.mark.parametrize("compression", [None, "lz4"])
-def test_a_killed_driver_is_gone_on_from(source, make_mag, compression):
+@pytest.mark.parametrize(
+    ("data_format", "compression"), [("wkw", None), ("wkw", "lz4"), ("zarr3", "zstd"), ("zarr3", False)]
+)
+def test_a_killed_driver_is_gone_on_from(source, make_mag, data_format, compression):
     mag, voxels = source
-    target = make_mag(compression=compression)
+    target = make_mag(data_format=data_format, compression=compression)
     process = start_driver(mag, target, pause=0.05)
     deadline = time.monotonic() + 60
     while len(list(target.cubes_on_disk())) < 5 and time.monotonic() < deadline:
@@ -358,9 +362,10 @@ def killed_in_second_phase(mag):
     return sum(os.stat(path).st_ino != inode for path, inode in inodes.items()), len(inodes)
 
 
+@pytest.mark.parametrize("data_format", ["wkw", "zarr3"])
 @pytest.mark.parametrize("then", ["resume", "write elsewhere", "overwrite"])
-def test_an_in_place_job_killed_while_it_publishes(make_mag, random_voxels, then):
-    mag, voxels = make_mag(), random_voxels((1, *BOX.size))
+def test_an_in_place_job_killed_while_it_publishes(make_mag, random_voxels, then, data_format):
+    mag, voxels = make_mag(data_format=data_format), random_voxels((1, *BOX.size))
     for _ in range(10):
         mag.write(voxels, bounding_box=BOX)
         replaced, cubes = killed_in_second_phase(mag)
@@ -418,3 +423,65 @@ def test_drivers_killed_at_random(make_mag, random_voxels, compression, in_place
         got = target.read(bounding_box=BOX)
         assert np.array_equal(got, 255 - voxels) or (in_place and np.array_equal(got, voxels))
         assert set(only_locks(target)) <= {"locks", "stamp"}
+
+
+# --- pyramids -------------------------------------------------------------------------------------------
+
+
+PYRAMID = """
+import sys, time
+import dask
+import wkdask.pyramid as pyramid
+import wkdask.pyramid_plan as plan
+from wkdask import Dataset
+
+def slow(*arguments):
+    time.sleep(float(sys.argv[3]))
+    return run_node(*arguments)
+
+run_node, pyramid.run_node, plan.LEAF_NBYTES = pyramid.run_node, slow, 1 << 18  # leaves of one cube of mag 2
+layer = Dataset(sys.argv[1]).get_layer("layer")
+print("ready", flush=True)
+with dask.config.set(num_workers=2):
+    reports = layer.downsample(coarsest_mag=8, resume=sys.argv[2] == "resume", compression=None)
+print("done", sum(report.cubes for report in reports), flush=True)
+"""
+
+
+def start_pyramid(mag, mode, pause):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PYRAMID, mag.place.dataset_path, mode, str(pause)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_pyramid_goes_on_where_it_stopped(make_mag, random_voxels, number):
+    whole, mag = make_mag(), make_mag()
+    voxels = random_voxels((1, 256, 192, 256))
+    for each in (whole, mag):
+        each.write(voxels)
+    expected = whole.layer.downsample(coarsest_mag=8, compression=None)
+    process = start_pyramid(mag, "first", 0.05)
+    first = f"{mag.layer.path}/2"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(glob.glob(f"{first}/z*/*/*.wkw")) < 10:
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    landed = {path: os.stat(path).st_ino for path in glob.glob(f"{first}/z*/*/*.wkw")}
+    with pytest.raises(AlreadyExistsError, match="resume=True"):
+        mag.layer.downsample(coarsest_mag=8)
+    process = start_pyramid(mag, "resume", 0)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert int(out.split()[1]) == sum(report.cubes for report in expected)
+    for level in (2, 4, 8):
+        got, want = mag.layer.get_mag(level), whole.layer.get_mag(level)
+        assert np.array_equal(got.read(), want.read())
+        assert os.listdir(f"{got.path}/.wkdask") == ["locks"]
+    kept = [path for path, inode in landed.items() if os.stat(path).st_ino == inode]
+    assert kept, "nothing was kept of what had been done"
+    assert mag.layer.downsample(coarsest_mag=8, resume=True) == []

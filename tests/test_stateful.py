@@ -88,8 +88,13 @@ seeds = st.integers(0, 2**16)
 class DatasetMachine(RuleBasedStateMachine):
     """The rules."""
 
-    @initialize(legacy=st.booleans(), kind=st.sampled_from(TYPES), compression=st.sampled_from(COMPRESSIONS))
-    def create(self, legacy, kind, compression):
+    @initialize(
+        legacy=st.booleans(),
+        kind=st.sampled_from(TYPES),
+        category=st.sampled_from(["segmentation", "color"]),
+        compression=st.sampled_from(COMPRESSIONS),
+    )
+    def create(self, legacy, kind, category, compression):
         self.folder = Path(tempfile.mkdtemp(prefix="wkdask-stateful-"))
         self.path = self.folder / "ds"
         self.dataset = Dataset.create(self.path, (11.24, 11.24, 28))
@@ -102,8 +107,10 @@ class DatasetMachine(RuleBasedStateMachine):
         self.layers = {}
         self.extra = {}
         self.handles = [self.dataset]
-        self.layers["a"] = ModelLayer(*kind, "color")
-        layer = self.dataset.add_layer("a", "color", dtype_per_channel=kind[0], num_channels=kind[1])
+        dtype, channels = kind
+        category = "color" if dtype[0] == "f" else category
+        self.layers["a"] = ModelLayer(dtype, channels, category)
+        layer = self.dataset.add_layer("a", category, dtype_per_channel=dtype, num_channels=channels)
         self.make_mag(layer, "1", compression)
 
     def teardown(self):

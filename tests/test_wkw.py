@@ -432,6 +432,40 @@ def test_without_a_header_there_are_no_zeros(tmp_path, threads):
     np.testing.assert_array_equal(mag.read(CUBE_0), voxels)
 
 
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_mag_that_is_removed_while_it_is_read_is_not_zeros(tmp_path, monkeypatch, compression):
+    mag, voxels = library_mag(tmp_path / "mag", compression, cubes=3)
+    check, gone = WkwMag.check_cube, []
+
+    def look(self, path):
+        if path.endswith("x1.wkw") and not gone:
+            gone.append(os.rename(mag.path, tmp_path / "gone"))
+        return check(self, path)
+
+    monkeypatch.setattr(WkwMag, "check_cube", look)
+    with pytest.raises(DamagedHeaderError, match=r"header\.wkw is missing"):
+        mag.read(BoundingBox((0, 0, 0), (48, 16, 16)))
+    os.rename(tmp_path / "gone", mag.path)
+    np.testing.assert_array_equal(mag.read(BoundingBox((0, 0, 0), (48, 16, 16))), voxels)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_mag_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch, compression):
+    mag, _ = library_mag(tmp_path / "mag", compression, cubes=3)
+    voxels = noise((1, 48, 16, 16), seed=9)
+    library_write(tmp_path / "new", voxels, compression=compression)
+    check, swaps = WkwMag.check_cube, []
+
+    def look(self, path):
+        if path.endswith("x1.wkw") and not swaps:
+            swaps.append(os.rename(mag.path, tmp_path / "old"))
+            os.rename(tmp_path / "new", mag.path)
+        return check(self, path)
+
+    monkeypatch.setattr(WkwMag, "check_cube", look)
+    np.testing.assert_array_equal(mag.read(BoundingBox((0, 0, 0), (48, 16, 16))), voxels)
+
+
 def test_a_header_that_changed(tmp_path):
     mag, _ = library_mag(tmp_path / "mag")
     library_write(tmp_path / "other", noise((1, 16, 16, 16), "uint16"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -203,6 +203,7 @@ class BoxView:
         job: str | None = None,
         retries: int | None = None,
         resources: Mapping[str, float] | None = None,
+        pyramid: bool = False,
         progress: ProgressLike = None,
     ) -> WriteReport:
         """Write a numpy or dask array.
@@ -238,6 +239,9 @@ class BoxView:
             How often a task that failed is tried again; by default twice on a cluster, not on local threads.
         resources
             What each task occupies of a worker, such as ``{"GPU": 1}``.
+        pyramid
+            Compute the layer's coarser mags as well, of what was written: those that are there, else all that
+            :meth:`Layer.downsample` would add. Only through the MagView of the layer's finest mag.
         progress
             ``True`` for a progress bar, ``False`` for none, a listener of events; by default a bar on a
             terminal or in a notebook once the job lasts.
@@ -280,7 +284,18 @@ class BoxView:
             resources=resources,
             listeners=listeners_for(progress),
         )
-        return write_voxels(self._place, with_whole_voxels(data), box, options)
+        write_coarser = self._coarser(options, progress) if pyramid else None
+        report = write_voxels(self._place, with_whole_voxels(data), box, options)
+        if write_coarser is not None:
+            write_coarser(report.bounding_box)
+        return report
+
+    def _coarser(self, options: WriteOptions, progress: ProgressLike) -> Callable[[BoundingBox], object]:
+        """Return what computes the coarser mags of a box that was written, in voxels of mag 1."""
+        del options, progress
+        raise InvalidValueError(
+            f"pyramid=True is for writes through a MagView; this is a part of {self._place.label}"
+        )
 
     def plan_write(
         self,

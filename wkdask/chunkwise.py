@@ -205,7 +205,7 @@ def chunks_unit(
     kept = None
     if target is not None and may_rerun:
         kept = f"{target.folder}/kept-{'-'.join(map(str, box.topleft))}"
-        if (earlier := TaskWrites.kept(kept, target.store)) is not None:
+        if (earlier := TaskWrites.kept(kept)) is not None:
             result = _published(earlier, views[-1], target, box)
             if keep:
                 error = TaskFailedError(
@@ -220,7 +220,7 @@ def chunks_unit(
         with of_living_job(target.folder):
             is_first = writes.keep(kept)
         if not is_first:
-            writes = TaskWrites.kept(kept, target.store) or writes
+            writes = TaskWrites.kept(kept) or writes
     return replace(_published(writes, views[-1], target, box), value=values or None)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wkdask.engine import Outcome, attempted
 from wkdask.errors import InvalidValueError, PlanError, SchedulerLostError, WorkerPathError
-from wkdask.flow import REPORT, ClusterFlow
+from wkdask.flow import ClusterFlow
 from wkdask.geometry import BoundingBox
 from wkdask.job import AnyWindow, CallWindow, NodeWindow
 from wkdask.journal import Lane
@@ -219,19 +220,22 @@ class DistributedEngine:
         return [outcome for outcome in late if outcome.report is not None]
 
     def _wait_for_running(self, seconds: float) -> None:
-        """Wait for tasks that are with a worker now."""
-        from distributed import wait
+        """Wait for tasks that are with a worker now.
 
+        Not by the keys of our futures: where dask fuses a chain of tasks, what runs has a key of its own.
+        """
         if not self._pending:
             return
-        with contextlib.suppress(Exception):  # TimeoutError; or the scheduler itself is gone
-            running = {key for keys in self._client.processing().values() for key in keys}
-            futures = [
-                future
-                for key, (_, future, _) in self._pending.items()
-                if key in running or str(key).removesuffix(REPORT) in running
-            ]
-            wait(futures, timeout=seconds)
+        limit = time.monotonic() + seconds
+        with contextlib.suppress(Exception):  # the scheduler itself is gone
+            running = self._processing()
+            while running and time.monotonic() < limit:
+                time.sleep(0.05)
+                running &= self._processing()
+
+    def _processing(self) -> set[Any]:
+        """Return the keys of the tasks that are with a worker."""
+        return {key for keys in self._client.processing().values() for key in keys}
 
 
 def _same(value: Any) -> Any:

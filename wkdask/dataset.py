@@ -150,6 +150,7 @@ class Dataset(DatasetLayers):
         chunk_shape: int | None = None,
         shard_shape: int | None = None,
         compression: str | bool | None = True,
+        data_format: str | None = None,
         layers_to_ignore: Sequence[str] = (),
         client: Client | None = None,
         progress: ProgressLike = None,
@@ -169,7 +170,9 @@ class Dataset(DatasetLayers):
         chunk_shape, shard_shape
             Sides of chunks and cubes in voxels; as they are by default.
         compression
-            ``None``, ``"lz4"``, ``"lz4hc"``; ``True`` for as it is.
+            ``None``, ``"lz4"``, ``"lz4hc"``, in Zarr ``"zstd"``; ``True`` for as it is.
+        data_format
+            ``"wkw"``, ``"zarr3"`` or ``"zarr"``; as each layer is by default.
         layers_to_ignore
             Names of layers that are not copied.
         client, progress
@@ -196,6 +199,7 @@ class Dataset(DatasetLayers):
                     shard_side=shard_shape,
                     file_len=file_len,
                     compression=compression,
+                    data_format=data_format,
                     client=client,
                     listeners=listeners_for(progress),
                 )

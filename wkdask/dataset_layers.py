@@ -29,8 +29,8 @@ from wkdask.properties import (
 )
 from wkdask.properties.handle import Properties
 from wkdask.properties.values import whole_argument
-from wkdask.storage.wkw import HEADER_NAME, WkwMag
-from wkdask.storage.wkw_format import check_voxel
+from wkdask.storage.formats import check_format, check_voxel, format_of, metadata_names, open_mag
+from wkdask.storage.protocol import StoredMag
 from wkdask.units import VoxelSize
 from wkdask.view_configuration import DatasetViewConfiguration
 
@@ -149,6 +149,7 @@ class DatasetLayers:
         largest_segment_id: int | None = None,
         mappings: Sequence[str] = (),
         bounding_box: BoundingBox = EMPTY_BOX,
+        data_format: str = "wkw",
         dtype: object = None,
     ) -> Layer:
         """Add a layer without mags.
@@ -171,6 +172,8 @@ class DatasetLayers:
             Names of the mappings of a segmentation.
         bounding_box
             In voxels of mag 1; it grows with what is written.
+        data_format
+            How its mags are stored: ``"wkw"``, ``"zarr3"``, or ``"zarr"`` for Zarr 2.
         dtype
             Refused, as in 2021: it does not say whether all channels are meant, or one.
 
@@ -182,15 +185,18 @@ class DatasetLayers:
             If a layer cannot hold such voxels.
         InvalidValueError
             If name, category or the combination of arguments cannot work.
+        UnsupportedFormatError
+            If the data format is another one.
         """
         if category not in (LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
             raise InvalidValueError(f'a layer is "color" or "segmentation", got {category!r}')
+        check_format(data_format)
         _refuse_dtype(dtype)
         channels = (
             1 if num_channels is None else whole_argument(num_channels, "the number of channels", 1, 2**16)
         )
         dtype_name = _channel_dtype(dtype_per_layer, dtype_per_channel, channels)
-        check_voxel(dtype_name, channels)  # no mag could be added to the layer
+        check_voxel(data_format, dtype_name, channels)  # no mag could be added to the layer
         edit = AddLayer(
             name=layer_name,
             category=category,
@@ -199,6 +205,7 @@ class DatasetLayers:
             largest_segment_id=largest_segment_id,
             mappings=tuple(mappings),
             bounding_box=bounding_box,
+            data_format=data_format,
         )
         self._properties.commit(edit)
         os.makedirs(os.path.join(self.path, layer_name), exist_ok=True)
@@ -214,13 +221,16 @@ class DatasetLayers:
         *,
         largest_segment_id: int | None = None,
         mappings: Sequence[str] = (),
+        data_format: str | None = None,
         dtype: object = None,
     ) -> Layer:
         """Return a layer; add it if the dataset does not have it.
 
         Parameters
         ----------
-        layer_name, category, dtype_per_layer, dtype_per_channel, num_channels, largest_segment_id, mappings, dtype
+        layer_name, category, dtype_per_layer, dtype_per_channel, num_channels, largest_segment_id, mappings
+            As for :meth:`add_layer`; what is given must agree with the layer that is there.
+        data_format, dtype
             As for :meth:`add_layer`; what is given must agree with the layer that is there.
 
         Raises
@@ -238,9 +248,12 @@ class DatasetLayers:
                 num_channels,
                 largest_segment_id=largest_segment_id,
                 mappings=mappings,
+                data_format=data_format or "wkw",
             )
         layer = self.get_layer(layer_name)
         asked: dict[str, tuple[object, object]] = {"category": (category, layer.category)}
+        if data_format is not None:
+            asked["data format"] = (data_format, layer.data_format)
         if num_channels is not None:
             asked["channels"] = (num_channels, layer.num_channels)
         if dtype_per_layer is not None or dtype_per_channel is not None:
@@ -287,17 +300,24 @@ class DatasetLayers:
         Raises
         ------
         InvalidValueError
-            If no folder in it is a mag with a ``header.wkw``.
+            If no folder in it is a mag, or they are of several formats.
         """
         folder = os.path.join(self.path, layer_name)
-        found: dict[Mag, WkwMag] = {}
+        found: dict[Mag, StoredMag] = {}
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-            if os.path.isfile(os.path.join(folder, name, HEADER_NAME)):
-                found[Mag(name)] = WkwMag.open(os.path.join(folder, name))
+            if format_of(os.path.join(folder, name)) is not None:
+                found[Mag(name)] = open_mag(os.path.join(folder, name))
         if not found:
-            raise InvalidValueError(f"{folder} holds no folder with a {HEADER_NAME}")
+            raise InvalidValueError(
+                f"{folder} holds no folder with one of {', '.join(sorted(metadata_names()))}"
+            )
         finest = min(found)
         spec = found[finest].spec
+        formats = {store.spec.data_format for store in found.values()}
+        if len(formats) > 1:
+            raise InvalidValueError(
+                f"the mags in {folder} are stored in several formats: {', '.join(sorted(formats))}"
+            )
         layer = self.add_layer(
             layer_name,
             category,
@@ -306,6 +326,7 @@ class DatasetLayers:
             largest_segment_id=largest_segment_id,
             mappings=mappings,
             bounding_box=cubes_box(found[finest]).from_mag_to_mag1(finest),
+            data_format=spec.data_format,
         )
         for mag in found:
             layer.add_mag_for_existing_files(mag)

@@ -108,7 +108,7 @@ def run_demo(path: str, *, overwrite: bool = False, echo: Callable[[str], None] 
             n_workers=2,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=":0",
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,  # of workers that look for the scheduler while both end
         ) as cluster,
         Client(cluster) as client,

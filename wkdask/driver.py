@@ -24,7 +24,7 @@ from wkdask.engines import Engine, Outcome
 from wkdask.errors import TaskFailedError
 from wkdask.events import Event, JobFinished, JobStarted, Listener, UnitDone, UnitFailed, WriteReport
 from wkdask.geometry import BoundingBox, Mag
-from wkdask.job import AnyWindow, Job, JobFolders, Stage, assembled_stage, staged_stage
+from wkdask.job import AnyWindow, Job, JobFolders, Stage, publish_stage
 from wkdask.journal import Journal
 from wkdask.plan import WritePlan, plan_again
 from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
@@ -142,6 +142,8 @@ def _run_job(
                         own.finished = True
             finally:
                 engine.stop()
+                if own is not None:
+                    own.landed = tally.merged is not None
     except _Terminated:
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
@@ -229,24 +231,17 @@ def finish_interrupted(store: StoredMag, engine: Engine, but_not: Ticket | None 
     """
     for ticket in interrupted_jobs(store):
         if but_not is None or ticket.key != but_not.key:
-            again = Job(
-                ticket.dataset_path,
-                ticket.layer,
-                ticket.mag,
-                store,
-                plan_again(store.spec, ticket.box, ticket.unit, ticket.part),
-                action=ticket.action,
-                ticket=ticket,
-                resume=True,
-            )
-            _run_job(again, lambda folders, job=again: [_second_stage(job, folders)], engine.again())  # type: ignore[misc]
+            _finish(store, ticket, engine.again())
 
 
-def _second_stage(job: Job, folders: JobFolders) -> Stage:
-    """Return the second of two phases of a job, from what the first one left."""
-    staged = job.store.opened(f"{folders.main}/staged")
-    make = staged_stage if job.plan.part is None else assembled_stage
-    return make(job, staged, folders.main, replaces_source=True)
+def _finish(store: StoredMag, ticket: Ticket, engine: Engine) -> None:
+    """Run what is left of the second phase of a dead job."""
+    plan = plan_again(store.spec, ticket.box, ticket.unit, ticket.part)
+    job = Job(
+        ticket.dataset_path, ticket.layer, ticket.mag, store, plan, action=ticket.action, ticket=ticket,
+        resume=True,
+    )  # fmt: skip
+    _run_job(job, lambda folders: [publish_stage(job, folders.main, replaces_source=True)], engine)
 
 
 def run_unwritten(

@@ -18,7 +18,7 @@ import numpy as np
 from wkdask.errors import PlanError
 from wkdask.geometry import Vec3Int
 from wkdask.grid import chunks_on_grid
-from wkdask.job import ArrayWindow, Job, Stage, assembled_stage, lane_of, staged_stage
+from wkdask.job import ArrayWindow, Job, Stage, lane_of, publish_stage
 from wkdask.journal import Lane
 from wkdask.plan import Window, WritePlan
 from wkdask.storage.protocol import Voxels
@@ -55,13 +55,13 @@ def array_stages(job: Job, array: da.Array, folder: str, *, reads_target: bool) 
         staged = job.store.staged(f"{folder}/staged", raw=True)
         return [
             _array_stage(plan.parts, array, Target(staged, folder, job.durable), "fill"),
-            assembled_stage(job, staged, folder, replaces_source=reads_target),
+            publish_stage(job, folder, replaces_source=reads_target),
         ]
     if reads_target:
         staged = job.store.staged(f"{folder}/staged")
         return [
             _array_stage(plan, array, Target(staged, folder, job.durable, job.verify), "stage"),
-            staged_stage(job, staged, folder, replaces_source=True),
+            publish_stage(job, folder, replaces_source=True),
         ]
     return [_array_stage(plan, array, Target(job.store, folder, job.durable, job.verify), "publish")]
 

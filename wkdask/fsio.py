@@ -28,10 +28,12 @@ __all__ = [
     "fsync_files",
     "fsync_folder",
     "holds_only_zeros",
+    "is_there",
     "link_or_copy",
     "lock",
     "lock_timeout",
     "locks",
+    "make_folders",
     "open_lock_file",
     "open_regular",
     "remove_folder",
@@ -72,6 +74,21 @@ def checked_path(path: str | os.PathLike[str]) -> str:
     except UnicodeEncodeError:
         raise InvalidValueError(f"a path must be valid Unicode: {full!r}") from None
     return full
+
+
+def is_there(path: str) -> bool:
+    """Tell whether something has a name, be it a link that leads nowhere.
+
+    Raises
+    ------
+    OSError
+        If that cannot be told: `os.path.lexists` would say no, and what is there would be taken for absent.
+    """
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def open_regular(path: str) -> int:
@@ -301,7 +318,7 @@ def link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
             raise
         copy_sparse(source, target)
 
@@ -342,6 +359,23 @@ def _copy_range(source: int, target: int, start: int, stop: int) -> None:
         if not copied:
             raise OSError(errno.EIO, "the file became shorter while it was copied")
         start += copied
+
+
+def make_folders(root: str, folder: str) -> list[str]:
+    """Make a folder below a root and those in between, but not the root: one that was taken away stays so.
+
+    Returns
+    -------
+    list of str
+        The root and all folders below: what is to be flushed for those to last that were not there.
+    """
+    path, touched = root, [root]
+    for name in os.path.relpath(folder, root).split(os.sep):
+        path = os.path.join(path, name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+        touched.append(path)
+    return touched
 
 
 def remove_folder(path: str) -> None:

@@ -32,6 +32,8 @@ from wkdask.errors import DamagedHeaderError
 from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.job import MagPlace
+from wkdask.properties import load
+from wkdask.storage.formats import open_mag
 from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.storage.publish import Piece, landed_boxes, publish_pieces
@@ -213,8 +215,8 @@ class TaskWrites:
         return True
 
     @classmethod
-    def kept(cls, path: str, store: StoredMag) -> TaskWrites | None:
-        """Return what an earlier run put aside; None if there was none. `store` is the job's own mag."""
+    def kept(cls, path: str) -> TaskWrites | None:
+        """Return what an earlier run put aside; None if there was none."""
         try:
             with open(f"{path}/{_WRITES}", encoding="utf-8") as file:
                 entries = json.load(file)
@@ -223,8 +225,10 @@ class TaskWrites:
         writes = cls()
         try:
             for number, (dataset, layer, mag, store_path, boxes) in enumerate(entries):
-                place = MagPlace(dataset, layer, Mag(mag), store.opened(store_path))
-                staged = store.opened(f"{path}/voxels/{number}")
+                record = load(dataset).layer(layer)
+                opened = open_mag(store_path, record.data_format, record.mag(mag).raw)
+                place = MagPlace(dataset, layer, Mag(mag), opened)
+                staged = open_mag(f"{path}/voxels/{number}")
                 for sides in boxes:
                     box = BoundingBox(sides[:3], sides[3:])
                     writes.write(place, staged.read(box), box)
@@ -284,13 +288,13 @@ class TaskWrites:
                         *block_stats(block),
                     )
                 )
+        for report in reports:
+            store.prepare(report.box)  # a mag that is gone must not come back as a folder
         if target is not None and target.store.path == store.path:
             file_nbytes = publish_pieces(
                 store, target.folder, pieces, durable=target.durable, verify=target.verify
             )
         else:
-            for report in reports:
-                store.prepare(report.box)  # a mag that is gone must not come back as a folder
             finish_interrupted(store, LocalEngine())
             with job_folder(store) as folder:
                 file_nbytes = publish_pieces(store, folder, pieces)

@@ -13,7 +13,7 @@ from wkdask.events import Listener
 from wkdask.geometry import BoundingBox, Mag
 from wkdask.journal import Journal, Lane
 from wkdask.plan import WINDOW_UNITS, UnitBoxes, WritePlan
-from wkdask.storage.jobs import Ticket
+from wkdask.storage.jobs import Ticket, take_built
 from wkdask.storage.protocol import StoredMag
 from wkdask.tasks import UnitReport, publish_assembled_unit, publish_unit
 
@@ -32,11 +32,10 @@ __all__ = [
     "NodeWindow",
     "Stage",
     "WriteOptions",
-    "assembled_stage",
     "call_windows",
     "lane_of",
     "listed_windows",
-    "staged_stage",
+    "publish_stage",
 ]
 
 
@@ -398,45 +397,29 @@ def lane_of(plan: WritePlan, number: int) -> Lane:
     return Lane(number, plan.unit, plan.box)
 
 
-def staged_stage(job: Job, staged: StoredMag, folder: str, *, replaces_source: bool) -> Stage:
-    """Return the stage that publishes cubes from a private mag in which another stage has built them whole.
+def publish_stage(job: Job, folder: str, *, replaces_source: bool) -> Stage:
+    """Return the second stage of a job that has built its cubes in the private mag ``staged`` in its folder.
 
     Parameters
     ----------
     job
         The job; the stage is its lane 1.
-    staged
-        The private mag.
     folder
         The job's private folder.
     replaces_source
-        Whether the other stage read what this one replaces.
+        Whether the first stage read what this one replaces.
     """
     lane = lane_of(job.plan, 1)
-    windows = call_windows(
-        job.plan,
-        folder,
-        "publish",
-        lambda box: (publish_unit, job.store, staged, folder, box, job.durable),
-        lane,
-    )
-    return Stage(len(lane), windows, (lane,), replaces_source)
+    publish = publish_unit if job.plan.part is None else publish_assembled_unit
 
+    def windows() -> Iterator[CallWindow]:
+        built = take_built(job.store, folder)
+        yield from call_windows(
+            job.plan,
+            folder,
+            "publish",
+            lambda box: (publish, job.store, built, folder, box, job.durable),
+            lane,
+        )
 
-def assembled_stage(job: Job, staged: StoredMag, folder: str, *, replaces_source: bool) -> Stage:
-    """Return the stage that publishes cubes from a private mag in which other tasks have assembled them in parts.
-
-    Parameters
-    ----------
-    job, staged, folder, replaces_source
-        As for `staged_stage`.
-    """
-    lane = lane_of(job.plan, 1)
-    windows = call_windows(
-        job.plan,
-        folder,
-        "publish",
-        lambda box: (publish_assembled_unit, job.store, staged, folder, box, job.durable),
-        lane,
-    )
-    return Stage(len(lane), windows, (lane,), replaces_source)
+    return Stage(len(lane), windows(), (lane,), replaces_source)

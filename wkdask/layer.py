@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wkdask.chunkwise import ChunkedView, run_chunks, warn_of_ignored
 from wkdask.errors import AlreadyExistsError, WkdaskError
 from wkdask.events import WriteReport
-from wkdask.geometry import Vec3IntLike
+from wkdask.geometry import Vec3Int, Vec3IntLike
 from wkdask.job import WriteOptions
 from wkdask.layer_pyramid import LayerPyramid
 from wkdask.mag_view import MagView
+from wkdask.multiscales import write_multiscales
 from wkdask.properties import (
     AddLayer,
     LayerRecord,
@@ -24,7 +26,9 @@ from wkdask.properties import (
     create,
 )
 from wkdask.properties.handle import Properties
-from wkdask.transfer import copy_mag
+from wkdask.rechunk import rechunk_in_place
+from wkdask.storage.formats import check_spec, fitting_compression, found_format
+from wkdask.transfer import compress_in_place, copy_mag
 from wkdask.view import View
 from wkdask.view_configuration import LayerViewConfiguration
 
@@ -87,6 +91,7 @@ class Layer(LayerPyramid):
             raise
         for handle in [each for each in self._properties.layers if each.name == old_name]:
             handle._renamed(name)
+        write_multiscales(self._properties, name)
 
     def _renamed(self, name: str) -> None:
         """Follow a rename, with the mags that are in use."""
@@ -146,9 +151,35 @@ class Layer(LayerPyramid):
             mag.mag,
             chunk_shape=mag.spec.chunk_shape if chunk_shape is None else chunk_shape,
             shard_shape=mag.spec.shard_shape if shard_shape is None else shard_shape,
-            compression=compression,
+            compression=compression or False,
         )
         return copy_mag(mag.place.store, target.place, mag.box, options, action=action)
+
+    def rechunk_mag(
+        self,
+        mag: MagView,
+        chunk_shape: Vec3IntLike | int,
+        shard_shape: Vec3IntLike | int,
+        compression: str | None,
+        options: WriteOptions,
+    ) -> WriteReport | None:
+        """Cut a mag into other chunks and cubes where it is; see :meth:`MagView.rechunk`."""
+        data_format = found_format(mag.path)
+        spec = replace(
+            mag.spec,
+            chunk_shape=Vec3Int.from_scalar_or_vec(chunk_shape),
+            shard_shape=Vec3Int.from_scalar_or_vec(shard_shape),
+            compression=fitting_compression(data_format, False if compression is None else compression),
+        )
+        check_spec(spec, data_format)  # before anything is made
+        if spec == replace(mag.spec, compression=spec.compression):  # only stored otherwise, if at all
+            report = compress_in_place(mag.place, spec.compression, options)
+        else:
+            report, _ = rechunk_in_place(self._properties, mag.place, spec, options)
+        place = self.get_mag(mag.mag).place
+        for view in {mag, *(each for each in self._views if each.mag == mag.mag)}:
+            view.moved(place)
+        return report
 
     def as_new(self, name: str) -> AddLayer:
         """Return the edit that adds a layer like this one, without mags, to a dataset."""
@@ -166,6 +197,7 @@ class Layer(LayerPyramid):
             bounding_box=record.bounding_box,
             largest_segment_id=record.largest_segment_id,
             mappings=record.mappings,
+            data_format=record.data_format,
             extra=kept,
         )
 

@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from wkdask.cut import Cut
 from wkdask.errors import (
     AlreadyExistsError,
     InvalidValueError,
@@ -18,9 +19,10 @@ from wkdask.errors import (
     WkdaskError,
 )
 from wkdask.fsio import remove_folder
-from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
+from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike
 from wkdask.job import WriteOptions
 from wkdask.mag_view import MagView
+from wkdask.multiscales import write_multiscales
 from wkdask.places import (
     channels_by_headers,
     check_agreement,
@@ -47,9 +49,15 @@ from wkdask.properties import (
     dtype_of,
 )
 from wkdask.properties.handle import Properties
-from wkdask.storage.protocol import ArraySpec
-from wkdask.storage.wkw import WkwMag
-from wkdask.storage.wkw_format import header_of_spec
+from wkdask.storage.formats import (
+    check_format,
+    check_spec,
+    create_mag,
+    entry_of,
+    fitting_compression,
+    open_mag,
+)
+from wkdask.storage.protocol import StoredMag
 from wkdask.transfer import copy_mag
 
 if TYPE_CHECKING:
@@ -116,7 +124,7 @@ class LayerMags:
 
     @property
     def data_format(self) -> str:
-        """How mags are stored: ``"wkw"``."""
+        """How mags are stored: ``"wkw"``, ``"zarr3"``, ``"zarr"`` (Zarr 2), or a format that is only listed."""
         return self.record.data_format
 
     @property
@@ -165,16 +173,20 @@ class LayerMags:
             If it lies outside of the dataset, which was opened with ``outside="refuse"``.
         """
         record = self.record.mag(mag)
-        if self.record.data_format != "wkw":
-            raise UnsupportedFormatError(
-                f"layer {self._name!r} is stored as {self.record.data_format!r}; this version reads wkw"
-            )
-        folder = self._mag_folder(record)
-        store = WkwMag.open(folder)
+        store = self._open(record)
         self._check_agreement(record, store)
         return self._view(Mag(mag), store)
 
-    def _view(self, mag: Mag, store: WkwMag) -> MagView:
+    def _open(self, record: MagRecord) -> StoredMag:
+        """Open what a record lists."""
+        data_format = self.record.data_format
+        try:
+            check_format(data_format)
+        except UnsupportedFormatError as error:
+            raise UnsupportedFormatError(f"layer {self._name!r}: {error}") from None
+        return open_mag(self._mag_folder(record), data_format, record.raw)
+
+    def _view(self, mag: Mag, store: StoredMag) -> MagView:
         """Return the handle of an opened mag."""
         view = MagView(cast("Layer", self), mag_place(self._properties, self._name, mag, store))
         self._views.add(view)
@@ -189,7 +201,7 @@ class LayerMags:
         *,
         chunk_shape: Vec3IntLike | int | None = None,
         shard_shape: Vec3IntLike | int | None = None,
-        compression: str | None = None,
+        compression: str | bool | None = None,
     ) -> MagView:
         """Add an empty magnification.
 
@@ -202,36 +214,34 @@ class LayerMags:
         compress
             The 2021 spelling of ``compression="lz4hc"``.
         chunk_shape, shard_shape
-            Sides of a chunk (32³) and of a cube (1024³), in voxels of this mag.
+            Sides of a chunk (32³) and of a cube (1024³; in Zarr 2, where every chunk is a file, the chunk's), in
+            voxels of this mag.
         compression
-            ``None``, ``"lz4"`` or ``"lz4hc"``.
+            ``"lz4"`` or ``"lz4hc"`` in WKW, ``"zstd"``, ``"gzip"`` or ``"blosc"`` in Zarr; False for none. By
+            default WKW is not compressed, and Zarr by zstd, as webknossos 4 writes it.
 
         Raises
         ------
         AlreadyExistsError
             If the layer has that mag, or its folder is not empty.
         InvalidValueError, UnsupportedFormatError, DTypeError
-            If WKW cannot hold it so; nothing was written.
+            If the layer's format cannot hold it so; nothing was written.
         """
         mag = Mag(mag)
         self._refuse_existing(mag)
-        spec = ArraySpec(
-            dtype=str(self.dtype_per_channel),
-            num_channels=self.num_channels,
-            chunk_shape=_side("chunk_shape", chunk_shape, block_len, 1, 32),
-            shard_shape=_side(
-                "shard_shape", shard_shape, file_len, _scalar(chunk_shape, block_len), 32 * (block_len or 32)
-            ),
-            compression=_compression(compress, compression),
-        )
+        data_format = self.record.data_format
+        cut = Cut(block_len, file_len, compress, chunk_shape, shard_shape, compression)
+        spec = cut.to_spec(data_format, str(self.dtype_per_channel), self.num_channels)
         self._refuse_linked_folder()
-        header_of_spec(spec)  # refuses what WKW cannot hold before a folder is made
+        check_spec(spec, data_format)  # before a folder is made
         folder = os.path.join(self.path, mag.to_layer_name())
         with mags_lock(self._properties.folder):  # of two who add the same mag, one does
             self._refuse_existing(mag)
             refuse_foreign_files(folder)
-            store = WkwMag.create(folder, spec)
-            self._commit(AddMag(self._name, mag, spec.shard_shape.x))
+            extent = self.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).bottomright
+            store = create_mag(folder, spec, data_format, extent)
+            self._commit(AddMag(self._name, mag, entry_of(store)[0]))
+        write_multiscales(self._properties, self._name)
         return self._view(mag, store)
 
     def get_or_add_mag(
@@ -243,7 +253,7 @@ class LayerMags:
         *,
         chunk_shape: Vec3IntLike | int | None = None,
         shard_shape: Vec3IntLike | int | None = None,
-        compression: str | None = None,
+        compression: str | bool | None = None,
     ) -> MagView:
         """Return a magnification; add it if the layer does not have it.
 
@@ -269,28 +279,9 @@ class LayerMags:
                 compression=compression,
             )
         found = self.get_mag(mag)
-        spec = found.spec
-        asked = {
-            "chunk shape": (
-                _side("chunk_shape", chunk_shape, block_len, 1, 32)
-                if chunk_shape is not None or block_len is not None
-                else spec.chunk_shape,
-                spec.chunk_shape,
-            ),
-            "shard shape": (
-                _side("shard_shape", shard_shape, file_len, spec.chunk_shape.x, 1024)
-                if shard_shape is not None or file_len is not None
-                else spec.shard_shape,
-                spec.shard_shape,
-            ),
-            "compression": (
-                _compression(compress, compression)
-                if compress is not None or compression is not None
-                else spec.compression,
-                spec.compression,
-            ),
-        }
-        wrong = [f"{what} {want}, it has {have}" for what, (want, have) in asked.items() if want != have]
+        wrong = Cut(block_len, file_len, compress, chunk_shape, shard_shape, compression).differences(
+            found.spec
+        )
         if wrong:
             raise InvalidValueError(f"layer {self._name!r} has a mag {mag} already: {'; '.join(wrong)}")
         return found
@@ -308,15 +299,17 @@ class LayerMags:
         AlreadyExistsError
             If the layer lists it already.
         DamagedHeaderError
-            If the folder has no ``header.wkw``, or one of another type than the layer.
+            If the folder has no metadata, or such of another type than the layer.
         """
         mag = Mag(mag)
         self._refuse_existing(mag)
         record = MagRecord(mag, None, None, {})
-        store = WkwMag.open(self._mag_folder(record))
+        store = self._open(record)
         if self.record.mags or self.record.num_channels is not None:
             self._check_agreement(record, store)
-        self._commit(AddMag(self._name, mag, store.spec.shard_shape.x))
+        cube_length, extra = entry_of(store)
+        self._commit(AddMag(self._name, mag, cube_length, extra=extra))
+        write_multiscales(self._properties, self._name)
         return self._view(mag, store)
 
     def add_symlink_mag(
@@ -384,7 +377,7 @@ class LayerMags:
             mag,
             chunk_shape=store.spec.chunk_shape,
             shard_shape=store.spec.shard_shape,
-            compression=store.spec.compression,
+            compression=fitting_compression(self.data_format, store.spec.compression, copied=True) or False,
         )
         source_box = cubes_box(store) if box is None else box.aligned_outwards(mag.to_vec3_int()).in_mag(mag)
         try:
@@ -409,13 +402,20 @@ class LayerMags:
         if any(mag == known.mag for known in self.record.mags):
             raise AlreadyExistsError(f"layer {self._name!r} has a mag {mag} already")
 
-    def _list_foreign(self, mag: Mag, store: WkwMag, box: BoundingBox | None) -> None:
+    def _list_foreign(self, mag: Mag, store: StoredMag, box: BoundingBox | None) -> None:
         """List a mag that is a link, and let the layer's box grow."""
+        if store.spec.data_format != self.data_format:
+            raise InvalidValueError(
+                f"{store.path} is stored as {store.spec.data_format!r}, the mags of layer {self._name!r} as "
+                f"{self.data_format!r}; add a copy instead"
+            )
         self._check_agreement(MagRecord(mag, None, None, {}), store)
-        edits: list[Edit] = [AddMag(self._name, mag, store.spec.shard_shape.x)]
+        cube_length, extra = entry_of(store)
+        edits: list[Edit] = [AddMag(self._name, mag, cube_length, extra=extra)]
         if box is not None:
             edits.append(GrowBox(self._name, box, Mag(1)))
         self._commit(*edits)
+        write_multiscales(self._properties, self._name)
 
     def delete_mag(self, mag: MagLike) -> None:
         """Remove a magnification: from the properties first, then from the disk.
@@ -437,12 +437,13 @@ class LayerMags:
             os.unlink(folder)
         elif is_own(self._properties, self._name, folder):
             remove_folder(folder)
+        write_multiscales(self._properties, self._name)
 
     def _mag_folder(self, record: MagRecord) -> str:
         """Return a mag's folder."""
         return mag_folder(self._properties.folder, self._name, record)
 
-    def _check_agreement(self, record: MagRecord, store: WkwMag) -> None:
+    def _check_agreement(self, record: MagRecord, store: StoredMag) -> None:
         """Refuse a header that contradicts the properties."""
         check_agreement(self._name, record, str(self.dtype_per_channel), self.num_channels, store)
 
@@ -467,26 +468,3 @@ class _Mags(Mapping[Mag, MagView]):
 
     def __repr__(self) -> str:
         return f"<mags {', '.join(map(str, self))}>"
-
-
-def _scalar(shape: Any, length: int | None) -> int:
-    """Return the side of a chunk that a file length counts in."""
-    if shape is not None:
-        return Vec3Int.from_scalar_or_vec(shape).x
-    return 32 if length is None else length
-
-
-def _side(name: str, shape: Any, length: int | None, unit: int, default: int) -> Vec3Int:
-    """Return a shape from its newer spelling, or from a 2021 length in units; not from both."""
-    if shape is not None:
-        if length is not None:
-            raise InvalidValueError(f"give either {name} or its 2021 spelling, not both")
-        return Vec3Int.from_scalar_or_vec(shape)
-    return Vec3Int.full(default if length is None else unit * length)
-
-
-def _compression(compress: bool | None, compression: str | None) -> str | None:
-    """Return the compression from either spelling."""
-    if compress is not None and compression is not None:
-        raise InvalidValueError("give either compression or its 2021 spelling compress, not both")
-    return "lz4hc" if compress else compression

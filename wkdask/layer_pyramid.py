@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wkdask.chunkwise import warn_of_ignored
-from wkdask.errors import AlreadyExistsError, InvalidValueError, ReadOnlyError, WkdaskWarning
+from wkdask.errors import AlreadyExistsError, InvalidValueError, ReadOnlyError, WkdaskError, WkdaskWarning
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, MagLike
 from wkdask.job import WriteOptions
@@ -17,6 +18,7 @@ from wkdask.mag_view import MagView
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.pyramid import downsample_mags, plan_pyramid, upsample_mag
 from wkdask.pyramid_mags import check_mag_order, default_coarsest_mag, interpolation_of, mag_chain
+from wkdask.storage.jobs import unfinished_jobs
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -46,6 +48,7 @@ class LayerPyramid(LayerMags):
         executor: object = None,
         client: Client | None = None,
         durable: bool = True,
+        resume: bool = False,
         progress: ProgressLike = None,
     ) -> list[WriteReport]:
         """Compute the coarser magnifications, all in one pass over the finest.
@@ -81,6 +84,10 @@ class LayerPyramid(LayerMags):
             The cluster; the active one by default.
         durable
             Flush to the disk before a cube counts as written.
+        resume
+            Go on where an earlier call with the same arguments stopped: killed, interrupted, or failed. Cubes that
+            it has published are not computed again. Another number of threads, or workers with other memory, may
+            cut the work in another way: then it begins anew, with a warning.
         progress
             As in :meth:`MagView.write`.
 
@@ -92,7 +99,8 @@ class LayerPyramid(LayerMags):
         Raises
         ------
         AlreadyExistsError
-            If one of the mags is there, without `allow_overwrite`; nothing was written.
+            If one of the mags is there, without `allow_overwrite`, or was left unfinished, without `resume`;
+            nothing was written.
         InvalidValueError
             If the mags cannot be reached, the other layers do not agree, or the layer holds nothing.
         """
@@ -100,11 +108,19 @@ class LayerPyramid(LayerMags):
         self._check_filled()
         del force_sampling_scheme
         coarsest_mag = _either("coarsest_mag", coarsest_mag, "max_mag", max_mag)
-        start = (
-            self.record.mag(from_mag).mag
-            if from_mag is not None
-            else max(record.mag for record in self.record.mags)
-        )
+        mags = [record.mag for record in self.record.mags]
+        unfinished = self._unfinished_mag()
+        if unfinished is not None and not (resume or allow_overwrite):
+            raise AlreadyExistsError(
+                f"layer {self._name!r}: an interrupted call left mag {unfinished} and coarser ones unfinished; "
+                f"resume=True (--resume) goes on with them, allow_overwrite=True computes them anew"
+            )
+        if from_mag is not None:
+            start = self.record.mag(from_mag).mag
+        elif unfinished is not None:
+            start = max((mag for mag in mags if mag < unfinished), default=unfinished)
+        else:
+            start = max(mags)
         if coarsest_mag is not None:
             end = Mag(coarsest_mag)
         else:
@@ -121,14 +137,16 @@ class LayerPyramid(LayerMags):
             sampling_mode = "constant_z"
         others = self._mags_of_other_layers() if align_with_other_layers else ()
         chain = mag_chain(start, end, self._properties.record.voxel_size, sampling_mode, others)
-        options = WriteOptions(client=client, durable=durable, listeners=listeners_for(progress))
+        options = WriteOptions(
+            client=client, durable=durable, resume=resume, listeners=listeners_for(progress)
+        )
         return self._downsample_chain(
             start,
             chain,
             interpolation_mode,
             _compression(compress, compression),
             options,
-            allow_overwrite=allow_overwrite,
+            allow_overwrite=allow_overwrite or unfinished is not None,
             only_setup_mags=only_setup_mags,
         )
 
@@ -386,8 +404,18 @@ class LayerPyramid(LayerMags):
             mag,
             chunk_shape=source.spec.chunk_shape,
             shard_shape=source.spec.shard_shape,
-            compression=compression,
+            compression=compression or False,
         )
+
+    def _unfinished_mag(self) -> Mag | None:
+        """Return the finest mag that an interrupted call was to compute; None if there is none."""
+        for mag in sorted(record.mag for record in self.record.mags):
+            with contextlib.suppress(WkdaskError, OSError):  # one that cannot be opened is its own trouble
+                if any(
+                    job.action == "downsampling" for job in unfinished_jobs(self.get_mag(mag).place.store)
+                ):
+                    return mag
+        return None
 
     def _downsample_chain(
         self,

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from wkdask.errors import AlreadyExistsError, InvalidValueError, UnsupportedFormatError, WkdaskError
 from wkdask.events import Listener
 from wkdask.fsio import checked_path, remove_folder
-from wkdask.geometry import Mag
+from wkdask.geometry import Mag, Vec3Int
 from wkdask.job import WriteOptions
 from wkdask.layer import Layer, layer_of
+from wkdask.multiscales import GROUP_FILES, write_multiscales
 from wkdask.places import link_folder, mag_folder
 from wkdask.properties import AddLayer, AddMag, Edit, MagRecord, RemoveLayer, SetViewConfiguration
 from wkdask.properties.handle import Properties
-from wkdask.storage.wkw import WkwMag
+from wkdask.storage.formats import check_format, entry_of, fitting_compression, open_mag
 from wkdask.transfer import copy_mag
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def link_layer(foreign: Layer, properties: Properties, name: str, make_relative:
         there = mag_folder(foreign.dataset_path, foreign.name, record)
         inside = os.path.realpath(os.path.dirname(there)) == own_folder
         path = f"./{name}/{os.path.basename(there)}" if inside else os.path.realpath(there)
-        edits.append(AddMag(name, record.mag, _cube_length(foreign, record, there), path))
+        edits.append(_add_mag(foreign, record, name, there, path))
     _refuse_taken(properties, name)
     link_folder(own_folder, folder, make_relative)
     try:
@@ -81,6 +82,7 @@ def copy_layer(
     shard_side: int | None = None,
     file_len: int | None = None,
     compression: str | bool | None = True,
+    data_format: str | None = None,
     client: Client | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Layer:
@@ -100,6 +102,8 @@ def copy_layer(
         Side of a cube in chunks, where `shard_side` does not say.
     compression
         Another compression; ``True`` for as it is.
+    data_format
+        ``"wkw"``, ``"zarr3"`` or ``"zarr"``; as it is by default.
     client, listeners
         Where it runs, and who hears of it.
 
@@ -111,7 +115,9 @@ def copy_layer(
         If tasks failed; the layer was removed again.
     """
     _refuse_taken(properties, name)
-    properties.commit(_as_new(foreign, name))
+    data_format = foreign.data_format if data_format is None else data_format
+    check_format(data_format)
+    properties.commit(replace(_as_new(foreign, name), data_format=data_format))
     folder = os.path.join(properties.folder, name)
     box = foreign.bounding_box
     try:
@@ -119,13 +125,16 @@ def copy_layer(
         layer = layer_of(properties, properties.layer(name))
         for record in foreign.record.mags:
             source = foreign.get_mag(record.mag)
-            chunk = chunk_side or source.spec.chunk_shape.x
-            added = layer.add_mag(
-                record.mag,
-                chunk_shape=chunk,
-                shard_shape=shard_side or (file_len * chunk if file_len else source.spec.shard_shape),
-                compression=source.spec.compression if compression is True else (compression or None),
+            spec = source.spec
+            chunk = Vec3Int.full(chunk_side) if chunk_side else spec.chunk_shape
+            shard = shard_side or (chunk * file_len if file_len else spec.shard_shape)
+            if layer.data_format == "zarr" and not shard_side and not file_len:
+                shard = chunk
+            copied = compression is True
+            kept = fitting_compression(
+                layer.data_format, spec.compression if copied else compression, copied=copied
             )
+            added = layer.add_mag(record.mag, chunk_shape=chunk, shard_shape=shard, compression=kept or False)
             step = record.mag.to_vec3_int()
             voxels = box.aligned_outwards(step).in_mag(record.mag)
             options = WriteOptions(client=client, listeners=listeners)
@@ -154,7 +163,7 @@ def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> No
     linked = {}
     for record in foreign.record.mags:
         source = os.path.realpath(mag_folder(foreign.dataset_path, name, record))
-        edits.append(AddMag(name, record.mag, _cube_length(foreign, record, source)))
+        edits.append(_add_mag(foreign, record, name, source))
         linked[source] = record.mag.to_layer_name()
     properties.commit(*edits)
     os.makedirs(folder, exist_ok=True)
@@ -163,6 +172,7 @@ def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> No
     for entry in _other_entries(foreign):
         if os.path.realpath(entry) not in linked:
             link_folder(os.path.realpath(entry), os.path.join(folder, os.path.basename(entry)), make_relative)
+    write_multiscales(properties, name)
 
 
 def copy_view_configuration(source: Properties, target: Properties) -> None:
@@ -197,13 +207,13 @@ def _as_new(foreign: Layer, name: str) -> AddLayer:
     return replace(edit, extra={**edit.extra, "attachments": found})
 
 
-def _cube_length(layer: Layer, record: MagRecord, folder: str) -> int:
-    """Return the side of a mag's cubes, from its header where the properties do not say."""
-    if layer.data_format != "wkw":
-        raise UnsupportedFormatError(
-            f"layer {layer.name!r} is stored as {layer.data_format!r}; only wkw layers can be linked"
-        )
-    return record.cube_length or WkwMag.open(folder).spec.shard_shape.x
+def _add_mag(layer: Layer, record: MagRecord, name: str, folder: str, path: str | None = None) -> AddMag:
+    """Return the edit that lists a mag of another dataset, by its header where the properties do not say."""
+    check_format(layer.data_format)
+    if record.cube_length is not None:
+        return AddMag(name, record.mag, record.cube_length, path)
+    cube_length, extra = entry_of(open_mag(folder, layer.data_format, record.raw))
+    return AddMag(name, record.mag, cube_length, path, extra)
 
 
 def _refuse_taken(properties: Properties, name: str) -> None:
@@ -232,6 +242,7 @@ def _other_entries(layer: Layer) -> list[str]:
         if not os.path.basename(entry).startswith(".")
         and os.path.realpath(entry) not in mags
         and not _is_mag_name(os.path.basename(entry))
+        and os.path.basename(entry) not in GROUP_FILES  # derived, for this layer
     ]
 
 

@@ -19,6 +19,7 @@ from wkdask.halo import Boundary
 from wkdask.job import MagPlace, WriteOptions
 from wkdask.map_cubes import MapRequest, map_into, map_to_records
 from wkdask.progress import ProgressLike, listeners_for
+from wkdask.storage.formats import fitting_compression
 from wkdask.storage.protocol import check_coordinates
 from wkdask.transfer import compress_in_place
 from wkdask.view import View
@@ -151,7 +152,7 @@ class MagView(View):
         args, executor
             Ignored, with a warning.
         compression
-            ``"lz4hc"``, ``"lz4"`` or None.
+            ``"lz4hc"``, ``"lz4"`` or None; in Zarr ``"zstd"``, ``"gzip"`` or ``"blosc"``.
         client, progress
             As in :meth:`write`.
 
@@ -161,8 +162,11 @@ class MagView(View):
             If `target_path` exists.
         ReadOnlyError
             If the mag lies outside of the dataset.
+        UnsupportedFormatError
+            If it is a Zarr array, whose codecs are in its metadata, and `target_path` is not given.
         """
         warn_of_ignored(args=args, executor=executor)
+        compression = fitting_compression(self.spec.data_format, compression or False)
         options = WriteOptions(client=client, listeners=listeners_for(progress))
         if target_path is not None:
             return self._layer.copy_mag_to(self, os.fspath(target_path), compression, options)
@@ -182,16 +186,21 @@ class MagView(View):
         client: Client | None = None,
         progress: ProgressLike = None,
     ) -> WriteReport | None:
-        """Copy the mag, cut into other chunks and cubes, into a new dataset.
+        """Cut the mag into other chunks and cubes, in place or in a new dataset.
+
+        In place, the new cubes grow in a folder beside the old one, and one commit of the properties switches to
+        it: the mag's path changes. Until then the mag is read as before; afterwards the old folder goes, and what
+        is still open on it (another process's handle, a dask array made before) raises. Nobody may write into the
+        mag meanwhile.
 
         Parameters
         ----------
         chunk_shape, shard_shape
             Sides of a chunk and of a cube, in voxels of this mag.
         compress
-            Compress with ``"lz4hc"``.
+            Compress with ``"lz4hc"``; False for plain cubes.
         target_path
-            Folder of the new dataset; it holds this layer with this mag only.
+            Folder of a new dataset that holds this layer with this mag only; in place by default.
         executor
             Ignored, with a warning.
         compression
@@ -203,20 +212,23 @@ class MagView(View):
         ------
         AlreadyExistsError
             If `target_path` exists.
-        InvalidValueError
-            If there is no `target_path`: cubes of another cut cannot replace the old ones one by one.
+        InvalidValueError, UnsupportedFormatError
+            If WKW cannot hold it so.
+        ReadOnlyError
+            If it is to be done in place and the mag lies outside of the dataset.
+        JobRunningError
+            If another process is at it, or somebody wrote into the mag meanwhile; it is as before.
         """
         warn_of_ignored(executor=executor)
+        wanted = compression or ("lz4hc" if compress else None)
+        options = WriteOptions(client=client, listeners=listeners_for(progress))
         if target_path is None:
-            raise InvalidValueError(
-                f"{self._place.label}: a mag is not cut anew in place, because a crash would leave two cuts in one "
-                f"folder; give target_path=, or use copy_dataset(chunk_shape=, shard_shape=)"
-            )
+            return self._layer.rechunk_mag(self, chunk_shape, shard_shape, wanted, options)
         return self._layer.copy_mag_to(
             self,
             os.fspath(target_path),
-            compression or ("lz4hc" if compress else None),
-            WriteOptions(client=client, listeners=listeners_for(progress)),
+            wanted,
+            options,
             chunk_shape=chunk_shape,
             shard_shape=shard_shape,
             action="rechunking",
@@ -377,6 +389,28 @@ class MagView(View):
     def _place_and_box(self) -> tuple[MagPlace, BoundingBox]:
         """Return the mag, and the layer's box in voxels of it."""
         return self._place, self.box
+
+    def _coarser(self, options: WriteOptions, progress: ProgressLike) -> Callable[[BoundingBox], object]:
+        """Return what computes the coarser mags of a box that was written, in voxels of mag 1."""
+        layer = self._layer
+        mags = sorted(layer.mags, key=lambda mag: (mag.max_dim, mag.to_tuple()))
+        if self.mag != mags[0]:
+            raise InvalidValueError(
+                f"{self._place.label}: pyramid=True computes coarser mags from the finest, which is mag {mags[0]}"
+            )
+        before, client = layer.bounding_box, options.client
+        if len(mags) == 1:
+            return lambda written: layer.downsample(
+                compression=self.spec.compression,
+                client=client,
+                durable=options.durable,
+                resume=options.resume,
+                progress=progress,
+            )
+        previous = None if before.is_empty() else before
+        return lambda written: layer.redownsample(
+            boxes=[written], previous_box=previous, client=client, progress=progress
+        )
 
     def _write_offset(self, offset: Vec3IntLike | None, shape: Vec3Int) -> Vec3IntLike:
         """Return where data without a place go: the origin, if that is where the layer begins."""

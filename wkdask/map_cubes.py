@@ -21,7 +21,7 @@ from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.grid import CubeGrid
 from wkdask.halo import Boundary, check_boundary
-from wkdask.job import Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows, lane_of, staged_stage
+from wkdask.job import Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows, lane_of, publish_stage
 from wkdask.map_tasks import MapOutput, MapSource, MapWork, map_unit, record_unit, scaled_box
 from wkdask.plan import UNIT_NBYTES, WritePlan, plan_again, plan_write
 from wkdask.records import RecordJob, stream_records
@@ -301,7 +301,7 @@ def _stages(job: Job, request: MapRequest, work: MapWork, folders: JobFolders) -
     )
     stages = [Stage(len(lane), windows, (lane,))]
     if staged is not None:
-        stages.append(staged_stage(job, staged, folders.main, replaces_source=True))
+        stages.append(publish_stage(job, folders.main, replaces_source=True))
     return stages
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import reduce
 
 from wkdask.box_view import BoxView
 from wkdask.errors import (
     AlreadyExistsError,
     DamagedHeaderError,
+    DTypeError,
     InvalidValueError,
     OutsideError,
     UnsupportedFormatError,
@@ -22,8 +22,8 @@ from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
 from wkdask.job import MagPlace
 from wkdask.properties import PROPERTIES_FILE, LayerRecord, MagRecord, dtype_of
 from wkdask.properties.handle import Properties
-from wkdask.storage.protocol import OUTSIDE, PRIVATE
-from wkdask.storage.wkw import HEADER_NAME, WkwMag
+from wkdask.storage.formats import found_format, metadata_names, open_mag
+from wkdask.storage.protocol import OUTSIDE, PRIVATE, StoredMag
 
 __all__ = [
     "channels_by_headers",
@@ -93,7 +93,7 @@ def refuse_outside(properties: Properties) -> None:
                 raise _forbidden(layer.name, mag.mag, why)
 
 
-def mag_place(properties: Properties, layer_name: str, mag: Mag, store: WkwMag) -> MagPlace:
+def mag_place(properties: Properties, layer_name: str, mag: Mag, store: StoredMag) -> MagPlace:
     """Return where an opened mag is and what may happen with it, as plain data.
 
     Raises
@@ -104,8 +104,9 @@ def mag_place(properties: Properties, layer_name: str, mag: Mag, store: WkwMag) 
     policy, why = properties.outside, outside(properties.folder, store.path)
     if why is not None and policy == "refuse":
         raise _forbidden(layer_name, mag, why)
-    store = replace(store, outside=policy)
-    return MagPlace(properties.folder, layer_name, mag, store, None if policy == "write" else why)
+    return MagPlace(
+        properties.folder, layer_name, mag, store.reaching(policy), None if policy == "write" else why
+    )
 
 
 def _forbidden(layer_name: str, mag: Mag, why: str) -> OutsideError:
@@ -153,7 +154,7 @@ def refuse_foreign_files(folder: str) -> None:
     AlreadyExistsError
         If it holds anything else; nobody but the user knows what that is.
     """
-    if os.path.isdir(folder) and set(os.listdir(folder)) - {HEADER_NAME, PRIVATE}:
+    if os.path.isdir(folder) and set(os.listdir(folder)) - {*metadata_names(), PRIVATE}:
         raise AlreadyExistsError(
             f"{folder} holds files, but the properties do not list it; remove it, move it away, or list it with "
             f"add_mag_for_existing_files"
@@ -178,24 +179,26 @@ def link_folder(target: str, link: str, make_relative: bool) -> None:
         raise AlreadyExistsError(f"{link} exists already") from error
 
 
-def foreign_mag(mag: BoxView | str | os.PathLike[str]) -> tuple[Mag, WkwMag, BoundingBox | None]:
+def foreign_mag(mag: BoxView | str | os.PathLike[str]) -> tuple[Mag, StoredMag, BoundingBox | None]:
     """Return which mag a handle or a folder is, its store, and its layer's box (voxels of mag 1) if known."""
     if isinstance(mag, BoxView):
         return (
             mag.mag,
-            WkwMag.open(mag.path),
+            mag.place.store,
             Properties(mag.place.dataset_path).layer(mag.place.layer).bounding_box,
         )
     folder = checked_path(mag)
-    store = WkwMag.open(folder)
+    data_format = found_format(folder)
     which = Mag(os.path.basename(folder))
     properties, name = os.path.split(os.path.dirname(folder))
     if not os.path.isfile(os.path.join(properties, PROPERTIES_FILE)):
-        return which, store, None
-    return which, store, Properties(properties).layer(name).bounding_box
+        return which, open_mag(folder, data_format), None
+    layer = Properties(properties).layer(name)
+    entry = next((record.raw for record in layer.mags if record.mag == which), None)
+    return which, open_mag(folder, data_format, entry), layer.bounding_box
 
 
-def check_agreement(layer_name: str, record: MagRecord, dtype: str, channels: int, store: WkwMag) -> None:
+def check_agreement(layer_name: str, record: MagRecord, dtype: str, channels: int, store: StoredMag) -> None:
     """Refuse a mag whose header contradicts the properties of its layer.
 
     Raises
@@ -213,8 +216,8 @@ def check_agreement(layer_name: str, record: MagRecord, dtype: str, channels: in
     wrong = [f"{what} {a} against {b}" for what, (a, b) in says.items() if a != b]
     if wrong:
         raise DamagedHeaderError(
-            f"{store.path}/{HEADER_NAME} ({store.header}) contradicts the properties of layer {layer_name!r} "
-            f"mag {record.mag}: {', '.join(wrong)}"
+            f"{store.metadata_path} ({spec}) contradicts the properties of layer {layer_name!r} mag"
+            f" {record.mag}: {', '.join(wrong)}"
         )
 
 
@@ -226,24 +229,26 @@ def channels_by_headers(dataset_path: str, layer: LayerRecord) -> int:
     Raises
     ------
     DamagedHeaderError
-        If no mag has a header that does; says what is wrong with the first.
+        If no mag has metadata that do; says what is wrong with the first.
     """
     reasons = []
     for mag in layer.mags:
         try:
-            store = WkwMag.open(mag_folder(dataset_path, layer.name, mag))
-            if dtype_of(layer.element_class, store.spec.num_channels) == store.spec.dtype:
-                return store.spec.num_channels
-            reasons.append(f"{store.path}/{HEADER_NAME} says {store.header}")
+            store = open_mag(mag_folder(dataset_path, layer.name, mag), layer.data_format, mag.raw)
         except (WkdaskError, OSError) as error:
             reasons.append(str(error))
+            continue
+        with contextlib.suppress(DTypeError):  # its channels do not divide the class
+            if dtype_of(layer.element_class, store.spec.num_channels) == store.spec.dtype:
+                return store.spec.num_channels
+        reasons.append(f"{store.metadata_path} says {store.spec}")
     raise DamagedHeaderError(
         f"layer {layer.name!r}: the properties give no numChannels for the element class "
-        f"{layer.element_class!r}, and no mag has a {HEADER_NAME} that does: "
+        f"{layer.element_class!r}, and no mag has metadata that do: "
         f"{reasons[0] if reasons else 'there are no mags'}"
     )
 
 
-def cubes_box(store: WkwMag) -> BoundingBox:
+def cubes_box(store: StoredMag) -> BoundingBox:
     """Return the box around the cubes that exist, in voxels of the mag."""
     return reduce(BoundingBox.extended_by, map(store.spec.grid.cube_box, store.cubes_on_disk()), EMPTY_BOX)

@@ -33,19 +33,18 @@ from wkdask.job import (
     WriteOptions,
     call_windows,
 )
-from wkdask.plan import WINDOW_UNITS, plan_again, plan_write
+from wkdask.plan import WINDOW_UNITS, WritePlan, plan_again, plan_write
 from wkdask.pyramid_levels import boxes_to_redo, levels_of, passes_of
 from wkdask.pyramid_plan import plan_tree
 from wkdask.pyramid_tasks import TreeWork, run_node
 from wkdask.pyramid_tree import TreePlan
+from wkdask.resume import earlier_run, job_key, ticket_of
+from wkdask.storage.jobs import Ticket
 from wkdask.storage.protocol import ArraySpec, StoredMag
 from wkdask.tasks import PlaceReport, Target, UnitReport, write_unit
 from wkdask.writer import run_planned
 
 __all__ = ["PyramidPlan", "downsample_mags", "plan_pyramid", "upsample_mag"]
-
-_BICUBIC_REACH = 2
-"""Voxels of the coarsest mag that all steps of a bicubic pyramid together look beyond a window, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +105,7 @@ def plan_pyramid(
     bicubic = mode == "bicubic"
     stale = None
     if boxes is not None:
-        reach = _BICUBIC_REACH if bicubic else 0
-        stale = boxes_to_redo(boxes, before or layer_box, layer_box, levels[-1].mag, reach)
+        stale = boxes_to_redo(boxes, before or layer_box, layer_box, levels, reaches=bicubic)
     engine = pick_engine(options.client, options.retries)
     memory = engine.task_memory()
     trees = []
@@ -150,7 +148,10 @@ def downsample_mags(
     hulls = _hulls(plan)
     whole = plan_again(main.store.spec, hulls[main.mag], main.store.spec.shard_shape, None)
     beside = sum(tree.nbytes for tree in plan.trees) - whole.nbytes
-    job = Job.of(main, whole, "downsampling", options, others=others, private_nbytes=max(beside, 0))
+    ticket = _ticket(plan, source, targets, whole, options)
+    job = Job.of(
+        main, whole, "downsampling", options, ticket=ticket, others=others, private_nbytes=max(beside, 0)
+    )
     done: dict[Mag, PlaceReport] = {}
 
     def collect(event: Event) -> None:
@@ -173,6 +174,26 @@ def downsample_mags(
         raise PlanError(f"{job.label}: the job had no tasks")
     seconds = time.perf_counter() - start
     return [report, *(_report(place, done[place.mag], seconds) for place in others)]
+
+
+def _ticket(
+    plan: PyramidPlan, source: MagPlace, targets: Sequence[MagPlace], whole: WritePlan, options: WriteOptions
+) -> Ticket:
+    """Return by what an earlier run of the same pyramid is recognised.
+
+    Its tasks noted what they did by their place in the tree: where the tree is cut in another way, as for workers
+    with other memory, it is another job.
+    """
+    first = plan.trees[0]
+    hull = first.boxes[0]
+    for box in first.boxes[1:]:
+        hull = hull.extended_by(box)
+    coarser = ", ".join(str(place.mag) for place in targets)
+    name = f"mags {coarser} from mag {source.mag} by {plan.mode}"
+    cut = repr([(tree.tiers, tree.tile, tree.boxes) for tree in plan.trees])
+    key = job_key(targets[0], whole.box, "|".join([name, cut, source.store.fingerprint(hull)]), options)
+    earlier_run(targets[0], whole.box, key, name, options)  # says so, if there is another job
+    return ticket_of(targets[0], whole, "downsampling", key, name, options)
 
 
 def _hulls(plan: PyramidPlan) -> dict[Mag, BoundingBox]:
@@ -210,7 +231,9 @@ def _stage(
         store = stores[level.mag]
         folder = folders.of(store)
         targets.append(Target(store, folder, job.durable, job.verify))
-        staged.append(store.staged(f"{folder}/staged", raw=True) if number in in_parts else None)
+        # In the folder that stays if the job is interrupted.
+        private = f"{folders.main}/staged-{level.mag}"
+        staged.append(store.staged(private, raw=True) if number in in_parts else None)
     work = TreeWork(
         dataset_path=source.dataset_path,
         layer=source.layer,

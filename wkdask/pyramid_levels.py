@@ -145,7 +145,12 @@ def disjoint(boxes: Iterable[BoundingBox]) -> list[BoundingBox]:
 
 
 def boxes_to_redo(
-    written: Iterable[BoundingBox], before: BoundingBox, now: BoundingBox, coarsest: Mag, reach: int = 0
+    written: Iterable[BoundingBox],
+    before: BoundingBox,
+    now: BoundingBox,
+    levels: Sequence[Level],
+    *,
+    reaches: bool = False,
 ) -> list[BoundingBox]:
     """Return what of the coarser mags is stale after voxels were written.
 
@@ -161,17 +166,21 @@ def boxes_to_redo(
         What was written, in voxels of mag 1.
     before, now
         The layer's box before and after, in voxels of mag 1.
-    coarsest
-        The coarsest mag of the pyramid.
-    reach
-        Voxels of the coarsest mag that a kernel looks beyond its window, all steps together.
+    levels
+        The whole pyramid.
+    reaches
+        Whether the kernel looks beyond its window.
 
     Returns
     -------
     list of BoundingBox
         Disjoint, in voxels of mag 1, aligned to the coarsest mag.
     """
-    step = coarsest.to_vec3_int()
+    step = levels[-1].mag.to_vec3_int()
+    # A voxel counts in a window beside its own where kernels look there, or where more than half of a window at the
+    # border is mirrored: by one voxel at each level, all together by less than two of the coarsest.
+    beyond = [reaches or any(level.factors[axis] > 2 for level in levels[1:]) for axis in range(3)]
+    margin = step * [2 * wide for wide in beyond]
     stale = list(written)
     if not before.is_empty():
         low, high = before.topleft, before.bottomright
@@ -180,12 +189,11 @@ def boxes_to_redo(
                 (low, now.topleft[axis] < low[axis]),
                 (high, now.bottomright[axis] > high[axis]),
             ):
-                if grew and (edge[axis] % step[axis] or reach):
+                if grew and (edge[axis] % step[axis] or beyond[axis]):
                     start, stop = list(low), list(high)
                     start[axis] = (edge[axis] - (edge is high)) // step[axis] * step[axis]
                     stop[axis] = start[axis] + step[axis]
                     stale.append(BoundingBox.from_corners(start, stop))
-    margin = step * reach
-    grown = (box.padded_with_margins(margin) if reach else box for box in stale)
+    grown = (box if box.is_empty() else box.padded_with_margins(margin) for box in stale)
     inside = now.aligned_outwards(step)
     return disjoint(box.aligned_outwards(step).intersection(inside) for box in grown)

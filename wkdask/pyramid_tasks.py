@@ -299,7 +299,7 @@ def _most(values: Sequence[Any]) -> Any:
 
 
 def _note_path(work: TreeWork, key: str) -> str:
-    return f"{work.folder}/{work.levels[0].mag}-{key}.done"
+    return f"{work.folder}/done-{work.levels[0].mag}-{key}"
 
 
 def _note(work: TreeWork, key: str, places: Sequence[PlaceReport]) -> None:
@@ -321,7 +321,7 @@ def _noted(work: TreeWork, key: str) -> list[PlaceReport] | None:
     try:
         with open(_note_path(work, key)) as file:
             content = json.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # half of one, if the machine went down just then
         return None
     return [
         PlaceReport(work.dataset_path, work.layer, Mag(mag), BoundingBox.from_tuple6(box), *numbers)

@@ -217,6 +217,7 @@ class BufferedSliceWriter:
         store, staged = self._place.store, self._staged
         for index in indices:
             boxes = self._waiting[index]  # several, where slices of different sizes were sent
+            store.prepare(reduce(BoundingBox.extended_by, boxes))
             file_nbytes = publish_parts(store, staged, self._folder, index, boxes)
             nbytes = sum(box.volume() for box in boxes) * store.spec.bytes_per_voxel
             landed = PlaceReport(

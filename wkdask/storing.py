@@ -25,7 +25,7 @@ from wkdask.events import WriteReport
 from wkdask.expression import cut_into_units, refuse_shared_work
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.grid import CubeGrid
-from wkdask.job import ArrayWindow, Job, JobFolders, MagPlace, Stage, WriteOptions, lane_of, staged_stage
+from wkdask.job import ArrayWindow, Job, JobFolders, MagPlace, Stage, WriteOptions, lane_of, publish_stage
 from wkdask.lazy import reads_from
 from wkdask.mag_view import MagView
 from wkdask.map_tasks import MapOutput, scaled_box, write_outputs
@@ -248,7 +248,7 @@ def _stages(job: Job, entries: Sequence[_Entry], folders: JobFolders, *, in_plac
     windows = _windows(job.plan, entries, outputs, folders.main, staged=staged is not None)
     stages = [Stage(len(lane), windows, (lane,))]
     if staged is not None:
-        stages.append(staged_stage(job, staged, folders.main, replaces_source=True))
+        stages.append(publish_stage(job, folders.main, replaces_source=True))
     return stages
 
 

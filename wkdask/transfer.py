@@ -25,7 +25,7 @@ from wkdask.storage.fence import Attempt
 from wkdask.storage.protocol import StoredMag
 from wkdask.tasks import Target, UnitReport, here, write_unit
 
-__all__ = ["compress_in_place", "copy_mag"]
+__all__ = ["compress_in_place", "copy_cubes", "copy_mag"]
 
 
 def copy_mag(
@@ -76,6 +76,44 @@ def copy_mag(
         return [Stage(len(plan.units), windows)]
 
     return run_job(job, stages, engine, options.listeners)
+
+
+def copy_cubes(source: StoredMag, target: MagPlace, options: WriteOptions, action: str) -> WriteReport | None:
+    """Copy all that a mag holds, wherever it is, into an empty one; the layer's box stays as it is.
+
+    Parameters
+    ----------
+    source, target, options, action
+        As for `copy_mag`.
+
+    Returns
+    -------
+    WriteReport or None
+        None if there is no cube.
+    """
+    grid, new_grid = source.spec.grid, target.store.spec.grid
+    cubes = {cube for index in source.cubes_on_disk() for cube in new_grid.cubes(grid.cube_box(index))}
+    if not cubes:
+        return None
+    engine = pick_engine(options.client)
+    plan, units = plan_existing(target.store, sorted(cubes), engine, options.task_memory)
+    job = replace(Job.of(target, plan, action, options), listed_cubes=len(cubes))
+
+    def stages(folders: JobFolders) -> list[Stage]:
+        out = Target(target.store, folders.main, options.durable, options.verify)
+        windows = listed_windows(
+            units, folders.main, "copy", lambda unit: (copy_whole_unit, source, out, unit)
+        )
+        return [Stage(len(units), windows)]
+
+    return run_job(job, stages, engine, options.listeners)
+
+
+def copy_whole_unit(source: StoredMag, target: Target, box: BoundingBox) -> UnitReport:
+    """Copy what a unit covers; report the cubes that came of it, and no box, by which a layer would grow."""
+    report, store = copy_unit(source, target, box), target.store
+    cubes = sum(store.check_cube(store.cube_path(index)) for index in store.spec.grid.cubes(box))
+    return replace(report, box=None, cubes=cubes, nbytes=cubes * store.spec.cube_nbytes)
 
 
 def copy_unit(source: StoredMag, target: Target, box: BoundingBox) -> UnitReport:

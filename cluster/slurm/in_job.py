@@ -13,7 +13,8 @@ import signal
 import sys
 
 from dask_jobqueue.slurm import SLURMRunner
-from distributed import Client
+from distributed import Client, Security
+from distributed.core import rpc
 from distributed.utils import json_load_robust
 
 from wkdask import Dataset
@@ -63,6 +64,10 @@ def main() -> None:
         ) as runner,
         Client(runner) as client,
     ):
+        # What the runner ends the scheduler with; its own knows no TLS.
+        runner.scheduler_comm = rpc(
+            runner.scheduler_address, connection_args=Security().get_connection_args("client")
+        )
         print(f"Scheduler {runner.scheduler_address}, dashboard {client.dashboard_link}", flush=True)
         client.wait_for_workers(runner.n_workers, timeout=300)
         work(client, sys.argv[1])

@@ -119,6 +119,7 @@ def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, m
 @compression_option
 @report_option
 @scheduler_option
+@resume_option
 def downsample(
     dataset: str,
     layers: tuple[str, ...],
@@ -129,6 +130,7 @@ def downsample(
     compression: str | None,
     report_path: str | None,
     scheduler: str | None,
+    resume: bool,
 ) -> None:
     r"""Compute the coarser magnifications of all layers.
 
@@ -147,6 +149,7 @@ def downsample(
                 compression=compression,
                 sampling_mode=sampling_mode,
                 client=client,
+                resume=resume,
                 progress=True,
             )
             if not reports:
@@ -179,6 +182,7 @@ def downsample(
     type=int,
     help="Side of a cube file in voxels; up to 1024, chosen by the size of the stack.",
 )
+@click.option("--downsample", "pyramid", is_flag=True, help="Compute the coarser mags as well.")
 @compression_option
 @report_option
 @scheduler_option
@@ -192,19 +196,26 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
 
     \b
     Example:
-      wkdask convert stack/*.tif dataset --voxel-size 4.6,4.6,45
+      wkdask convert stack/*.tif dataset --voxel-size 4.6,4.6,45 --downsample
       wkdask convert labels/ dataset --voxel-size 4.6,4.6,45 --layer cells --category segmentation
     """
-    from wkdask.convert.images import convert_images, plan_images
+    from wkdask.convert.images import convert_images, is_converted, plan_images
 
+    pyramid, resume, name = options.pop("pyramid"), options["resume"], options["layer_name"]
     paths = [str(Path(image)) for image in images]
     with plain_errors(), connected(options.pop("scheduler"), options.pop("report_path")) as client:
         if options.pop("plan_only"):
             cut = {name: options[name] for name in ("layer_name", "offset", "compression", "shard_shape")}
             click.echo(repr(plan_images(paths, client=client, **cut)))
             return
-        report = convert_images(paths, dataset, client=client, progress=True, **options)
-        click.echo(repr(report))
+        if not (pyramid and resume and is_converted(dataset, name)):
+            click.echo(repr(convert_images(paths, dataset, client=client, progress=True, **options)))
+        if pyramid:
+            layer = wkdask.Dataset(dataset).get_layer(name)
+            for report in layer.downsample(
+                compression=options["compression"], client=client, resume=resume, progress=True
+            ):
+                click.echo(repr(report))
 
 
 @main.command()

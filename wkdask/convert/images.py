@@ -42,9 +42,9 @@ from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import PROPERTIES_FILE, AddLayer
 from wkdask.resume import earlier_run, job_key, ticket_of
 from wkdask.storage.assemble import move_voxels
+from wkdask.storage.formats import check_spec
 from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
-from wkdask.storage.wkw_format import header_of_spec
 from wkdask.tasks import UnitReport, merge_reports, publish_assembled_unit
 from wkdask.units import VoxelSize
 from wkdask.writer import PlannedWrite, WriteOptions, run_planned
@@ -52,7 +52,7 @@ from wkdask.writer import PlannedWrite, WriteOptions, run_planned
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["convert_images"]
+__all__ = ["convert_images", "is_converted", "plan_images"]
 
 
 # --- the tasks -----------------------------------------------------------------------------------------
@@ -304,6 +304,25 @@ def convert_images(
         raise
 
 
+def is_converted(dataset_path: str | os.PathLike[str], layer_name: str) -> bool:
+    """Tell whether a layer is there whose conversion came to its end.
+
+    Parameters
+    ----------
+    dataset_path
+        The dataset's folder.
+    layer_name
+        The layer.
+    """
+    if not os.path.lexists(os.path.join(dataset_path, PROPERTIES_FILE)):
+        return False
+    layers = Dataset(dataset_path).layers
+    if layer_name not in layers or layers[layer_name].bounding_box.is_empty():
+        return False
+    jobs = unfinished_jobs(layers[layer_name].get_mag(1).place.store)
+    return not any(job.action == "converting" for job in jobs)
+
+
 def plan_images(
     inputs: Sequence[str | Path] | str | Path,
     *,
@@ -379,7 +398,7 @@ def _spec(
         shard_shape=Vec3Int.from_scalar_or_vec(shard_shape),
         compression=compression,
     )
-    header_of_spec(spec)
+    check_spec(spec, "wkw")
     return spec
 
 

@@ -15,7 +15,7 @@ from wkdask import fsio
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.properties.rawjson import PROPERTIES_FILE, Raw, read_bytes, to_bytes, to_raw
 from wkdask.properties.records import DatasetRecord, Layout, parse
-from wkdask.properties.structure import AddLayer, AddMag, RemoveLayer, RemoveMag, RenameLayer
+from wkdask.properties.structure import AddLayer, AddMag, MoveMag, RemoveLayer, RemoveMag, RenameLayer
 from wkdask.properties.values import (
     Edit,
     GrowBox,
@@ -34,6 +34,7 @@ __all__ = [
     "AddMag",
     "Edit",
     "GrowBox",
+    "MoveMag",
     "RaiseSegmentId",
     "RemoveLayer",
     "RemoveMag",

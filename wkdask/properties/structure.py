@@ -16,7 +16,7 @@ from wkdask.properties.rawjson import PROPERTIES_FILE, Raw
 from wkdask.properties.records import CATEGORIES, MAX_NAME_BYTES, entry_mag, layout_of, no_such_mag
 from wkdask.properties.values import box_json, find_layer, id_json, names_json, plain_json, whole_argument
 
-__all__ = ["AddLayer", "AddMag", "RemoveLayer", "RemoveMag", "RenameLayer"]
+__all__ = ["AddLayer", "AddMag", "MoveMag", "RemoveLayer", "RemoveMag", "RenameLayer"]
 
 _NAME = re.compile(r"[A-Za-z0-9_$@-][A-Za-z0-9_$@.-]*")
 _AXIS_ORDER = {"c": 0, "x": 1, "y": 2, "z": 3}
@@ -214,6 +214,44 @@ class AddMag:
                 entry["cubeLength"] = cube
             entry |= {"axisOrder": dict(_AXIS_ORDER)} | plain_json(self.extra, "extra")
             layer["mags"] = [*(layer.get("mags") or []), entry]
+
+
+@dataclass(frozen=True, slots=True)
+class MoveMag:
+    """Let a magnification be in another folder, cut into other cubes; its other keys stay.
+
+    Raises on `apply` a LayerNotFoundError, a MagNotFoundError or an InvalidValueError.
+    """
+
+    layer: str
+    """The layer."""
+    mag: Mag
+    """The magnification."""
+    path: str
+    """Where it is, relative to the dataset: ``./<layer>/<folder>``."""
+    cube_length: int | None = None
+    """Voxels of this mag along each side of a wkw cube; None for other formats."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """An ``axisOrder`` that is not the usual one, as JSON."""
+
+    def apply(self, raw: dict[str, Any]) -> None:
+        """Change the entries of both lists; an old one has no place for another folder, and becomes a new one."""
+        layer, mag = find_layer(raw, self.layer), Mag(self.mag)
+        listed = [each for key in ("mags", "wkwResolutions") for each in _listed(layer, key)]
+        if mag not in listed:
+            raise no_such_mag(self.layer, mag, dict.fromkeys(listed))
+        changed: Raw = {}
+        if self.cube_length is not None:
+            changed["cubeLength"] = whole_argument(self.cube_length, "a cube length", 1, COORDINATE_LIMIT)
+        usual = posixpath.normpath(self.path) == posixpath.normpath(f"{self.layer}/{mag.to_layer_name()}")
+        if not usual and layer.get("wkwResolutions") is not None:
+            _move_to_mags(layer)
+        if (entry := _listed(layer, "wkwResolutions").get(mag)) is not None:
+            entry.update(changed)
+        if (entry := _listed(layer, "mags").get(mag)) is not None:
+            entry.update({"path": self.path} | changed)
+            if "axisOrder" in entry or self.extra:
+                entry.update({"axisOrder": dict(_AXIS_ORDER)} | plain_json(self.extra, "extra"))
 
 
 @dataclass(frozen=True, slots=True)

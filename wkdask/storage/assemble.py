@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from wkdask.errors import JobEndedError
-from wkdask.fsio import copy_sparse
+from wkdask.fsio import copy_sparse, is_there
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.grid import CubeGrid
 from wkdask.storage.fence import Attempt
@@ -131,10 +131,10 @@ def _publish_cube(
         source = None
         _check_kept(assembled, publish.folder)
     whole = any(box.size == store.spec.shard_shape for box in boxes)
-    if whole or not os.path.lexists(store.cube_path(index)):
+    if whole or not is_there(store.cube_path(index)):
         publish.encode(source)  # not under the lock: nobody else's voxels go into it
         with publish.locked(index):
-            if whole or not os.path.lexists(store.cube_path(index)):
+            if whole or not is_there(store.cube_path(index)):
                 publish.replace(0, index, *boxes)
                 return publish.built[0] is not None
     with publish.locked(index, slow=True):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from toolz import partition_all
 
+from wkdask.fsio import is_there
 from wkdask.geometry import BoundingBox
 from wkdask.storage.assemble import merge_into
 from wkdask.storage.fence import Attempt
@@ -56,14 +55,14 @@ def publish_copies(
     pieces = list(store.spec.grid.pieces(box))
     with Publisher(store, folder, attempt, durable=durable) as publish:
         for batch in partition_all(_COPIED_TOGETHER, pieces):
-            there = [each for each in batch if os.path.lexists(store.cube_path(each[0]))]
+            there = [each for each in batch if is_there(store.cube_path(each[0]))]
             files = [
                 each for each in batch if each not in there and source.check_cube(source.cube_path(each[0]))
             ]
             publish.adopt(*(source.cube_path(index) for index, _ in files), copied=True)
             for slot, (index, piece) in enumerate(files):
                 with publish.locked(index):
-                    if os.path.lexists(store.cube_path(index)):  # another writer's, meanwhile
+                    if is_there(store.cube_path(index)):  # another writer's, meanwhile
                         there.append((index, piece))
                     else:
                         publish.replace(slot, index, piece)

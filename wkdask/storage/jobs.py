@@ -9,7 +9,9 @@ A job builds its cubes in its private folder in the mag, and publishes each by o
     <mag>/.wkdask/<job>/ticket                 what the job is, where it can be resumed
     <mag>/.wkdask/<job>/journal                which of its units are done (`wkdask.journal`)
     <mag>/.wkdask/<job>/<host-pid-thread…>/    one private root per worker thread, reused for cube after cube
+    <mag>/.wkdask/<job>/done-…                 notes of tasks whose results others need (`wkdask.pyramid_tasks`)
     <mag>/.wkdask/<job>/staged/                a private mag, where a job builds all before it publishes any
+    <mag>/.wkdask/<job>/built/                 the same, since it began to publish: tasks that still build fail
     <mag>/.wkdask/<job>/before                 since the second phase began: how the mag's files were until then
 
 A reader sees the old cube or the new one. When a job ends its folder is renamed away first: whatever a
@@ -51,13 +53,14 @@ __all__ = [
     "job_folder",
     "of_living_job",
     "resumable_folder",
+    "take_built",
     "unfinished_jobs",
 ]
 
 _JOB_NAME = re.compile(r"[0-9a-f]{12}")
 _GONE_NAME = re.compile(r"\.[0-9a-f]{12}\.gone-[0-9a-f]{32}")
 _TICKET, _JOURNAL, _BEFORE = "ticket", "journal", "before"
-_KEPT = re.compile(r"alive|ticket|journal|before|staged.*|slab-.*")
+_KEPT = re.compile(r"alive|ticket|journal|before|staged.*|built|slab-.*|done-.*")
 """What a job that was resumed has a use for; all else belonged to its tasks."""
 
 
@@ -127,10 +130,21 @@ class JobFolder:
     """Whether an earlier run of the job left it."""
     finished: bool = False
     """Set when the job has come to its end: then nothing of it stays."""
+    landed: bool = False
+    """Set when a task has changed something: then there is something to go on with."""
 
     def begin_second_phase(self, before: bytes) -> None:
         """Note durably that all is built, and how the mag's files are before the first one is replaced."""
         atomic_write(f"{self.path}/{_BEFORE}", before)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is something to go on with."""
+        if self.landed or self.resumed:
+            return True
+        with contextlib.suppress(OSError):
+            return os.stat(f"{self.path}/{_JOURNAL}").st_size > 0
+        return False
 
     @property
     def in_second_phase(self) -> bool:
@@ -198,11 +212,29 @@ def resumable_folder(
         try:
             yield job
         finally:
-            if job.finished or not (job.in_second_phase or (ticket.resumable and _has_begun(job.path))):
+            if job.finished or not (job.in_second_phase or (ticket.resumable and job.has_begun)):
                 remove_folder(job.path)
             else:
                 with contextlib.suppress(FileNotFoundError):  # an impatient user, or the whole mag is gone
                     _strip(_renamed(job.path))
+
+
+def take_built(store: StoredMag, folder: str) -> StoredMag:
+    """Return the private mag in which a job has built all its cubes, taken away from the tasks that built them.
+
+    One of them that was thought lost may still run: it would read what its own job has published since.
+
+    Parameters
+    ----------
+    store
+        The mag.
+    folder
+        The job's private folder.
+    """
+    built = f"{folder}/built"
+    if not os.path.isdir(built):  # an earlier run of the job may have come so far
+        os.rename(f"{folder}/staged", built)
+    return store.opened(built)
 
 
 def unfinished_jobs(store: StoredMag) -> list[Ticket]:
@@ -317,14 +349,6 @@ def _sweep(private: str, box: BoundingBox | None) -> None:
 def _is_beside(ticket: Ticket, box: BoundingBox | None) -> bool:
     """Tell whether a dead job can be resumed after another one has written a box."""
     return ticket.resumable and box is not None and ticket.box.intersection(box).is_empty()
-
-
-def _has_begun(folder: str) -> bool:
-    """Tell whether the journal in a job's folder holds anything."""
-    try:
-        return os.stat(f"{folder}/{_JOURNAL}").st_size > 0
-    except OSError:
-        return False
 
 
 def _renamed(folder: str) -> str:

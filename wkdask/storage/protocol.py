@@ -7,7 +7,9 @@ handles are opened where they are needed, per thread, and stay there.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,9 +26,12 @@ __all__ = [
     "COMPRESSIONS",
     "OUTSIDE",
     "PRIVATE",
+    "STAMP",
+    "ZARR_COMPRESSIONS",
     "ArraySpec",
     "StoredMag",
     "Voxels",
+    "bump_stamp",
     "check_coordinates",
     "empty_block",
     "leads_out",
@@ -38,8 +43,14 @@ Voxels = npt.NDArray[Any]
 PRIVATE = ".wkdask"
 """Folder in a mag for locks, jobs and the stamp; hidden, so that every reader passes over it."""
 
+STAMP = f"{PRIVATE}/locks/stamp"
+"""File that the driver makes anew after every job on a mag."""
+
 COMPRESSIONS = (None, "lz4", "lz4hc")
-"""How a cube can be stored: plain, LZ4 (fast), LZ4 with a thorough search (20-40 % smaller for labels)."""
+"""How a WKW cube can be stored: plain, LZ4 (fast), LZ4 with a thorough search (20-40 % smaller for labels)."""
+
+ZARR_COMPRESSIONS = ("zstd", "gzip", "zlib", "blosc")
+"""How the chunks of a Zarr array can be compressed; new ones by Zstandard, unless another is asked for."""
 
 OUTSIDE = ("read-only", "refuse", "write")
 """What may happen with what a path or a link of a dataset reaches outside of its folder."""
@@ -71,7 +82,9 @@ class ArraySpec:
     shard_shape: Vec3Int
     """Voxels (x, y, z) of a cube: one file, one owner, one publication."""
     compression: str | None
-    """One of `COMPRESSIONS`."""
+    """One of `COMPRESSIONS` or `ZARR_COMPRESSIONS`."""
+    layout: str = "wkw"
+    """The format, and in it whatever else the bytes of a file depend on: mags of equal specs share cube files."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -86,10 +99,23 @@ class ArraySpec:
             raise InvalidValueError(
                 f"the shard shape {self.shard_shape} is not a multiple of the chunk shape {self.chunk_shape}"
             )
-        if self.compression not in COMPRESSIONS:
+        if self.compression not in (*COMPRESSIONS, *ZARR_COMPRESSIONS):
             raise InvalidValueError(
-                f'unknown compression {self.compression!r}; known are None, "lz4" and "lz4hc"'
+                f'unknown compression {self.compression!r}; known are None, "lz4" and "lz4hc" in WKW, '
+                f"None and {', '.join(ZARR_COMPRESSIONS)} in Zarr"
             )
+
+    @property
+    def data_format(self) -> str:
+        """``"wkw"``, ``"zarr3"`` or ``"zarr"``."""
+        return self.layout.partition(":")[0]
+
+    def __str__(self) -> str:
+        stored = self.compression or "plain"
+        return (
+            f"{self.dtype}, {self.num_channels} channel(s), chunks of {self.chunk_shape}, cubes of "
+            f"{self.shard_shape}, {stored}"
+        )
 
     @property
     def grid(self) -> CubeGrid:
@@ -126,6 +152,10 @@ class StoredMag(Protocol):
     def outside(self) -> str:
         """What may happen with cubes that are links out of the dataset: one of `OUTSIDE`."""
 
+    @property
+    def metadata_path(self) -> str:
+        """The path of the file that makes the folder a mag."""
+
     def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
         """Return the voxels of a box; zeros where there is no cube.
 
@@ -160,6 +190,9 @@ class StoredMag(Protocol):
 
     def conforms(self, path: str) -> bool:
         """Tell whether a checked cube is stored with this mag's compression."""
+
+    def reaching(self, outside: str) -> StoredMag:
+        """Return the same mag with another word on cubes that are links out of the dataset: one of `OUTSIDE`."""
 
     def recompressed(self, compression: str | None) -> StoredMag:
         """Return the same mag as one whose cubes should have another compression; nothing is written."""
@@ -283,6 +316,20 @@ def leads_out(mag_path: str, path: str) -> str | None:
     target = os.path.realpath(path)
     dataset = os.path.dirname(os.path.dirname(mag_path))
     return None if target == path or os.path.commonpath([dataset, target]) == dataset else target
+
+
+def bump_stamp(path: str) -> None:
+    """Bump the stamp of a mag's folder, which stands for its cubes in the fingerprint of a large box."""
+    stamp = f"{path}/{STAMP}"
+    with contextlib.suppress(FileNotFoundError):  # the mag was deleted meanwhile, and must not come back so
+        for folder in (f"{path}/{PRIVATE}", os.path.dirname(stamp)):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder)
+        # A new file each time: the old one may belong to another user, or be a link.
+        temporary = f"{stamp}.{uuid.uuid4().hex}.tmp"
+        with open(temporary, "xb"):
+            pass
+        os.replace(temporary, stamp)
 
 
 def check_coordinates(box: BoundingBox, shard_shape: Vec3Int) -> None:

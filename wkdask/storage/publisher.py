@@ -23,6 +23,7 @@ from wkdask.fsio import (
     fsync_files,
     fsync_folder,
     link_or_copy,
+    make_folders,
     replace_keeping_mode,
 )
 from wkdask.geometry import BoundingBox, Vec3Int
@@ -232,10 +233,9 @@ class Publisher:
         """Make the folder of a cube, but not that of a mag that was removed."""
         if os.path.isdir(folder):
             return
-        for name in (os.path.dirname(folder), folder):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name)
-        self._folders.update((os.path.dirname(folder), self.store.path))
+        inside = folder.startswith(f"{self.store.path}/")
+        root = self.store.path if inside else os.path.dirname(os.path.dirname(folder))
+        self._folders.update(make_folders(root, folder))
 
     def _real_target(self, path: str) -> str:
         """Follow links to a cube or its folders; out of the dataset only where that is allowed."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -21,8 +19,10 @@ from wkdask.storage import wkw_build
 from wkdask.storage.fingerprint import fingerprint_of, snapshot_of
 from wkdask.storage.protocol import (
     PRIVATE,
+    STAMP,
     ArraySpec,
     Voxels,
+    bump_stamp,
     check_coordinates,
     empty_block,
     leads_out,
@@ -34,7 +34,6 @@ from wkdask.storage.wkw_plain import plain_tiles, read_plain
 __all__ = ["HEADER_NAME", "WkwMag"]
 
 HEADER_NAME = "header.wkw"
-_STAMP = f"{PRIVATE}/locks/stamp"
 """An empty file whose time says when a job last changed the mag; beside the lock files, which stay too."""
 _STAT_LIMIT = 10_000
 """Cubes whose times enter a fingerprint one by one."""
@@ -100,6 +99,11 @@ class WkwMag:
         atomic_write(os.path.join(folder, HEADER_NAME), header.to_bytes())
         return cls(os.path.realpath(folder), header)
 
+    @property
+    def metadata_path(self) -> str:
+        """The path of ``header.wkw``."""
+        return f"{self.path}/{HEADER_NAME}"
+
     # --- names ---------------------------------------------------------------------------------------
 
     def cube_path(self, index: Vec3Int) -> str:
@@ -136,14 +140,37 @@ class WkwMag:
 
     def _summary_names(self) -> list[str]:
         """Return the names that stand for all cubes, where those are too many."""
-        return [*(f"z{z}" for z in _numbered(self.path, "z", "")), _STAMP]
+        return [*(f"z{z}" for z in _numbered(self.path, "z", "")), STAMP]
 
     # --- reading -------------------------------------------------------------------------------------
 
     def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
         """Return the voxels of a box, ``(c, *box.size)`` in Fortran order; zeros where there is no cube."""
         check_coordinates(box, self.spec.shard_shape)
-        self._checked_header()
+        for _ in range(16):
+            before = self._header_state()
+            self._checked_header()
+            try:
+                out = self._read_once(box, threads)
+            except OSError:
+                if self._header_state() == before:
+                    raise
+                continue
+            # A mag that was removed while it was read had no cubes any more, which is not to say zeros.
+            if self._header_state() == before:
+                return out
+        raise DamagedHeaderError(f"{self.path}/{HEADER_NAME} is replaced again and again")
+
+    def _header_state(self) -> tuple[int, int] | None:
+        """Return what changes when the mag's header is replaced; None if it is gone."""
+        try:
+            info = os.stat(f"{self.path}/{HEADER_NAME}")
+        except OSError:
+            return None
+        return (info.st_ino, info.st_ctime_ns)
+
+    def _read_once(self, box: BoundingBox, threads: int) -> Voxels:
+        """Read a box, in parts, on threads if it is large."""
         out = empty_block(self.spec, box)  # only missing cubes need zeros
         if box.is_empty():
             return out
@@ -330,6 +357,10 @@ class WkwMag:
 
     # --- the driver's part ---------------------------------------------------------------------------
 
+    def reaching(self, outside: str) -> WkwMag:
+        """Return the same mag with another word on cubes that are links out of the dataset."""
+        return WkwMag(self.path, self.header, outside)
+
     def recompressed(self, compression: str | None) -> WkwMag:
         """Return the same mag as one whose cubes should have another compression."""
         header = header_of_spec(replace(self.spec, compression=compression))
@@ -370,18 +401,7 @@ class WkwMag:
 
     def finish(self) -> None:
         """Bump the stamp that stands for the cubes in the fingerprint of a large box."""
-        stamp = f"{self.path}/{_STAMP}"
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # the mag was deleted meanwhile, and must not come back so
-            for folder in (f"{self.path}/{PRIVATE}", os.path.dirname(stamp)):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(folder)
-            # A new file each time: the old one may belong to another user, or be a link.
-            temporary = f"{stamp}.{uuid.uuid4().hex}.tmp"
-            with open(temporary, "xb"):
-                pass
-            os.replace(temporary, stamp)
+        bump_stamp(self.path)
 
 
 _MARK = 0x5A

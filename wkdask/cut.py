@@ -1,0 +1,88 @@
+"""How a new mag is cut and compressed: the arguments of ``add_mag``, in today's and in 2021's spelling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wkdask.errors import InvalidValueError
+from wkdask.geometry import Vec3Int, Vec3IntLike
+from wkdask.storage.formats import default_shard_shape, fitting_compression
+from wkdask.storage.protocol import ArraySpec
+
+__all__ = ["Cut"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a user says of chunks, cubes and compression; None where nothing is said.
+
+    Raises
+    ------
+    InvalidValueError
+        If one thing is said in both spellings.
+    """
+
+    block_len: int | None
+    """2021: side of a chunk in voxels."""
+    file_len: int | None
+    """2021: side of a cube in chunks."""
+    compress: bool | None
+    """2021: whether cubes are compressed."""
+    chunk_shape: Vec3IntLike | int | None
+    """Sides of a chunk, in voxels of the mag."""
+    shard_shape: Vec3IntLike | int | None
+    """Sides of a cube, in voxels of the mag."""
+    compression: str | bool | None
+    """A name; False for none."""
+
+    def __post_init__(self) -> None:
+        for name, old, new in (
+            ("chunk_shape", self.block_len, self.chunk_shape),
+            ("shard_shape", self.file_len, self.shard_shape),
+        ):
+            if old is not None and new is not None:
+                raise InvalidValueError(f"give either {name} or its 2021 spelling, not both")
+        if self.compress is not None and self.compression is not None:
+            raise InvalidValueError("give either compression or its 2021 spelling compress, not both")
+
+    def to_spec(self, data_format: str, dtype: str, num_channels: int) -> ArraySpec:
+        """Return type and cut of a new mag; what is not said is as the format has it."""
+        chunk = self._chunk or Vec3Int.full(32)
+        return ArraySpec(
+            dtype=dtype,
+            num_channels=num_channels,
+            chunk_shape=chunk,
+            shard_shape=self._shard(chunk) or default_shard_shape(data_format, chunk, self.block_len or 32),
+            compression=fitting_compression(data_format, self._compression),
+        )
+
+    def differences(self, spec: ArraySpec) -> list[str]:
+        """Return what is said and is not so in a mag, in words."""
+        compression = (
+            spec.compression
+            if self._compression is None
+            else fitting_compression(spec.data_format, self._compression)
+        )
+        asked = {
+            "chunk shape": (self._chunk or spec.chunk_shape, spec.chunk_shape),
+            "shard shape": (self._shard(spec.chunk_shape) or spec.shard_shape, spec.shard_shape),
+            "compression": (compression, spec.compression),
+        }
+        return [f"{what} {want}, it has {have}" for what, (want, have) in asked.items() if want != have]
+
+    @property
+    def _chunk(self) -> Vec3Int | None:
+        """Sides of a chunk from either spelling."""
+        shape = self.block_len if self.chunk_shape is None else self.chunk_shape
+        return None if shape is None else Vec3Int.from_scalar_or_vec(shape)
+
+    def _shard(self, chunk: Vec3Int) -> Vec3Int | None:
+        """Sides of a cube from either spelling."""
+        if self.shard_shape is not None:
+            return Vec3Int.from_scalar_or_vec(self.shard_shape)
+        return None if self.file_len is None else chunk * self.file_len
+
+    @property
+    def _compression(self) -> str | bool | None:
+        """The compression from either spelling."""
+        return self.compression if self.compress is None else self.compress

@@ -1,0 +1,224 @@
+"""The seam to the formats: the only module that knows which there are. Everything else asks here.
+
+::
+
+    data_format   metadata       a cube is                     cut and compression of new mags
+    "wkw"         header.wkw     z{Z}/y{Y}/x{X}.wkw            cubes of 1024³, plain
+    "zarr3"       zarr.json      a shard, c/0/{X}/{Y}/{Z}      shards of 1024³, chunks of 32³, zstd
+    "zarr"        .zarray        a chunk, 0/{X}/{Y}/{Z}        chunks of 32³, zstd
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from wkdask.errors import DamagedHeaderError, InvalidValueError, UnsupportedFormatError
+from wkdask.geometry import Vec3Int
+from wkdask.storage import wkw_format
+from wkdask.storage.protocol import COMPRESSIONS, ZARR_COMPRESSIONS, ArraySpec, StoredMag
+from wkdask.storage.wkw import HEADER_NAME, WkwMag
+from wkdask.storage.wkw_format import header_of_spec
+from wkdask.storage.zarr import ZarrMag
+from wkdask.storage.zarr_layout import AXES, METADATA_NAMES, layout_of_spec
+
+__all__ = [
+    "DATA_FORMATS",
+    "axes_of",
+    "check_format",
+    "check_spec",
+    "check_voxel",
+    "create_mag",
+    "default_shard_shape",
+    "entry_of",
+    "fitting_compression",
+    "format_of",
+    "found_format",
+    "metadata_names",
+    "open_mag",
+]
+
+DATA_FORMATS = ("wkw", "zarr3", "zarr")
+"""What a mag can be stored as; layers of other formats are listed only."""
+
+_METADATA = {"wkw": HEADER_NAME, **METADATA_NAMES}
+
+
+def check_format(data_format: str) -> None:
+    """Refuse a format that mags are not stored in here.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If it is none of `DATA_FORMATS`.
+    """
+    if data_format not in DATA_FORMATS:
+        raise UnsupportedFormatError(
+            f"mags in the data format {data_format!r} are neither read nor written; known are "
+            f"{', '.join(DATA_FORMATS)}"
+        )
+
+
+def metadata_names() -> frozenset[str]:
+    """Return the names of the files of which one makes a folder a mag."""
+    return frozenset(_METADATA.values())
+
+
+def format_of(folder: str) -> str | None:
+    """Return the format of a folder that is a mag; None if it is none."""
+    return next(
+        (name for name, file in _METADATA.items() if os.path.lexists(os.path.join(folder, file))), None
+    )
+
+
+def found_format(folder: str) -> str:
+    """Return the format of a folder that must be a mag.
+
+    Raises
+    ------
+    DamagedHeaderError
+        If it is none.
+    """
+    found = format_of(folder)
+    if found is None:
+        raise DamagedHeaderError(
+            f"{folder} holds none of {', '.join(_METADATA.values())}: is the folder a magnification, is the share "
+            f"mounted?"
+        )
+    return found
+
+
+def open_mag(path: str, data_format: str | None = None, entry: Mapping[str, Any] | None = None) -> StoredMag:
+    """Open the folder of a mag.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    data_format
+        How the properties say it is stored; None: as the files in it say.
+    entry
+        The JSON object that lists it, if one does: it may say which axis of an array is which.
+
+    Raises
+    ------
+    DamagedHeaderError
+        If its metadata are missing or damaged.
+    UnsupportedFormatError, DTypeError
+        If wkdask does not read such a mag.
+    """
+    if data_format is None:
+        data_format = found_format(path)
+    check_format(data_format)
+    if data_format == "wkw":
+        return WkwMag.open(path)
+    entry = entry or {}
+    if entry.get("channelIndex") is not None:
+        raise UnsupportedFormatError(f"{path} is one channel of an array of several, which is not supported")
+    axes = entry.get("axisOrder")
+    return ZarrMag.open(path, data_format, axes if isinstance(axes, Mapping) else None)
+
+
+def create_mag(path: str, spec: ArraySpec, data_format: str, extent: Vec3Int | None = None) -> StoredMag:
+    """Make the folder of a mag, with its metadata published atomically.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    spec
+        Type and cut.
+    data_format
+        One of `DATA_FORMATS`.
+    extent
+        Voxels (x, y, z) of the mag, from the origin, that are known to be needed.
+
+    Raises
+    ------
+    UnsupportedFormatError, DTypeError
+        If the format cannot hold such an array; nothing is written then.
+    """
+    check_format(data_format)
+    if data_format == "wkw":
+        return WkwMag.create(path, spec)
+    return ZarrMag.create(path, spec, data_format, extent)
+
+
+def check_spec(spec: ArraySpec, data_format: str) -> None:
+    """Refuse what a format cannot hold, before anything is made for it.
+
+    Raises
+    ------
+    UnsupportedFormatError, DTypeError
+        If so.
+    """
+    check_format(data_format)
+    if data_format != "wkw":
+        layout_of_spec(spec, data_format)
+        return
+    if spec.compression not in COMPRESSIONS:
+        raise UnsupportedFormatError(
+            f'WKW cubes are stored with the compression None, "lz4" or "lz4hc", got {spec.compression!r}'
+        )
+    header_of_spec(spec)
+
+
+def check_voxel(data_format: str, dtype: str, num_channels: int) -> None:
+    """Refuse a voxel that no mag of a format can hold.
+
+    Raises
+    ------
+    DTypeError
+        If so.
+    """
+    if data_format == "wkw":
+        wkw_format.check_voxel(dtype, num_channels)
+
+
+def fitting_compression(
+    data_format: str, compression: str | bool | None, *, copied: bool = False
+) -> str | None:
+    """Return the compression of a new mag from what a user, or another mag, says.
+
+    Parameters
+    ----------
+    data_format
+        One of `DATA_FORMATS`.
+    compression
+        A name; True for the format's thorough one; False for none; None for the format's default. The words of
+        WKW, ``"lz4"`` and ``"lz4hc"``, mean Zstandard in Zarr.
+    copied
+        It is another mag's: None is none, and a compression that only other formats have becomes the format's own.
+    """
+    wkw = data_format == "wkw"
+    if compression is None:
+        return None if wkw or copied else "zstd"
+    if compression is False:
+        return None
+    if compression is True or (copied and wkw and compression in ZARR_COMPRESSIONS):
+        return "lz4hc" if wkw else "zstd"
+    if not wkw and compression in COMPRESSIONS:
+        return "zstd"
+    if not isinstance(compression, str):
+        raise InvalidValueError(f"a compression is a name, True, False or None, got {compression!r}")
+    return compression
+
+
+def default_shard_shape(data_format: str, chunk: Vec3Int, chunks: int = 32) -> Vec3Int:
+    """Return the sides of a cube where only its chunks are given."""
+    return chunk if data_format == "zarr" else Vec3Int.full(32 * chunks)
+
+
+def axes_of(store: StoredMag) -> str:
+    """Return a letter for each dimension of a Zarr array, ``.`` for one beside c, x, y, z; "" for other mags."""
+    return store.layout.axes if isinstance(store, ZarrMag) else ""
+
+
+def entry_of(store: StoredMag) -> tuple[int | None, dict[str, Any]]:
+    """Return what the properties say of a mag: the side of its cubes (WKW), and its axes where they are unusual."""
+    if isinstance(store, WkwMag):
+        return store.spec.shard_shape.x, {}
+    axes = store.layout.axes if isinstance(store, ZarrMag) else AXES
+    order = {axis: n for n, axis in enumerate(axes) if axis in AXES}
+    return None, {} if axes == AXES else {"axisOrder": order}
