@@ -80,6 +80,13 @@ def test_error_pickles_with_its_message(name, protocol):
     assert copy.__notes__ == ["task 7"]
 
 
+@pytest.mark.parametrize("name", errors.__all__)
+def test_errors_of_two_built_in_parents_are_made_by_the_larger_one(name):
+    """Python finds ``__new__`` along the bases: with ValueError before OSError it finds one that it then refuses."""
+    kind = getattr(errors, name)
+    assert isinstance(kind.__new__(kind, MESSAGE), kind)
+
+
 def test_a_damaged_file_is_never_taken_for_a_missing_one():
     for name in ("DamagedHeaderError", "DamagedCubeError", "CubePermissionError", "LockTimeoutError"):
         assert not issubclass(getattr(errors, name), FileNotFoundError)

@@ -137,7 +137,7 @@ class SchedulerLostError(WkdaskError, ConnectionError):
     """The connection to the scheduler was lost during a job; what landed is noted, and the job can be resumed."""
 
 
-class SpaceError(PlanError, OSError):
+class SpaceError(OSError, PlanError):
     """The file system has less room than a job will take; nothing was written."""
 
     __str__ = Exception.__str__
