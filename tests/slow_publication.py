@@ -2,7 +2,8 @@
 
 ``DASK_DISTRIBUTED__WORKER__PRELOAD=slow_publication.py``, and in the environment of the worker
 
-- ``WKDASK_TEST_SECONDS=0.5``: a built cube waits so long before it is put in its place, under its lock;
+- ``WKDASK_TEST_SECONDS=0.5``: a built cube waits so long before it is put in its place, under its lock; with
+  ``WKDASK_TEST_IN=/1/`` only where that is part of its path;
 - ``WKDASK_TEST_HOLD=/tmp/hold``: the task waits until this file is there. It makes ``/tmp/hold.begun`` when it
   begins to wait, ``/tmp/hold.over`` when it goes on. ``WKDASK_TEST_HOLD_AT`` says where: ``built``, when its cubes
   are built, or ``locked``, when it holds the lock of the first one.
@@ -17,7 +18,8 @@ def slowed(replace):
 
     def wait_and_replace(source, target, **options):
         if str(target).endswith(".wkw") and "/.wkdask/" not in str(target):
-            time.sleep(float(os.environ.get("WKDASK_TEST_SECONDS", 0)))
+            if os.environ.get("WKDASK_TEST_IN", "") in str(target):
+                time.sleep(float(os.environ.get("WKDASK_TEST_SECONDS", 0)))
             hold("locked")
         return replace(source, target, **options)
 

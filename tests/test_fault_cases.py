@@ -49,7 +49,7 @@ def two_cubes(make_mag, random_voxels):
     def make(dtype="uint8", compression=None, channels=1):
         mag = make_mag(dtype, channels, CUBE, CHUNK, compression)
         voxels = random_voxels((channels, 2 * CUBE, CUBE, CUBE), dtype)
-        mag.write(voxels, offset=(0, 0, 0))
+        mag.write(voxels, offset=(0, 0, 0), durable=False)
         return mag, voxels
 
     return make
@@ -414,7 +414,8 @@ def test_case_05_a_disk_that_cannot_be_written_is_an_error_and_leaves_the_cubes(
     two_cubes, children, calls, compression
 ):
     mag, voxels = two_cubes("uint8", compression)
-    for number, kind in [(errno.EIO, "part"), (errno.ENOSPC, "whole"), (errno.EDQUOT, "dask")]:
+    turns = [(errno.EIO, "part"), (errno.ENOSPC, "whole"), (errno.EDQUOT, "dask")]
+    for number, kind in turns[COMPRESSIONS.index(compression) :]:
         out = fails_in(children, mag, number, calls, kind)
         assert out.startswith(("error", "right")), (number, kind, out)
         if set(calls) & {"write", "rename", "mkdir", "openat", "fdatasync"}:

@@ -25,16 +25,23 @@ from wkdask.errors import (
 NAME = "datasource-properties.json"
 
 
-@pytest.fixture
-def dataset(tmp_path):
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
     """A dataset of two layers, each with mags 1 and 2, 40 × 40 × 40 voxels in cubes of 32³."""
-    dataset = Dataset.create(tmp_path / "ds", (1, 1, 1))
+    dataset = Dataset.create(tmp_path_factory.mktemp("template") / "ds", (1, 1, 1))
     for number, (name, category) in enumerate([("color", "color"), ("seg", "segmentation")]):
         layer = dataset.add_layer(name, category, dtype_per_channel="uint8")
         for mag in (1, 2):
             view = layer.add_mag(mag, chunk_shape=16, shard_shape=32)
             view.write(np.full((40 // mag,) * 3, 10 * number + mag, "uint8"), offset=(0, 0, 0))
     return dataset
+
+
+@pytest.fixture
+def dataset(template, tmp_path):
+    """A copy of the template."""
+    shutil.copytree(template.path, tmp_path / "ds")
+    return Dataset(tmp_path / "ds")
 
 
 def read_raw(dataset):

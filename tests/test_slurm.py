@@ -291,9 +291,9 @@ def test_a_driver_that_is_gone_and_its_successor_goes_on(slurm, place, env, slow
 
 def test_a_driver_that_is_gone_while_it_downsamples(slurm, place, env, slow, expected):
     """Its successor takes no half of a mag for a whole one."""
-    slow["WKDASK_TEST_SECONDS"] = "0.1"
+    slow |= {"WKDASK_TEST_SECONDS": "1", "WKDASK_TEST_IN": "/2-2-1/"}
     first = slurm.submit(*BATCH, "ds", cwd=place, env=slow)
-    until(lambda: published(place / "ds", mag="2-2-1") > 4, 120, "no cubes of the pyramid")
+    until(lambda: published(place / "ds", mag="2-2-1") > 2, 120, "no cubes of the pyramid")
     slurm.call("scancel", first)
     assert slurm.wait(first, 60) == "CANCELLED"
     assert published(place / "ds", mag="2-2-1") < 64
@@ -344,7 +344,7 @@ def test_a_command_that_is_cancelled(slurm, place, slow, expected):
 
 def test_a_job_goes_back_into_the_queue_before_its_time_is_over(slurm, place, slow, expected):
     """Slurm's own warning, some seconds before a limit of one minute; the work takes longer than that."""
-    slow["WKDASK_TEST_SECONDS"] = "0.45"
+    slow["WKDASK_TEST_SECONDS"] = "0.35"
     limit = ("--time=1", "--signal=B:USR1@5")  # Slurm warns up to half a minute earlier than that
     job = slurm.submit(*limit, *BATCH, "ds", cwd=place, env=slow)
     log = place / f"wkdask-{job}.log"
