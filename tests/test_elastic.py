@@ -163,12 +163,12 @@ def test_a_task_under_which_many_workers_die_has_as_many_tries_as_are_asked_for(
     mag, voxels = source
     marks = str(tmp_path)
 
-    def function(block):
+    def function(block, box):
         import os
         import signal
 
         deaths = len(os.listdir(marks))
-        if deaths < 5:
+        if deaths < 5 and tuple(box.topleft) == (128, 64, 32):
             os.mkdir(f"{marks}/{deaths}")
             os.kill(os.getpid(), signal.SIGKILL)
         return 255 - block
