@@ -82,9 +82,9 @@ def test_half_of_the_workers_are_lost_every_few_seconds(source, make_mag, small_
     ):
 
         def reap():
-            while not ended.wait(3):
+            while not ended.wait(4):
                 pids = list(client.run(os.getpid, on_error="ignore").values())
-                for pid in pids[: max(1, len(pids) // 2)]:
+                for pid in pids[: len(pids) // 2]:
                     try:
                         os.kill(pid, signal.SIGKILL)
                         killed.append(pid)
@@ -94,7 +94,7 @@ def test_half_of_the_workers_are_lost_every_few_seconds(source, make_mag, small_
         reaper = threading.Thread(target=reap)
         reaper.start()
         try:
-            report = mag.map_cubes(function, target, client=client, retries=10)
+            report = mag.map_cubes(function, target, client=client, retries=20)
         finally:
             ended.set()
             reaper.join()
@@ -153,3 +153,36 @@ def test_resources_and_retries(source, make_mag, tmp_path):
         ):
             with pytest.raises(PlanError, match="--resources"):
                 call()
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_task_under_which_many_workers_die_has_as_many_tries_as_are_asked_for(source, make_mag, tmp_path):
+    from distributed import Client, LocalCluster
+
+    mag, voxels = source
+    marks = str(tmp_path)
+
+    def function(block, box):
+        import os
+        import signal
+
+        deaths = len(os.listdir(marks))
+        if deaths < 5 and tuple(box.topleft) == (128, 64, 32):
+            os.mkdir(f"{marks}/{deaths}")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 255 - block
+
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=":0", memory_limit="1GiB"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        with pytest.raises(TaskFailedError, match="KilledWorker"):
+            mag.map_cubes(function, make_mag(), client=client)
+        for name in os.listdir(marks):
+            os.rmdir(f"{marks}/{name}")
+        target = make_mag()
+        mag.map_cubes(function, target, client=client, retries=3)
+    assert np.array_equal(target.read(), 255 - voxels)

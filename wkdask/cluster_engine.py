@@ -26,6 +26,8 @@ _GRACE = 5.0
 """Seconds that running tasks get to report after a job was stopped, before they are cut off."""
 _IDLE_NBYTES = 200 << 20
 """What a worker's process holds without tasks: the interpreter, numpy, dask, compiled kernels."""
+_DEFAULT_RETRIES = 2
+"""How often a task that failed is tried again, where nobody says."""
 _WORKER_TIMEOUT = 60.0
 """Seconds to wait for a first worker: a batch system takes its time."""
 
@@ -34,7 +36,7 @@ class DistributedEngine:
     """Workers of a distributed scheduler, reached through the user's client."""
 
     def __init__(
-        self, client: Client, retries: int = 2, resources: Mapping[str, float] | None = None
+        self, client: Client, retries: int = _DEFAULT_RETRIES, resources: Mapping[str, float] | None = None
     ) -> None:
         if client.asynchronous:
             raise InvalidValueError("wkdask needs a synchronous Client; make it with asynchronous=False")
@@ -44,6 +46,8 @@ class DistributedEngine:
         self._resources = dict(resources or {})
         self._pending: dict[Any, tuple[BoundingBox, Any, Lane | None]] = {}
         self._yielded: Any = None
+        # Calls that may be submitted again, and how often they have been.
+        self._calls: dict[Any, tuple[tuple[Any, ...], int]] = {}
         self._flow = ClusterFlow(client, retries)
         self._causes: dict[Any, list[Any]] = {}
         workers = self._workers()
@@ -133,6 +137,11 @@ class DistributedEngine:
                 outcome = attempted(box, lambda result=result: _report_of(result()), lane)  # type: ignore[misc]
                 if outcome.error is not None:
                     self._check_scheduler(outcome.error)
+                    if (other := self._begun_again(future.key, outcome.error)) is not None:
+                        self._pending[other.key] = (box, other, lane)
+                        completed.add(other)
+                        del self._pending[future.key]
+                        continue
                 failed |= outcome.error is not None
                 self._yielded = future.key
                 # A task that failed only because another one did is not named: that one is.
@@ -140,6 +149,33 @@ class DistributedEngine:
                 if outcome.error is None or not any(cause.status == "error" for cause in causes):
                     yield outcome
                 del self._pending[future.key]  # not before it was taken: Ctrl-C can come at any moment
+                self._calls.pop(future.key, None)
+
+    def _begun_again(self, key: Any, error: BaseException) -> Any:
+        """Submit a call again under which more workers died than dask puts up with; None if it had its tries.
+
+        Where workers are lost for other reasons than their tasks, as spot instances are, the user asks for more
+        retries than the default. By default a task that kills its workers costs no more of them than with dask.
+        """
+        from distributed import KilledWorker
+
+        if key not in self._calls or not isinstance(error, KilledWorker):
+            return None
+        call, tries = self._calls.pop(key)
+        if tries >= self._retries - _DEFAULT_RETRIES:
+            return None
+        _, function, arguments = call
+        name = f"{str(key).partition('~')[0]}~{tries + 1}"
+        future = self._client.submit(
+            function,
+            *arguments,
+            key=name,
+            retries=self._retries,
+            resources=self._resources or None,
+            pure=False,
+        )
+        self._calls[future.key] = (call, tries + 1)
+        return future
 
     def _results(self, futures: list[Any]) -> dict[Any, Callable[[], Any]]:
         """Fetch what tasks returned, together: one by one it takes longer than many a task itself.
@@ -169,6 +205,10 @@ class DistributedEngine:
                 pure=False,
                 **options,
             )
+            if self._retries > _DEFAULT_RETRIES:
+                self._calls.update(
+                    (future.key, (call, 0)) for future, call in zip(futures, calls, strict=True)
+                )
             return [(future, box) for future, (box, _, _) in zip(futures, calls, strict=True)]
         if isinstance(window, NodeWindow):
             submitted = self._flow.submit(window)
