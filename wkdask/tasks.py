@@ -349,7 +349,10 @@ def _checked_block(
         raise InvalidValueError(f"a block has the shape {block.shape}, expected (c, *{tuple(box.size)})")
     if isinstance(block, np.ma.MaskedArray):
         raise DTypeError("a block is a masked array; fill it first (numpy.ma.filled)")
-    if block.strides[1] > block.strides[3]:  # C order: turned once, all cubes together
+    # C order is turned once, all cubes together. The wkw library takes no view of a larger array: copied first, all
+    # that looks at the voxels finds them side by side.
+    as_view = spec.compression in ("lz4", "lz4hc") and len(spec.grid.cubes(box)) == 1
+    if as_view or block.strides[1] > block.strides[3]:
         block = to_fortran(block)
     # The extremes before anything is published: what landed is soon reported.
     return (block, *block_stats(block))
