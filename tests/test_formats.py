@@ -9,7 +9,15 @@ import pytest
 import zarr
 
 from wkdask import BoundingBox, Dataset
-from wkdask.errors import DamagedHeaderError, DTypeError, InvalidValueError, UnsupportedFormatError
+from wkdask.errors import (
+    DamagedHeaderError,
+    DTypeError,
+    InvalidValueError,
+    OutsideError,
+    ReadOnlyError,
+    TaskFailedError,
+    UnsupportedFormatError,
+)
 from wkdask.geometry import Vec3Int
 from wkdask.storage.formats import (
     DATA_FORMATS,
@@ -261,3 +269,28 @@ def test_many_channels_are_no_matter_in_zarr(tmp_path, random_voxels):
         ds.add_layer("wkw", "color", dtype_per_channel="uint64", num_channels=40)
     layer = filled(ds, "zarr3", voxels)
     assert np.array_equal(layer.get_mag(1).read(), voxels)
+
+
+@pytest.mark.parametrize("data_format", ["zarr3", "zarr"])
+def test_a_shard_that_is_elsewhere(tmp_path, random_voxels, data_format):
+    voxels = random_voxels((1, *BOX.size))
+    ds = Dataset.create(tmp_path / "ds", (1, 1, 1))
+    mag = filled(ds, data_format, voxels).get_mag(1)
+    cube = mag.place.store.cube_path(Vec3Int(1, 1, 0))
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(cube, elsewhere)
+    os.symlink(elsewhere, cube)
+    before = elsewhere.read_bytes()
+    assert np.array_equal(mag.read(), voxels)
+    with pytest.raises(TaskFailedError) as caught:
+        mag.write(255 - voxels, offset=BOX.topleft)
+    assert isinstance(caught.value.__cause__, ReadOnlyError)
+    refusing = Dataset(ds.path, outside="refuse").get_layer("layer").get_mag(1)
+    with pytest.raises(OutsideError, match=str(elsewhere)):
+        refusing.read()
+    assert elsewhere.read_bytes() == before
+    writing = Dataset(ds.path, outside="write").get_layer("layer").get_mag(1)
+    writing.write(voxels // 2, offset=BOX.topleft)
+    assert os.path.islink(cube)
+    assert elsewhere.read_bytes() != before
+    assert np.array_equal(writing.read(), voxels // 2)
