@@ -82,7 +82,7 @@ def test_error_pickles_with_its_message(name, protocol):
 
 @pytest.mark.parametrize("name", errors.__all__)
 def test_errors_of_two_built_in_parents_are_made_by_the_larger_one(name):
-    """Python finds ``__new__`` along the bases: with ValueError before OSError it finds one that it then refuses."""
+    """Python finds ``__new__`` along the bases: that of ValueError, before OSError, it then refuses."""
     kind = getattr(errors, name)
     assert isinstance(kind.__new__(kind, MESSAGE), kind)
 
