@@ -120,7 +120,8 @@ def test_resources_and_retries(source, make_mag, tmp_path):
         ) as cluster,
         Client(cluster),
     ):
-        marks = str(tmp_path)
+        marks = str(tmp_path / "marks")
+    os.mkdir(marks)
 
         def exclusive(block, box):
             """Fail if another task runs beside this one, and the first time at every tenth block."""
@@ -161,7 +162,8 @@ def test_a_task_under_which_many_workers_die_has_as_many_tries_as_are_asked_for(
     from distributed import Client, LocalCluster
 
     mag, voxels = source
-    marks = str(tmp_path)
+    marks = str(tmp_path / "marks")
+    os.mkdir(marks)
 
     def function(block, box):
         import os
