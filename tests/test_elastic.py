@@ -121,7 +121,7 @@ def test_resources_and_retries(source, make_mag, tmp_path):
         Client(cluster),
     ):
         marks = str(tmp_path / "marks")
-    os.mkdir(marks)
+        os.mkdir(marks)
 
         def exclusive(block, box):
             """Fail if another task runs beside this one, and the first time at every tenth block."""

@@ -47,7 +47,12 @@ def plan_existing(
     grid = store.spec.grid
     hull = reduce(BoundingBox.extended_by, map(grid.cube_box, cubes))
     plan = plan_write(
-        store.spec, hull, threads=engine.threads, memory=engine.task_memory(), task_memory=task_memory
+        store.spec,
+        hull,
+        threads=engine.threads,
+        memory=engine.task_memory(),
+        task_memory=task_memory,
+        listed=True,
     )
     units = sorted({index * grid.shape // plan.unit.shape for index in cubes}, key=lambda unit: unit[::-1])
     return plan, [plan.unit.cube_box(unit).intersection(hull) for unit in units]

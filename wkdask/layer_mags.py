@@ -184,6 +184,11 @@ class LayerMags:
             check_format(data_format)
         except UnsupportedFormatError as error:
             raise UnsupportedFormatError(f"layer {self._name!r}: {error}") from None
+        if further := self.record.raw.get("additionalAxes"):
+            names = ", ".join(str(axis.get("name")) for axis in further if isinstance(axis, dict))
+            raise UnsupportedFormatError(
+                f"layer {self._name!r}: {data_format} arrays with axes beside c, x, y, z ({names}) are not read"
+            )
         return open_mag(self._mag_folder(record), data_format, record.raw)
 
     def _view(self, mag: Mag, store: StoredMag) -> MagView:

@@ -182,6 +182,7 @@ def plan_write(
     base: Vec3Int | None = None,
     unit: Vec3Int | None = None,
     in_parts: bool = False,
+    listed: bool = False,
 ) -> WritePlan:
     """Plan the write of a box.
 
@@ -208,6 +209,8 @@ def plan_write(
         The shape of a unit, where it is given: that of a job that is resumed.
     in_parts
         Whether the tasks can write parts of a cube, so that one which does not fit can be assembled out of core.
+    listed
+        Whether only some units of the box will be run, which the caller lists: then it may be as large as it likes.
 
     Raises
     ------
@@ -217,7 +220,7 @@ def plan_write(
     if box.is_empty():
         raise PlanError(f"there is nothing to write: the box {box} holds no voxel")
     cubes = spec.grid.cubes(box).shape.prod()
-    if cubes > MAX_CUBES:
+    if cubes > MAX_CUBES and not listed:
         raise PlanError(
             f"the box {box} has {cubes:.1e} cubes of {spec.shard_shape}, which no job can end; is it the layer's "
             f"box? Set that to where its data are"
