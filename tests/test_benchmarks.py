@@ -78,6 +78,7 @@ def test_what_differs_is_no_result(tmp_path):
         run_contest(Row("name", "work", None, lambda _: contest), bench_in(tmp_path), lambda _: None)
 
 
+@pytest.mark.slow
 def test_labels_are_the_same_whatever_they_are_made_with():
     labels = tiled_labels(64)
     assert labels.shape == (1, 256, 256, 256)
@@ -86,6 +87,7 @@ def test_labels_are_the_same_whatever_they_are_made_with():
     assert len(np.unique(labels[..., ::32])) > 20
 
 
+@pytest.mark.slow
 def test_a_row_runs_in_a_process_and_is_kept(tmp_path):
     page = tmp_path / "RESULTS.md"
     command = [sys.executable, "-m", "benchmarks", "--only", "read-array-images-raw", "--mib", "16"]

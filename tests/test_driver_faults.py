@@ -150,6 +150,7 @@ def test_a_task_that_kills_its_workers_stops_the_job_and_the_others_land(source,
     assert unfinished_jobs(target.place.store)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_workers_killed_at_random_while_a_mag_is_inverted_in_place(make_mag, random_voxels):
     """255 - original, never original: a task that ran again did not read what its own job wrote."""
@@ -254,6 +255,7 @@ def scheduler_and_workers(folder):
             process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_lost_scheduler_is_an_error_and_the_job_goes_on_with_a_new_one(source, make_mag, tmp_path):
     from distributed import Client

@@ -26,6 +26,7 @@ def small_units(monkeypatch):
     monkeypatch.setattr("wkdask.map_cubes.UNIT_NBYTES", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_workers_that_come_late_get_work(source, make_mag, small_units):
     from distributed import Client, LocalCluster
@@ -104,6 +105,7 @@ def test_half_of_the_workers_are_lost_every_few_seconds(source, make_mag, small_
     assert target.layer.bounding_box == BOX
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_resources_and_retries(source, make_mag, tmp_path):
     """Tasks go to the workers that have what they occupy; one that fails now and then is tried again."""

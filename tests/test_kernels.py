@@ -592,6 +592,7 @@ def test_of_many_processes_one_compiles(tmp_path):
     assert all(path.startswith(str(tmp_path)) for _, path in answers)
 
 
+@pytest.mark.slow
 def test_where_nothing_else_can_be_written_the_cache_is_a_private_temporary_folder(tmp_path):
     code = (
         "from numba.core import caching\n"

@@ -638,6 +638,7 @@ SPLIT = SCRIPT.replace(
 )
 
 
+@pytest.mark.slow
 def test_four_drivers_on_one_mag_killed_and_resumed(source, make_mag, tmp_path):
     mag, voxels = source
     target, script = make_mag(compression="lz4"), tmp_path / "script.py"

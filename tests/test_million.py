@@ -36,6 +36,7 @@ def no_room_needed():
         yield
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_cubes_in_the_driver_alone(tmp_path, monkeypatch, no_room_needed):
     """More tasks than in any test beside: the driver stays as it is, and a resume passes over what is done."""
     import wkdask.map_cubes

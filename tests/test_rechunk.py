@@ -128,7 +128,8 @@ def test_arrays_are_cut_anew_too(tmp_path, random_voxels, data_format):
     for each in (mag, reopened(mag)):
         assert (each.spec.chunk_shape.x, each.spec.shard_shape.x) == sides[1]
         assert np.array_equal(each.read(BOX.topleft, BOX.size), voxels)
-    assert entries(mag) == ["1_2"]
+    # beside the mags: what makes them the scales of one image
+    assert [name for name in entries(mag) if name[0].isdigit()] == ["1_2"]
     assert mag.layer.bounding_box == BOX
     assert "cubeLength" not in listed(mag)
 

@@ -313,6 +313,7 @@ def test_a_killed_driver_is_gone_on_from(source, make_mag, data_format, compress
     assert set(only_locks(target)) <= {"locks", "stamp"}
 
 
+@pytest.mark.slow
 def test_a_job_that_is_running_is_left_alone(source, make_mag):
     mag, voxels = source
     target = make_mag()
@@ -423,6 +424,26 @@ def test_drivers_killed_at_random(make_mag, random_voxels, compression, in_place
         got = target.read(bounding_box=BOX)
         assert np.array_equal(got, 255 - voxels) or (in_place and np.array_equal(got, voxels))
         assert set(only_locks(target)) <= {"locks", "stamp"}
+
+
+def test_the_place_of_an_unfinished_job_is_known(make_mag, tmp_path):
+    """Where nothing says it: the box of the layer is not what it was when the job began."""
+    target, flag = make_mag(), tmp_path / "flag"
+    flag.touch()
+
+    def fails_at_first(block, block_id=None):
+        if block_id is not None and block_id[1] == 0 and flag.exists():
+            raise ZeroDivisionError("not yet")
+        return block
+
+    x = da.ones((1, 128, 64, 64), chunks=(1, 32, 32, 32), dtype="uint8")
+    x = x.map_blocks(fails_at_first, dtype="uint8", meta=META)
+    with pytest.raises(TaskFailedError):
+        target.write(x)
+    assert target.layer.bounding_box.topleft != (0, 0, 0)
+    flag.unlink()
+    assert target.write(x, resume=True).cubes_before > 0
+    assert target.layer.bounding_box == BoundingBox((0, 0, 0), (128, 64, 64))
 
 
 # --- pyramids -------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from wkdask.inline import TaskWrites, current_writes
 from wkdask.job import MagPlace, WriteOptions
 from wkdask.lazy import ChunksLike, lazy_array
 from wkdask.progress import ProgressLike, listeners_for
+from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates
 from wkdask.writer import PlannedWrite, plan_voxels, shape_of, with_whole_voxels, write_voxels
 
@@ -270,6 +271,8 @@ class BoxView:
             raise ReadOnlyError(
                 f"{self._place.label}: this view is read-only{because(self._place.read_only)}"
             )
+        if resume and offset is None and bounding_box is None:
+            offset = self._offset_of_unfinished(data)
         box = self.box_to_write(data, offset, bounding_box)
         if (writes := current_writes()) is not None:
             return self._write_inline(writes, data, box)
@@ -330,6 +333,20 @@ class BoxView:
         box = self.box_to_write(data, offset, bounding_box)
         options = WriteOptions(client=client, task_memory=task_memory)
         return plan_voxels(self._place, with_whole_voxels(data), box, options)
+
+    def _offset_of_unfinished(self, data: Any) -> Vec3IntLike | None:
+        """Return where an unfinished job began to write an array of this size; None if there is none.
+
+        The layer's box holds by then what that job had written, so that the default would be another place.
+        """
+        shape = Vec3Int(shape_of(data, self._place))
+        corners = {job.box.topleft for job in unfinished_jobs(self._place.store) if job.box.size == shape}
+        return corners.pop() - self._origin if len(corners) == 1 else None
+
+    @property
+    def _origin(self) -> Vec3Int:
+        """The voxel that offsets count from: absolute, in voxels of this mag."""
+        return self.global_offset
 
     def box_to_write(
         self, data: Any, offset: Vec3IntLike | None, bounding_box: BoundingBox | None

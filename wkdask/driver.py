@@ -21,8 +21,9 @@ from dataclasses import replace
 from typing import Any
 
 from wkdask.engines import Engine, Outcome
-from wkdask.errors import TaskFailedError
+from wkdask.errors import LockTimeoutError, TaskFailedError
 from wkdask.events import Event, JobFinished, JobStarted, Listener, UnitDone, UnitFailed, WriteReport
+from wkdask.fsio import lock
 from wkdask.geometry import BoundingBox, Mag
 from wkdask.job import AnyWindow, Job, JobFolders, Stage, publish_stage
 from wkdask.journal import Journal
@@ -105,7 +106,7 @@ def _run_job(
         elif outcome.error is not None:
             tell(UnitFailed(job.label, outcome.box, outcome.error))
 
-    report = None
+    report, own = None, None
     try:
         with _terminable(), _folders_of(job) as (folders, own, journal):
             earlier = journal.merged if journal is not None else None
@@ -148,8 +149,10 @@ def _run_job(
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         # The private folder is gone: no task of this job publishes anything from here on.
-        for outcome in engine.late():
+        late = engine.late()
+        for outcome in late:
             tally.add(outcome)  # no listener is called: one that raised would lose the others
+        _note_late(own, late)
         try:
             report = _commit(job, tally, time.perf_counter() - start)
         finally:
@@ -157,6 +160,18 @@ def _run_job(
     if tally.first_failure is not None:
         raise _failure(job, tally.first_failure, tally.failures)
     return report
+
+
+def _note_late(own: JobFolder | None, late: Sequence[Outcome]) -> None:
+    """Note in the journal of a job that was stopped what its last tasks have done all the same."""
+    ended = [outcome for outcome in late if outcome.report is not None and outcome.lane is not None]
+    if own is None or not own.parked or not ended:
+        return
+    # Where another process goes on with the job already, it does these again.
+    skip = contextlib.suppress(LockTimeoutError, OSError)
+    with skip, lock(f"{own.path}/alive", timeout=0), Journal(own.path) as journal:
+        for outcome in ended:
+            journal.note(outcome.lane, outcome.report)  # type: ignore[arg-type]
 
 
 class _Terminated(KeyboardInterrupt):

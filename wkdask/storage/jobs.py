@@ -132,6 +132,8 @@ class JobFolder:
     """Set when the job has come to its end: then nothing of it stays."""
     landed: bool = False
     """Set when a task has changed something: then there is something to go on with."""
+    parked: bool = False
+    """Whether the job has stopped, and its folder waits under another name."""
 
     def begin_second_phase(self, before: bytes) -> None:
         """Note durably that all is built, and how the mag's files are before the first one is replaced."""
@@ -216,7 +218,9 @@ def resumable_folder(
                 remove_folder(job.path)
             else:
                 with contextlib.suppress(FileNotFoundError):  # an impatient user, or the whole mag is gone
-                    _strip(_renamed(job.path))
+                    job.path = _renamed(job.path)
+                    job.parked = True
+                    _strip(job.path)
 
 
 def take_built(store: StoredMag, folder: str) -> StoredMag:
