@@ -188,7 +188,7 @@ def test_a_worker_that_was_cut_off_and_wakes_changes_nothing(make_mag, random_vo
     target = make_mag(compression=compression)
     stopped = []
     with cluster(
-        scheduler_worker__ttl="4s", comm_timeouts_tcp="4s", scheduler_allowed__failures=100
+        scheduler_worker__ttl="4s", scheduler_allowed__failures=100
     ) as client:
         pids = list(client.run(os.getpid).values())
 
