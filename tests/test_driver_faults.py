@@ -187,9 +187,7 @@ def test_a_worker_that_was_cut_off_and_wakes_changes_nothing(make_mag, random_vo
     source.write(voxels, bounding_box=BOX)
     target = make_mag(compression=compression)
     stopped = []
-    with cluster(
-        scheduler_worker__ttl="4s", scheduler_allowed__failures=100
-    ) as client:
+    with cluster(scheduler_worker__ttl="4s", scheduler_allowed__failures=100) as client:
         pids = list(client.run(os.getpid).values())
 
         def stop_one():

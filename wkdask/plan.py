@@ -38,6 +38,10 @@ UNIT_NBYTES = 64 << 20
 """A task of fewer bytes costs more in scheduling than in work."""
 _BLOCK_NBYTES = 8 << 20
 """Source blocks that are whole cubes are units as they are, from so many bytes on."""
+BESIDE_NBYTES = 48 << 20
+"""What the first task of a process holds beside its voxels, which it never gives back: kernels, modules, buffers.
+
+It counts where memory is short, as for cubes in parts, and there beside what was planned for an idle process."""
 WINDOW_UNITS = 256
 """Units of one graph: enough to keep workers busy, few enough that building a graph takes moments."""
 SINGLE_WINDOW_UNITS = 1024
@@ -244,7 +248,7 @@ def plan_write(
     return replace(
         plan,
         part=CubeGrid(part),
-        task_nbytes=_task_nbytes(spec, CubeGrid(part), box, source_chunks, in_parts=True),
+        task_nbytes=_task_nbytes(spec, CubeGrid(part), box, source_chunks, in_parts=True) + BESIDE_NBYTES,
     )
 
 
