@@ -11,6 +11,9 @@ from wkdask import BoundingBox, store
 from wkdask.errors import PlanError, TaskFailedError
 from wkdask.events import UnitDone
 
+# Of workers that were killed, distributed leaves tasks behind whose errors nobody asks for.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 BOX = BoundingBox((100, 38, 6), (150, 120, 100))
 
 

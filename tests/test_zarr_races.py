@@ -110,7 +110,7 @@ def test_a_killed_writer_leaves_the_old_shard_or_the_new_one(tmp_path, data_form
     write(mag, box, noise((1, *box.size), seed=9))
     old[inside] = noise((1, *box.size), seed=9)
     np.testing.assert_array_equal(mag.read(CUBE), old)
-    assert sorted(os.listdir(f"{mag.path}/.wkdask")) == ["locks", "stamp"]
+    assert sorted(os.listdir(f"{mag.path}/.wkdask")) == ["locks"]
 
 
 PARTS = """
