@@ -554,12 +554,55 @@ def test_blocks_are_unpacked_and_packed(side, voxel_nbytes, streamed, spans, shi
     assert ((packed == data) | (packed == 0)).all()
 
 
+@OPTIONS
+@given(
+    st.sampled_from([(4, 2), (8, 4), (32, 1)]),
+    st.sampled_from([(2, 2, 2), (2, 2, 1), (1, 2, 2), (4, 2, 1), (4, 4, 4), (1, 1, 4)]),
+    st.sampled_from(DTYPES),
+    st.sampled_from([1, 3]),
+    st.sampled_from(sorted(kernels.BLOCK_MODES)),
+    st.booleans(),
+    st.data(),
+)
+def test_blocks_are_shrunk(cut, factors, dtype, channels, mode, few, data):
+    side, blocks = cut
+    whole = random_block((channels, *[side * blocks] * 3), dtype, few=few)
+    spans = [
+        sorted(data.draw(st.lists(st.integers(0, side * blocks // f), min_size=2, max_size=2, unique=True)))
+        for f in factors
+    ]
+    low, high = ([span[end] * f for span, f in zip(spans, factors, strict=True)] for end in (0, 1))
+    codes = kernels.morton_numbers([a // side for a in low], [-(-b // side) for b in high])
+    places = kernels.morton_places(codes)
+    parts = [
+        whole[(slice(None), *(slice(n * side, (n + 1) * side) for n in place))].ravel(order="F")
+        for place in places.astype(int).tolist()
+    ]
+    wanted = whole[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
+    expected = expected_downsample(wanted, factors, mode)
+    around = np.zeros([n + 2 for n in expected.shape[:0:-1]] + [channels], dtype).T
+    out = around[:, 1:-1, 1:-1, 1:-1]
+    kernels.downsample_blocks(
+        np.concatenate(parts).view(np.uint8), places, side, low, high, factors, mode, out
+    )
+    assert_same(out, expected)
+    out[...] = 0
+    assert not around.any()
+
+
+@OPTIONS
+@given(st.lists(st.tuples(*[st.integers(0, 200)] * 3), max_size=20))
+def test_places_of_morton_numbers(places):
+    codes = np.array([morton(*place) for place in places], np.uint64)
+    assert kernels.morton_places(codes).tolist() == [list(place) for place in places]
+
+
 # -- the cache of machine code -------------------------------------------------------------------------------
 
 FIRST = (
     "import sys, time, numpy as np\n"
     "from wkdask import kernels\n"
-    "from wkdask.kernels.sampling import _sample_median as kernel\n"
+    "from wkdask.kernels.windows import sample_array as kernel\n"
     "print('ready', flush=True); sys.stdin.readline()\n"
     "kernels.downsample(np.ones((1, 4, 4, 4), np.uint16, order='F'), (2, 2, 2), 'median')\n"
     "print(sum(kernel.stats.cache_misses.values()), kernel.stats.cache_path)\n"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from wkdask.errors import DamagedCubeError
 from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.kernels import downsample
 from wkdask.storage import wkw_plain
 from wkdask.storage.protocol import ArraySpec
 from wkdask.storage.wkw import WkwMag
@@ -62,6 +63,34 @@ def test_boxes_are_read_in_batches_and_past_the_caches(mags, monkeypatch, data):
     expected[inside] = voxels[(slice(None), *box.offset((SIDE, 0, 0)).to_slices())]
     out = np.full(shape, 7, voxels.dtype, order="F")
     assert read_plain(mag.cube_path(Vec3Int(1, 0, 0)), mag.header, box, out, corner)
+    np.testing.assert_array_equal(out, expected)
+    wkw_plain._batches.cache_clear()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_boxes_are_shrunk_as_they_are_read(mags, monkeypatch, data):
+    mag, voxels = data.draw(st.sampled_from(mags))
+    factors = data.draw(
+        st.sampled_from([Vec3Int(2, 2, 2), Vec3Int(2, 2, 1), Vec3Int(1, 4, 2), Vec3Int(3, 2, 2)])
+    )
+    low, high = (
+        data.draw(st.tuples(*(st.integers(0, n // f) for n, f in zip((80, 40, 40), factors, strict=True))))
+        for _ in range(2)
+    )
+    corners = zip(
+        *((min(a, b) * f, (max(a, b) + 1) * f) for a, b, f in zip(low, high, factors, strict=True)),
+        strict=True,
+    )
+    box = BoundingBox.from_corners(*corners)
+    mode = data.draw(st.sampled_from(["median", "mode", "min", "max", "nearest"]))
+    monkeypatch.setattr(wkw_plain, "_BUFFER_NBYTES", data.draw(st.sampled_from([1, 5_000, 1 << 20])))
+    wkw_plain._batches.cache_clear()
+    padded = np.zeros((voxels.shape[0], 2 * SIDE + 32, SIDE + 32, SIDE + 32), voxels.dtype, order="F")
+    padded[:, : 2 * SIDE, :SIDE, :SIDE] = voxels  # where there is no cube all is zero
+    expected = downsample(padded[(slice(None), *box.to_slices())], tuple(factors), mode)
+    out = np.full_like(expected, 7)
+    mag.shrink(box, factors, mode, out)
     np.testing.assert_array_equal(out, expected)
     wkw_plain._batches.cache_clear()
 
@@ -116,6 +145,8 @@ def test_a_cube_of_another_size_is_damaged(tmp_path, size):
     box = BoundingBox((0, 0, 0), (SIDE, SIDE, SIDE))
     with pytest.raises(DamagedCubeError, match=path):
         mag.read(box)
+    with pytest.raises(DamagedCubeError, match=path):
+        mag.shrink(box, Vec3Int(2, 2, 2), "median", np.zeros((1, *[SIDE // 2] * 3), "uint8", order="F"))
     if size >= 16:
         out = np.zeros((1, SIDE, SIDE, SIDE), "uint8", order="F")
         with pytest.raises(DamagedCubeError, match=path):

@@ -28,6 +28,9 @@ class Readable(Protocol):
     def read(self, box: BoundingBox) -> Voxels:
         """Return the voxels of a box."""
 
+    def shrink(self, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels) -> None:
+        """Write the voxels of a box, shrunk, into an array: see `StoredMag.shrink`."""
+
     def is_empty(self, box: BoundingBox) -> bool:
         """Tell whether it is known, without a look at voxels, that all of a box is zero."""
 
@@ -42,6 +45,10 @@ class Stored:
     def read(self, box: BoundingBox) -> Voxels:
         """Return the voxels of a box."""
         return self.store.read(box)
+
+    def shrink(self, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels) -> None:
+        """Write the voxels of a box, shrunk, into an array."""
+        self.store.shrink(box, factors, mode, out)
 
     def is_empty(self, box: BoundingBox) -> bool:
         """Tell whether there is no cube in a box."""
@@ -71,6 +78,12 @@ class Written:
         voxels = self.store.read(box)
         voxels[(slice(None), *common.to_slices(box.topleft))] = new
         return voxels
+
+    def shrink(self, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels) -> None:
+        """Write the voxels of a box, shrunk, into an array."""
+        from wkdask.kernels import downsample
+
+        downsample(self.read(box), tuple(factors), mode, out=out)
 
     def is_empty(self, box: BoundingBox) -> bool:
         """Tell whether a box is a part of a block of zeros."""
@@ -109,7 +122,10 @@ def first_half(
             continue
         empty = False
         seen = window.padded_with_margins(reach(mode, level.factors))
-        downsample(read_mirrored(voxels, source.box, seen), tuple(level.factors), mode, out=place)
+        if seen == window and source.box.contains_bbox(window):
+            voxels.shrink(window, level.factors, mode, place)
+        else:
+            downsample(read_mirrored(voxels, source.box, seen), tuple(level.factors), mode, out=place)
     return target, None if empty else out
 
 

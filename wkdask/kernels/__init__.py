@@ -3,19 +3,21 @@
 Importing this package imports numba; a kernel is compiled, or loaded from the disk cache, at its first call.
 """
 
-from wkdask.kernels.blocks import in_voxel_rows, morton_numbers, pack_blocks, unpack_blocks
+from wkdask.kernels.blocks import in_voxel_rows, morton_numbers, morton_places, pack_blocks, unpack_blocks
 from wkdask.kernels.components import CONNECTIVITIES, first_places, label_block, merge_pairs
 from wkdask.kernels.interpolation import INTERPOLATIONS, reach
 from wkdask.kernels.moves import mirror_pad, to_fortran, upsample
-from wkdask.kernels.sampling import MODES, downsample
+from wkdask.kernels.sampling import BLOCK_MODES, MODES, downsample, downsample_blocks
 from wkdask.kernels.statistics import block_stats, is_zero, nonzero_bounds
 
 __all__ = [
+    "BLOCK_MODES",
     "CONNECTIVITIES",
     "INTERPOLATIONS",
     "MODES",
     "block_stats",
     "downsample",
+    "downsample_blocks",
     "first_places",
     "in_voxel_rows",
     "is_zero",
@@ -23,6 +25,7 @@ __all__ = [
     "merge_pairs",
     "mirror_pad",
     "morton_numbers",
+    "morton_places",
     "nonzero_bounds",
     "pack_blocks",
     "reach",

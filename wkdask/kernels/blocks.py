@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from wkdask.kernels.layout import Block, call, flat, has_voxel_rows, jit, numbers, steps
 from wkdask.kernels.moves import to_fortran
 
-__all__ = ["in_voxel_rows", "morton_numbers", "pack_blocks", "unpack_blocks"]
+__all__ = ["in_voxel_rows", "morton_numbers", "morton_places", "pack_blocks", "unpack_blocks"]
 
 
 def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
@@ -253,6 +253,14 @@ def morton_numbers(low: Sequence[int], high: Sequence[int]) -> Block:
     codes: Block = (x | y[:, None] | z[:, None, None]).ravel()
     codes.sort()
     return codes
+
+
+def morton_places(codes: Block) -> Block:
+    """Return where the blocks of Morton numbers lie in the cube: (n, 3), x, y and z in blocks."""
+    places = np.zeros((codes.size, 3), np.uint64)
+    for bit in range(int(codes.max(initial=0)).bit_length()):
+        places[:, bit % 3] |= (codes >> np.uint64(bit) & np.uint64(1)) << np.uint64(bit // 3)
+    return places
 
 
 def unpack_blocks(

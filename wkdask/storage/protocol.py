@@ -167,6 +167,22 @@ class StoredMag(Protocol):
             If the mag's metadata are gone: an unmounted share is not an empty one.
         """
 
+    def shrink(self, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels) -> None:
+        """Write the voxels of a box into an array, one for each window of the factors.
+
+        What ``downsample(self.read(box), factors, mode, out)`` of `wkdask.kernels` does, in fewer passes over the
+        memory where the format allows it; of a compressed mag all voxels are read first. Raises as :meth:`read`.
+
+        Parameters
+        ----------
+        box
+            On the grid of the factors, in voxels of the mag.
+        factors, mode
+            As for :func:`wkdask.kernels.downsample`; not ``"bicubic"``, which looks beyond the box.
+        out
+            The array ``(c, *box.size // factors)``, of the mag's type; channels, then x, are contiguous.
+        """
+
     def fingerprint(self, box: BoundingBox) -> str:
         """Return a text that changes when a cube that the box touches is rewritten."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,9 +29,11 @@ from wkdask.storage.protocol import (
 )
 from wkdask.storage.wkw_format import RAW, WkwHeader, check_cube_file, header_of_spec, read_header
 from wkdask.storage.wkw_native import native_read
-from wkdask.storage.wkw_plain import plain_tiles, read_plain
+from wkdask.storage.wkw_plain import plain_tiles, read_plain, shrink_plain
 
 __all__ = ["HEADER_NAME", "WkwMag"]
+
+T = TypeVar("T")
 
 HEADER_NAME = "header.wkw"
 """An empty file whose time says when a job last changed the mag; beside the lock files, which stay too."""
@@ -146,12 +148,37 @@ class WkwMag:
 
     def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
         """Return the voxels of a box, ``(c, *box.size)`` in Fortran order; zeros where there is no cube."""
+        return self._while_header_stays(box, lambda: self._read_once(box, threads))
+
+    def shrink(self, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels) -> None:
+        """Write the voxels of a box, shrunk, into an array; those of plain cubes never lie in memory as a whole."""
+        from wkdask.kernels import BLOCK_MODES, downsample
+
+        by_block = self.header.block_type == RAW and mode in BLOCK_MODES
+        if not by_block or any(self.spec.chunk_shape % factors):
+            downsample(self.read(box), tuple(factors), mode, out=out)
+            return
+
+        def work() -> None:
+            for index, piece in self.spec.grid.pieces(box):
+                target = BoundingBox((piece.topleft - box.topleft) // factors, piece.size // factors)
+                place = out[(slice(None), *target.to_slices())]
+                path, inner = self.cube_path(index), piece.offset(-(index * self.spec.shard_shape))
+                if not self.check_cube(path):
+                    place[...] = 0
+                elif not shrink_plain(path, self.header, inner, factors, mode, place):
+                    downsample(self._read_once(piece, 1), tuple(factors), mode, out=place)
+
+        self._while_header_stays(box, work)
+
+    def _while_header_stays(self, box: BoundingBox, work: Callable[[], T]) -> T:
+        """Return what is read of a box; again, if the mag's header was replaced meanwhile."""
         check_coordinates(box, self.spec.shard_shape)
         for _ in range(16):
             before = self._header_state()
             self._checked_header()
             try:
-                out = self._read_once(box, threads)
+                out = work()
             except OSError:
                 if self._header_state() == before:
                     raise

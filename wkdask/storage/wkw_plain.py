@@ -18,7 +18,7 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
@@ -31,7 +31,7 @@ from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.wkw_format import HEADER_SIZE, RAW, WkwHeader, check_cube_file
 
-__all__ = ["lay_out", "make_folders", "plain_tiles", "read_plain", "write_plain"]
+__all__ = ["lay_out", "make_folders", "plain_tiles", "read_plain", "shrink_plain", "write_plain"]
 
 _TILE_NBYTES = 16 << 20
 """Bytes that are read in one go: enough to hide what opening a file costs, few enough to spread over threads."""
@@ -97,6 +97,69 @@ def read_plain(path: str, dataset: WkwHeader, box: BoundingBox, out: Voxels, pla
     DamagedCubeError
         If it is not a sound cube of this mag, became shorter while it was read, or the disk does not give it.
     """
+    from wkdask.kernels import unpack_blocks
+
+    target = out[(slice(None), *BoundingBox(place, box.size).to_slices())]
+    streamed = out.nbytes >= _STREAM_NBYTES
+
+    def place_blocks(buffer: Voxels, codes: Voxels, side: int) -> None:
+        unpack_blocks(buffer, codes, side, box.topleft, box.bottomright, target, streamed=streamed)
+
+    return _read_blocks(path, dataset, box, place_blocks)
+
+
+def shrink_plain(
+    path: str, dataset: WkwHeader, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels
+) -> bool:
+    """Read a box of a plain cube and shrink it, block by block, while the blocks are in the caches.
+
+    Parameters
+    ----------
+    path, dataset
+        As for :func:`read_plain`.
+    box
+        Relative to the cube's corner, in voxels, on the grid of the factors.
+    factors, mode
+        As for :func:`wkdask.kernels.downsample_blocks`; the side of a block is a multiple of the factors.
+    out
+        The array ``(c, *box.size // factors)``: channels, then x, are contiguous.
+
+    Returns
+    -------
+    bool
+        False if the cube is stored otherwise, or cannot be opened: nothing was read then.
+
+    Raises
+    ------
+    DamagedCubeError
+        As :func:`read_plain`.
+    """
+    from wkdask.kernels import downsample_blocks
+
+    def shrink(buffer: Voxels, codes: Voxels, side: int) -> None:
+        places = _places(codes.tobytes())
+        downsample_blocks(buffer, places, side, box.topleft, box.bottomright, factors, mode, out)
+
+    return _read_blocks(path, dataset, box, shrink)
+
+
+def _read_blocks(
+    path: str, dataset: WkwHeader, box: BoundingBox, use: Callable[[Voxels, Voxels, int], None]
+) -> bool:
+    """Read the blocks of a box of a plain cube, batch by batch, and let each be used.
+
+    Parameters
+    ----------
+    path, dataset, box
+        As for :func:`read_plain`.
+    use
+        Called with the blocks one after the other, their Morton numbers, and their side in voxels.
+
+    Returns
+    -------
+    bool
+        False if the cube is stored otherwise, or cannot be opened: nothing was read then.
+    """
     try:
         descriptor = open_regular(path)
     except OSError:
@@ -105,7 +168,10 @@ def read_plain(path: str, dataset: WkwHeader, box: BoundingBox, out: Voxels, pla
         if os.pread(descriptor, HEADER_SIZE, 0)[5:6] != bytes([RAW]):
             return False
         header = check_cube_file(path, descriptor, os.fstat(descriptor).st_size, dataset)
-        _read_box(path, descriptor, header, box, out, place)
+        for codes, runs, buffer in _buffered(header, box):
+            for start, stop, position in runs:
+                _read_bytes(path, descriptor, position, buffer[start:stop])
+            use(buffer, codes, header.block_len)
     except DamagedCubeError:
         raise
     except OSError as error:
@@ -115,20 +181,12 @@ def read_plain(path: str, dataset: WkwHeader, box: BoundingBox, out: Voxels, pla
     return True
 
 
-def _read_box(
-    path: str, descriptor: int, header: WkwHeader, box: BoundingBox, out: Voxels, place: Vec3Int
-) -> None:
-    """Read a box of an open cube that was checked."""
-    from wkdask.kernels import unpack_blocks
+@lru_cache(maxsize=256)
+def _places(codes: bytes) -> Voxels:
+    """Return where blocks lie in a cube, of their Morton numbers."""
+    from wkdask.kernels import morton_places
 
-    target = out[(slice(None), *BoundingBox(place, box.size).to_slices())]
-    streamed = out.nbytes >= _STREAM_NBYTES
-    for codes, runs, buffer in _buffered(header, box):
-        for start, stop, position in runs:
-            _read_bytes(path, descriptor, position, buffer[start:stop])
-        unpack_blocks(
-            buffer, codes, header.block_len, box.topleft, box.bottomright, target, streamed=streamed
-        )
+    return morton_places(np.frombuffer(codes, np.uint64))
 
 
 def make_folders(path: str) -> None:

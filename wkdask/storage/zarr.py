@@ -221,6 +221,12 @@ class ZarrMag:
                     pass
         return out
 
+    def shrink(self, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels) -> None:
+        """Write the voxels of a box, shrunk, into an array."""
+        from wkdask.kernels import downsample
+
+        downsample(self.read(box), tuple(factors), mode, out=out)
+
     def _parts(self, box: BoundingBox, threads: int) -> list[BoundingBox]:
         """Cut a box into slabs on the chunk grid, along its longest axis in chunks, a few for each thread."""
         chunk = self.spec.chunk_shape
