@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import rows_io, rows_other, rows_sampling
+from benchmarks import rows_commands, rows_io, rows_other, rows_sampling
 from benchmarks.contest import Bench, Row, run_contest
 from benchmarks.data import Volumes
 from benchmarks.peer import Peer
@@ -29,6 +29,7 @@ ROW_SECONDS = 600
 def all_rows() -> Iterator[Row]:
     yield from rows_io.rows()
     yield from rows_sampling.rows()
+    yield from rows_commands.rows()
     yield from rows_other.rows()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +55,8 @@ class Side:
     """Makes room for it, off the clock, before every round."""
     nbytes: int | None = None
     """Bytes of its own work, where it does less of it because it would take minutes."""
+    is_peer: bool = False
+    """Whether our ratio to it is shown, too, and held against what the row wants."""
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Contest:
     nbytes: int
     """Bytes of voxels that the work goes through."""
     sides: Sequence[Side]
-    """Ours first, then the one that the ratio is against, then others."""
+    """Ours first, then the one that the ratio is against, then others: peers as well, or only shown."""
     check: Callable[[], str]
     """Called after every side ran once; compares what they made, says how, raises where it differs."""
     rounds: int = 5
@@ -107,17 +108,18 @@ def run_contest(row: Row, bench: Bench, say: Callable[[str], None]) -> dict[str,
         side.name: [(side.nbytes or contest.nbytes) / seconds for seconds in times[side.name]]
         for side in contest.sides
     }
-    ours, against = (speeds[side.name] for side in contest.sides[:2])
-    ratios = [a / b for a, b in zip(ours, against, strict=True)]
+    ours, *others = contest.sides
+    ratios = {
+        side.name: [a / b for a, b in zip(speeds[ours.name], speeds[side.name], strict=True)]
+        for number, side in enumerate(others)
+        if side.is_peer or not number
+    }
     return {
         "name": row.name,
         "work": row.work,
         "wanted": row.wanted,
-        "ours": contest.sides[0].name,
-        "against": contest.sides[1].name,
         "speeds": speeds,
         "ratios": ratios,
-        "ratio": statistics.median(ratios),
         "checked": checked,
         "mib": contest.nbytes >> 20,
     }

@@ -103,6 +103,21 @@ def fresh_copy(dataset: Path, target: Path) -> Path:
     return target
 
 
+def image_stack(volume: NDArray[np.generic], folder: Path) -> Path:
+    """Write a volume as a stack of plain TIFFs, a file for each section."""
+    import tifffile
+
+    folder.mkdir()
+    for z in range(volume.shape[3]):
+        tifffile.imwrite(folder / f"{z:04d}.tif", np.ascontiguousarray(volume[0, :, :, z].T))
+    return folder
+
+
+def drop(folder: Path) -> None:
+    """Remove a folder, if it is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def threads() -> int:
     """Return the processors that this process may use."""
     return len(os.sched_getaffinity(0))

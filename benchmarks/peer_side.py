@@ -32,48 +32,61 @@ def nothing(number):
 
 
 class Webknossos:
-    """webknossos, with its numba extra, on one process or on several: whichever was faster at first."""
+    """webknossos, with its numba extra.
+
+    What is asked for says on which executor: "sequential" is one process, "running" a pool whose processes have
+    started and imported before the clock starts, "started" one that is made on the clock, as a script does that
+    calls it once. Of several names the one that was faster at first goes on.
+    """
 
     def __init__(self):
-        self._executors = {}
+        self._running = None
         self._best = {}
 
-    def _executor(self, name):
-        if name == "own":
-            return None
-        if name not in self._executors:
-            from cluster_tools import get_executor
+    def _pool(self):
+        from cluster_tools import get_executor
 
-            options = {} if name == "sequential" else {"max_workers": PROCESSES}
-            executor = get_executor(name, **options)
-            executor.__enter__()
-            list(executor.map(nothing, range(4 * PROCESSES)))
-            self._executors[name] = executor
-        return self._executors[name]
+        return get_executor("multiprocessing", max_workers=PROCESSES)
+
+    @contextlib.contextmanager
+    def _executor(self, name):
+        from cluster_tools import get_executor
+
+        if name == "sequential":
+            with get_executor(name) as executor:
+                yield executor
+            return
+        if self._running is None:
+            self._running = self._pool()
+            self._running.__enter__()
+            list(self._running.map(nothing, range(4 * PROCESSES)))
+        yield self._running
 
     def close(self):
-        for executor in self._executors.values():
-            executor.__exit__(None, None, None)
+        if self._running is not None:
+            self._running.__exit__(None, None, None)
 
-    def _timed(self, key, before, work, only=None):
-        """Run `work(executor)` after `before()`; the first time on every executor.
-
-        The executor "own" is none: webknossos then starts processes of its own, for this call, on the clock.
-        """
-        names = [only or self._best[key]] if only or key in self._best else ["sequential", "multiprocessing"]
+    def _timed(self, key, before, work, executors):
+        """Run `work(executor)` after `before()`; the first time on every executor that is named."""
+        names = [self._best[key, *executors]] if (key, *executors) in self._best else executors
         seconds = {}
         for name in names:
-            executor = self._executor(name)
             before()
-            start = time.perf_counter()
-            work(executor)
-            seconds[name] = time.perf_counter() - start
+            if name == "started":
+                start = time.perf_counter()
+                with self._pool() as executor:
+                    work(executor)
+                seconds[name] = time.perf_counter() - start
+                continue
+            with self._executor(name) as executor:
+                start = time.perf_counter()
+                work(executor)
+                seconds[name] = time.perf_counter() - start
         best = min(seconds, key=seconds.get)
-        if only is None:
-            self._best.setdefault(key, best)
+        self._best.setdefault((key, *executors), best)
         return seconds[best]
 
-    def downsample(self, path, layer, coarsest, compress, shard):
+    def downsample(self, path, layer, coarsest, compress, shard, executors):
         import webknossos as wk
 
         def drop():
@@ -92,9 +105,9 @@ class Webknossos:
                 executor=executor,
             )
 
-        return self._timed(f"downsample {layer} {compress}", drop, work)
+        return self._timed(f"downsample {layer} {compress}", drop, work, executors)
 
-    def compress(self, source, path, layer, own=False):
+    def compress(self, source, path, layer, executors):
         import webknossos as wk
 
         def copy():
@@ -104,9 +117,9 @@ class Webknossos:
         def work(executor):
             wk.Dataset.open(path).get_layer(layer).get_mag(1).compress(executor=executor)
 
-        return self._timed("compress", copy, work, only="own" if own else "multiprocessing")
+        return self._timed("compress", copy, work, executors)
 
-    def invert(self, path, layer, shard, own=False):
+    def invert(self, path, layer, shard, executors):
         import webknossos as wk
 
         def drop():
@@ -130,9 +143,9 @@ class Webknossos:
                 executor=executor,
             )
 
-        return self._timed("invert", drop, work, only="own" if own else "multiprocessing")
+        return self._timed("invert", drop, work, executors)
 
-    def convert(self, images, path, voxel_size, shard, own=False):
+    def convert(self, images, path, voxel_size, shard, executors):
         import webknossos as wk
 
         def work(executor):
@@ -149,9 +162,7 @@ class Webknossos:
                 executor=executor,
             )
 
-        return self._timed(
-            "convert", lambda: shutil.rmtree(path, ignore_errors=True), work, only="own" if own else None
-        )
+        return self._timed("convert", lambda: shutil.rmtree(path, ignore_errors=True), work, executors)
 
 
 class Calls:

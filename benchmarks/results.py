@@ -81,25 +81,31 @@ def table(results: Sequence[Mapping[str, Any]], command: str, peers: Mapping[str
         "| work | against | ratio | wanted | reached | speeds, MB/s | compared |",
         "|---|---|---:|---:|---|---|---|",
     ]
-    lines += [_row(result) for result in results]
+    for result in results:
+        lines += _rows(result)
     return "\n".join(lines) + "\n"
 
 
-def _row(result: Mapping[str, Any]) -> str:
-    """Return a row of the table."""
+def _rows(result: Mapping[str, Any]) -> list[str]:
+    """Return the rows of the table: one for each peer that a ratio is against."""
+    work, wanted = result["work"], _number(result["wanted"])
     if "failed" in result:
-        return f"| {result['work']} | | | {_number(result['wanted'])} | failed | | {result['failed']} |"
+        return [f"| {work} | | | {wanted} | failed | | {result['failed']} |"]
     if "ratios" not in result:
-        return f"| {result['work']} | | | | | | {result['checked']} |"
+        return [f"| {work} | | | | | | {result['checked']} |"]
     speeds = ", ".join(
         f"{name} {statistics.median(values) / 1e6:.0f}" for name, values in result["speeds"].items()
     )
-    low, high = min(result["ratios"]), max(result["ratios"])
-    wanted = result["wanted"]
-    reached = "" if wanted is None else "yes" if result["ratio"] >= wanted else "**no**"
-    ratio = f"{_number(result['ratio'])} ({_number(low)} to {_number(high)})"
-    cells = (result["work"], result["against"], ratio, _number(wanted), reached, speeds, result["checked"])
-    return f"| {' | '.join(cells)} |"
+    lines = []
+    for number, (against, ratios) in enumerate(result["ratios"].items()):
+        ratio = statistics.median(ratios)
+        reached = "" if not wanted else "yes" if ratio >= result["wanted"] else "**no**"
+        shown = f"{_number(ratio)} ({_number(min(ratios))} to {_number(max(ratios))})"
+        rest = (speeds, result["checked"]) if number == 0 else ("", "")
+        lines.append(
+            f"| {' | '.join((work if number == 0 else '', against, shown, wanted, reached, *rest))} |"
+        )
+    return lines
 
 
 def _number(value: float | None) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.bare import read_all
 from benchmarks.contest import Bench, Contest, Row, Side
-from benchmarks.data import SIDE, VOXEL_SIZE, fresh_copy
+from benchmarks.data import SIDE, VOXEL_SIZE, drop, fresh_copy, image_stack
 from benchmarks.rows_io import CUBE, FreshMag, equal, open_mag
 from wkdask import Dataset
 from wkdask.convert.images import convert_images
@@ -40,6 +40,7 @@ def invert(bench: Bench) -> Contest:
             equal(read_all(path, volume.shape[1:]), 255 - volume)
         return "both hold 255 - x"
 
+    peers = bench.peer.webknossos(False, "invert", path=theirs, layer="images", shard=SIDE)
     return Contest(
         volume.nbytes,
         [
@@ -48,14 +49,7 @@ def invert(bench: Bench) -> Contest:
                 lambda: target.write(255 - source.to_dask(chunks="cube"), durable=False),
                 target.renew,
             ),
-            Side(
-                "webknossos for_zipped_chunks, as many processes",
-                lambda: bench.peer("invert", path=theirs, layer="images", shard=SIDE),
-            ),
-            Side(
-                "webknossos, as it is called",
-                lambda: bench.peer("invert", path=theirs, layer="images", shard=SIDE, own=True),
-            ),
+            *(Side(name, run, is_peer=True) for name, run in peers),
             Side(
                 "wkdask, flushed to the disk",
                 lambda: target.write(255 - source.to_dask(chunks="cube")),
@@ -68,13 +62,8 @@ def invert(bench: Bench) -> Contest:
 
 
 def convert(bench: Bench) -> Contest:
-    import tifffile
-
-    volume = bench.volumes["images"][..., :SIDE]
-    images = bench.folder / "stack"
-    images.mkdir()
-    for z in range(volume.shape[3]):
-        tifffile.imwrite(images / f"{z:04d}.tif", np.ascontiguousarray(volume[0, :, :, z].T))
+    volume = bench.volumes["images"]
+    images = image_stack(volume, bench.folder / "stack")
     ours, theirs = bench.folder / "ours", bench.folder / "theirs"
 
     def check() -> str:
@@ -83,32 +72,27 @@ def convert(bench: Bench) -> Contest:
             equal(read_all(Path(layer.get_mag(1).path), volume.shape[1:]), volume)
         return "both hold the stack"
 
+    def make(durable: bool) -> None:
+        convert_images(
+            images,
+            ours,
+            voxel_size=VOXEL_SIZE,
+            layer_name="images",
+            shard_shape=SIDE,
+            compression=None,
+            durable=durable,
+            progress=False,
+        )
+
+    peers = bench.peer.webknossos(
+        True, "convert", images=images, path=theirs, voxel_size=VOXEL_SIZE, shard=SIDE
+    )
     return Contest(
         volume.nbytes,
         [
-            Side(
-                "wkdask",
-                lambda: convert_images(
-                    images,
-                    ours,
-                    voxel_size=VOXEL_SIZE,
-                    layer_name="images",
-                    shard_shape=SIDE,
-                    compression=None,
-                    progress=False,
-                ),
-                lambda: shutil.rmtree(ours, ignore_errors=True),
-            ),
-            Side(
-                "webknossos convert, its best executor",
-                lambda: bench.peer("convert", images=images, path=theirs, voxel_size=VOXEL_SIZE, shard=SIDE),
-            ),
-            Side(
-                "webknossos convert, as it is called",
-                lambda: bench.peer(
-                    "convert", images=images, path=theirs, voxel_size=VOXEL_SIZE, shard=SIDE, own=True
-                ),
-            ),
+            Side("wkdask, not flushed", lambda: make(False), lambda: drop(ours)),
+            *(Side(name, run, is_peer=True) for name, run in peers),
+            Side("wkdask, flushed to the disk", lambda: make(True), lambda: drop(ours)),
         ],
         check,
         rounds=3,

@@ -64,13 +64,13 @@ class Pyramid:
         for mag in [mag for mag in layer.mags if mag != 1]:
             layer.delete_mag(mag)
 
-    def make(self, coarsest: int = MAGS[-1]) -> None:
+    def make(self, coarsest: int = MAGS[-1], durable: bool = False) -> None:
         self.layer.downsample(
             from_mag=1,
             coarsest_mag=coarsest,
             sampling_mode="isotropic",
             compression=self.compression,
-            durable=False,
+            durable=durable,
             progress=False,
         )
 
@@ -93,19 +93,22 @@ def against_webknossos(kind: str, compression: str | None, bench: Bench) -> Cont
             equal(read_all(ours.mag_path(mag), shape), read_all(theirs.mag_path(mag), shape))
         return f"mags {', '.join(map(str, MAGS))} are equal, voxel by voxel"
 
-    def peer() -> float:
-        return bench.peer(
-            "downsample",
-            path=theirs.path,
-            layer=kind,
-            coarsest=MAGS[-1],
-            compress=compression is not None,
-            shard=SIDE,
-        )
-
+    peers = bench.peer.webknossos(
+        True,
+        "downsample",
+        path=theirs.path,
+        layer=kind,
+        coarsest=MAGS[-1],
+        compress=compression is not None,
+        shard=SIDE,
+    )
     return Contest(
         volume.nbytes,
-        [Side("wkdask", ours.make, ours.drop), Side("webknossos, its best executor", peer)],
+        [
+            Side("wkdask", ours.make, ours.drop),
+            *(Side(name, run, is_peer=True) for name, run in peers),
+            Side("wkdask, flushed to the disk", lambda: ours.make(durable=True), ours.drop),
+        ],
         check,
         rounds=3,
     )
@@ -211,18 +214,12 @@ def compress(compression: str, bench: Bench) -> Contest:
             equal(read_all(folder, volume.shape[1:]), volume)
         return "both hold the volume, compressed"
 
+    peers = bench.peer.webknossos(False, "compress", source=raw, path=paths["theirs"], layer="images")
     return Contest(
         volume.nbytes,
         [
             Side("wkdask", lambda: ours("ours"), lambda: fresh_copy(raw, paths["ours"])),
-            Side(
-                "webknossos, as many processes",
-                lambda: bench.peer("compress", source=raw, path=paths["theirs"], layer="images"),
-            ),
-            Side(
-                "webknossos, as it is called",
-                lambda: bench.peer("compress", source=raw, path=paths["theirs"], layer="images", own=True),
-            ),
+            *(Side(name, run, is_peer=True) for name, run in peers),
         ],
         check,
         rounds=3,

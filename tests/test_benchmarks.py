@@ -42,29 +42,34 @@ def test_volumes_are_whole_cubes(mib, itemsize):
 
 def test_a_contest_is_interleaved_and_ours_over_theirs(tmp_path):
     calls = []
-    seconds = {"ours": [9.0, 1.0, 2.0, 4.0], "theirs": [9.0, 2.0, 2.0, 2.0]}
+    seconds = {"ours": [9.0, 1.0, 2.0, 4.0], "theirs": [9.0, 2.0, 2.0, 2.0], "others": [9.0, 4.0, 8.0, 8.0]}
 
-    def side(name):
+    def side(name, **options):
         def run():
             calls.append(name)
             return seconds[name].pop(0)
 
-        return Side(name, run, lambda: calls.append(f"prepare {name}"))
+        return Side(name, run, lambda: calls.append(f"prepare {name}"), **options)
 
     def check():
         calls.append("check")
         return "equal"
 
-    contest = Contest(1 << 20, [side("ours"), side("theirs")], check, rounds=3)
+    contest = Contest(1 << 20, [side("ours"), side("theirs"), side("others", is_peer=True)], check, rounds=3)
     row = Row("name", "work", 2.0, lambda _: contest)
     result = run_contest(row, bench_in(tmp_path), lambda _: None)
-    assert result["ratios"] == [2.0, 1.0, 0.5]
-    assert result["ratio"] == 1.0
+    assert result["ratios"] == {"theirs": [2.0, 1.0, 0.5], "others": [4.0, 4.0, 2.0]}
     assert result["speeds"]["ours"] == [2**20, 2**19, 2**18]
-    turns = ["prepare ours", "ours", "prepare theirs", "theirs"]
-    assert calls == [*turns, "check", *turns, *turns[2:], *turns[:2], *turns]
+    names = ["ours", "theirs", "others"]
+    forth, back = (
+        [call for name in order for call in (f"prepare {name}", name)] for order in (names, names[::-1])
+    )
+    assert calls == [*forth, "check", *forth, *back, *forth]
     page = table([result, {"work": "other", "wanted": None, "failed": "it broke"}], "command", {"peer": "1"})
-    assert "| work | theirs | 1.00 (0.50 to 2.00) | 2.00 | **no** | ours 1, theirs 1 | equal |" in page
+    assert (
+        "| work | theirs | 1.00 (0.50 to 2.00) | 2.00 | **no** | ours 1, theirs 1, others 0 | equal |" in page
+    )
+    assert "|  | others | 4.00 (2.00 to 4.00) | 2.00 | yes |  |  |" in page
     assert "| other | | |  | failed | | it broke |" in page
 
 
