@@ -288,36 +288,6 @@ def test_a_refused_plan_leaves_no_mag(tmp_path, monkeypatch):
     assert list(layer.mags) == [Mag(1)]
 
 
-# --- while the data are written -----------------------------------------------------------------------
-
-
-def test_leaves_take_the_blocks_that_were_just_written(tmp_path, monkeypatch):
-    """Mag 1 is only read where it is not in hand: what was written there has been destroyed."""
-    voxels, corner = np.random.default_rng(5).integers(1, 200, (1, 90, 70, 61)).astype("uint8"), (3, 5, 7)
-    layer = layer_with(tmp_path / "ds", voxels, corner, cube=32)
-    inside = BoundingBox(
-        (32, 32, 0), (64, 32, 64)
-    )  # whole cubes; some of its voxels are outside of the layer
-    written = inside.intersection(layer.bounding_box)
-    store = layer.get_mag(1).place.store
-    for index in store.spec.grid.cubes(inside):
-        os.unlink(store.cube_path(index))
-    run_node, plan_tree = pyramid.run_node, pyramid.plan_tree
-
-    def run(work, node, halves):
-        box = written.intersection(node.cell)
-        if node.tier or box.is_empty():
-            return run_node(work, node, halves)
-        return run_node(work, node, halves, (box, voxels[(slice(None), *box.to_slices(corner))]))
-
-    monkeypatch.setattr(pyramid, "run_node", run)
-    monkeypatch.setattr(
-        pyramid, "plan_tree", lambda *args, **options: plan_tree(*args, **options, leaf=Vec3Int(32, 32, 32))
-    )
-    layer.downsample(coarsest_mag=8)
-    check_mags(layer, voxels, corner, [Mag(1), Mag(2), Mag(4), Mag(8)], "median")
-
-
 # --- a worker dies --------------------------------------------------------------------------------------
 
 

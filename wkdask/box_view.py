@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -241,8 +241,12 @@ class BoxView:
         resources
             What each task occupies of a worker, such as ``{"GPU": 1}``.
         pyramid
-            Compute the layer's coarser mags as well, of what was written: those that are there, else all that
-            :meth:`Layer.downsample` would add. Only through the MagView of the layer's finest mag.
+            Compute the layer's coarser mags as well, of what is written: those that are there, else all that
+            :meth:`Layer.downsample` would add. Only through the MagView of the layer's finest mag. Each task
+            shrinks the block that it has written, so that this mag is not read again. Where tasks cannot, the
+            coarser mags are computed after the write, by a job of their own: if the array reads the mag that it
+            is written to, if cubes are too large for a task, if blocks of an expression lie across the borders of
+            tasks, if the first step is by more than 2, or with `resources`.
         progress
             ``True`` for a progress bar, ``False`` for none, a listener of events; by default a bar on a
             terminal or in a notebook once the job lasts.
@@ -250,12 +254,12 @@ class BoxView:
         Returns
         -------
         WriteReport
-            Box, cubes, bytes and extremes of what was written.
+            Box, cubes, bytes and extremes of what was written; with `pyramid`, its `others` are the coarser mags'.
 
         Raises
         ------
         ReadOnlyError
-            If the view is read-only.
+            If the view is read-only, or a coarser mag with `pyramid`.
         ChannelError, DTypeError, InvalidValueError
             If the data do not fit the layer; nothing was written.
         PlanError
@@ -287,15 +291,14 @@ class BoxView:
             resources=resources,
             listeners=listeners_for(progress),
         )
-        write_coarser = self._coarser(options, progress) if pyramid else None
-        report = write_voxels(self._place, with_whole_voxels(data), box, options)
-        if write_coarser is not None:
-            write_coarser(report.bounding_box)
-        return report
+        data = with_whole_voxels(data)
+        if pyramid:
+            return self._write_with_coarser(data, box, options)
+        return write_voxels(self._place, data, box, options)
 
-    def _coarser(self, options: WriteOptions, progress: ProgressLike) -> Callable[[BoundingBox], object]:
-        """Return what computes the coarser mags of a box that was written, in voxels of mag 1."""
-        del options, progress
+    def _write_with_coarser(self, data: Any, box: BoundingBox, options: WriteOptions) -> WriteReport:
+        """Write an array, and compute the layer's coarser mags."""
+        del data, box, options
         raise InvalidValueError(
             f"pyramid=True is for writes through a MagView; this is a part of {self._place.label}"
         )

@@ -10,14 +10,15 @@ how many windows follow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wkdask.errors import PlanError
-from wkdask.geometry import Vec3Int
-from wkdask.grid import chunks_on_grid
+from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.grid import CubeGrid, chunks_on_grid
 from wkdask.job import ArrayWindow, Job, Stage, lane_of, publish_stage
 from wkdask.journal import Lane
 from wkdask.plan import Window, WritePlan
@@ -26,11 +27,14 @@ from wkdask.tasks import Target, UnitReport, write_block
 
 if TYPE_CHECKING:
     import dask.array as da
+    from dask.delayed import Delayed
 
-__all__ = ["array_stages", "cut_into_units", "refuse_shared_work"]
+__all__ = ["array_stages", "common_tasks", "cut_into_units", "refuse_shared_work", "unit_blocks"]
 
 _COMMON_TASKS = 64
 """Tasks that two windows may share before the job counts as one that repeats work."""
+_FEW_UNITS = 8
+"""A graph may be built for so many units more than twice those that are asked for."""
 _COMMON_PART = 3
 """They also are more than one in so many of a window's tasks: neighbours share blocks along their border."""
 
@@ -111,7 +115,12 @@ def _array_window(
 
 
 def cut_into_units(part: da.Array, window: Window) -> da.Array:
-    """Return the array cut into the units of a window, Fortran order kept.
+    """Return the array cut into the units of a window, as `cut_on_grid` does."""
+    return cut_on_grid(part, window.box, window.plan.unit.shape)
+
+
+def cut_on_grid(part: da.Array, box: BoundingBox, shape: Vec3Int) -> da.Array:
+    """Return the array of a box cut on the absolute grid of a shape, Fortran order kept.
 
     ::
 
@@ -120,7 +129,7 @@ def cut_into_units(part: da.Array, window: Window) -> da.Array:
     dask assembles blocks in C order, which seen through the transpose is Fortran order. A channel axis at its
     end would make numpy copy voxel by voxel, eight times slower: so a voxel travels as one element.
     """
-    channels, space = part.chunks[0], chunks_on_grid(window.box, window.plan.unit.shape)
+    channels, space = part.chunks[0], chunks_on_grid(box, shape)
     if part.chunks[1:] == space:
         return part
     whole = np.dtype(f"V{part.dtype.itemsize * part.shape[0]}") if part.shape[0] > 1 else part.dtype
@@ -135,6 +144,64 @@ def cut_into_units(part: da.Array, window: Window) -> da.Array:
         chunks=(channels, *space),
         meta=np.empty((0,) * 4, part.dtype),
     )
+
+
+def unit_blocks(array: da.Array, plan: WritePlan, units: Sequence[BoundingBox]) -> list[Delayed]:
+    """Return the voxels of some units, each as a graph of its own.
+
+    Parameters
+    ----------
+    array
+        ``(c, x, y, z)``; its first voxel is the corner of ``plan.box``.
+    plan
+        Cuts it into units.
+    units
+        What each covers of ``plan.box``. Those that follow each other lie beside each other for the most part: no
+        graph is built that is much larger than theirs.
+    """
+    import dask
+    from dask.delayed import Delayed
+    from dask.optimization import cull
+
+    blocks = []
+    for hull, boxes in _neighbours(units, plan.unit):
+        part = array[(slice(None), *hull.to_slices(plan.box.topleft))]
+        (cut,) = dask.optimize(cut_on_grid(part, hull, plan.unit.shape))
+        graph, first = dict(cut.__dask_graph__()), plan.unit.cubes(hull).start
+        for box in boxes:
+            key = (cut.name, 0, *(plan.unit.cubes(box).start - first))
+            blocks.append(Delayed(key, cull(graph, [key])[0]))
+    return blocks
+
+
+def _neighbours(
+    units: Iterable[BoundingBox], grid: CubeGrid
+) -> Iterator[tuple[BoundingBox, list[BoundingBox]]]:
+    """Group boxes that follow each other as long as at least half of their hull is theirs."""
+    hull, group = None, []
+    for box in units:
+        wider = box if hull is None else hull.extended_by(box)
+        if hull is not None and len(grid.cubes(wider)) > 2 * len(group) + _FEW_UNITS:
+            yield hull, group
+            wider, group = box, []
+        hull = wider
+        group.append(box)
+    if hull is not None:
+        yield hull, group
+
+
+def common_tasks(blocks: Iterable[Delayed]) -> int:
+    """Return how many tasks more than one of the blocks asks for; data that are there already do not count."""
+    counts: Counter[Any] = Counter()
+    for block in blocks:
+        graph = block.__dask_graph__()
+        counts.update(key for key, task in graph.items() if _computes(task))
+    return sum(1 for count in counts.values() if count > 1)
+
+
+def _computes(task: Any) -> bool:
+    """Tell a task from data and from other names."""
+    return callable(getattr(task, "func", task[0] if isinstance(task, tuple) and task else None))
 
 
 def pack_voxels(block: Voxels, whole: np.dtype[Any]) -> Voxels:

@@ -22,13 +22,26 @@ from wkdask.tasks import UnitReport
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["REPORT", "ClusterFlow", "LocalFlow"]
+__all__ = ["REPORT", "ClusterFlow", "LocalFlow", "call_here"]
 
 REPORT = "-report"
 """What the key of a node's report ends with; without it, it is that of the node."""
 
 _PATIENCE = 0.5
 """Seconds after which a window looks whether the job was stopped meanwhile."""
+
+
+def call_here(call: NodeCall, results: list[Any]) -> tuple[UnitReport, Any]:
+    """Run a task in this thread; its voxels are computed here too, when it asks for them."""
+    block = call.block
+    if block is None:
+        return call.function(*call.arguments, results)
+    compute = getattr(block, "compute", None)
+    if compute is None:
+        return call.function(*call.arguments, results, partial(_same, block))
+    # Without the callbacks that a user may have given to dask: they know of one computation at a time.
+    voxels = partial(compute, scheduler="synchronous", optimize_graph=False, callbacks=())
+    return call.function(*call.arguments, results, voxels)
 
 
 class LocalFlow:
@@ -174,7 +187,8 @@ class ClusterFlow:
             name = f"{window.name}-{call.key}"
             # A partial is a thing to dask: it does not look for tasks in the arguments.
             task = partial(call.function, *call.arguments)
-            nodes[call.key] = dask.delayed(_run_node)(task, results, ended, dask_key_name=name)
+            blocks = [] if call.block is None else [call.block]
+            nodes[call.key] = dask.delayed(_run_node)(task, results, ended, blocks, dask_key_name=name)
             reports[call.key] = dask.delayed(_report_of_node)(
                 nodes[call.key], dask_key_name=f"{name}{REPORT}"
             )
@@ -207,11 +221,16 @@ class ClusterFlow:
 
 
 def _run_node(
-    task: Callable[[list[Any]], tuple[UnitReport, Any]], results: list[Any], ended: list[Any]
+    task: Callable[..., tuple[UnitReport, Any]], results: list[Any], ended: list[Any], blocks: list[Any]
 ) -> tuple[UnitReport, Any]:
-    """Run a task on what those that it needs handed on."""
+    """Run a task on what those that it needs handed on, and on voxels that were computed for it."""
     del ended
-    return task([handed for _, handed in results])
+    return task([handed for _, handed in results], *(partial(_same, block) for block in blocks))
+
+
+def _same(value: Any) -> Any:
+    """Return the argument."""
+    return value
 
 
 def _report_of_node(result: tuple[UnitReport, Any]) -> UnitReport:

@@ -14,11 +14,12 @@ from wkdask.geometry import BoundingBox, Mag
 from wkdask.journal import Journal, Lane
 from wkdask.plan import WINDOW_UNITS, UnitBoxes, WritePlan
 from wkdask.storage.jobs import Ticket, take_built
-from wkdask.storage.protocol import StoredMag
+from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.tasks import UnitReport, publish_assembled_unit, publish_unit
 
 if TYPE_CHECKING:
     import dask.array as da
+    from dask.delayed import Delayed
     from distributed import Client
 
 __all__ = [
@@ -282,6 +283,9 @@ class NodeCall:
     """Whether a later task names it in `after`."""
     frees: tuple[str, ...] = ()
     """Tasks that no later one names in `after`."""
+    block: Delayed | Voxels | None = None
+    """Voxels that are not there yet, or an array of this process: if given, the function's last argument is what
+    computes them, ``() -> array``."""
 
 
 @dataclass(frozen=True, slots=True)

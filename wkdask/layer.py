@@ -13,7 +13,7 @@ from wkdask.errors import AlreadyExistsError, WkdaskError
 from wkdask.events import WriteReport
 from wkdask.geometry import Vec3Int, Vec3IntLike
 from wkdask.job import WriteOptions
-from wkdask.layer_pyramid import LayerPyramid
+from wkdask.layer_writing import LayerWriting
 from wkdask.mag_view import MagView
 from wkdask.multiscales import write_multiscales
 from wkdask.properties import (
@@ -47,7 +47,7 @@ class LayerCategories:
     SEGMENTATION_TYPE = "segmentation"
 
 
-class Layer(LayerPyramid):
+class Layer(LayerWriting):
     """A layer of a dataset.
 
     Made by :meth:`Dataset.get_layer` and :meth:`Dataset.add_layer`. It holds no data and no state of its own:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -121,22 +122,11 @@ class LayerPyramid(LayerMags):
             start = max((mag for mag in mags if mag < unfinished), default=unfinished)
         else:
             start = max(mags)
-        if coarsest_mag is not None:
-            end = Mag(coarsest_mag)
-        else:
-            default = default_coarsest_mag(self.bounding_box)
-            if default <= start:
-                return []
-            end = Mag(default.to_vec3_int().pairmax(start.to_vec3_int()))
-        if self.bounding_box.size.z == 1 and sampling_mode != "constant_z":
-            warnings.warn(
-                f"layer {self._name!r} is one section: z is kept as it is (constant_z)",
-                WkdaskWarning,
-                stacklevel=2,
-            )
-            sampling_mode = "constant_z"
-        others = self._mags_of_other_layers() if align_with_other_layers else ()
-        chain = mag_chain(start, end, self._properties.record.voxel_size, sampling_mode, others)
+        chain = self._default_chain(
+            start, self.bounding_box, coarsest_mag, sampling_mode, align=align_with_other_layers
+        )
+        if not chain:
+            return []
         options = WriteOptions(
             client=client, durable=durable, resume=resume, listeners=listeners_for(progress)
         )
@@ -373,6 +363,33 @@ class LayerPyramid(LayerMags):
             source = target
         return reports
 
+    def _default_chain(
+        self,
+        start: Mag,
+        box: BoundingBox,
+        coarsest_mag: MagLike | None = None,
+        sampling_mode: str = "anisotropic",
+        *,
+        align: bool = True,
+    ) -> list[Mag]:
+        """Return the mags that follow one in a layer of some box."""
+        if coarsest_mag is not None:
+            end = Mag(coarsest_mag)
+        else:
+            default = default_coarsest_mag(box)
+            if default <= start:
+                return []
+            end = Mag(default.to_vec3_int().pairmax(start.to_vec3_int()))
+        if box.size.z == 1 and sampling_mode != "constant_z":
+            warnings.warn(
+                f"layer {self._name!r} is one section: z is kept as it is (constant_z)",
+                WkdaskWarning,
+                stacklevel=3,
+            )
+            sampling_mode = "constant_z"
+        others = self._mags_of_other_layers() if align else ()
+        return mag_chain(start, end, self._properties.record.voxel_size, sampling_mode, others)
+
     def _check_filled(self) -> None:
         """Refuse to sample a layer without mags or without voxels."""
         if not self.record.mags:
@@ -388,6 +405,13 @@ class LayerPyramid(LayerMags):
     def _existing(self, chain: Sequence[Mag]) -> list[Mag]:
         """Return the mags of a chain that are there."""
         return [mag for mag in chain if any(mag == record.mag for record in self.record.mags)]
+
+    def _writable(self, mag: Mag) -> MagView:
+        """Return a mag; refuse one that may not be written."""
+        view = self.get_mag(mag)
+        if view.place.read_only is not None:
+            raise ReadOnlyError(f"{view.place.label} is read-only: {view.place.read_only}")
+        return view
 
     def _refuse_all_existing(self, chain: Sequence[Mag]) -> None:
         """Refuse a chain of which some mags are there."""
@@ -409,12 +433,16 @@ class LayerPyramid(LayerMags):
 
     def _unfinished_mag(self) -> Mag | None:
         """Return the finest mag that an interrupted call was to compute; None if there is none."""
-        for mag in sorted(record.mag for record in self.record.mags):
+        mags = sorted(record.mag for record in self.record.mags)
+        for mag, coarser in itertools.zip_longest(mags, mags[1:]):
             with contextlib.suppress(WkdaskError, OSError):  # one that cannot be opened is its own trouble
-                if any(
-                    job.action == "downsampling" for job in unfinished_jobs(self.get_mag(mag).place.store)
-                ):
+                jobs = unfinished_jobs(self.get_mag(mag).place.store)
+                if any(job.action == "downsampling" for job in jobs):
                     return mag
+                if coarser is not None and any(
+                    job.layer_box is not None for job in jobs
+                ):  # a write with them
+                    return coarser
         return None
 
     def _downsample_chain(
@@ -434,10 +462,7 @@ class LayerPyramid(LayerMags):
         mode = interpolation_of(interpolation_mode, self.record.is_segmentation)
         if not allow_overwrite:
             self._refuse_all_existing(chain)
-        there = {mag: self.get_mag(mag) for mag in self._existing(chain)}
-        for view in there.values():
-            if view.place.read_only is not None:
-                raise ReadOnlyError(f"{view.place.label} is read-only: {view.place.read_only}")
+        there = {mag: self._writable(mag) for mag in self._existing(chain)}
         if not chain:
             return []
         source = self.get_mag(start)

@@ -15,7 +15,7 @@ from typing import Any
 
 from wkdask.engine import Outcome, attempted
 from wkdask.errors import WorkerPathError
-from wkdask.flow import LocalFlow
+from wkdask.flow import LocalFlow, call_here
 from wkdask.geometry import BoundingBox
 from wkdask.job import AnyWindow, ArrayWindow, CallWindow, NodeCall, NodeWindow
 from wkdask.journal import Lane
@@ -140,7 +140,7 @@ class LocalEngine:
 
             def work() -> UnitReport:
                 nonlocal handed
-                report, handed = call.function(*call.arguments, results)
+                report, handed = call_here(call, results)
                 return report
 
             self._put(number, outcome := self._tried(call.box, work))

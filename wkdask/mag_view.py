@@ -390,27 +390,9 @@ class MagView(View):
         """Return the mag, and the layer's box in voxels of it."""
         return self._place, self.box
 
-    def _coarser(self, options: WriteOptions, progress: ProgressLike) -> Callable[[BoundingBox], object]:
-        """Return what computes the coarser mags of a box that was written, in voxels of mag 1."""
-        layer = self._layer
-        mags = sorted(layer.mags, key=lambda mag: (mag.max_dim, mag.to_tuple()))
-        if self.mag != mags[0]:
-            raise InvalidValueError(
-                f"{self._place.label}: pyramid=True computes coarser mags from the finest, which is mag {mags[0]}"
-            )
-        before, client = layer.bounding_box, options.client
-        if len(mags) == 1:
-            return lambda written: layer.downsample(
-                compression=self.spec.compression,
-                client=client,
-                durable=options.durable,
-                resume=options.resume,
-                progress=progress,
-            )
-        previous = None if before.is_empty() else before
-        return lambda written: layer.redownsample(
-            boxes=[written], previous_box=previous, client=client, progress=progress
-        )
+    def _write_with_coarser(self, data: Any, box: BoundingBox, options: WriteOptions) -> WriteReport:
+        """Write an array, and compute the layer's coarser mags."""
+        return self._layer.write_with_coarser(self, data, box, options)
 
     def _write_offset(self, offset: Vec3IntLike | None, shape: Vec3Int) -> Vec3IntLike:
         """Return where data without a place go: the origin, if that is where the layer begins."""

@@ -13,8 +13,9 @@ inside are mirrored into the gap, so that borders neither darken nor erode (as w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from toolz import partition_all
 
@@ -36,15 +37,23 @@ from wkdask.job import (
 from wkdask.plan import WINDOW_UNITS, WritePlan, plan_again, plan_write
 from wkdask.pyramid_levels import boxes_to_redo, levels_of, passes_of
 from wkdask.pyramid_plan import plan_tree
-from wkdask.pyramid_tasks import TreeWork, run_node
-from wkdask.pyramid_tree import TreePlan
+from wkdask.pyramid_tasks import TreeWork, is_noted, run_node
+from wkdask.pyramid_tree import TreeNode, TreePlan
 from wkdask.resume import earlier_run, job_key, ticket_of
 from wkdask.storage.jobs import Ticket
 from wkdask.storage.protocol import ArraySpec, StoredMag
 from wkdask.tasks import PlaceReport, Target, UnitReport, write_unit
 from wkdask.writer import run_planned
 
-__all__ = ["PyramidPlan", "downsample_mags", "plan_pyramid", "upsample_mag"]
+__all__ = [
+    "PyramidPlan",
+    "downsample_mags",
+    "hulls_of",
+    "leaves_of",
+    "plan_pyramid",
+    "tree_stage",
+    "upsample_mag",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,9 @@ def plan_pyramid(
     boxes: Iterable[BoundingBox] | None = None,
     before: BoundingBox | None = None,
     existing: Iterable[Mag] = (),
+    leaf: Vec3Int | None = None,
+    beside: int = 0,
+    engine: Engine | None = None,
 ) -> PyramidPlan:
     """Plan a pyramid; nothing is written, no mag needs to be there.
 
@@ -93,6 +105,12 @@ def plan_pyramid(
         The layer's box when the pyramid was last computed, where it has grown since.
     existing
         Those of the targets that were there before.
+    leaf
+        Voxels of the source in a leaf of the first pass, where the leaves write them.
+    beside
+        Bytes that such a leaf needs for that.
+    engine
+        Where it runs, if that is not for `options` to say.
 
     Raises
     ------
@@ -106,14 +124,18 @@ def plan_pyramid(
     stale = None
     if boxes is not None:
         stale = boxes_to_redo(boxes, before or layer_box, layer_box, levels, reaches=bicubic)
-    engine = pick_engine(options.client, options.retries)
+    engine = engine or pick_engine(options.client, options.retries)
     memory = engine.task_memory()
-    trees = []
+    trees: list[TreePlan] = []
     for part in passes_of(levels, bicubic):
         step = part[0].mag.to_vec3_int()
         own = None if stale is None else [BoundingBox(box.topleft // step, box.size // step) for box in stale]
+        first = leaf if not trees else None
+        left = None if memory is None else memory - beside * (first is not None)
         trees.append(
-            plan_tree(part, own, threads=engine.threads, memory=memory, task_memory=options.task_memory)
+            plan_tree(
+                part, own, threads=engine.threads, memory=left, task_memory=options.task_memory, leaf=first
+            )
         )
     return PyramidPlan(tuple(trees), mode, engine)
 
@@ -145,7 +167,7 @@ def downsample_mags(
     start = time.perf_counter()
     stores = {place.mag: place.store for place in (source, *targets)}
     main, others = targets[0], tuple(targets[1:])
-    hulls = _hulls(plan)
+    hulls = hulls_of(plan)
     whole = plan_again(main.store.spec, hulls[main.mag], main.store.spec.shard_shape, None)
     beside = sum(tree.nbytes for tree in plan.trees) - whole.nbytes
     ticket = _ticket(plan, source, targets, whole, options)
@@ -160,7 +182,7 @@ def downsample_mags(
                 done[place.mag] = done[place.mag].merged(place) if place.mag in done else place
 
     def stages(folders: JobFolders) -> list[Stage]:
-        return [_stage(tree, plan.mode, job, source, stores, folders) for tree in plan.trees]
+        return [tree_stage(tree, plan.mode, job, stores, folders) for tree in plan.trees]
 
     for place in others:
         place.store.prepare(hulls[place.mag])
@@ -196,7 +218,7 @@ def _ticket(
     return ticket_of(targets[0], whole, "downsampling", key, name, options)
 
 
-def _hulls(plan: PyramidPlan) -> dict[Mag, BoundingBox]:
+def hulls_of(plan: PyramidPlan) -> dict[Mag, BoundingBox]:
     """Return the box around what is written of each mag, in its voxels."""
     hulls = {}
     for tree in plan.trees:
@@ -221,10 +243,32 @@ def _report(place: MagPlace, done: PlaceReport, seconds: float) -> WriteReport:
     )
 
 
-def _stage(
-    tree: TreePlan, mode: str, job: Job, source: MagPlace, stores: dict[Mag, StoredMag], folders: JobFolders
+def tree_stage(
+    tree: TreePlan,
+    mode: str,
+    job: Job,
+    stores: dict[Mag, StoredMag],
+    folders: JobFolders,
+    blocks: Callable[[Sequence[BoundingBox]], Sequence[Any]] | None = None,
 ) -> Stage:
-    """Return the stage that runs one tree."""
+    """Return the stage that runs one tree.
+
+    Parameters
+    ----------
+    tree
+        What is computed.
+    mode
+        A mode of `wkdask.kernels.downsample`.
+    job
+        The job that it belongs to.
+    stores
+        All mags of the pyramid.
+    folders
+        The job's private folders.
+    blocks
+        Where the leaves write level 0, which is the job's own mag: returns the voxels of boxes, one of
+        `NodeCall.block` for each.
+    """
     in_parts = {number for tier in tree.tiers for number in tier.staged}
     targets, staged = [], []
     for number, level in enumerate(tree.levels[1:], start=1):
@@ -235,8 +279,8 @@ def _stage(
         private = f"{folders.main}/staged-{level.mag}"
         staged.append(store.staged(private, raw=True) if number in in_parts else None)
     work = TreeWork(
-        dataset_path=source.dataset_path,
-        layer=source.layer,
+        dataset_path=job.dataset_path,
+        layer=job.layer,
         mag=job.mag,
         source=stores[tree.levels[0].mag],
         levels=tree.levels,
@@ -246,14 +290,26 @@ def _stage(
         targets=tuple(targets),
         staged=tuple(staged),
         folder=folders.main,
+        writes=None if blocks is None else Target(job.store, folders.main, job.durable, job.verify),
+        written=None if blocks is None else job.plan.box,
     )
-    return Stage(tree.num_nodes, _windows(tree, work))
+    return Stage(tree.num_nodes, _windows(tree, work, blocks))
 
 
-def _windows(tree: TreePlan, work: TreeWork) -> Iterator[NodeWindow]:
+def _windows(
+    tree: TreePlan, work: TreeWork, blocks: Callable[[Sequence[BoundingBox]], Sequence[Any]] | None
+) -> Iterator[NodeWindow]:
     """Yield the tasks of a tree, a window at a time."""
     name = f"wkdask-downsample-{work.folder[-12:]}-{work.levels[0].mag}"
     for nodes in partition_all(WINDOW_UNITS, tree.nodes()):
+        written: dict[str, Any] = {}
+        if blocks is not None and work.written is not None:
+            leaves = {
+                node.key: box
+                for node, box in leaves_of(nodes, work.written)
+                if not is_noted(work, node)  # voxels that no task will ask for
+            }
+            written = dict(zip(leaves, blocks(list(leaves.values())), strict=True))
         calls = [
             NodeCall(
                 key=node.key,
@@ -266,10 +322,20 @@ def _windows(tree: TreePlan, work: TreeWork) -> Iterator[NodeWindow]:
                 handed_on=node.parent is not None,
                 awaited=node.awaited,
                 frees=node.frees,
+                block=written.get(node.key),
             )
             for node in nodes
         ]
         yield NodeWindow(calls, name)
+
+
+def leaves_of(nodes: Iterable[TreeNode], box: BoundingBox) -> Iterator[tuple[TreeNode, BoundingBox]]:
+    """Yield the leaves that have a part in a box of level 0, each with its part."""
+    for node in nodes:
+        if node.tier == 0 and node.publishes is None:
+            part = box.intersection(node.cell)
+            if not part.is_empty():
+                yield node, part
 
 
 def upsample_mag(

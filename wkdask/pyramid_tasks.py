@@ -15,7 +15,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,9 +30,9 @@ from wkdask.storage.fence import Attempt
 from wkdask.storage.jobs import of_living_job
 from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.storage.publish import Piece, landed_boxes, publish_pieces
-from wkdask.tasks import PlaceReport, Target, UnitReport, here, note_landed
+from wkdask.tasks import PlaceReport, Target, UnitReport, here, note_landed, publish_block
 
-__all__ = ["TreeWork", "run_node"]
+__all__ = ["TreeWork", "is_noted", "run_node"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,11 @@ class TreeWork:
     """The private mags in which cubes come together in parts, one per level from 1 on."""
     folder: str
     """The job's private folder, for notes."""
+    writes: Target | None = None
+    """Where leaves publish level 0 too, if they do: see `written`."""
+    written: BoundingBox | None = None
+    """What of level 0 the leaves publish, in its voxels. Each publishes what of it is in its cell, of whole cubes,
+    and reads only the rest."""
 
     def unit_of(self, node: TreeNode) -> BoundingBox:
         """Return what a node is for, in voxels of the job's mag."""
@@ -69,7 +74,10 @@ class TreeWork:
 
 
 def run_node(
-    work: TreeWork, node: TreeNode, halves: Sequence[Sequence[Half]], written: Half | None = None
+    work: TreeWork,
+    node: TreeNode,
+    halves: Sequence[Sequence[Half]],
+    block: Callable[[], Voxels] | None = None,
 ) -> tuple[UnitReport, list[Half]]:
     """Run a task of the tree.
 
@@ -81,9 +89,9 @@ def run_node(
         Which one.
     halves
         What its children handed up.
-    written
-        For a leaf: a box of level 0 and its voxels, as they were just written. They are not read again; the leaf's
-        other voxels are.
+    block
+        For a leaf that writes: computes its voxels of level 0, ``(c, x, y, z)``; not called where they have been
+        published.
 
     Returns
     -------
@@ -93,7 +101,7 @@ def run_node(
         What it hands up.
     """
     start = time.perf_counter()
-    run = _Run(work, node, written)
+    run = _Run(work, node)
     with of_living_job(work.folder):
         if node.parent is not None and _noted(work, node.parent) is not None:
             return run.report(_noted(work, node.key) or [], start), []
@@ -101,11 +109,16 @@ def run_node(
         if places is not None:
             return run.report(places, start), run.halves_again()
         try:
+            if block is not None:
+                run.write(block())
+            elif run.must_write:
+                # The driver leaves voxels out where there is a note: this host does not see it.
+                raise RuntimeError(f"{node.key}: the note of an earlier run in {work.folder} is gone")
             handed = run.publish() if node.publishes is not None else run.compute(halves)
         except BaseException as error:
             run.note_landed(error)
             raise
-        if node.publishes is not None or run.tier.last:
+        if run.places:
             _note(work, node.key, run.places)
         return run.report(run.places, start), handed
 
@@ -113,20 +126,41 @@ def run_node(
 class _Run:
     """One task on its way."""
 
-    def __init__(self, work: TreeWork, node: TreeNode, written: Half | None = None) -> None:
-        self.source: Readable = Written(work.source, *written) if written else Stored(work.source)
+    def __init__(self, work: TreeWork, node: TreeNode) -> None:
+        self.source: Readable = Stored(work.source)
         self.work, self.node, self.tier = work, node, work.tiers[node.tier]
         self.places: list[PlaceReport] = []
         self._attempt = Attempt(f"{work.levels[0].mag}-{node.key}")
-        self._level = 0  # which one is being published
+        self._level: int | None = None  # which one is being published
+
+    @property
+    def must_write(self) -> bool:
+        """Whether some of the node's voxels of level 0 are to be written."""
+        written = self.work.written
+        return (
+            self.node.tier == 0
+            and self.node.publishes is None
+            and written is not None
+            and (not written.intersection(self.node.cell).is_empty())
+        )
+
+    def write(self, block: Voxels) -> None:
+        """Publish the voxels of level 0 that the node was given; from then on they are not read."""
+        target, written = self.work.writes, self.work.written
+        if target is None or written is None:  # a node that has voxels has a place for them
+            raise RuntimeError(f"{self.node.key} has voxels, and no place for them")
+        box = written.intersection(self.node.cell)
+        self._level = 0
+        report, block = publish_block(block, target, box, self._attempt)
+        self._add(0, [box], report.cubes, report.file_nbytes, report.minimum, report.maximum)
+        is_empty = report.minimum == 0 == report.maximum
+        self.source = Written(self.work.source, box, None if is_empty else block)
 
     def compute(self, halves: Sequence[Sequence[Half]]) -> list[Half]:
         """Make the node's levels one after the other, store each, return what goes up."""
         first, last = self.tier.first, self.tier.last
         if self.node.tier == 0:
-            source, level = self.work.levels[:2]
-            tile, mode = self.work.tile, self.work.mode
-            parts = [first_half(self.source, source, level, box, tile, mode) for box in self.node.boxes]
+            parts = self._first_halves()
         else:
             level = self.work.levels[first]
             wanted = [level.within(box) for box in self.node.boxes]
@@ -135,15 +169,21 @@ class _Run:
             self._store(number, parts)
             if number < last or self.node.parent is not None:
                 parts = [self._halved(half, number + 1) for half in parts]
-        if self.node.parent is None:
-            return []
-        return [(box, None if block is None or _is_zero(block) else block) for box, block in parts]
+        return [] if self.node.parent is None else _without_zeros(parts)
+
+    def _first_halves(self) -> list[Half]:
+        """Return level 1 of a leaf."""
+        source, level = self.work.levels[:2]
+        tile, mode = self.work.tile, self.work.mode
+        return [first_half(self.source, source, level, box, tile, mode) for box in self.node.boxes]
 
     def halves_again(self) -> list[Half]:
         """Return what goes up, from the cubes that an earlier run stored."""
         if self.node.parent is None:
             return []
         number = self.tier.last
+        if number == 0:  # a leaf that has published nothing but what it wrote
+            return _without_zeros(self._first_halves())
         level = self.work.levels[number]
         private = self.work.staged[number - 1] if number in self.tier.staged else None
         store = private or self.work.targets[number - 1].store
@@ -263,7 +303,7 @@ class _Run:
     def note_landed(self, error: BaseException) -> None:
         """Let an error say what had been published before it."""
         landed = landed_boxes(error)
-        if landed and self._level:
+        if landed and self._level is not None:
             self._add(self._level, landed, len(landed), 0, None, None)
         own = [place.box for place in self.places if place.mag == self.work.mag]
         note_landed(error, own, [place for place in self.places if place.mag != self.work.mag])
@@ -274,10 +314,11 @@ def _zeros(level: Level, box: BoundingBox) -> Voxels:
     return np.broadcast_to(np.zeros((), level.spec.dtype), (level.spec.num_channels, *box.size))
 
 
-def _is_zero(block: Voxels) -> bool:
+def _without_zeros(parts: Sequence[Half]) -> list[Half]:
+    """Return halves of which those that hold zeros only take no memory."""
     from wkdask.kernels import is_zero
 
-    return is_zero(block)
+    return [(box, None if block is None or is_zero(block) else block) for box, block in parts]
 
 
 def _stats(block: Voxels) -> tuple[Any, Any]:
@@ -300,6 +341,12 @@ def _most(values: Sequence[Any]) -> Any:
 
 def _note_path(work: TreeWork, key: str) -> str:
     return f"{work.folder}/done-{work.levels[0].mag}-{key}"
+
+
+def is_noted(work: TreeWork, node: TreeNode) -> bool:
+    """Tell whether an earlier run of a task, or of its parent, has left a note."""
+    keys = [node.key] if node.parent is None else [node.key, node.parent]
+    return any(os.path.exists(_note_path(work, key)) for key in keys)
 
 
 def _note(work: TreeWork, key: str, places: Sequence[PlaceReport]) -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "merge_reports",
     "note_landed",
     "publish_assembled_unit",
+    "publish_block",
     "publish_unit",
     "sees_mag",
     "write_block",
@@ -282,7 +283,22 @@ def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
     ChannelError, DTypeError, InvalidValueError
         If the block is not what the expression promised.
     """
-    start, attempt = time.perf_counter(), Attempt(str(box))
+    return publish_block(block, target, box, Attempt(str(box)))[0]
+
+
+def publish_block(
+    block: Voxels, target: Target, box: BoundingBox, attempt: Attempt
+) -> tuple[UnitReport, Voxels]:
+    """Do what `write_unit` does, and return the block as it was published too: in the order of the file.
+
+    Parameters
+    ----------
+    block, target, box
+        As for `write_unit`.
+    attempt
+        The run of the task.
+    """
+    start = time.perf_counter()
     block, minimum, maximum = _checked_block(block, target.store.spec, box)
     spec = target.store.spec
     pieces = [
@@ -297,7 +313,7 @@ def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
         verify=target.verify,
         attempt=attempt,
     )
-    return UnitReport(
+    report = UnitReport(
         unit=box,
         box=box,
         cubes=len(pieces),
@@ -308,6 +324,7 @@ def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
         seconds=time.perf_counter() - start,
         worker=here(),
     )
+    return report, block
 
 
 def fill_part(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:

@@ -32,6 +32,7 @@ __all__ = [
     "MagPlace",
     "PlannedWrite",
     "WriteOptions",
+    "name_to_resume",
     "plan_rewrite",
     "plan_voxels",
     "refuse_array_expr",
@@ -156,15 +157,8 @@ def plan_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOpti
     if isinstance(data, np.ndarray):
         return _plan_numpy(place, data, box, options)
     refuse_array_expr()
-    why = None
-    if options.job is None:
-        why = why_name_changes(data, thorough=options.resume)
-        if why is not None and options.resume:
-            raise ResumeError(
-                f"{place.label}: this array cannot be resumed, since it has another name in every process: {why}. "
-                f'Give seeds, or name the job yourself: job="..."'
-            )
-    key = job_key(place, box, data.name, options) if why is None else None
+    name = name_to_resume(place, data, options)
+    key = None if name is None else job_key(place, box, name, options)
     earlier = earlier_run(place, box, key, data.name, options) if key is not None else None
     engine = pick_engine(options.client, options.retries, options.resources)
     memory = engine.task_memory()
@@ -185,6 +179,30 @@ def plan_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOpti
     planned = PlannedWrite(place.label, plan, engine, memory, reads_target)
     ticket = ticket_of(place, plan, "writing", key, data.name, options, staged=planned.staged)
     return replace(planned, ticket=ticket)
+
+
+def name_to_resume(place: MagPlace, data: Any, options: WriteOptions) -> str | None:
+    """Return what an array is recognised by in other processes; None where that cannot be, or is not wanted.
+
+    An array of this process has a name only if the job may be resumed, since it takes time.
+
+    Raises
+    ------
+    ResumeError
+        If an array is to be resumed whose name is another one in every process.
+    """
+    if isinstance(data, np.ndarray):
+        from dask.base import tokenize
+
+        wanted = options.resume or options.job is not None
+        return f"array-{tokenize(data) if options.job is None else ''}" if wanted else None
+    why = None if options.job is not None else why_name_changes(data, thorough=options.resume)
+    if why is not None and options.resume:
+        raise ResumeError(
+            f"{place.label}: this array cannot be resumed, since it has another name in every process: {why}. "
+            f'Give seeds, or name the job yourself: job="..."'
+        )
+    return None if why is not None else str(data.name)
 
 
 def plan_rewrite(
@@ -227,18 +245,16 @@ def plan_rewrite(
 
 
 def _plan_numpy(place: MagPlace, data: Voxels, box: BoundingBox, options: WriteOptions) -> PlannedWrite:
-    """Plan the write of an array of this process; it has a name only where that is wanted, since it takes time."""
-    from dask.base import tokenize
-
+    """Plan the write of an array of this process."""
     engine = LocalEngine(retries=options.retries or 0)
     ticket = unit = None
-    if options.resume or options.job is not None:
-        name = f"array-{tokenize(data) if options.job is None else ''}"
+    name = name_to_resume(place, data, options)
+    if name is not None:
         key = job_key(place, box, name, options)
         earlier = earlier_run(place, box, key, name, options)
         unit = None if earlier is None else earlier.unit
     plan = plan_write(place.store.spec, box, threads=engine.threads, unit=unit)
-    if options.resume or options.job is not None:
+    if name is not None:
         ticket = ticket_of(place, plan, "writing", key, name, options)
     return PlannedWrite(place.label, plan, engine, None, reads_target=False, ticket=ticket)
 

@@ -136,14 +136,18 @@ class GrowBox:
         layer = find_layer(raw, self.layer)
         if self.box.is_empty():
             return
-        box, current = self.box.from_mag_to_mag1(self.mag), box_of(layer)
-        if not current.is_empty():
-            aligned = current.aligned_outwards(Mag(self.mag).to_vec3_int())
-            box = BoundingBox.from_corners(
-                _beyond(box.topleft, aligned.topleft, current.topleft, operator.lt),
-                _beyond(box.bottomright, aligned.bottomright, current.bottomright, operator.gt),
-            )
-        _set_box(layer, box)
+        _set_box(layer, self.of(box_of(layer)))
+
+    def of(self, current: BoundingBox) -> BoundingBox:
+        """Return what a layer's box becomes, both in voxels of mag 1."""
+        box = self.box.from_mag_to_mag1(self.mag)
+        if current.is_empty():
+            return box
+        aligned = current.aligned_outwards(Mag(self.mag).to_vec3_int())
+        return BoundingBox.from_corners(
+            _beyond(box.topleft, aligned.topleft, current.topleft, operator.lt),
+            _beyond(box.bottomright, aligned.bottomright, current.bottomright, operator.gt),
+        )
 
 
 def _beyond(written: Vec3Int, aligned: Vec3Int, current: Vec3Int, is_beyond: Any) -> Vec3Int:

@@ -88,6 +88,9 @@ class Ticket:
     """Voxels of a part, where cubes are too large for a task."""
     resumable: bool = True
     """Whether what it leaves before its second phase is worth keeping for a later call."""
+    layer_box: BoundingBox | None = None
+    """The layer's box before the job, in voxels of mag 1, where that says what the job does: a run that stopped has
+    changed it."""
 
     def to_bytes(self) -> bytes:
         """Return the ticket as the text of a file."""
@@ -102,6 +105,7 @@ class Ticket:
             "unit": self.unit,
             "part": self.part,
             "resumable": self.resumable,
+            "layer_box": None if self.layer_box is None else self.layer_box.to_tuple6(),
         }
         return json.dumps(content).encode()
 
@@ -111,10 +115,12 @@ class Ticket:
         try:
             with open(f"{folder}/{_TICKET}", "rb") as file:
                 content = json.load(file)
+            layer_box = content.get("layer_box")
             return cls(
                 content["key"], content["name"], content["action"], content["dataset"], content["layer"],
                 Mag(content["mag"]), BoundingBox.from_tuple6(content["box"]), Vec3Int(content["unit"]),
                 None if content["part"] is None else Vec3Int(content["part"]), content["resumable"],
+                None if layer_box is None else BoundingBox.from_tuple6(layer_box),
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError):
             return None
