@@ -9,7 +9,7 @@ import pytest
 from wkdask import BoundingBox, plan
 from wkdask.errors import PlanError
 from wkdask.events import UnitDone
-from wkdask.expression import array_stages, cut_into_units
+from wkdask.expression import array_stages, common_tasks, cut_into_units, unit_blocks
 from wkdask.job import Job
 from wkdask.plan import plan_write
 
@@ -90,6 +90,30 @@ def test_blocks_come_in_fortran_order_through_a_rechunk(make_mag, random_voxels)
         ]
         units = window.plan.unit.shape
         assert all((cuts[1:-1] % side == 0).all() for cuts, side in zip(starts, units, strict=True))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_units_have_graphs_of_their_own(make_mag, random_voxels, order):
+    """Any units, in any order; what more than one of them would compute is counted."""
+    box = BoundingBox((33, 0, 64), (90, 70, 50))
+    voxels, planned = random_voxels((1, *box.size)), job_on(make_mag(), box, unit_nbytes=1).plan
+    units = [unit for _, unit in planned.unit.pieces(box)][::order][::3]
+    on_grid = da.from_array(voxels, chunks=(1, (31, 32, 27), (32, 32, 6), (32, 18)))
+    across = da.from_array(voxels, chunks=(1, 40, 40, 40))
+    for x, common in [
+        (on_grid, False),
+        (255 - on_grid, False),
+        (255 - across, True),
+        (on_grid - on_grid.min(), True),
+    ]:
+        expected = x.compute()
+        blocks = unit_blocks(x, planned, units)
+        for unit, block in zip(units, blocks, strict=True):
+            voxels_of_unit = block.compute(scheduler="sync", optimize_graph=False)
+            assert np.array_equal(voxels_of_unit, expected[(slice(None), *unit.to_slices(box.topleft))])
+        assert (common_tasks(blocks) > 0) == common
+        tasks = [len(block.__dask_graph__()) for block in blocks]
+        assert common or max(tasks) < 12  # not those of the whole
 
 
 def test_windows_write_the_same_as_one_graph(make_mag, random_voxels, small_units, small_windows, leftovers):

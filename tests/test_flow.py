@@ -4,6 +4,8 @@ import gc
 import time
 import weakref
 
+import dask.array as da
+import numpy as np
 import pytest
 
 from wkdask import BoundingBox
@@ -54,6 +56,29 @@ def root_of(calls):
     for number, call in enumerate(calls):
         values[call.key] = sum(values[key] for key in call.needs) if call.needs else number
     return values[calls[-1].key]
+
+
+def with_block(number, results, block):
+    return UnitReport(box_of(number), value=int(block().sum())), None
+
+
+def test_a_task_computes_the_voxels_that_it_asks_for():
+    asked = []
+    lazy = da.ones(5, chunks=5, dtype=int).map_blocks(lambda b: asked.append(1) or b, meta=np.empty(0, int))
+    (block,) = lazy.to_delayed()
+    asked.clear()
+
+    def without(number, results, block):
+        return UnitReport(box_of(number), value=0), None
+
+    calls = [
+        NodeCall("a", box_of(0), with_block, (0,), block=block),
+        NodeCall("b", box_of(1), with_block, (1,), block=np.arange(3)),
+        NodeCall("c", box_of(2), without, (2,), block=block),
+    ]
+    outcomes = LocalEngine(threads=2).run([NodeWindow(calls, "wkdask-flow")])
+    assert sorted(outcome.report.value for outcome in outcomes) == [0, 3, 5]
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -308,6 +308,21 @@ def test_another_job_is_not_taken_for_it(tmp_path):
                                offset=(0, 0, 0), pyramid=True, resume=True)  # fmt: skip
 
 
+def test_a_job_whose_border_is_none_any_more_begins_anew(tmp_path):
+    layer = new_layer(tmp_path / "ds")
+    voxels = np.random.default_rng(5).integers(1, 200, (1, 98, 61, 61)).astype("uint8")
+    (tmp_path / "flag").touch()
+    x = in_memory(voxels[:, :61], (32, 32, 32))
+    x = x.map_blocks(Failing((1, 1, 1), tmp_path), dtype="uint8", meta=META)
+    with pytest.raises(TaskFailedError):
+        layer.get_mag(1).write(x, pyramid=True)
+    (tmp_path / "flag").unlink()
+    layer.get_mag(1).write(voxels[:, 61:], offset=(61, 0, 0), pyramid=True)
+    with pytest.warns(WkdaskWarning, match="another one"):
+        layer.get_mag(1).write(x, offset=(0, 0, 0), pyramid=True, resume=True)
+    check_pyramid(layer, voxels, (0, 0, 0))
+
+
 WRITE = """
 import sys, time
 import dask.array as da, numpy as np

@@ -83,7 +83,10 @@ class Written:
         """Write the voxels of a box, shrunk, into an array."""
         from wkdask.kernels import downsample
 
-        downsample(self.read(box), tuple(factors), mode, out=out)
+        if box.intersection(self.box).is_empty():
+            self.store.shrink(box, factors, mode, out)
+        else:
+            downsample(self.read(box), tuple(factors), mode, out=out)
 
     def is_empty(self, box: BoundingBox) -> bool:
         """Tell whether a box is a part of a block of zeros."""

@@ -129,6 +129,9 @@ def plan_with_pyramid(
         # What the earlier run began with has changed since: the layer's box, and which mags there are.
         if ticket.layer_box is None:
             continue
+        grown = GrowBox(place.layer, box, place.mag).of(ticket.layer_box)
+        if grown.extended_by(coarser.layer_box) != grown:
+            continue  # others have written since: there is no border any more where the earlier run saw one
         for existing in (coarser.existing, frozenset[Mag]()):
             first = replace(coarser, existing=existing, layer_box=ticket.layer_box)
             found = _planned(place, box, first, options, write, ticket.unit, name)
@@ -176,9 +179,7 @@ def _ticket(
     options: WriteOptions,
 ) -> Ticket:
     """Return by what an earlier run of the job is recognised: its tasks left notes by their place in the tree."""
-    cut = [
-        (tree.tiers, tree.tile, tree.boxes, [level.spec for level in tree.levels]) for tree in pyramid.trees
-    ]
+    cut = [(tree.levels, tree.tiers, tree.tile, tree.boxes) for tree in pyramid.trees]
     text = repr((coarser.mode, [mag for mag, _ in coarser.cuts], cut))
     key = f"{job_key(place, plan.box, name, options)}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
     ticket = ticket_of(place, plan, "writing", key, f"{name} with its pyramid", options)
