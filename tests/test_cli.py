@@ -1,5 +1,6 @@
 """The command line: examples in every help, plain errors, and whole runs on a small dataset."""
 
+import inspect
 import os
 import re
 import socket
@@ -74,6 +75,17 @@ def test_every_help_shows_an_example(invoke, command, option):
     if command:
         assert {*examples} == {*command}
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("command", [main, *map(main.commands.get, COMMANDS)], ids=lambda c: c.name)
+def test_examples_are_lines_that_can_be_copied(invoke, command):
+    # click rewraps a paragraph unless it begins with the character \b: not with a backslash and a b
+    written = inspect.getdoc(command.callback).split("Example:\n")[1].splitlines()
+    assert all(line.strip().startswith("wkdask ") for line in written)
+    text = invoke(*([] if command is main else [command.name]), "-h")
+    assert "\\b" not in text
+    shown = text.split("  Example:\n")[1].split("\n\n")[0].splitlines()
+    assert [line.strip() for line in shown] == [line.strip() for line in written]
 
 
 def test_the_commands_are_these():

@@ -85,7 +85,7 @@ class _TargetOptions:
 @report_option
 @scheduler_option
 def map_command(function: str, source: str, target: str, **options: Any) -> None:
-    r"""Call a function for every cube of a layer, and write what it returns into another.
+    """Call a function for every cube of a layer, and write what it returns into another.
 
     FUNCTION gets a numpy array (c, x, y, z), halo included, and returns the block; MODULE is found in the working
     folder first. Its code travels to the workers of a scheduler.

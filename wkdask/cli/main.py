@@ -31,7 +31,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.group(context_settings=_CONTEXT)
 @click.version_option(wkdask.__version__, "-V", "--version")
 def main() -> None:
-    r"""WEBKNOSSOS datasets, native to Dask.
+    """WEBKNOSSOS datasets, native to Dask.
 
     \b
     Example:
@@ -46,7 +46,7 @@ def main() -> None:
 @click.argument("path", type=click.Path(), default="wkdask-demo")
 @click.option("--overwrite", is_flag=True, help="Replace the dataset of an earlier run.")
 def demo(path: str, overwrite: bool) -> None:
-    r"""Make a small dataset, filter it on two worker processes, downsample it, draw it.
+    """Make a small dataset, filter it on two worker processes, downsample it, draw it.
 
     \b
     Example:
@@ -61,7 +61,7 @@ def demo(path: str, overwrite: bool) -> None:
 @main.command()
 @click.argument("dataset", type=click.Path())
 def info(dataset: str) -> None:
-    r"""Print the layers and mags of a dataset: types, boxes, cubes, bytes on disk.
+    """Print the layers and mags of a dataset: types, boxes, cubes, bytes on disk.
 
     \b
     Example:
@@ -82,7 +82,7 @@ def info(dataset: str) -> None:
     "--max-side", type=click.IntRange(16), default=1024, show_default=True, help="Pixels per layer."
 )
 def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, max_side: int) -> None:
-    r"""Draw one section of every layer, from the mag that fits.
+    """Draw one section of every layer, from the mag that fits.
 
     \b
     Example:
@@ -132,7 +132,7 @@ def downsample(
     scheduler: str | None,
     resume: bool,
 ) -> None:
-    r"""Compute the coarser magnifications of all layers.
+    """Compute the coarser magnifications of all layers.
 
     \b
     Example:
@@ -189,7 +189,7 @@ def downsample(
 @resume_option
 @plan_option
 def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
-    r"""Turn a stack of 2-D images into a layer: column is x, row is y, section is z.
+    """Turn a stack of 2-D images into a layer: column is x, row is y, section is z.
 
     IMAGES are TIFF, PNG or JPEG files or folders of them, in natural order (2.tif before 10.tif), or
     multi-page TIFFs.
@@ -241,7 +241,7 @@ def plan(
     memory: str | None,
     scheduler: str | None,
 ) -> None:
-    r"""Print what it takes to write all of a mag by an expression on it: cubes, tasks, memory.
+    """Print what it takes to write all of a mag by an expression on it: cubes, tasks, memory.
 
     \b
     Example:
