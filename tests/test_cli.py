@@ -111,6 +111,9 @@ def test_versions(invoke):
         ["convert", "images", "ds", "--voxel-size", "a,b,c"],
         ["convert", "images", "ds", "--voxel-size", "4,4,4", "--offset", "1.5,0,0"],
         ["convert", "images", "ds", "--voxel-size", "4,4,4", "--category", "other"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--bbox", "1,2,3"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--rescale", "1"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--data-format", "n5"],
         ["downsample", "ds", "--coarsest-mag", "3"],
         ["downsample", "ds", "--from-mag", "x"],
         ["downsample", "ds", "--sampling-mode", "x"],
@@ -264,6 +267,33 @@ def test_convert_with_a_pyramid_and_again_to_resume(invoke, tmp_path, random_vox
     assert np.array_equal(layer.get_mag("4-4-1").read(), before)
     line = error_line(invoke(*arguments[:-1], "--resume", code=1))
     assert "nothing to resume" in line
+
+
+def test_convert_a_part_in_another_type_and_format(invoke, tmp_path, random_voxels):
+    voxels = random_voxels((1, 60, 40, 12), "uint16")
+    stack, out = make_stack(tmp_path / "stack", voxels), tmp_path / "out"
+    part = ("--bbox", "10,5,2,30,20,8", "--dtype", "uint8", "--rescale", "1000,60000")
+    arguments = ("convert", stack, out, "--voxel-size", "4,4,40", *part, "--data-format", "zarr3")
+    text = invoke(*arguments, "--chunk-shape", "16", "--shard-shape", "32,32,16", "--plan")
+    assert "of (32, 32, 16) voxels" in text
+    assert not out.exists()
+    invoke(*arguments, "--chunk-shape", "16", "--shard-shape", "32,32,16", "--downsample")
+    layer = Dataset(out).get_layer("color")
+    assert layer.bounding_box == BoundingBox((10, 5, 2), (30, 20, 8))
+    cut = voxels[:, 10:40, 5:25, 2:10].astype(float)
+    expected = np.clip(np.rint((cut - 1000) * (255 / 59000)), 0, 255).astype("uint8")
+    assert np.array_equal(layer.get_mag(1).read(), expected)
+    spec = layer.get_mag(1).spec
+    assert (spec.data_format, spec.chunk_shape, spec.shard_shape) == ("zarr3", (16, 16, 16), (32, 32, 16))
+    assert spec.compression == "zstd"
+    invoke("convert", stack, out, "--voxel-size", "4,4,40", "--layer", "plain", "--compression", "none")
+    assert Dataset(out).get_layer("plain").get_mag(1).spec.compression is None
+    line = error_line(
+        invoke("convert", stack, tmp_path / "no", "--voxel-size", "4,4,40", "--dtype", "uint8", code=1)
+    )
+    assert "0.tif" in line
+    assert "--rescale" in line
+    assert not (tmp_path / "no").exists()
 
 
 def test_plans_are_printed_and_nothing_is_written(invoke, tmp_path, random_voxels):

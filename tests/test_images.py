@@ -215,7 +215,7 @@ def test_each_image_is_decoded_once(tmp_path, monkeypatch, memory):
     monkeypatch.setattr(
         stack_module,
         "_decode",
-        lambda file, pages, layout: seen.extend((file.path, k) for k in pages) or decode(file, pages, layout),
+        lambda file, pages, *more: seen.extend((file.path, k) for k in pages) or decode(file, pages, *more),
     )
     # little memory: a part is decoded in batches, which share chunks
     monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: memory)
@@ -238,7 +238,7 @@ def test_slabs_flow_and_leave(tmp_path, monkeypatch):
     part = images_module.convert_part
 
     def spy(stack, first, private, folder, batches, threads, durable):
-        calls.append((stack.depth, first, batches[0].topleft.z, len(pickle.dumps(stack)), threads))
+        calls.append((stack.stack.depth, first, batches[0].topleft.z, len(pickle.dumps(stack)), threads))
         return part(stack, first, private, folder, batches, threads, durable)
 
     monkeypatch.setattr(images_module, "convert_part", spy)
@@ -263,9 +263,9 @@ def test_few_parts_decode_with_all_threads(tmp_path, monkeypatch):
     import dask
 
     save(tmp_path / "in", volume((1, 40, 40, 40)))
-    seen, read = [], stack_module.ImageStack.read
+    seen, read = [], images_module.Selection.read
     monkeypatch.setattr(
-        stack_module.ImageStack,
+        images_module.Selection,
         "read",
         lambda self, *args, threads=1: seen.append(threads) or read(self, *args, threads=threads),
     )

@@ -490,7 +490,7 @@ def test_each_image_is_decoded_once(mixed, monkeypatch):
     monkeypatch.setattr(
         stack_module,
         "_decode",
-        lambda f, pages, s: seen.extend((f.path, p) for p in pages) or decode(f, pages, s),
+        lambda f, pages, *more: seen.extend((f.path, p) for p in pages) or decode(f, pages, *more),
     )
     stack.read(1, 8, threads=3)
     assert len(seen) == len(set(seen)) == 7

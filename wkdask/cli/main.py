@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import click
 
 import wkdask
 from wkdask.cli.batch import map_command
+from wkdask.cli.convert import convert
 from wkdask.cli.options import (
     MAG,
-    Numbers,
     compression_option,
     connected,
     plain_errors,
-    plan_option,
     report_option,
     resume_option,
     scheduler_option,
@@ -161,64 +158,6 @@ def downsample(
 
 
 @main.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path())
-@click.argument("dataset", type=click.Path())
-@click.option(
-    "--voxel-size", type=Numbers(float), required=True, help="Size of a voxel in nm, e.g. 4.6,4.6,45."
-)
-@click.option("--layer", "layer_name", default="color", show_default=True, help="Name of the new layer.")
-@click.option(
-    "--category", type=click.Choice(["color", "segmentation"]), default="color", show_default=True,
-    help="Images, or ids of segments.",
-)  # fmt: skip
-@click.option(
-    "--offset",
-    type=Numbers(int),
-    default=(0, 0, 0),
-    help="Voxel of the first image's corner; 0,0,0 by default.",
-)
-@click.option(
-    "--shard-shape",
-    type=int,
-    help="Side of a cube file in voxels; up to 1024, chosen by the size of the stack.",
-)
-@click.option("--downsample", "pyramid", is_flag=True, help="Compute the coarser mags as well.")
-@compression_option
-@report_option
-@scheduler_option
-@resume_option
-@plan_option
-def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
-    """Turn a stack of 2-D images into a layer: column is x, row is y, section is z.
-
-    IMAGES are TIFF, PNG or JPEG files or folders of them, in natural order (2.tif before 10.tif), or
-    multi-page TIFFs.
-
-    \b
-    Example:
-      wkdask convert stack/*.tif dataset --voxel-size 4.6,4.6,45 --downsample
-      wkdask convert labels/ dataset --voxel-size 4.6,4.6,45 --layer cells --category segmentation
-    """
-    from wkdask.convert.images import convert_images, is_converted, plan_images
-
-    pyramid, resume, name = options.pop("pyramid"), options["resume"], options["layer_name"]
-    paths = [str(Path(image)) for image in images]
-    with plain_errors(), connected(options.pop("scheduler"), options.pop("report_path")) as client:
-        if options.pop("plan_only"):
-            cut = {name: options[name] for name in ("layer_name", "offset", "compression", "shard_shape")}
-            click.echo(repr(plan_images(paths, client=client, **cut)))
-            return
-        if not (pyramid and resume and is_converted(dataset, name)):
-            click.echo(repr(convert_images(paths, dataset, client=client, progress=True, **options)))
-        if pyramid:
-            layer = wkdask.Dataset(dataset).get_layer(name)
-            for report in layer.downsample(
-                compression=options["compression"], client=client, resume=resume, progress=True
-            ):
-                click.echo(repr(report))
-
-
-@main.command()
 @click.argument("dataset", type=click.Path())
 @click.option("--layer", "layer_name", required=True, help="The layer.")
 @click.option("--mag", type=MAG, default="1", show_default=True, help="The mag.")
@@ -262,4 +201,5 @@ def plan(
         click.echo(repr(plan_rewrite(view.place, view.box, spec, WriteOptions(client=client), limit)))
 
 
+main.add_command(convert)
 main.add_command(map_command)

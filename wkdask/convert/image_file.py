@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wkdask.errors import ImageStackError
 
-__all__ = ["ImageFile", "Layout", "decode", "describe", "probe"]
+__all__ = ["ImageFile", "Layout", "Window", "decode", "describe", "probe"]
 
 _DTYPES = {f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)} | {"float32", "float64"}
 # Content decides the format, not the suffix: what a link points to may have none.
@@ -78,7 +78,13 @@ def probe(path: str) -> tuple[ImageFile, Layout]:
         raise ImageStackError(f"{path}: cannot read the header: {type(error).__name__}: {error}") from error
 
 
-def decode(file: ImageFile, pages: range, layout: Layout) -> Iterator[NDArray[Any]]:
+Window: TypeAlias = tuple[slice, slice]
+"""Rows and columns, with start and stop."""
+
+
+def decode(
+    file: ImageFile, pages: range, layout: Layout, window: Window | None = None
+) -> Iterator[NDArray[Any]]:
     """Decode pages of one file, each as (y, x) or (y, x, c).
 
     Parameters
@@ -89,6 +95,8 @@ def decode(file: ImageFile, pages: range, layout: Layout) -> Iterator[NDArray[An
         Which of its sections, counted from 0.
     layout
         What each must hold.
+    window
+        Only these rows and columns; all by default. Of a TIFF only the strips and tiles that hold them are decoded.
 
     Yields
     ------
@@ -101,8 +109,13 @@ def decode(file: ImageFile, pages: range, layout: Layout) -> Iterator[NDArray[An
         If a page cannot be decoded, or holds something else; names file and page.
     """
     width, height, dtype, channels = layout
-    expected = (height, width, 3)[: 2 if channels == 1 else 3]
-    images = _decode_tiff(file, pages) if file.format == "tiff" else _decode_image(file)
+    rows, columns = window or (slice(0, height), slice(0, width))
+    expected: tuple[int, ...] = (height, width, 3)[: 2 if channels == 1 else 3]
+    if file.format == "tiff" and window is not None:
+        expected = (rows.stop - rows.start, columns.stop - columns.start, *expected[2:])
+        images = _decode_tiff(file, pages, layout, window)
+    else:
+        images = _decode_tiff(file, pages, layout) if file.format == "tiff" else _decode_image(file)
     for page in pages:
         try:
             image = next(images)
@@ -117,7 +130,7 @@ def decode(file: ImageFile, pages: range, layout: Layout) -> Iterator[NDArray[An
                 f"{file.page_name(page)}: changed since the stack was opened: holds {image.dtype.name} of "
                 f"shape {image.shape} (rows, columns, channels), expected {dtype} of shape {expected}"
             )
-        yield image
+        yield image if window is None or file.format == "tiff" else image[rows, columns]
 
 
 def _probe_image(path: str, kind: str) -> Layout:
@@ -253,17 +266,68 @@ def _check_extent(name: str, page: Any) -> None:
             raise ImageStackError(f"{name}: is truncated: data up to byte {offset + count} in {size} bytes")
 
 
-def _decode_tiff(file: ImageFile, pages: range) -> Iterator[NDArray[Any]]:
+def _decode_tiff(
+    file: ImageFile, pages: range, layout: Layout, window: Window | None = None
+) -> Iterator[NDArray[Any]]:
     import tifffile
 
     with tifffile.TiffFile(file.path, _multifile=False) as tiff:
         for k in pages:
             page = tiff.pages.get(0 if file.directories is None else file.directories[k])
+            if window is not None and (page.imagewidth, page.imagelength) != layout[:2]:
+                window = None  # the whole image then says how it has changed
             if file.directories is None:
-                dtype = page.dtype.newbyteorder(tiff.byteorder)
-                start = page.dataoffsets[0] + k * page.nbytes
-                image = tiff.filehandle.read_array(dtype, math.prod(page.shape), start).reshape(page.shape)
+                image = _stored_rows(tiff, page, page.dataoffsets[0] + k * page.nbytes, window)
             else:
                 _check_extent(file.page_name(k), page)
-                image = page.asarray(maxworkers=1)  # read() has the threads
+                if window is None:
+                    image = page.asarray(maxworkers=1)  # the caller has the threads
+                elif page.is_contiguous:
+                    image = _stored_rows(tiff, page, page.dataoffsets[0], window)
+                else:
+                    image = _segments(tiff, page, window)
             yield np.moveaxis(image, 0, -1) if page.axes == "SYX" else image
+
+
+def _stored_rows(tiff: Any, page: Any, start: int, window: Window | None) -> NDArray[Any]:
+    """Return an image that is stored plainly, row by row: of a window only its rows are read."""
+    dtype = page.dtype.newbyteorder(tiff.byteorder)
+    if window is None or page.axes == "SYX":
+        image: NDArray[Any] = tiff.filehandle.read_array(dtype, math.prod(page.shape), start)
+        image = image.reshape(page.shape)
+        return image if window is None else image[(slice(None), *window)]
+    rows, columns = window
+    row = page.shape[1:]
+    start += rows.start * math.prod(row) * dtype.itemsize
+    count = rows.stop - rows.start
+    image = tiff.filehandle.read_array(dtype, count * math.prod(row), start)
+    return image.reshape(count, *row)[:, columns]
+
+
+def _segments(tiff: Any, page: Any, window: Window) -> NDArray[Any]:
+    """Return a window of an image, decoding only the strips or tiles that it touches."""
+    rows, columns = window
+    height, width = (
+        (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    )
+    across, down = -(-page.imagewidth // width), -(-page.imagelength // height)
+    decode, options = page.decode, {}  # made when it is first looked at, from tags that it reads in the file
+    if page.compression in (6, 7, 33007, 34892):  # JPEG: what its strips share is stored once
+        options = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+    planes, samples = (page.samplesperpixel, 1) if page.axes == "SYX" else (1, page.samplesperpixel)
+    out = np.zeros((planes, rows.stop - rows.start, columns.stop - columns.start, samples), page.dtype)
+    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        plane, place = divmod(index, across * down)
+        top, left = place // across * height, place % across * width
+        low_y, high_y = max(rows.start, top), min(rows.stop, top + height, page.imagelength)
+        low_x, high_x = max(columns.start, left), min(columns.stop, left + width, page.imagewidth)
+        if low_y >= high_y or low_x >= high_x:
+            continue
+        tiff.filehandle.seek(offset)
+        segment, _, _ = decode(tiff.filehandle.read(count), index, **options)
+        out[
+            plane, low_y - rows.start : high_y - rows.start, low_x - columns.start : high_x - columns.start
+        ] = segment[0, low_y - top : high_y - top, low_x - left : high_x - left]
+    if page.axes == "SYX":
+        return out[..., 0]
+    return out[0] if page.axes == "YXS" else out[0, ..., 0]

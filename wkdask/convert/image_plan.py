@@ -124,6 +124,7 @@ def plan_conversion(
     memory: int | None = None,
     unit: Vec3Int | None = None,
     slab_depth: int | None = None,
+    image_nbytes: int | None = None,
 ) -> ConversionPlan:
     """Plan the conversion of a stack.
 
@@ -139,6 +140,8 @@ def plan_conversion(
         Bytes that one task may use; None where unknown.
     unit, slab_depth
         How the job was cut that is resumed.
+    image_nbytes
+        Bytes of a decoded image, where it is not a section of the box.
 
     Raises
     ------
@@ -149,7 +152,7 @@ def plan_conversion(
     cube_extent = spec.shard_shape.pairmin(box.size)
     # The sections of a batch, the part of them that goes into one cube, an image and its file.
     per_section = section + cube_extent.x * cube_extent.y * spec.bytes_per_voxel
-    decoding = 2 * section
+    decoding = 2 * (section if image_nbytes is None else max(section, image_nbytes))
     part_depth = spec.chunk_shape.z
     batch_depth = min(part_depth, box.size.z)
     if memory is not None:

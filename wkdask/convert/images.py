@@ -15,7 +15,6 @@ is published by giving it its second name.
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import time
@@ -26,23 +25,24 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wkdask.convert.image_plan import ConversionPlan, default_shard_side, plan_conversion
-from wkdask.convert.stack import ImageStack, open_stack
-from wkdask.dataset import Dataset
+from wkdask.convert.image_plan import ConversionPlan, plan_conversion
+from wkdask.convert.selection import Selection, select
+from wkdask.convert.stack import open_stack
+from wkdask.convert.target import add_mag, check_layer, open_target, same_cut, spec_of
+from wkdask.dataset import Dataset, as_voxel_size
 from wkdask.engines import LocalEngine, pick_engine
-from wkdask.errors import AlreadyExistsError, InvalidValueError, ResumeError
+from wkdask.errors import AlreadyExistsError, ResumeError
 from wkdask.events import Listener, WriteReport
 from wkdask.fsio import checked_path, remove_folder
-from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
+from wkdask.geometry import BoundingBox, Mag, Vec3IntLike
 from wkdask.job import CallWindow, Job, Stage
 from wkdask.journal import Lane
 from wkdask.layer import LayerCategories
 from wkdask.mag_view import MagView
 from wkdask.progress import ProgressLike, listeners_for
-from wkdask.properties import PROPERTIES_FILE, AddLayer
+from wkdask.properties import PROPERTIES_FILE
 from wkdask.resume import earlier_run, job_key, ticket_of
 from wkdask.storage.assemble import move_voxels
-from wkdask.storage.formats import check_spec
 from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
 from wkdask.tasks import UnitReport, merge_reports, publish_assembled_unit
@@ -59,7 +59,7 @@ __all__ = ["convert_images", "is_converted", "plan_images"]
 
 
 def convert_part(
-    stack: ImageStack,
+    source: Selection,
     first: int,
     private: StoredMag,
     folder: str,
@@ -71,8 +71,8 @@ def convert_part(
 
     Parameters
     ----------
-    stack
-        The files that hold the part's sections.
+    source
+        The files that hold the part's sections, and what is taken of them.
     first
         Number of the part's first section in it.
     private
@@ -96,7 +96,7 @@ def convert_part(
     shared = len(batches) == 1
     own = private if shared else private.staged(f"{folder}/part-{uuid.uuid4().hex}", raw=True)
     for box in batches:
-        block = stack.read(box.topleft.z - origin, box.bottomright.z - origin, threads=threads)
+        block = source.read(box.topleft.z - origin, box.bottomright.z - origin, threads=threads)
         own.write_in_place(box, block, durable=durable and shared)
         low, high = block_stats(block)
         reports.append(UnitReport(unit=box, nbytes=block.nbytes, minimum=low, maximum=high))
@@ -117,7 +117,7 @@ def _worker() -> str:
 class _Conversion:
     """A job's stages, made one by one: no list of all tasks, and of the files only those of a task."""
 
-    stack: ImageStack
+    source: Selection
     plan: ConversionPlan
     job: Job
     folder: str
@@ -169,7 +169,7 @@ class _Conversion:
     def _part_call(self, private: StoredMag, threads: int, part: BoundingBox) -> tuple[Any, ...]:
         """Return the task that fills a part of a slab."""
         corner = self.plan.write.box.topleft.z
-        files, first = self.stack.subset(part.topleft.z - corner, part.bottomright.z - corner)
+        files, first = self.source.subset(part.topleft.z - corner, part.bottomright.z - corner)
         batches = list(self.plan.batches(part))
         return (convert_part, files, first, private, self.folder, batches, threads, self.job.durable)
 
@@ -185,9 +185,13 @@ def convert_images(
     layer_name: str = "color",
     category: str = LayerCategories.COLOR_TYPE,
     offset: Vec3IntLike = (0, 0, 0),
-    compression: str | None = None,
+    bbox: BoundingBox | None = None,
+    dtype: str | None = None,
+    rescale: Sequence[float] | None = None,
+    data_format: str = "wkw",
+    compression: str | bool | None = None,
     shard_shape: Vec3IntLike | int | None = None,
-    chunk_shape: Vec3IntLike | int = 32,
+    chunk_shape: Vec3IntLike | int | None = None,
     client: Client | None = None,
     progress: ProgressLike = None,
     listeners: Sequence[Listener] = (),
@@ -215,12 +219,26 @@ def convert_images(
         ``"color"`` or ``"segmentation"``; the largest id of a segmentation is that of the images.
     offset
         Where the first image's first pixel goes: (x, y, z), absolute, in voxels of mag 1.
+    bbox
+        The part of the stack that is converted, in voxels of the stack; all by default. Its voxels go where they
+        would go if all were converted. Images outside of it are not decoded, of a TIFF only the strips and tiles
+        that it touches.
+    dtype
+        Type of the layer; that of the images by default, or one that holds every value of it.
+    rescale
+        Two values: the first becomes 0, the second the largest of `dtype` (``"uint8"``, ``"uint16"`` or
+        ``"uint32"``), others in proportion, rounded, and what is below or above is cut off there. Without it no
+        value changes.
+    data_format
+        How the layer is stored: ``"wkw"``, ``"zarr3"`` or ``"zarr"``.
     compression
-        ``None``, ``"lz4"`` or ``"lz4hc"``.
+        As for :meth:`Layer.add_mag`: in WKW ``"lz4"``, ``"lz4hc"`` or none, which is the default; in Zarr
+        ``"zstd"``, which is the default, ``"gzip"`` or ``"blosc"``, False for none.
     shard_shape
-        Side of a cube in voxels; by default what `default_shard_side` says: 1024 for a large stack.
+        Sides of a cube in voxels; by default what `default_shard_side` says: 1024 for a large stack; in Zarr 2,
+        where every chunk is a file, those of a chunk.
     chunk_shape
-        Side of a chunk in voxels.
+        Sides of a chunk in voxels, 32 by default.
     client
         The cluster; the active one by default.
     progress
@@ -254,12 +272,20 @@ def convert_images(
         If an image cannot be decoded; names the file. Slabs that were complete by then stay, and are in the
         layer's box; if there are none the layer is removed again.
     """
-    stack = open_stack([inputs] if isinstance(inputs, str | Path) else inputs)
-    size = voxel_size if isinstance(voxel_size, VoxelSize) else VoxelSize(tuple(voxel_size))  # type: ignore[arg-type]
-    box = BoundingBox(offset, stack.shape[1:])
-    spec = _spec(stack, compression, shard_shape, chunk_shape)
+    size = as_voxel_size(voxel_size)
+    source = select(open_stack([inputs] if isinstance(inputs, str | Path) else inputs), bbox, dtype, rescale)
+    box = source.box.offset(offset)
+    spec = spec_of(
+        data_format,
+        source.dtype,
+        source.num_channels,
+        box.size,
+        compression=compression,
+        shard_shape=shard_shape,
+        chunk_shape=chunk_shape,
+    )
     check_coordinates(box, spec.shard_shape)
-    _check_layer(stack, layer_name, category)
+    check_layer(layer_name, category, source.dtype, source.num_channels, source.first_file.path)
     options = WriteOptions(
         client=client,
         durable=durable,
@@ -269,16 +295,23 @@ def convert_images(
     )
     engine = pick_engine(client)
     memory = engine.task_memory()
-    plan = plan_conversion(spec, box, threads=engine.threads, memory=memory)
-    dataset = _dataset(checked_path(dataset_path), size, layer_name, resume=resume)
-    mag, is_new = _mag(dataset, layer_name, category, stack, spec, resume=resume)
-    name = f"{stack.depth} sections from {stack.sections[0].path} on ({stack.digest})"
+    image_nbytes = source.image_nbytes
+    plan = plan_conversion(spec, box, threads=engine.threads, memory=memory, image_nbytes=image_nbytes)
+    dataset = open_target(checked_path(dataset_path), size, layer_name, resume=resume)
+    mag, is_new = _mag(dataset, layer_name, category, spec, resume=resume)
+    name = f"{source.depth} sections from {source.first_file.path} on ({source.digest})"
     key = job_key(mag.place, box, name, options)
     earlier = earlier_run(mag.place, box, key, name, options)
     try:
         if earlier is not None and earlier.part is not None:
             plan = plan_conversion(
-                spec, box, threads=engine.threads, memory=memory, unit=earlier.unit, slab_depth=earlier.part.z
+                spec,
+                box,
+                threads=engine.threads,
+                memory=memory,
+                unit=earlier.unit,
+                slab_depth=earlier.part.z,
+                image_nbytes=image_nbytes,
             )
         # The threads of a worker are its user's choice; here the cores are ours.
         decoders = engine.threads if isinstance(engine, LocalEngine) else 1
@@ -289,11 +322,11 @@ def convert_images(
             "converting",
             options,
             ticket=replace(ticket, part=box.size.with_z(plan.slab_depth)),
-            private_nbytes=0 if compression is None else plan.private_nbytes,
+            private_nbytes=0 if spec.compression is None else plan.private_nbytes,
         )
         return run_planned(
             run,
-            lambda job, folders: _Conversion(stack, plan, job, folders.main, decoders).stages(),
+            lambda job, folders: _Conversion(source, plan, job, folders.main, decoders).stages(),
             engine,
             options,
         )
@@ -328,16 +361,20 @@ def plan_images(
     *,
     layer_name: str = "color",
     offset: Vec3IntLike = (0, 0, 0),
-    compression: str | None = None,
+    bbox: BoundingBox | None = None,
+    dtype: str | None = None,
+    rescale: Sequence[float] | None = None,
+    data_format: str = "wkw",
+    compression: str | bool | None = None,
     shard_shape: Vec3IntLike | int | None = None,
-    chunk_shape: Vec3IntLike | int = 32,
+    chunk_shape: Vec3IntLike | int | None = None,
     client: Client | None = None,
 ) -> PlannedWrite:
     """Say what :func:`convert_images` would do with the same arguments; nothing is written.
 
     Parameters
     ----------
-    inputs, layer_name, offset, compression, shard_shape, chunk_shape, client
+    inputs, layer_name, offset, bbox, dtype, rescale, data_format, compression, shard_shape, chunk_shape, client
         As for `convert_images`.
 
     Raises
@@ -345,23 +382,37 @@ def plan_images(
     ImageStackError, PlanError
         As there.
     """
-    stack = open_stack([inputs] if isinstance(inputs, str | Path) else inputs)
-    spec = _spec(stack, compression, shard_shape, chunk_shape)
+    source = select(open_stack([inputs] if isinstance(inputs, str | Path) else inputs), bbox, dtype, rescale)
+    spec = spec_of(
+        data_format,
+        source.dtype,
+        source.num_channels,
+        source.box.size,
+        compression=compression,
+        shard_shape=shard_shape,
+        chunk_shape=chunk_shape,
+    )
     engine = pick_engine(client)
     memory = engine.task_memory()
-    plan = plan_conversion(spec, BoundingBox(offset, stack.shape[1:]), threads=engine.threads, memory=memory)
+    plan = plan_conversion(
+        spec,
+        source.box.offset(offset),
+        threads=engine.threads,
+        memory=memory,
+        image_nbytes=source.image_nbytes,
+    )
     return PlannedWrite(f"layer {layer_name!r} mag 1", plan.write, engine, memory, reads_target=False)
 
 
 def _mag(
-    dataset: Dataset, name: str, category: str, stack: ImageStack, spec: ArraySpec, *, resume: bool
+    dataset: Dataset, name: str, category: str, spec: ArraySpec, *, resume: bool
 ) -> tuple[MagView, bool]:
     """Return the mag that is to be filled, and whether it is new; that of an earlier call only with `resume`."""
     if name in dataset.layers:
         layer = dataset.get_layer(name)
         if Mag(1) in layer.mags:
             mag = layer.get_mag(1)
-            if mag.spec != spec:
+            if not same_cut(mag.spec, spec):
                 raise ResumeError(
                     f"layer {name!r} is not what this call would make: it holds {mag.spec}, the images need {spec}"
                 )
@@ -370,75 +421,10 @@ def _mag(
             return mag, False
     else:
         layer = dataset.add_layer(
-            name, category, dtype_per_channel=stack.dtype, num_channels=stack.num_channels
+            name,
+            category,
+            dtype_per_channel=spec.dtype,
+            num_channels=spec.num_channels,
+            data_format=spec.data_format,
         )
-    mag = layer.add_mag(
-        1, chunk_shape=spec.chunk_shape, shard_shape=spec.shard_shape, compression=spec.compression
-    )
-    return mag, True
-
-
-def _spec(
-    stack: ImageStack,
-    compression: str | None,
-    shard_shape: Vec3IntLike | int | None,
-    chunk_shape: Vec3IntLike | int,
-) -> ArraySpec:
-    """Return type and cut of the layer; refuse what WKW cannot hold."""
-    import numpy as np
-
-    chunk = Vec3Int.from_scalar_or_vec(chunk_shape)
-    voxel_nbytes = stack.num_channels * np.dtype(stack.dtype).itemsize
-    if shard_shape is None:
-        shard_shape = default_shard_side(stack.shape[1:], voxel_nbytes, compression, max(chunk))
-    spec = ArraySpec(
-        dtype=stack.dtype,
-        num_channels=stack.num_channels,
-        chunk_shape=chunk,
-        shard_shape=Vec3Int.from_scalar_or_vec(shard_shape),
-        compression=compression,
-    )
-    check_spec(spec, "wkw")
-    return spec
-
-
-def _check_layer(stack: ImageStack, name: str, category: str) -> None:
-    """Refuse a layer that cannot be, before a dataset is made for it."""
-    if category == LayerCategories.SEGMENTATION_TYPE and (
-        stack.num_channels > 1 or stack.dtype.startswith("float")
-    ):
-        raise InvalidValueError(
-            f"the ids of a segmentation are whole numbers in one channel, but {stack.sections[0].path} holds "
-            f"{stack.dtype} in {stack.num_channels} channel(s); use the category color, or save the ids themselves"
-        )
-    edit = AddLayer(name, category, stack.dtype, stack.num_channels)
-    edit.apply({"scale": {}, "version": 1, "dataLayers": []})
-
-
-def _dataset(path: str, voxel_size: VoxelSize, layer_name: str, *, resume: bool) -> Dataset:
-    """Return the dataset, made if there is none; refuse one that the layer cannot be added to."""
-    properties = os.path.join(path, PROPERTIES_FILE)
-    if not os.path.lexists(properties):
-        try:
-            return Dataset.create(path, voxel_size)
-        except AlreadyExistsError:
-            if not os.path.lexists(properties):  # else another process was faster
-                raise
-    dataset = Dataset(path)
-    is_there = layer_name in dataset.layers
-    if is_there and not resume:
-        raise AlreadyExistsError(
-            f"{path} has a layer {layer_name!r} already; choose another name, or delete it first. If an "
-            f"interrupted conversion left it, resume=True (--resume) goes on with it"
-        )
-    folder = os.path.join(path, layer_name)
-    if not is_there and os.path.lexists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
-        raise AlreadyExistsError(
-            f"{folder} exists, but the properties list no layer {layer_name!r}; move it away first"
-        )
-    there, given = dataset.voxel_size.to_nanometer(), voxel_size.to_nanometer()
-    if not all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(there, given, strict=True)):
-        raise InvalidValueError(
-            f"{path} has voxels of {dataset.voxel_size}, got {voxel_size}; all layers of a dataset share one size"
-        )
-    return dataset
+    return add_mag(layer, 1, spec), True

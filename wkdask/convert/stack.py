@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -189,27 +189,60 @@ class ImageStack:
             The range leaves the stack.
         """
         self._check_range(z_start, z_stop)
-        if threads < 1:
-            raise InvalidValueError(f"threads={threads}; expected 1 or more")
         out = np.empty((*self.shape[:3], z_stop - z_start), self.dtype, order="F")
 
+        def put(number: int, image: NDArray[Any]) -> None:
+            # (y, x[, c]) in C order is (c, x, y) in Fortran order, so its transpose is a plain copy.
+            out[..., number] = image.T
+
+        self.each(z_start, z_stop, put, threads=threads)
+        return out
+
+    def each(
+        self,
+        z_start: int,
+        z_stop: int,
+        put: Callable[[int, NDArray[Any]], None],
+        *,
+        threads: int = 1,
+        window: tuple[slice, slice] | None = None,
+    ) -> None:
+        """Decode the sections ``z_start`` to ``z_stop - 1``, each once, and hand them on as they come.
+
+        Parameters
+        ----------
+        z_start, z_stop : int
+            Half-open range, ``0 <= z_start <= z_stop <= depth``.
+        put : callable
+            Called with a section's number, from 0 for `z_start`, and its image (y, x) or (y, x, c); in `threads`.
+        threads : int, default 1
+            How many images are decoded at a time.
+        window : tuple of slice, optional
+            The rows and columns that are wanted. Of a TIFF only their strips and tiles are decoded.
+
+        Raises
+        ------
+        ImageStackError, OutOfBoundsError
+            As for `read`.
+        """
+        self._check_range(z_start, z_stop)
+        if threads < 1:
+            raise InvalidValueError(f"threads={threads}; expected 1 or more")
         layout = (self.width, self.height, self.dtype, self.num_channels)
 
-        def fill(run: tuple[int, ImageFile, range]) -> None:
+        def work(run: tuple[int, ImageFile, range]) -> None:
             z, file, pages = run
-            for k, image in enumerate(_decode(file, pages, layout), z - z_start):
-                # (y, x[, c]) in C order is (c, x, y) in Fortran order, so its transpose is a plain copy.
-                out[..., k] = image.T
+            for k, image in enumerate(_decode(file, pages, layout, window), z - z_start):
+                put(k, image)
 
         # No run longer than a thread's share, or one multi-page file would keep a single thread busy.
         runs = self._runs(z_start, z_stop, max(1, math.ceil((z_stop - z_start) / threads)))
         if threads == 1:
             for run in runs:
-                fill(run)
+                work(run)
         else:
             with ThreadPoolExecutor(threads, "wkdask-images") as pool:
-                list(pool.map(fill, runs))
-        return out
+                list(pool.map(work, runs))
 
     def _check_range(self, z_start: int, z_stop: int) -> None:
         if not 0 <= z_start <= z_stop <= self.depth:
