@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from click.testing import CliRunner
+from foreign_zarr import halved, image
 from PIL import Image
 
 import wkdask
@@ -294,6 +295,44 @@ def test_convert_a_part_in_another_type_and_format(invoke, tmp_path, random_voxe
     assert "0.tif" in line
     assert "--rescale" in line
     assert not (tmp_path / "no").exists()
+
+
+def test_convert_ome_zarr(invoke, tmp_path, random_voxels):
+    voxels = random_voxels((2, 64, 48, 8))
+    scales = [
+        ((1, 1, 1), voxels),
+        ((3, 3, 1), halved(voxels, (3, 3, 1))),
+        ((2, 2, 1), halved(voxels, (2, 2, 1))),
+    ]
+    path, out = image(tmp_path / "i.ome.zarr", scales, voxel=(4.5, 4.5, 40)), tmp_path / "out"
+    text = invoke("convert", path, out, "--plan")
+    assert "mag 2-2-1 from 2" in text
+    assert "note: scale '1'" in text
+    assert not out.exists()
+    text = invoke("convert", path, out, "--chunk-shape", "16", "--shard-shape", "32", "--downsample")
+    assert "Note: scale '1' of" in text
+    layer = Dataset(out).get_layer("color")
+    assert Dataset(out).scale == (4.5, 4.5, 40)
+    assert sorted(map(str, layer.mags)) == ["1", "2-2-1", "4-4-1"]  # the last one is computed
+    assert np.array_equal(layer.get_mag(1).read(), voxels)
+    assert np.array_equal(layer.get_mag("2-2-1").read(), scales[2][1])
+    assert layer.get_mag("4-4-1").read().any()
+    again = invoke(
+        "convert", path, out, "--chunk-shape", "16", "--shard-shape", "32", "--downsample", "--resume"
+    )
+    assert "Written" not in again
+    invoke("convert", path / "0", out, "--voxel-size", "4.5,4.5,40", "--layer", "one", "--offset", "1,2,3")
+    assert Dataset(out).get_layer("one").bounding_box == BoundingBox((1, 2, 3), (64, 48, 8))
+    for more, code, words in [
+        (["--voxel-size", "4,4,4"], 1, "voxels of"),
+        (["--dtype", "uint8", "--rescale", "0,9"], 2, "for image files only"),
+        (["--layer", "color"], 1, "already"),
+    ]:
+        assert words in invoke("convert", path, out, "--layer", "other", *more, code=code)
+    assert "alone" in invoke("convert", path, path, out, code=2)
+    assert "Zarr only" in invoke("convert", tmp_path, out, "--voxel-size", "4,4,4", "--axes", "zyx", code=2)
+    line = error_line(invoke("convert", path / "0", out, "--layer", "x", code=1))
+    assert "--voxel-size" in line
 
 
 def test_plans_are_printed_and_nothing_is_written(invoke, tmp_path, random_voxels):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from toolz import merge
@@ -20,15 +20,30 @@ from toolz import merge
 from wkdask.errors import AlignmentError, InvalidValueError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.grid import block_shape_near, chunks_on_grid
-from wkdask.storage.protocol import StoredMag, Voxels
+from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
 
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["ChunksLike", "block_shape", "lazy_array", "reads_from"]
+__all__ = ["ChunksLike", "LazySource", "Readable", "block_shape", "lazy_array", "reads_from"]
 
 ChunksLike: TypeAlias = "str | int | tuple[int, ...] | None"
 """``None`` or ``"auto"``, ``"cube"``, a side, or three sides in voxels of the mag."""
+
+
+class Readable(Protocol):
+    """What a lazy array is made of: a stored mag, or anything else that reads boxes."""
+
+    @property
+    def path(self) -> str:
+        """Where it is, absolute."""
+
+    @property
+    def spec(self) -> ArraySpec:
+        """Type and cut."""
+
+    def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
+        """Return the voxels of a box, ``(c, *box.size)`` in Fortran order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +53,8 @@ class LazySource:
     Plain data (a path, a box), so that it pickles to a few hundred bytes; it reads when it is indexed.
     """
 
-    store: StoredMag
-    """The mag."""
+    store: Readable
+    """The mag, or another program's array."""
     box: BoundingBox
     """The part that is index (:, 0, 0, 0) on, absolute, in voxels of the mag."""
     token: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from wkdask.cli.options import (
 )
 from wkdask.errors import WkdaskError
 from wkdask.geometry import BoundingBox
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["convert"]
 
@@ -56,14 +59,20 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
 @click.argument("images", nargs=-1, required=True, type=click.Path())
 @click.argument("dataset", type=click.Path())
 @click.option(
-    "--voxel-size", type=Numbers(float), required=True, help="Size of a voxel in nm, e.g. 4.6,4.6,45."
+    "--voxel-size",
+    type=Numbers(float),
+    help="Size of a voxel in nm, e.g. 4.6,4.6,45. OME-Zarr says it, all else needs it.",
 )
 @click.option("--layer", "layer_name", default="color", show_default=True, help="Name of the new layer.")
 @click.option(
     "--category", type=click.Choice(["color", "segmentation"]), default="color", show_default=True,
     help="Images, or ids of segments.",
 )  # fmt: skip
-@click.option("--offset", type=Numbers(int), help="Voxel of the first image's corner; 0,0,0 by default.")
+@click.option(
+    "--offset",
+    type=Numbers(int),
+    help="Where the first voxel goes; 0,0,0 by default, for OME-Zarr where its translation says.",
+)
 @click.option(
     "--bbox", type=_Box(), help="Convert only this part, in voxels of the images; it keeps its place."
 )
@@ -91,33 +100,67 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
     "--compression", type=click.Choice(["none", "lz4", "lz4hc", "zstd", "gzip", "blosc"]),
     help="How cubes are stored: lz4 by default, in Zarr zstd.",
 )  # fmt: skip
-@click.option("--downsample", "pyramid", is_flag=True, help="Compute the coarser mags as well.")
+@click.option(
+    "--axes", help="Axes of a Zarr array, a letter each, such as zyx or cxyz; by default as it names them."
+)
+@click.option("--no-labels", is_flag=True, help="Leave out the labels of an OME-Zarr image.")
+@click.option(
+    "--downsample", "pyramid", is_flag=True, help="Compute the coarser mags that are not there as well."
+)
 @report_option
 @scheduler_option
 @resume_option
 @plan_option
 def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
-    """Turn a stack of 2-D images into a layer: column is x, row is y, section is z.
+    """Turn images into a layer.
 
-    IMAGES are TIFF, PNG or JPEG files or folders of them, in natural order (2.tif before 10.tif), or
-    multi-page TIFFs, with 8 to 64 bits of grey or RGB. Images with transparency are refused.
+    IMAGES are the sections of a stack: TIFF, PNG or JPEG files or folders of them, in natural order (2.tif before
+    10.tif), or multi-page TIFFs, with 8 to 64 bits of grey or RGB; images with transparency are refused. Column
+    is x, row is y, section is z.
+
+    Or IMAGES is one OME-Zarr image (0.4 or 0.5), whose scales all become mags as they are, and whose labels become
+    layers; or one Zarr array.
 
     \b
     Example:
       wkdask convert stack/*.tif dataset --voxel-size 4.6,4.6,45 --downsample
       wkdask convert labels/ dataset --voxel-size 4.6,4.6,45 --layer cells --category segmentation
       wkdask convert raw/ dataset --voxel-size 4,4,4 --dtype uint8 --rescale 0,4095
+      wkdask convert image.ome.zarr dataset
+      wkdask convert array.zarr dataset --voxel-size 4,4,4 --axes zyx
     """
     pyramid, scheduler, report = (options.pop(name) for name in ("pyramid", "scheduler", "report_path"))
     plan_only = options.pop("plan_only")
     given = options.pop("compression")
     options["compression"] = False if given == "none" else given or "lz4"
+    paths, context = [str(Path(image)) for image in images], click.get_current_context()
+    from wkdask.convert.zarr_array import is_zarr
+
+    zarr = [path for path in paths if is_zarr(path)]
+    for name in _IMAGES_ONLY if zarr else _ZARR_ONLY:
+        if options.pop(name):
+            kind = "image files" if zarr else "Zarr"
+            raise click.UsageError(f"--{name.replace('_', '-')} is for {kind} only", context)
+    if zarr and len(paths) > 1:
+        raise click.UsageError(f"{zarr[0]} is Zarr: it is converted alone, not with other images", context)
+    if not zarr and options["voxel_size"] is None:
+        raise click.MissingParameter(ctx=context, param_hint="'--voxel-size'", param_type="option")
     with plain_errors(), connected(scheduler, report) as client:
-        _convert_images([str(Path(image)) for image in images], dataset, client, options, pyramid, plan_only)
+        work = _convert_zarr if zarr else _convert_images
+        work(paths, dataset, client, options, pyramid, plan_only)
+
+
+_ZARR_ONLY = ("axes", "no_labels")
+_IMAGES_ONLY = ("dtype", "rescale")
 
 
 def _convert_images(
-    paths: list[str], dataset: str, client: Any, options: dict[str, Any], pyramid: bool, plan_only: bool
+    paths: list[str],
+    dataset: str,
+    client: Client | None,
+    options: dict[str, Any],
+    pyramid: bool,
+    plan_only: bool,
 ) -> None:
     """Convert a stack, or say how it would be."""
     from wkdask.convert.images import convert_images, is_converted, plan_images
@@ -133,13 +176,47 @@ def _convert_images(
     if not (pyramid and resume and is_converted(dataset, name)):
         click.echo(repr(convert_images(paths, dataset, client=client, progress=True, **options)))
     if pyramid:
-        _downsample(dataset, name, client, options)
+        _downsample([name], dataset, client, options)
 
 
-def _downsample(dataset: str, layer_name: str, client: Any, options: dict[str, Any]) -> None:
-    """Compute the coarser mags of a layer, stored as its finest."""
-    layer = wkdask.Dataset(dataset).get_layer(layer_name)
-    for report in layer.downsample(
-        compression=options["compression"], client=client, resume=options["resume"], progress=True
-    ):
-        click.echo(repr(report))
+def _convert_zarr(
+    paths: list[str],
+    dataset: str,
+    client: Client | None,
+    options: dict[str, Any],
+    pyramid: bool,
+    plan_only: bool,
+) -> None:
+    """Convert what is Zarr, or say what it would become."""
+    from wkdask.convert.scales import open_scales
+    from wkdask.convert.zarr_layers import convert_scales, is_converted
+
+    taken = ("voxel_size", "layer_name", "category", "offset", "bbox", "axes")
+    source = open_scales(paths[0], labels=not options["no_labels"], **{name: options[name] for name in taken})
+    if plan_only:
+        click.echo(repr(source))
+        return
+    for note in source.notes:
+        click.echo(f"Note: {note}", err=True)
+    names = [layer.name for layer in source.layers]
+    if not (pyramid and options["resume"] and is_converted(dataset, source)):
+        cut = ("data_format", "compression", "shard_shape", "chunk_shape", "resume")
+        for report in convert_scales(
+            source, dataset, client=client, progress=True, **{name: options[name] for name in cut}
+        ):
+            click.echo(repr(report))
+    if pyramid:
+        _downsample(names, dataset, client, options)
+
+
+def _downsample(names: list[str], dataset: str, client: Client | None, options: dict[str, Any]) -> None:
+    """Compute the coarser mags of layers, stored as their finest."""
+    for name in names:
+        for report in (
+            wkdask.Dataset(dataset)
+            .get_layer(name)
+            .downsample(
+                compression=options["compression"], client=client, resume=options["resume"], progress=True
+            )
+        ):
+            click.echo(repr(report))

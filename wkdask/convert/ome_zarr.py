@@ -1,0 +1,282 @@
+"""OME-Zarr metadata, 0.4 (Zarr 2) and 0.5 (Zarr 3): which arrays are the scales of an image, and where they lie.
+
+The words are those that `wkdask.multiscales` writes::
+
+    scale         side of a voxel, in the unit of its axis
+    translation   middle of the first voxel. A voxel of mag 2 covers voxels 0 and 1 of mag 1, so that its
+                  middle lies half a voxel of mag 1 further; many programs do not say so, and mean it all the same
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wkdask.convert.zarr_array import is_zarr, read_json
+from wkdask.errors import DamagedHeaderError, InvalidValueError, UnsupportedFormatError
+from wkdask.geometry import Mag, Vec3Int
+from wkdask.properties import PROPERTIES_FILE
+from wkdask.units import VoxelSize
+
+__all__ = ["Image", "ScaleEntry", "corner_of", "label_names", "place", "read_image"]
+
+_VERSIONS = ("0.4", "0.5")
+_TOLERANCE = 1e-3
+"""Scales are written with few digits: so far, relative to a voxel, they may be beside a whole number."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleEntry:
+    """One scale of an image."""
+
+    name: str
+    """Path of the array, relative to the image."""
+    sides: tuple[float, float, float]
+    """Sides of a voxel along (x, y, z), in nm, or in no unit at all where the image has none."""
+    shift: tuple[float, float, float]
+    """Middle of the first voxel along (x, y, z), in the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What the metadata of an OME-Zarr image say."""
+
+    path: str
+    """Its folder."""
+    axes: str
+    """A letter for each dimension of its arrays."""
+    voxel_size: VoxelSize | None
+    """Of the finest scale; None where the axes have no units."""
+    scales: tuple[ScaleEntry, ...]
+    """The finest first."""
+
+
+def read_image(path: str) -> Image:
+    """Read the metadata of an image.
+
+    Parameters
+    ----------
+    path
+        The folder of the group that has ``multiscales``.
+
+    Raises
+    ------
+    DamagedHeaderError
+        If they are damaged, or there are none.
+    UnsupportedFormatError
+        If they are of another version, or more than this.
+    """
+    content = _attributes(path)
+    multiscales = content.get("multiscales")
+    if not multiscales:
+        raise DamagedHeaderError(f"{path} is a Zarr group, but no OME-Zarr image{_children(path)}")
+    try:
+        first = multiscales[0]
+        version = content.get("version", first.get("version", _VERSIONS[0]))
+        if not str(version).startswith(_VERSIONS):
+            raise UnsupportedFormatError(
+                f"{path} is OME-Zarr {version}; known are {' and '.join(_VERSIONS)}: convert it to one first"
+            )
+        axes = _axes(path, first["axes"])
+        named = [axis.get("unit") for axis in first["axes"]]
+        after = first.get("coordinateTransformations", [])
+        raw = [
+            (str(entry["path"]), *_placed(path, [*entry["coordinateTransformations"], *after], len(axes)))
+            for entry in first["datasets"]
+        ]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise DamagedHeaderError(
+            f"{path}: its OME-Zarr metadata are damaged: {type(error).__name__}: {error}"
+        ) from error
+    if not raw:
+        raise DamagedHeaderError(f"{path}: its OME-Zarr metadata list no scale")
+    units = dict(zip(axes, named, strict=True))
+    if "z" not in axes:  # its voxels are as deep as those of its finest scale are wide
+        wide = min(scale[axes.index("x")] for _, scale, _ in raw)
+        units["z"] = units["x"]
+        raw = [(name, [*scale, wide], [*shift, 0.0]) for name, scale, shift in raw]
+    order = [(axes if "z" in axes else axes + "z").index(axis) for axis in "xyz"]
+    spatial = [units[axis] for axis in "xyz"]
+    in_units = None not in spatial
+    nm = [_nanometers(path, unit) if in_units else 1.0 for unit in spatial]
+    written = sorted(
+        ((name, _at(order, scale), _at(order, shift)) for name, scale, shift in raw), key=_volume
+    )
+    scales = tuple(
+        ScaleEntry(name, _product(scale, nm), _product(shift, nm)) for name, scale, shift in written
+    )
+    size = None
+    if in_units:  # one unit is kept, so that no digit changes
+        one = len(set(spatial)) == 1
+        size = VoxelSize(written[0][1], str(spatial[0])) if one else VoxelSize(scales[0].sides)
+    return Image(path, axes, size, scales)
+
+
+def _at(order: list[int], numbers: list[float]) -> tuple[float, float, float]:
+    """Return numbers along (x, y, z)."""
+    x, y, z = (numbers[n] for n in order)
+    return (x, y, z)
+
+
+def _product(numbers: tuple[float, float, float], factors: list[float]) -> tuple[float, float, float]:
+    """Return the products of numbers along (x, y, z)."""
+    x, y, z = (a * b for a, b in zip(numbers, factors, strict=True))
+    return (x, y, z)
+
+
+def _volume(scale: tuple[str, tuple[float, float, float], Any]) -> float:
+    """Return the volume of a voxel, by which scales are sorted."""
+    return math.prod(scale[1])
+
+
+def label_names(path: str) -> list[str]:
+    """Return the names of the images in the ``labels`` group of an image; none where there is no such group."""
+    folder = os.path.join(path, "labels")
+    names = _attributes(folder).get("labels", []) if is_zarr(folder) else []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DamagedHeaderError(f"{folder}: its labels are {names!r:.200}, expected names")
+    return names
+
+
+def place(scale: ScaleEntry, finest: ScaleEntry) -> tuple[Mag, Vec3Int]:
+    """Return which mag a scale is, and where it begins.
+
+    Parameters
+    ----------
+    scale
+        One of the scales.
+    finest
+        That which is mag 1.
+
+    Returns
+    -------
+    Mag
+        Its sides in those of `finest`.
+    Vec3Int
+        The first voxel's corner, in voxels of mag 1, relative to the corner of `finest`; whole voxels of the mag.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is no mag, or lies between the voxels; says why.
+    """
+    factors = [side / unit for side, unit in zip(scale.sides, finest.sides, strict=True)]
+    whole = [round(factor) for factor in factors]
+    if any(abs(f - n) > _TOLERANCE * n for f, n in zip(factors, whole, strict=True)):
+        raise InvalidValueError(
+            f"its voxels are {_text(factors)} of the finest, which are no whole multiples"
+        )
+    try:
+        mag = Mag(whole)
+    except InvalidValueError:
+        raise InvalidValueError(
+            f"its voxels are {_text(factors)} of the finest; mags are powers of two"
+        ) from None
+    if scale.shift == finest.shift:  # nobody says that the middles of larger voxels lie further
+        return mag, Vec3Int(0, 0, 0)
+    corner = []
+    for there, here, unit, step in zip(scale.shift, finest.shift, finest.sides, whole, strict=True):
+        steps = ((there - here) / unit - (step - 1) / 2) / step
+        if abs(steps - round(steps)) > 10 * _TOLERANCE:
+            raise InvalidValueError(
+                f"its corner is {steps:.4g} of its voxels from that of the finest, which lies between them"
+            )
+        corner.append(round(steps) * step)
+    return mag, Vec3Int(*corner)
+
+
+def corner_of(path: str, finest: ScaleEntry) -> Vec3Int:
+    """Return where the finest scale of an image begins, in its own voxels.
+
+    Raises
+    ------
+    InvalidValueError
+        If that is between the voxels, or negative.
+    """
+    steps = [shift / side for shift, side in zip(finest.shift, finest.sides, strict=True)]
+    if any(abs(step - round(step)) > 10 * _TOLERANCE or round(step) < 0 for step in steps):
+        raise InvalidValueError(
+            f"{path}: the translation of its finest scale, {finest.name!r}, is {_text(steps)} of its voxels; a "
+            f"layer begins at a whole voxel from 0 on: say where (--offset), such as 0,0,0"
+        )
+    return Vec3Int(*map(round, steps))
+
+
+def _text(numbers: list[float]) -> str:
+    return " × ".join(f"{number:.6g}" for number in numbers)
+
+
+def _attributes(path: str) -> dict[str, Any]:
+    """Return the attributes of a group that are OME-Zarr's."""
+    if os.path.isfile(os.path.join(path, "zarr.json")):
+        attributes = read_json(os.path.join(path, "zarr.json")).get("attributes", {})
+        content = attributes.get("ome", attributes) if isinstance(attributes, dict) else {}
+    else:
+        content = read_json(os.path.join(path, ".zattrs"))
+    if not isinstance(content, dict):
+        raise DamagedHeaderError(f"{path}: its attributes are {content!r:.200}, expected an object")
+    return content
+
+
+def _children(path: str) -> str:
+    """Return what else could be meant, in words."""
+    if os.path.isfile(os.path.join(path, PROPERTIES_FILE)):
+        return ": it is a WEBKNOSSOS dataset. Convert one of its layers, or copy it"
+    inside = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and is_zarr(entry.path))
+    return f"; convert what is in it one by one: {', '.join(inside[:20])}" if inside else ""
+
+
+def _axes(path: str, raw: list[Any]) -> str:
+    """Return a letter for each axis."""
+    names = []
+    for axis in raw:
+        if not isinstance(axis, Mapping):  # OME-Zarr 0.3
+            raise UnsupportedFormatError(f"{path}: its axes are {raw!r:.200}; known is OME-Zarr 0.4 and 0.5")
+        name, kind = str(axis["name"]).lower(), axis.get("type")
+        names.append({"time": "t", "channel": "c"}.get(str(kind), name))
+    letters = "".join(names)
+    if len(letters) != len(names) or set(letters) - set("tczyx") or len(set(letters)) < len(letters):
+        raise UnsupportedFormatError(
+            f"{path} has the axes {', '.join(names)}; known are t, c, z, y, x, each once. Convert one array of it, "
+            f"and name its axes (--axes)"
+        )
+    if not {"x", "y"} <= set(letters):
+        raise UnsupportedFormatError(f"{path} has the axes {', '.join(names)}; an image has x and y")
+    return letters
+
+
+def _placed(path: str, raw: list[Any], ndim: int) -> tuple[list[float], list[float]]:
+    """Return scale and translation that transformations make one after the other."""
+    scale, shift = [1.0] * ndim, [0.0] * ndim
+    for entry in raw:
+        kind = entry["type"]
+        if kind == "identity":
+            continue
+        if kind not in ("scale", "translation") or kind not in entry:
+            raise UnsupportedFormatError(
+                f"{path}: a coordinate transformation {entry!r:.200} is not supported; known are scale, translation"
+            )
+        numbers = [float(number) for number in entry[kind]]
+        if len(numbers) != ndim or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"a {kind} of {numbers} for {ndim} axes")
+        if kind == "scale":
+            if min(numbers) <= 0:
+                raise ValueError(f"a scale of {numbers}")
+            scale = [a * b for a, b in zip(scale, numbers, strict=True)]
+            shift = [a * b for a, b in zip(shift, numbers, strict=True)]
+        else:
+            shift = [a + b for a, b in zip(shift, numbers, strict=True)]
+    return scale, shift
+
+
+def _nanometers(path: str, unit: Any) -> float:
+    """Return a unit in nm; 1 for none."""
+    if unit is None:
+        return 1.0
+    try:
+        return VoxelSize((1, 1, 1), unit).to_nanometer()[0]
+    except InvalidValueError as error:
+        raise UnsupportedFormatError(f"{path}: {error}") from None
