@@ -46,6 +46,28 @@ def source(voxels, chunks):
     return da.from_array(voxels, chunks=chunks, name="source-of-the-test", inline_array=False)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_blocks_in_fortran_order_are_never_turned(make_mag, random_voxels, monkeypatch, channels):
+    # they are packed as they come: a copy into C order before that is five times slower, and nobody sees it
+    import wkdask.expression as module
+
+    came, pack = [], module.pack_voxels
+    monkeypatch.setattr(
+        module,
+        "pack_voxels",
+        lambda block, whole: came.append(block.flags.f_contiguous) or pack(block, whole),
+    )
+    voxels = random_voxels((channels, 96, 96, 96), "uint16")
+    mag = make_mag("uint16", channels, cube=32)
+    mag.write(voxels)
+    box = BoundingBox((0, 0, 0), (96, 96, 96))
+    window = next(iter(plan_write(make_mag("uint16", channels, cube=64).spec, box).windows))
+    cut = cut_into_units(mag.to_dask("cube"), window)
+    np.testing.assert_array_equal(cut.compute(scheduler="sync"), voxels)
+    assert len(came) == 27
+    assert all(came)
+
+
 def test_one_graph_per_window_made_when_its_turn_comes(make_mag):
     mag = make_mag(cube=64, chunk=32)
     box = BoundingBox((0, 0, 0), (2**15, 2**15, 2**13))

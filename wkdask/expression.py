@@ -133,7 +133,10 @@ def cut_on_grid(part: da.Array, box: BoundingBox, shape: Vec3Int) -> da.Array:
     if part.chunks[1:] == space:
         return part
     whole = np.dtype(f"V{part.dtype.itemsize * part.shape[0]}") if part.shape[0] > 1 else part.dtype
-    packed = part.map_blocks(pack_voxels, whole, dtype=whole, drop_axis=0, meta=np.empty((0,) * 3, whole))
+    # The axis of channels goes by an index: dropped by map_blocks it would be concatenated, into C order, before.
+    packed = part.map_blocks(
+        pack_voxels, whole, dtype=whole, chunks=((1,), *part.chunks[1:]), meta=np.empty((0,) * 4, whole)
+    )[0]
     # By tasks: dask's other method ("p2p") cannot be cut into windows and starts over when a worker dies.
     cut = packed.T.rechunk(space[::-1], balance=False, method="tasks").T
     return cut.map_blocks(
@@ -205,13 +208,12 @@ def _computes(task: Any) -> bool:
 
 
 def pack_voxels(block: Voxels, whole: np.dtype[Any]) -> Voxels:
-    """Return ``(c, x, y, z)`` as ``(x, y, z)`` with one element per voxel, x fastest."""
+    """Return ``(c, x, y, z)`` as ``(1, x, y, z)`` with one element per voxel, x fastest."""
     from wkdask.kernels import to_fortran
 
     if block.shape[0] == 1 and block.strides[1] == block.itemsize:
-        row: Voxels = block[0]
-        return row
-    packed: Voxels = to_fortran(block).T.view(whole)[..., 0].T
+        return block
+    packed: Voxels = to_fortran(block).T.view(whole).T
     return packed
 
 
