@@ -6,7 +6,6 @@ know (flat arrays without z, filters, unusual codecs) is read by zarr-python.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Sequence
@@ -87,8 +86,11 @@ class ZarrArray:
             return self.store.read(box, threads)
         spans = dict(zip("xyz", box.to_slices(), strict=True))
         index = tuple(0 if axis == "t" else spans.get(axis, slice(None)) for axis in self.axes)
+        import zarr
+
         try:
-            block = np.asarray(_opened(self.path)[index])
+            # Opened anew: it takes a millisecond, and a block is read for many.
+            block = np.asarray(zarr.open_array(self.path, mode="r")[index])
         except (WkdaskError, MemoryError):
             raise
         except Exception as error:  # codecs raise whatever they stumble over
@@ -102,14 +104,6 @@ class ZarrArray:
         out = empty_block(self.spec, box)
         out[...] = block.transpose([left.index(axis) for axis in "cxyz"])
         return out
-
-
-@functools.lru_cache(64)
-def _opened(path: str) -> Any:
-    """Return zarr-python's array, opened once per process."""
-    import zarr
-
-    return zarr.open_array(path, mode="r")
 
 
 def is_zarr(path: str | os.PathLike[str]) -> bool:
