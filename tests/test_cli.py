@@ -307,6 +307,7 @@ def test_convert_ome_zarr(invoke, tmp_path, random_voxels):
     path, out = image(tmp_path / "i.ome.zarr", scales, voxel=(4.5, 4.5, 40)), tmp_path / "out"
     text = invoke("convert", path, out, "--plan")
     assert "mag 2-2-1 from 2" in text
+    assert "layer 'color' mag 2-2-1\nBox      : (0, 0, 0) + (32, 24, 8)" in text
     assert "note: scale '1'" in text
     assert not out.exists()
     text = invoke("convert", path, out, "--chunk-shape", "16", "--shard-shape", "32", "--downsample")

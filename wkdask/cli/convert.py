@@ -189,20 +189,22 @@ def _convert_zarr(
 ) -> None:
     """Convert what is Zarr, or say what it would become."""
     from wkdask.convert.scales import open_scales
-    from wkdask.convert.zarr_layers import convert_scales, is_converted
+    from wkdask.convert.zarr_layers import convert_scales, is_converted, plan_scales
 
     taken = ("voxel_size", "layer_name", "category", "offset", "bbox", "axes")
     source = open_scales(paths[0], labels=not options["no_labels"], **{name: options[name] for name in taken})
+    cut = {name: options[name] for name in ("data_format", "compression", "shard_shape", "chunk_shape")}
     if plan_only:
         click.echo(repr(source))
+        for planned in plan_scales(source, client=client, **cut):
+            click.echo(repr(planned))
         return
     for note in source.notes:
         click.echo(f"Note: {note}", err=True)
     names = [layer.name for layer in source.layers]
     if not (pyramid and options["resume"] and is_converted(dataset, source)):
-        cut = ("data_format", "compression", "shard_shape", "chunk_shape", "resume")
         for report in convert_scales(
-            source, dataset, client=client, progress=True, **{name: options[name] for name in cut}
+            source, dataset, client=client, progress=True, resume=options["resume"], **cut
         ):
             click.echo(repr(report))
     if pyramid:

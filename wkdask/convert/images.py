@@ -208,7 +208,8 @@ def convert_images(
     ----------
     inputs
         TIFF, PNG or JPEG files, folders of them, or multi-page TIFFs, all in natural order (2.tif before
-        10.tif); see :func:`wkdask.convert.stack.open_stack`.
+        10.tif); see :func:`wkdask.convert.stack.open_stack`. RGB is three channels (uint24). Images with
+        transparency are refused: nobody says what is behind it.
     dataset_path
         The dataset's folder; a dataset is made there if there is none.
     voxel_size

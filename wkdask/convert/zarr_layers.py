@@ -26,17 +26,19 @@ from wkdask.grid import block_shape_near, chunks_on_grid
 from wkdask.layer import LayerCategories
 from wkdask.lazy import LazySource
 from wkdask.mag_view import MagView
+from wkdask.plan import plan_write
 from wkdask.progress import ProgressLike
 from wkdask.properties import PROPERTIES_FILE
 from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.protocol import ArraySpec, check_coordinates
 from wkdask.units import VoxelSize, format_bytes
+from wkdask.writer import PlannedWrite
 
 if TYPE_CHECKING:
     import dask.array as da
     from distributed import Client
 
-__all__ = ["convert_scales", "convert_zarr", "is_converted"]
+__all__ = ["convert_scales", "convert_zarr", "is_converted", "plan_scales"]
 
 _BLOCK_NBYTES = 128 << 20
 """A block that is read at a time has no more bytes than this."""
@@ -177,24 +179,11 @@ def convert_scales(
     folder = checked_path(dataset_path)
     engine = pick_engine(client)
     threads, memory = engine.threads, engine.task_memory()
-    work: list[tuple[ScaledLayer, ArraySpec]] = []
-    for layer in source.layers:  # all is checked before anything is written
-        finest, found = layer.scales[0], layer.spec
-        extent = finest.box.from_mag_to_mag1(finest.mag).size
-        spec = spec_of(
-            data_format,
-            found.dtype,
-            found.num_channels,
-            extent,
-            compression=compression,
-            shard_shape=shard_shape,
-            chunk_shape=chunk_shape,
-        )
-        check_layer(layer.name, layer.category, spec.dtype, spec.num_channels, finest.array.path)
+    specs = _specs(source, data_format, compression, shard_shape, chunk_shape)
+    work = list(zip(source.layers, specs, strict=True))
+    for layer, spec in work:  # all is checked before anything is written
         for scale in layer.scales:
-            check_coordinates(scale.box, spec.shard_shape)
             _block_shape(scale, spec, threads, memory)
-        work.append((layer, spec))
     datasets = [open_target(folder, source.voxel_size, layer.name, resume=resume) for layer, _ in work]
     if resume and is_converted(folder, source):
         raise AlreadyExistsError(
@@ -208,6 +197,70 @@ def convert_scales(
                 blocks = _block_shape(scale, spec, threads, memory)
                 reports.append(_write(mag, scale, blocks, client, progress, durable, resume))
     return reports
+
+
+def plan_scales(
+    source: Scales,
+    *,
+    data_format: str = "wkw",
+    compression: str | bool | None = None,
+    shard_shape: Vec3IntLike | int | None = None,
+    chunk_shape: Vec3IntLike | int | None = None,
+    client: Client | None = None,
+) -> list[PlannedWrite]:
+    """Say what `convert_scales` would do with the same arguments, mag by mag; nothing is written.
+
+    Parameters
+    ----------
+    source, data_format, compression, shard_shape, chunk_shape, client
+        As there.
+
+    Raises
+    ------
+    WkdaskError
+        As there.
+    """
+    engine = pick_engine(client)
+    threads, memory = engine.threads, engine.task_memory()
+    planned = []
+    for layer, spec in zip(
+        source.layers, _specs(source, data_format, compression, shard_shape, chunk_shape), strict=True
+    ):
+        for scale in layer.scales:
+            blocks = chunks_on_grid(scale.box, _block_shape(scale, spec, threads, memory))
+            plan = plan_write(
+                spec, scale.box, source_chunks=blocks, threads=threads, memory=memory, in_parts=True
+            )
+            label = f"layer {layer.name!r} mag {scale.mag}"
+            planned.append(PlannedWrite(label, plan, engine, memory, reads_target=False))
+    return planned
+
+
+def _specs(
+    source: Scales,
+    data_format: str,
+    compression: str | bool | None,
+    shard_shape: Vec3IntLike | int | None,
+    chunk_shape: Vec3IntLike | int | None,
+) -> list[ArraySpec]:
+    """Return type and cut of the mags of each layer; refuse layers that cannot be."""
+    specs = []
+    for layer in source.layers:
+        finest = layer.scales[0]
+        spec = spec_of(
+            data_format,
+            layer.spec.dtype,
+            layer.spec.num_channels,
+            finest.box.from_mag_to_mag1(finest.mag).size,
+            compression=compression,
+            shard_shape=shard_shape,
+            chunk_shape=chunk_shape,
+        )
+        check_layer(layer.name, layer.category, spec.dtype, spec.num_channels, finest.array.path)
+        for scale in layer.scales:
+            check_coordinates(scale.box, spec.shard_shape)
+        specs.append(spec)
+    return specs
 
 
 def _write(
