@@ -22,12 +22,12 @@ from wkdask.errors import (
 @pytest.mark.parametrize("data_format", ["wkw", "zarr3", "zarr"])
 @pytest.mark.parametrize(("channels", "lazy"), [(None, True), (3, True), (1, False)])
 def test_an_array_becomes_a_dataset(tmp_path, random_voxels, data_format, channels, lazy):
-    expected = random_voxels((channels or 1, 150, 130, 40), "uint8")
+    expected = random_voxels((channels or 1, 130, 100, 20), "uint8")
     array = expected if channels else expected[0]
     ds = Dataset.from_dask(
         tmp_path / "ds", da.from_array(array, chunks=64) if lazy else array,
         VoxelSize((0.5, 0.5, 1.0), "micrometer"), layer_name="raw",
-        data_format=data_format, chunk_shape=16, topleft=(8, 0, 4), progress=False,
+        data_format=data_format, chunk_shape=32, topleft=(8, 0, 4), progress=False,
     )  # fmt: skip
     layer = Dataset(tmp_path / "ds").get_layer("raw")
     assert ds.voxel_size == VoxelSize((0.5, 0.5, 1.0), "micrometer")
