@@ -298,7 +298,7 @@ def test_convert_a_part_in_another_type_and_format(invoke, tmp_path, random_voxe
 
 
 def test_convert_ome_zarr(invoke, tmp_path, random_voxels):
-    voxels = random_voxels((2, 64, 48, 8))
+    voxels = random_voxels((3, 64, 48, 8))
     scales = [
         ((1, 1, 1), voxels),
         ((3, 3, 1), halved(voxels, (3, 3, 1))),
@@ -322,7 +322,18 @@ def test_convert_ome_zarr(invoke, tmp_path, random_voxels):
         "convert", path, out, "--chunk-shape", "16", "--shard-shape", "32", "--downsample", "--resume"
     )
     assert "Written" not in again
-    invoke("convert", path / "0", out, "--voxel-size", "4.5,4.5,40", "--layer", "one", "--offset", "1,2,3")
+    invoke(
+        "convert",
+        path / "0",
+        out,
+        "--voxel-size",
+        "4.5,4.5,40",
+        "--layer",
+        "one",
+        "--offset",
+        "1,2,3",
+        "--together",
+    )
     assert Dataset(out).get_layer("one").bounding_box == BoundingBox((1, 2, 3), (64, 48, 8))
     for more, code, words in [
         (["--voxel-size", "4,4,4"], 1, "voxels of"),

@@ -126,7 +126,7 @@ def test_units_that_differ_become_nanometers(tmp_path, random_voxels):
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_labels_become_segmentations(tmp_path, random_voxels, version):
-    scales = pyramid(random_voxels((2, 40, 32, 8)))
+    scales = pyramid(random_voxels((3, 40, 32, 8)))
     ids = random_voxels((1, 40, 32, 8), "uint32") // 2**12
     path = image(tmp_path / "i.zarr", scales, version=version)
     coarse = pyramid(ids, FACTORS[1:])
@@ -144,6 +144,22 @@ def test_labels_become_segmentations(tmp_path, random_voxels, version):
     np.testing.assert_array_equal(layer.get_mag("2-2-1").read(), coarse[0][1])
     convert_zarr(path, tmp_path / "alone", labels=False, progress=False)
     assert list(Dataset(tmp_path / "alone").layers) == ["color"]
+
+
+@pytest.mark.parametrize("axes", ["czyx", "zyxc"])
+def test_channels_become_layers_but_for_rgb(tmp_path, random_voxels, axes):
+    scales = pyramid(random_voxels((3, 40, 32, 8), "uint16"))
+    path = image(tmp_path / "i.zarr", scales, axes)
+    with pytest.warns(WkdaskWarning, match="3 channels .* color_0 to color_2") as caught:
+        convert_zarr(path, tmp_path / "ds", chunk_shape=16, progress=False)
+    assert len(caught) == 1
+    assert list(Dataset(tmp_path / "ds").layers) == ["color_0", "color_1", "color_2"]
+    for number in range(3):
+        check(tmp_path / "ds", [(f, v[number : number + 1]) for f, v in scales], layer=f"color_{number}")
+    convert_zarr(path, tmp_path / "one", chunk_shape=16, progress=False, together=True)
+    check(tmp_path / "one", scales)
+    with pytest.raises(InvalidValueError, match="no channel 3"):
+        open_scales(path, together=True).layers[0].scales[0].array.one_channel(3)
 
 
 def test_a_part_keeps_its_place(tmp_path, random_voxels):
@@ -169,7 +185,7 @@ def test_one_array(tmp_path, random_voxels, zarr_format, axes):
         zarr_format=zarr_format,
     )  # fmt: skip
     array[...] = data
-    call = {"voxel_size": (4, 4, 40), "axes": axes, "chunk_shape": 16, "progress": False}
+    call = {"voxel_size": (4, 4, 40), "axes": axes, "chunk_shape": 16, "progress": False, "together": True}
     if axes is None:
         with pytest.warns(WkdaskWarning, match="taken for zyx"):
             convert_zarr(tmp_path / "a.zarr", tmp_path / "ds", **call)

@@ -103,6 +103,9 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
 @click.option(
     "--axes", help="Axes of a Zarr array, a letter each, such as zyx or cxyz; by default as it names them."
 )
+@click.option(
+    "--together", is_flag=True, help="Keep all channels of a Zarr image in one layer, also if not RGB."
+)
 @click.option("--no-labels", is_flag=True, help="Leave out the labels of an OME-Zarr image.")
 @click.option(
     "--downsample", "pyramid", is_flag=True, help="Compute the coarser mags that are not there as well."
@@ -119,7 +122,7 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
     is x, row is y, section is z.
 
     Or IMAGES is one OME-Zarr image (0.4 or 0.5), whose scales all become mags as they are, and whose labels become
-    layers; or one Zarr array.
+    layers; or one Zarr array. Channels become layers of their own, but for RGB.
 
     \b
     Example:
@@ -150,7 +153,7 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
         work(paths, dataset, client, options, pyramid, plan_only)
 
 
-_ZARR_ONLY = ("axes", "no_labels")
+_ZARR_ONLY = ("axes", "no_labels", "together")
 _IMAGES_ONLY = ("dtype", "rescale")
 
 
@@ -191,7 +194,7 @@ def _convert_zarr(
     from wkdask.convert.scales import open_scales
     from wkdask.convert.zarr_layers import convert_scales, is_converted, plan_scales
 
-    taken = ("voxel_size", "layer_name", "category", "offset", "bbox", "axes")
+    taken = ("voxel_size", "layer_name", "category", "offset", "bbox", "axes", "together")
     source = open_scales(paths[0], labels=not options["no_labels"], **{name: options[name] for name in taken})
     cut = {name: options[name] for name in ("data_format", "compression", "shard_shape", "chunk_shape")}
     if plan_only:

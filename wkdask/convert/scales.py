@@ -79,7 +79,11 @@ class Scales:
         lines = [f"{self.path}: voxels of {self.voxel_size}"]
         for layer in self.layers:
             spec = layer.spec
-            lines.append(f"  layer {layer.name!r}: {layer.category}, {spec.num_channels} × {spec.dtype}")
+            channel = layer.scales[0].array.channel
+            which = "" if channel is None else f", channel {channel}"
+            lines.append(
+                f"  layer {layer.name!r}: {layer.category}, {spec.num_channels} × {spec.dtype}{which}"
+            )
             lines += [
                 f"    mag {scale.mag} from {os.path.relpath(scale.array.path, self.path)}: {scale.box} (voxels of "
                 f"this mag), {format_bytes(scale.box.volume() * spec.bytes_per_voxel)}"
@@ -98,12 +102,13 @@ def open_scales(
     bbox: BoundingBox | None = None,
     axes: str | None = None,
     labels: bool = True,
+    together: bool = False,
 ) -> Scales:
     """Tell what a Zarr array, or an OME-Zarr image, would become; only metadata are read.
 
     Parameters
     ----------
-    path, voxel_size, layer_name, category, offset, bbox, axes, labels
+    path, voxel_size, layer_name, category, offset, bbox, axes, labels, together
         As for :func:`wkdask.convert.zarr_layers.convert_zarr`.
 
     Raises
@@ -118,8 +123,8 @@ def open_scales(
         )
     size = None if voxel_size is None else as_voxel_size(voxel_size)
     if _is_array(folder):
-        return _open_array(folder, size, layer_name, category, offset, bbox, axes)
-    return _open_image(folder, size, layer_name, category, offset, bbox, axes, labels)
+        return _open_array(folder, size, layer_name, category, offset, bbox, axes, together)
+    return _open_image(folder, size, layer_name, category, offset, bbox, axes, labels, together)
 
 
 def _is_array(folder: str) -> bool:
@@ -137,6 +142,7 @@ def _open_array(
     offset: Vec3IntLike | None,
     bbox: BoundingBox | None,
     axes: str | None,
+    together: bool,
 ) -> Scales:
     """Tell what one array becomes."""
     array = open_zarr_array(folder, axes)
@@ -153,8 +159,30 @@ def _open_array(
         if array.are_assumed
         else []
     )
-    layer = ScaledLayer(layer_name, category, (Scale(Mag(1), array, corner, box),))
-    return Scales(folder, size, (layer,), tuple(notes))
+    layers = tuple(
+        ScaledLayer(name, category, (Scale(Mag(1), _channel_of(array, channel), corner, box),))
+        for name, channel in _channels(array, layer_name, together, notes)
+    )
+    return Scales(folder, size, layers, tuple(notes))
+
+
+def _channels(
+    array: ZarrArray, layer_name: str, together: bool, notes: list[str]
+) -> list[tuple[str, int | None]]:
+    """Return the layers of an image: name, and channel of the array, None for all; note what is split."""
+    count = array.spec.num_channels
+    if together or count == 1 or (count, array.spec.dtype) == (3, "uint8"):
+        return [(layer_name, None)]
+    notes.append(
+        f"the {count} channels of {array.path} become the layers {layer_name}_0 to {layer_name}_{count - 1}, since "
+        f"a layer is shown as one channel or as RGB; --together keeps them in one layer"
+    )
+    return [(f"{layer_name}_{number}", number) for number in range(count)]
+
+
+def _channel_of(array: ZarrArray, channel: int | None) -> ZarrArray:
+    """Return one channel of an array, or all of it."""
+    return array if channel is None else array.one_channel(channel)
 
 
 def _shape(array: ZarrArray) -> tuple[int, ...]:
@@ -180,6 +208,7 @@ def _open_image(
     bbox: BoundingBox | None,
     axes: str | None,
     labels: bool,
+    together: bool,
 ) -> Scales:
     """Tell what an OME-Zarr image and its labels become."""
     image = read_image(folder)
@@ -190,7 +219,8 @@ def _open_image(
         )
     finest = image.scales[0]
     array = _scale_array(image, finest, axes)
-    known = _layer_box(folder) if bbox is None else None
+    own = _layer_box(folder)
+    known = own if bbox is None else None
     corner = corner_of(folder, finest) if offset is None else Vec3Int(offset)
     # A layer of a WEBKNOSSOS dataset has whole cubes; its box is in the properties.
     wanted = _selected(array, None).intersection(known) if known is not None else _selected(array, bbox)
@@ -198,7 +228,10 @@ def _open_image(
         raise InvalidValueError(f"{folder}: nothing was written into this layer, its box is {known}")
     limit = wanted.offset(corner)
     notes: list[str] = []
-    layers = [ScaledLayer(layer_name, category, _scales_of(image, finest, corner, limit, axes, notes))]
+    layers = [
+        ScaledLayer(name, category, _scales_of(image, finest, corner, limit, axes, notes, channel))
+        for name, channel in _channels(array, layer_name, together or own is not None, notes)
+    ]
     for name in label_names(folder) if labels else []:
         if name in {layer.name for layer in layers}:
             raise InvalidValueError(
@@ -246,6 +279,7 @@ def _scales_of(
     limit: BoundingBox,
     axes: str | None,
     notes: list[str],
+    channel: int | None = None,
 ) -> tuple[Scale, ...]:
     """Return the scales of an image that are mags; note those that are not.
 
@@ -262,12 +296,15 @@ def _scales_of(
     axes
         Instead of the image's.
     notes
-        Grows.
+        Grows; the first of several channels tells for all.
+    channel
+        The channel that is taken; None for all.
     """
     scales: dict[Mag, Scale] = {}
+    notes = notes if not channel else []
     for entry in image.scales:
         try:
-            scale = _scale_of(image, entry, finest, corner, limit, axes)
+            scale = _scale_of(image, entry, finest, corner, limit, axes, channel)
             if scale.mag in scales:
                 raise InvalidValueError(f"it is mag {scale.mag}, as {scales[scale.mag].array.path} is")
             if scales:
@@ -296,6 +333,7 @@ def _scale_of(
     corner: Vec3Int,
     limit: BoundingBox,
     axes: str | None,
+    channel: int | None,
 ) -> Scale:
     """Return a scale as a mag; refuse one that is none."""
     mag, distance = place(entry, finest)
@@ -305,7 +343,7 @@ def _scale_of(
             f"it begins at voxel {start.to_tuple()} of mag 1, which is no voxel of mag {mag}: those begin at "
             f"multiples of {step.to_tuple()}. Another offset (--offset) may do, such as 0,0,0"
         )
-    array = _scale_array(image, entry, axes)
+    array = _channel_of(_scale_array(image, entry, axes), channel)
     at = start // step
     box = BoundingBox(at, array.size).intersection(limit.aligned_outwards(step).in_mag(mag))
     if box.is_empty():

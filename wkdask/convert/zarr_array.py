@@ -7,9 +7,10 @@ know (flat arrays without z, filters, unusual codecs) is read by zarr-python.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,24 @@ class ZarrArray:
     """Type, channels and cut."""
     store: StoredMag | None
     """Our own reader; None where zarr-python reads the array."""
+    chunk_nbytes: int
+    """Bytes of a decoded chunk, with all the channels in it."""
+    channel: int | None = None
+    """The channel that is read; None for all."""
+
+    def one_channel(self, number: int) -> ZarrArray:
+        """Return one channel of the array; zarr-python reads it, which passes over the chunks of others.
+
+        Raises
+        ------
+        InvalidValueError
+            If there is none of that number.
+        """
+        if not 0 <= number < self.spec.num_channels:
+            raise InvalidValueError(
+                f"{self.path} has {self.spec.num_channels} channel(s), and no channel {number}"
+            )
+        return replace(self, spec=replace(self.spec, num_channels=1), store=None, channel=number)
 
     @property
     def chunk(self) -> Vec3Int:
@@ -85,7 +104,8 @@ class ZarrArray:
         if self.store is not None:
             return self.store.read(box, threads)
         spans = dict(zip("xyz", box.to_slices(), strict=True))
-        index = tuple(0 if axis == "t" else spans.get(axis, slice(None)) for axis in self.axes)
+        fixed = {"t": 0} if self.channel is None else {"t": 0, "c": self.channel}
+        index = tuple(fixed.get(axis, spans.get(axis, slice(None))) for axis in self.axes)
         import zarr
 
         try:
@@ -97,7 +117,7 @@ class ZarrArray:
             raise DamagedCubeError(
                 f"{self.path}: cannot read the voxels {box}: {type(error).__name__}: {error}"
             ) from error
-        left = self.axes.replace("t", "")
+        left = "".join(axis for axis in self.axes if axis not in fixed)
         for axis in "zc":
             if axis not in left:
                 left, block = axis + left, block[None]
@@ -179,7 +199,8 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
     channels = shape[letters.index("c")] if "c" in letters else 1
     spec = ArraySpec(dtype.name, channels, per_axis(chunks), per_axis(shards), None, data_format)
     store = _own_reader(folder, data_format, letters)
-    return ZarrArray(folder, letters, (axes or found) is None, per_axis(shape), spec, store)
+    chunk_nbytes = math.prod(chunks) * dtype.itemsize
+    return ZarrArray(folder, letters, (axes or found) is None, per_axis(shape), spec, store, chunk_nbytes)
 
 
 def _own_reader(folder: str, data_format: str, letters: str) -> StoredMag | None:

@@ -57,6 +57,7 @@ def convert_zarr(
     bbox: BoundingBox | None = None,
     axes: str | None = None,
     labels: bool = True,
+    together: bool = False,
     data_format: str = "wkw",
     compression: str | bool | None = None,
     shard_shape: Vec3IntLike | int | None = None,
@@ -95,6 +96,9 @@ def convert_zarr(
         name them ``yx``, ``zyx``, ``czyx`` or ``tczyx``. There may be one time point only.
     labels
         Whether the images in ``labels/`` become layers too.
+    together
+        Keep all channels in one layer. By default only three of uint8, which are shown as colours (RGB), and those
+        of a layer of a WEBKNOSSOS dataset; of others each becomes a layer, named by its number: ``color_0``.
     data_format, compression, shard_shape, chunk_shape
         How the layers are stored; as for :func:`wkdask.convert.images.convert_images`.
     client, progress, durable
@@ -132,6 +136,7 @@ def convert_zarr(
         bbox=bbox,
         axes=axes,
         labels=labels,
+        together=together,
     )
     for note in source.notes:
         warnings.warn(note, WkdaskWarning, stacklevel=2)
@@ -399,5 +404,5 @@ def _lazy(scale: Scale, blocks: Vec3Int) -> da.Array:
 def _digest(scale: Scale) -> str:
     """Return a short text that is the same for the same conversion of the same array, by its path."""
     array = scale.array
-    text = f"{array.path}|{array.axes}|{array.size}|{array.spec}|{scale.corner}|{scale.box}"
+    text = f"{array.path}|{array.axes}|{array.channel}|{array.size}|{array.spec}|{scale.corner}|{scale.box}"
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
