@@ -349,6 +349,7 @@ def test_times_types_and_shapes_that_no_layer_holds(tmp_path):
         ("no-x", (8, 8, 8), "uint8", "czy", InvalidValueError, "x and y"),
         ("six", (1,) * 6, "uint8", None, InvalidValueError, "--axes"),
         ("size", (8, 8, 8), "uint8", "zyx", InvalidValueError, "--voxel-size"),
+        ("many", (65, 8, 8, 8), "uint8", None, InvalidValueError, "65 layers, .* axes czyx.*--axes"),
     ]:
         zarr.create_array(tmp_path / f"{name}.zarr", shape=shape, dtype=dtype)
         size = None if name == "size" else (1, 1, 1)

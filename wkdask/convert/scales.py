@@ -30,6 +30,9 @@ from wkdask.units import VoxelSize, format_bytes
 
 __all__ = ["Scale", "ScaledLayer", "Scales", "open_scales"]
 
+_MAX_CHANNELS = 64
+"""More channels than that are an axis that was taken for channels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -173,6 +176,11 @@ def _channels(
     count = array.spec.num_channels
     if together or count == 1 or (count, array.spec.dtype) == (3, "uint8"):
         return [(layer_name, None)]
+    if count > _MAX_CHANNELS:
+        raise InvalidValueError(
+            f"{array.path}, of shape {_shape(array)}, would become {count} layers, one for each channel; are its "
+            f"axes {array.axes}? Name them (--axes), or keep the channels in one layer (--together)"
+        )
     notes.append(
         f"the {count} channels of {array.path} become the layers {layer_name}_0 to {layer_name}_{count - 1}, since "
         f"a layer is shown as one channel or as RGB; --together keeps them in one layer"
