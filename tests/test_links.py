@@ -172,7 +172,8 @@ def test_half_a_copy_is_taken_away(original, other, damage):
         shutil.rmtree(mag.path)
     with pytest.raises((OSError, TaskFailedError)) as caught:
         other.add_copy_layer(layer)
-    assert any("removed" in note for note in caught.value.__notes__)
+    if damage == "cube":  # what is wrong with the others is seen before anything is made
+        assert any("removed" in note for note in caught.value.__notes__)
     assert other.layers == {}
     assert names_in(other.path) == ["datasource-properties.json"]
     with pytest.raises((OSError, TaskFailedError)):  # and may be tried again

@@ -10,16 +10,15 @@ import numpy as np
 
 from wkdask.chunkwise import warn_of_ignored
 from wkdask.cut import Cut
+from wkdask.dataset_copies import DatasetCopy, plan_dataset, run_copy
 from wkdask.dataset_layers import DatasetLayers
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.fsio import checked_path, remove_folder
-from wkdask.geometry import Vec3IntLike
+from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
+from wkdask.job import WriteOptions
 from wkdask.layer import Layer, LayerCategories
-from wkdask.links import (
-    copy_layer,
-    copy_view_configuration,
-    link_mags,
-)
+from wkdask.layer_copies import CopyCut
+from wkdask.links import copy_view_configuration, link_mags
 from wkdask.places import refuse_outside
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import (
@@ -267,15 +266,23 @@ class Dataset(DatasetLayers):
         compress: bool | None = None,
         args: object = None,
         *,
-        chunk_shape: int | None = None,
-        shard_shape: int | None = None,
+        chunk_shape: Vec3IntLike | int | None = None,
+        shard_shape: Vec3IntLike | int | None = None,
         compression: str | bool | None = True,
         data_format: str | None = None,
+        bounding_box: BoundingBox | None = None,
+        layers: Sequence[str] | None = None,
         layers_to_ignore: Sequence[str] = (),
+        resume: bool = False,
         client: Client | None = None,
+        task_memory: int | None = None,
         progress: ProgressLike = None,
     ) -> Dataset:
-        """Copy the dataset, cut or compressed otherwise if wanted.
+        """Copy the dataset, into another format, cut or compressed otherwise if wanted.
+
+        All layers with their mags, view configurations, transformations, mappings and attachments. Where a mag
+        keeps format, cut and compression its files are copied; else tasks read their cubes and publish them. A
+        layer is listed in the copy when it is complete.
 
         Parameters
         ----------
@@ -288,42 +295,101 @@ class Dataset(DatasetLayers):
         args
             Ignored, with a warning.
         chunk_shape, shard_shape
-            Sides of chunks and cubes in voxels; as they are by default.
+            Sides of chunks and cubes in voxels of each mag; as they are by default.
         compression
             ``None``, ``"lz4"``, ``"lz4hc"``, in Zarr ``"zstd"``; ``True`` for as it is.
         data_format
             ``"wkw"``, ``"zarr3"`` or ``"zarr"``; as each layer is by default.
+        bounding_box
+            What is copied, in voxels of mag 1, absolute; all by default. A layer's box in the copy is what the two
+            have in common; in each mag that is aligned outwards, and what lies beyond stays zero.
+        layers
+            Names of the layers that are copied; all by default.
         layers_to_ignore
             Names of layers that are not copied.
-        client, progress
-            As for :meth:`MagView.write`.
+        resume
+            Go on with a copy that was killed, interrupted or failed; one that is complete already is returned. All
+            other arguments must be as they were.
+        client, task_memory, progress
+            As for :meth:`MagView.write`; the bar is one for the whole.
 
         Raises
         ------
         AlreadyExistsError
-            If the folder holds something.
+            If the folder holds something else than the copy that is to be resumed.
+        LayerNotFoundError
+            If there is no layer of a name.
+        InvalidValueError, UnsupportedFormatError, DTypeError, PlanError
+            If a mag cannot be read here, not be stored so, or the box touches no layer; nothing was made.
+        ResumeError
+            If the unfinished copy in the folder is another one.
+        TaskFailedError
+            If tasks failed; what was copied stays for ``resume=True``.
         """
-        warn_of_ignored(args=args)
-        chunk_side = chunk_shape or block_len
-        if compress is not None:
-            compression = "lz4hc" if compress else None
-        copy = Dataset.create(new_dataset_path, self.voxel_size if scale is None else scale)
-        copy_view_configuration(self._properties, copy._properties)
-        for name, layer in self.layers.items():
-            if name not in layers_to_ignore:
-                copy_layer(
-                    layer,
-                    copy._properties,
-                    name,
-                    chunk_side=chunk_side,
-                    shard_side=shard_shape,
-                    file_len=file_len,
+        options = WriteOptions(
+            client=client, task_memory=task_memory, resume=resume, listeners=listeners_for(progress)
+        )
+        return Dataset(
+            run_copy(
+                self.plan_copy(
+                    scale,
+                    block_len,
+                    file_len,
+                    compress,
+                    args,
+                    chunk_shape=chunk_shape,
+                    shard_shape=shard_shape,
                     compression=compression,
                     data_format=data_format,
+                    bounding_box=bounding_box,
+                    layers=layers,
+                    layers_to_ignore=layers_to_ignore,
                     client=client,
-                    listeners=listeners_for(progress),
-                )
-        return copy
+                    task_memory=task_memory,
+                ),
+                new_dataset_path,
+                options,
+            )
+        )
+
+    def plan_copy(
+        self,
+        scale: Sequence[float] | VoxelSize | None = None,
+        block_len: int | None = None,
+        file_len: int | None = None,
+        compress: bool | None = None,
+        args: object = None,
+        *,
+        chunk_shape: Vec3IntLike | int | None = None,
+        shard_shape: Vec3IntLike | int | None = None,
+        compression: str | bool | None = True,
+        data_format: str | None = None,
+        bounding_box: BoundingBox | None = None,
+        layers: Sequence[str] | None = None,
+        layers_to_ignore: Sequence[str] = (),
+        client: Client | None = None,
+        task_memory: int | None = None,
+    ) -> DatasetCopy:
+        """Return what :meth:`copy_dataset` would do, to be printed; nothing is made.
+
+        Parameters and errors are those of :meth:`copy_dataset`.
+        """
+        warn_of_ignored(args=args)
+        if compress is not None:
+            compression = "lz4hc" if compress else None
+        chunk = block_len if chunk_shape is None else chunk_shape
+        cut = CopyCut(
+            None if chunk is None else Vec3Int.from_scalar_or_vec(chunk),
+            None if shard_shape is None else Vec3Int.from_scalar_or_vec(shard_shape),
+            file_len,
+            compression,
+            data_format,
+        )
+        names = list(self.layers) if layers is None else list(dict.fromkeys(layers))
+        chosen = [self.get_layer(name) for name in names if name not in layers_to_ignore]
+        voxel_size = self.voxel_size if scale is None else as_voxel_size(scale)
+        options = WriteOptions(client=client, task_memory=task_memory)
+        return plan_dataset(self._properties, chosen, voxel_size, cut, bounding_box, options)
 
     def shallow_copy_dataset(
         self,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from wkdask.errors import DTypeError, InvalidValueError, LayerNotFoundError
 from wkdask.fsio import remove_folder
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
+from wkdask.job import WriteOptions
 from wkdask.layer import Layer, LayerCategories, SegmentationLayer, layer_of
 from wkdask.links import (
     copy_layer,
@@ -386,8 +387,7 @@ class DatasetLayers:
             foreign,
             self._properties,
             new_layer_name or foreign.name,
-            client=client,
-            listeners=listeners_for(progress),
+            WriteOptions(client=client, listeners=listeners_for(progress)),
         )
 
     def delete_layer(self, layer_name: str) -> None:

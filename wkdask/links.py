@@ -1,29 +1,20 @@
-"""Layers and datasets copied or linked: whole, with everything that the properties say of them."""
+"""Layers copied or linked: whole, with everything that the properties say of them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
-from wkdask.errors import AlreadyExistsError, InvalidValueError, UnsupportedFormatError, WkdaskError
-from wkdask.events import Listener
+from wkdask.errors import AlreadyExistsError, InvalidValueError, WkdaskError
 from wkdask.fsio import checked_path, remove_folder
-from wkdask.geometry import Mag, Vec3Int
 from wkdask.job import WriteOptions
 from wkdask.layer import Layer, layer_of
-from wkdask.multiscales import GROUP_FILES, write_multiscales
+from wkdask.layer_copies import as_new_with_attachments, build_layer, other_entries, plan_layer
+from wkdask.multiscales import write_multiscales
 from wkdask.places import link_folder, mag_folder
-from wkdask.properties import AddLayer, AddMag, Edit, MagRecord, RemoveLayer, SetViewConfiguration
+from wkdask.properties import AddMag, Edit, MagRecord, SetViewConfiguration, check_edit
 from wkdask.properties.handle import Properties
-from wkdask.storage.formats import check_format, entry_of, fitting_compression, open_mag
-from wkdask.transfer import copy_mag
-
-if TYPE_CHECKING:
-    from distributed import Client
+from wkdask.storage.formats import check_format, entry_of, open_mag
 
 __all__ = ["copy_layer", "copy_view_configuration", "link_layer", "link_mags", "open_foreign_layer"]
 
@@ -57,7 +48,7 @@ def link_layer(foreign: Layer, properties: Properties, name: str, make_relative:
     """
     folder = os.path.join(properties.folder, name)
     own_folder = os.path.realpath(foreign.path)
-    edits: list[Edit] = [_as_new(foreign, name)]
+    edits: list[Edit] = [as_new_with_attachments(foreign, name)]
     for record in foreign.record.mags:
         there = mag_folder(foreign.dataset_path, foreign.name, record)
         inside = os.path.realpath(os.path.dirname(there)) == own_folder
@@ -74,17 +65,7 @@ def link_layer(foreign: Layer, properties: Properties, name: str, make_relative:
 
 
 def copy_layer(
-    foreign: Layer,
-    properties: Properties,
-    name: str,
-    *,
-    chunk_side: int | None = None,
-    shard_side: int | None = None,
-    file_len: int | None = None,
-    compression: str | bool | None = True,
-    data_format: str | None = None,
-    client: Client | None = None,
-    listeners: Sequence[Listener] = (),
+    foreign: Layer, properties: Properties, name: str, options: WriteOptions | None = None
 ) -> Layer:
     """Add a layer that is a copy of another dataset's, with all its mags and whatever else is in its folder.
 
@@ -96,59 +77,34 @@ def copy_layer(
         The dataset that gets it.
     name
         Its name there.
-    chunk_side, shard_side
-        Another cut, in voxels; as it is by default.
-    file_len
-        Side of a cube in chunks, where `shard_side` does not say.
-    compression
-        Another compression; ``True`` for as it is.
-    data_format
-        ``"wkw"``, ``"zarr3"`` or ``"zarr"``; as it is by default.
-    client, listeners
-        Where it runs, and who hears of it.
+    options
+        How it runs.
 
     Raises
     ------
     AlreadyExistsError
         If the dataset has a layer, or its folder something, of that name.
+    UnsupportedFormatError, DamagedHeaderError
+        If one of its mags cannot be read; nothing was made.
     TaskFailedError
-        If tasks failed; the layer was removed again.
+        If tasks failed; what was copied was removed again.
     """
     _refuse_taken(properties, name)
-    data_format = foreign.data_format if data_format is None else data_format
-    check_format(data_format)
-    properties.commit(replace(_as_new(foreign, name), data_format=data_format))
+    copy = plan_layer(foreign, name)
+    check_edit(properties.folder, copy.edit)
     folder = os.path.join(properties.folder, name)
-    box = foreign.bounding_box
     try:
-        os.makedirs(folder, exist_ok=True)
-        layer = layer_of(properties, properties.layer(name))
-        for record in foreign.record.mags:
-            source = foreign.get_mag(record.mag)
-            spec = source.spec
-            chunk = Vec3Int.full(chunk_side) if chunk_side else spec.chunk_shape
-            shard = shard_side or (chunk * file_len if file_len else spec.shard_shape)
-            if layer.data_format == "zarr" and not shard_side and not file_len:
-                shard = chunk
-            copied = compression is True
-            kept = fitting_compression(
-                layer.data_format, spec.compression if copied else compression, copied=copied
-            )
-            added = layer.add_mag(record.mag, chunk_shape=chunk, shard_shape=shard, compression=kept or False)
-            step = record.mag.to_vec3_int()
-            voxels = box.aligned_outwards(step).in_mag(record.mag)
-            options = WriteOptions(client=client, listeners=listeners)
-            copy_mag(source.place.store, added.place, voxels, options)
-        layer.bounding_box = box
-        _copy_rest(foreign, folder)
+        os.mkdir(folder)  # of two who copy to the same name, one does
+    except FileExistsError:
+        raise AlreadyExistsError(f"{folder} exists already") from None
+    try:
+        build_layer(copy, properties, options or WriteOptions())
     except BaseException as error:
-        # What is missing in half a copy would be read as zeros.
         error.add_note(f"the layer {name!r} was not complete; it was removed from {properties.folder}")
         with contextlib.suppress(WkdaskError, OSError):  # the first error tells more
-            properties.commit(RemoveLayer(name))
             remove_folder(folder)
         raise
-    return layer
+    return layer_of(properties, properties.layer(name))
 
 
 def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> None:
@@ -159,7 +115,7 @@ def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> No
     name = foreign.name
     folder = os.path.join(properties.folder, name)
     _refuse_taken(properties, name)
-    edits: list[Edit] = [_as_new(foreign, name)]
+    edits: list[Edit] = [as_new_with_attachments(foreign, name)]
     linked = {}
     for record in foreign.record.mags:
         source = os.path.realpath(mag_folder(foreign.dataset_path, name, record))
@@ -169,7 +125,7 @@ def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> No
     os.makedirs(folder, exist_ok=True)
     for source, entry in linked.items():
         link_folder(source, os.path.join(folder, entry), make_relative)
-    for entry in _other_entries(foreign):
+    for entry in other_entries(foreign):
         if os.path.realpath(entry) not in linked:
             link_folder(os.path.realpath(entry), os.path.join(folder, os.path.basename(entry)), make_relative)
     write_multiscales(properties, name)
@@ -180,31 +136,6 @@ def copy_view_configuration(source: Properties, target: Properties) -> None:
     configuration = source.record.default_view_configuration
     if configuration is not None:
         target.commit(SetViewConfiguration(None, configuration))
-
-
-def _as_new(foreign: Layer, name: str) -> AddLayer:
-    """Return the edit that adds a layer like a foreign one, with its attachments (meshes, agglomerates).
-
-    Those in the layer's folder are found in the new one, where they are linked or copied to; others by their
-    absolute path.
-    """
-    edit = foreign.as_new(name)
-    attachments = foreign.record.raw.get("attachments")
-    if not isinstance(attachments, dict):
-        return edit
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, list):
-            return [moved(each) for each in value]
-        if not isinstance(value, dict) or not isinstance(value.get("path"), str) or "://" in value["path"]:
-            return value
-        path = os.path.normpath(os.path.join(foreign.dataset_path, value["path"]))
-        if path.startswith(foreign.path + os.sep):
-            path = f"./{name}{path[len(foreign.path) :]}"
-        return {**value, "path": path}
-
-    found = {key: moved(value) for key, value in attachments.items()}
-    return replace(edit, extra={**edit.extra, "attachments": found})
 
 
 def _add_mag(layer: Layer, record: MagRecord, name: str, folder: str, path: str | None = None) -> AddMag:
@@ -224,42 +155,3 @@ def _refuse_taken(properties: Properties, name: str) -> None:
         raise AlreadyExistsError(f"the dataset {properties.folder} has a layer {name!r} already")
     if os.path.lexists(os.path.join(properties.folder, name)):
         raise AlreadyExistsError(f"{os.path.join(properties.folder, name)} exists already")
-
-
-def _other_entries(layer: Layer) -> list[str]:
-    """Return what is in a layer's folder beside its mags: mappings, agglomerates, meshes."""
-    mags = set()
-    for record in layer.record.mags:
-        try:
-            mags.add(os.path.realpath(mag_folder(layer.dataset_path, layer.name, record)))
-        except UnsupportedFormatError:
-            continue
-    names = sorted(os.listdir(layer.path)) if os.path.isdir(layer.path) else []
-    entries = [os.path.join(layer.path, name) for name in names]
-    return [
-        entry
-        for entry in entries
-        if not os.path.basename(entry).startswith(".")
-        and os.path.realpath(entry) not in mags
-        and not _is_mag_name(os.path.basename(entry))
-        and os.path.basename(entry) not in GROUP_FILES  # derived, for this layer
-    ]
-
-
-def _is_mag_name(name: str) -> bool:
-    """Tell whether a folder's name is a mag's."""
-    try:
-        Mag(name)
-    except WkdaskError:
-        return False
-    return True
-
-
-def _copy_rest(layer: Layer, folder: str) -> None:
-    """Copy what is in a layer's folder beside its mags."""
-    for entry in _other_entries(layer):
-        target = os.path.join(folder, os.path.basename(entry))
-        if os.path.isdir(entry):
-            shutil.copytree(entry, target)
-        else:
-            shutil.copy2(entry, target)

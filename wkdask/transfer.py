@@ -4,32 +4,95 @@
 
     same type, cut and compression        cube files are copied, nothing is decoded
     anything else                         a task reads its unit and publishes it
+    ... and cubes too large for a task    tasks fill parts of private plain cubes, which are then published
     the same mag, another compression     each cube is rewritten under its lock, the header changes last
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from wkdask.driver import run_job
-from wkdask.engines import pick_engine
+from wkdask.engines import Engine, pick_engine
 from wkdask.errors import InvalidValueError, ReadOnlyError
 from wkdask.events import WriteReport
 from wkdask.existing import plan_existing
 from wkdask.geometry import BoundingBox
-from wkdask.job import Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows, listed_windows
-from wkdask.plan import plan_write
+from wkdask.job import (
+    CallWindow,
+    Job,
+    JobFolders,
+    MagPlace,
+    Stage,
+    WriteOptions,
+    call_windows,
+    lane_of,
+    listed_windows,
+    publish_stage,
+)
+from wkdask.plan import WritePlan, plan_again, plan_write
+from wkdask.resume import earlier_run, job_key, ticket_of
 from wkdask.storage.copies import publish_copies, rewrite_cubes
 from wkdask.storage.fence import Attempt
-from wkdask.storage.protocol import StoredMag
-from wkdask.tasks import Target, UnitReport, here, write_unit
+from wkdask.storage.protocol import ArraySpec, StoredMag
+from wkdask.tasks import Target, UnitReport, fill_part, here, write_unit
 
-__all__ = ["compress_in_place", "copy_cubes", "copy_mag"]
+__all__ = ["compress_in_place", "copy_cubes", "copy_mag", "plan_copy"]
+
+
+def plan_copy(
+    source: ArraySpec,
+    target: ArraySpec,
+    box: BoundingBox,
+    engine: Engine,
+    options: WriteOptions,
+    *,
+    exact: bool = False,
+) -> WritePlan:
+    """Plan the copy of a box from a mag into another one; nothing is written.
+
+    Parameters
+    ----------
+    source, target
+        How the two are stored.
+    box
+        Absolute, in voxels of the mag; not empty.
+    engine
+        Where it runs.
+    options
+        How it runs.
+    exact
+        Whether cubes that the box covers in part are copied as voxels.
+
+    Raises
+    ------
+    PlanError
+        If a task would need more memory than there is.
+    """
+    # Files are copied by the kernel, and parts of them slab by slab: but for LZ4, whose cubes are compressed whole.
+    as_files = source == target and not (exact and target.compression == "lz4")
+    return plan_write(
+        target,
+        box,
+        threads=engine.threads,
+        memory=None if as_files else engine.task_memory(),
+        task_memory=options.task_memory,
+        in_parts=True,
+    )
 
 
 def copy_mag(
-    source: StoredMag, target: MagPlace, box: BoundingBox, options: WriteOptions, action: str = "copying"
+    source: StoredMag,
+    target: MagPlace,
+    box: BoundingBox,
+    options: WriteOptions,
+    action: str = "copying",
+    *,
+    exact: bool = False,
+    draft: bool = False,
 ) -> WriteReport | None:
     """Copy the voxels of a box from one mag to another of the same magnification.
 
@@ -40,11 +103,15 @@ def copy_mag(
     target
         Where they go; of the same type and channels.
     box
-        Absolute, in voxels of the mag. Where files are copied, whole cubes are.
+        Absolute, in voxels of the mag.
     options
         How it runs.
     action
         What to call it.
+    exact
+        Copy no voxel outside of the box. Else, where files are copied, whole cubes are.
+    draft
+        The target is not listed yet: no layer's box grows, and a copy that stopped can be resumed.
 
     Returns
     -------
@@ -55,6 +122,8 @@ def copy_mag(
     ------
     InvalidValueError
         If type or channels differ.
+    PlanError
+        If a task would need more memory than there is.
     """
     have, want = source.spec, target.store.spec
     if (have.dtype, have.num_channels) != (want.dtype, want.num_channels):
@@ -65,17 +134,55 @@ def copy_mag(
     if box.is_empty():
         return None
     engine = pick_engine(options.client)
-    plan = plan_write(
-        want, box, threads=engine.threads, memory=engine.task_memory(), task_memory=options.task_memory
-    )
-    job = Job.of(target, plan, action, options)
+    ticket = earlier = None
+    if draft:
+        name = f"a copy of {source.path}"
+        key = job_key(target, box, f"{name}|{source.fingerprint(box)}|{exact}", options)
+        earlier = earlier_run(target, box, key, name, options)
+    if earlier is not None:
+        plan = plan_again(want, box, earlier.unit, earlier.part)
+    else:
+        plan = plan_copy(have, want, box, engine, options, exact=exact)
+    if draft:
+        ticket = ticket_of(target, plan, action, key, name, options)
+    job = Job.of(target, plan, action, options, ticket=ticket, staged=plan.part is not None)
 
     def stages(folders: JobFolders) -> list[Stage]:
-        out = Target(target.store, folders.main, options.durable, options.verify)
-        windows = call_windows(plan, folders.main, "copy", lambda unit: (copy_unit, source, out, unit))
-        return [Stage(len(plan.units), windows)]
+        found = _copy_stages(job, source, folders.main, exact=exact)
+        return [replace(stage, windows=_unlisted(stage.windows)) for stage in found] if draft else found
 
     return run_job(job, stages, engine, options.listeners)
+
+
+def _copy_stages(job: Job, source: StoredMag, folder: str, *, exact: bool) -> list[Stage]:
+    """Return the stages of a copy: one, or two where cubes are assembled from parts."""
+    parts = job.plan.parts
+    lane = lane_of(parts or job.plan, 0)
+    if parts is None:
+        out = Target(job.store, folder, job.durable, job.verify)
+        windows = call_windows(
+            job.plan, folder, "copy", lambda unit: (copy_unit, source, out, unit, exact), lane
+        )
+        return [Stage(len(lane), windows, (lane,))]
+    private = Target(job.store.staged(f"{folder}/staged", raw=True), folder, job.durable)
+    windows = call_windows(parts, folder, "copy", lambda part: (copy_part, source, private, part), lane)
+    return [Stage(len(lane), windows, (lane,)), publish_stage(job, folder, replaces_source=False)]
+
+
+def _unlisted(windows: Any) -> Iterator[CallWindow]:
+    """Yield windows whose tasks report no box, since there is no layer yet that would grow."""
+    for window in windows:
+        yield replace(window, call=_without_box(window.call))
+
+
+def _without_box(call: Callable[[BoundingBox], tuple[Any, ...]]) -> Callable[[BoundingBox], tuple[Any, ...]]:
+    """Return the calls of a window, as those of tasks that report no box."""
+    return lambda box: (report_no_box, *call(box))
+
+
+def report_no_box(function: Callable[..., UnitReport], *arguments: Any) -> UnitReport:
+    """Run a task; return its report without the box."""
+    return replace(function(*arguments), box=None)
 
 
 def copy_cubes(source: StoredMag, target: MagPlace, options: WriteOptions, action: str) -> WriteReport | None:
@@ -116,13 +223,24 @@ def copy_whole_unit(source: StoredMag, target: Target, box: BoundingBox) -> Unit
     return replace(report, box=None, cubes=cubes, nbytes=cubes * store.spec.cube_nbytes)
 
 
-def copy_unit(source: StoredMag, target: Target, box: BoundingBox) -> UnitReport:
+def copy_part(source: StoredMag, target: Target, box: BoundingBox) -> UnitReport:
+    """Copy a part of a cube into a private plain one."""
+    return fill_part(source.read(box), target, box)
+
+
+def copy_unit(source: StoredMag, target: Target, box: BoundingBox, exact: bool = False) -> UnitReport:
     """Copy what a unit covers: its files, or its voxels where the mags are stored differently."""
     if source.spec != target.store.spec:
         return write_unit(source.read(box), target, box)
     start = time.perf_counter()
     cubes, file_nbytes = publish_copies(
-        target.store, source, target.folder, box, durable=target.durable, attempt=Attempt(str(box))
+        target.store,
+        source,
+        target.folder,
+        box,
+        exact=exact,
+        durable=target.durable,
+        attempt=Attempt(str(box)),
     )
     return UnitReport(
         unit=box,

@@ -16,6 +16,7 @@ from wkdask.properties.commit import (
     SetNumChannels,
     SetSegmentId,
     SetViewConfiguration,
+    check_edit,
     commit,
     create,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "SetNumChannels",
     "SetSegmentId",
     "SetViewConfiguration",
+    "check_edit",
     "commit",
     "create",
     "dtype_of",

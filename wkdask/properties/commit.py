@@ -45,6 +45,7 @@ __all__ = [
     "SetNumChannels",
     "SetSegmentId",
     "SetViewConfiguration",
+    "check_edit",
     "commit",
     "create",
 ]
@@ -153,6 +154,20 @@ def commit(folder: str | os.PathLike[str], edits: Sequence[Edit]) -> DatasetReco
         _remove_leftovers(path)
         fsio.atomic_write(path, data)
     return record
+
+
+def check_edit(folder: str | os.PathLike[str], edit: Edit) -> None:
+    """Apply an edit to the properties file as it is now, and write nothing: what it raises, it would raise later.
+
+    Raises
+    ------
+    FileNotFoundError, PropertiesError, WkdaskError
+        As :func:`commit`.
+    """
+    data, path = read_bytes(fsio.checked_path(folder))
+    raw = to_raw(data, path)
+    edit.apply(raw)
+    parse(to_bytes(raw, path), path)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ def publish_copies(
     folder: str,
     box: BoundingBox,
     *,
+    exact: bool = False,
     durable: bool = True,
     attempt: Attempt | None = None,
 ) -> tuple[int, int]:
@@ -40,6 +41,8 @@ def publish_copies(
         The job's private folder.
     box
         What is copied: absolute, in voxels of the mag. Whole files are, where there is no cube yet.
+    exact
+        Cubes that the box covers in part are copied as voxels as well, none of them outside of the box.
     durable
         Flush data and folders to the disk before returning.
     attempt
@@ -55,7 +58,11 @@ def publish_copies(
     pieces = list(store.spec.grid.pieces(box))
     with Publisher(store, folder, attempt, durable=durable) as publish:
         for batch in partition_all(_COPIED_TOGETHER, pieces):
-            there = [each for each in batch if is_there(store.cube_path(each[0]))]
+            there = [
+                each
+                for each in batch
+                if (exact and each[1].size != store.spec.shard_shape) or is_there(store.cube_path(each[0]))
+            ]
             files = [
                 each for each in batch if each not in there and source.check_cube(source.cube_path(each[0]))
             ]

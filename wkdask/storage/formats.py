@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from wkdask.errors import DamagedHeaderError, InvalidValueError, UnsupportedFormatError
@@ -145,23 +146,23 @@ def create_mag(path: str, spec: ArraySpec, data_format: str, extent: Vec3Int | N
     return ZarrMag.create(path, spec, data_format, extent)
 
 
-def check_spec(spec: ArraySpec, data_format: str) -> None:
-    """Refuse what a format cannot hold, before anything is made for it.
+def check_spec(spec: ArraySpec, data_format: str) -> ArraySpec:
+    """Refuse what a format cannot hold, before anything is made for it; return it as a mag will have it.
 
     Raises
     ------
     UnsupportedFormatError, DTypeError
-        If so.
+        If the format cannot hold it.
     """
     check_format(data_format)
     if data_format != "wkw":
-        layout_of_spec(spec, data_format)
-        return
+        return layout_of_spec(spec, data_format).to_spec()
     if spec.compression not in COMPRESSIONS:
         raise UnsupportedFormatError(
             f'WKW cubes are stored with the compression None, "lz4" or "lz4hc", got {spec.compression!r}'
         )
     header_of_spec(spec)
+    return replace(spec, layout="wkw")
 
 
 def check_voxel(data_format: str, dtype: str, num_channels: int) -> None:

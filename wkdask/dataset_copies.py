@@ -1,0 +1,406 @@
+"""A dataset copied as one job of many: planned whole, resumable, its layers listed one by one as they are complete.
+
+::
+
+    <copy>/.wkdask/copy.json           what is copied how, which mags are done, whether all is
+    <copy>/datasource-properties.json  the layers that are complete
+    <copy>/<layer>/<mag>/              cubes come, and are listed with their layer
+    <copy>/<layer>/<mag>/.wkdask/      the journal of the mag at which a copy has stopped
+
+Killed at any moment, what is listed is whole, and the same call with ``resume=True`` goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from wkdask.engines import pick_engine
+from wkdask.errors import (
+    AlreadyExistsError,
+    InvalidValueError,
+    JobRunningError,
+    LockTimeoutError,
+    ResumeError,
+)
+from wkdask.events import Event, JobFinished, JobStarted, Listener, WriteReport
+from wkdask.fsio import atomic_write, checked_path, lock, remove_folder
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
+from wkdask.job import WriteOptions
+from wkdask.layer import Layer
+from wkdask.layer_copies import CopyCut, LayerCopy, build_layer, plan_layer
+from wkdask.plan import WritePlan
+from wkdask.properties import PROPERTIES_FILE, SetViewConfiguration, create, load
+from wkdask.properties.handle import Properties
+from wkdask.storage.formats import format_of, open_mag
+from wkdask.storage.protocol import PRIVATE
+from wkdask.transfer import plan_copy
+from wkdask.units import VoxelSize, format_bytes
+
+__all__ = ["DatasetCopy", "plan_dataset", "run_copy"]
+
+_STATE = f"{PRIVATE}/copy.json"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetCopy:
+    """What is copied of a dataset; shown by printing it."""
+
+    source: str
+    """The dataset's folder."""
+    voxel_size: VoxelSize
+    """Of the copy."""
+    view_configuration: Any
+    """How the dataset is shown at first, as JSON; None where nothing is said."""
+    layers: tuple[LayerCopy, ...]
+    """Its layers."""
+    plans: dict[tuple[str, Mag], WritePlan]
+    """How the mags are cut into tasks, by layer and mag; those without voxels are missing."""
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What is copied how, as JSON: a later call goes on only if it asks for the same."""
+        return {
+            "source": os.path.realpath(self.source),
+            "voxel size": [list(self.voxel_size.factor), self.voxel_size.unit],
+            "layers": {
+                layer.name: {
+                    "format": layer.edit.data_format,
+                    "box": layer.edit.bounding_box.to_tuple6(),
+                    "exact": layer.exact,
+                    "mags": {each.mag.to_layer_name(): str(each.spec) for each in layer.mags},
+                }
+                for layer in self.layers
+            },
+        }
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return (name, value) pairs to show."""
+        rows = [("To copy", self.source)]
+        for layer in self.layers:
+            rows.append(("Layer", f"{layer.name}, {layer.edit.bounding_box} (voxels of mag 1)"))
+            for each in layer.mags:
+                plan = self.plans.get((layer.name, each.mag))
+                work = "no voxels"
+                if plan is not None:
+                    tasks = len((plan.parts or plan).units)
+                    work = f"{plan.num_cubes} cubes, {format_bytes(plan.nbytes)} of voxels, {tasks} tasks"
+                how = (
+                    "files as they are"
+                    if each.source.spec == each.spec
+                    else f"{each.source.spec.data_format}"
+                )
+                arrow = how if each.source.spec == each.spec else f"{how} → {each.spec.data_format}"
+                rows.append(("  mag", f"{each.mag}: {arrow}, {each.spec}; {work}"))
+        total = sum(plan.nbytes for plan in self.plans.values())
+        most = max((plan.task_nbytes for plan in self.plans.values()), default=0)
+        rows.append(("Voxels", format_bytes(total)))
+        rows.append(("Memory", f"{format_bytes(most)} per task"))
+        return rows
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:<9}: {value}" for name, value in self.rows())
+
+
+def plan_dataset(
+    properties: Properties,
+    layers: Sequence[Layer],
+    voxel_size: VoxelSize,
+    cut: CopyCut,
+    clip: BoundingBox | None,
+    options: WriteOptions,
+) -> DatasetCopy:
+    """Plan the copy of a dataset; all that can be refused is, and nothing is made.
+
+    Parameters
+    ----------
+    properties
+        The dataset.
+    layers
+        Those of its layers that are copied.
+    voxel_size
+        Of the copy.
+    cut
+        How mags are to be stored.
+    clip
+        What is copied, in voxels of mag 1; all by default.
+    options
+        How it runs.
+
+    Raises
+    ------
+    InvalidValueError
+        If the box touches no layer.
+    UnsupportedFormatError, DTypeError, DamagedHeaderError, PlanError
+        If a mag cannot be read, or not be stored so, or not in the memory that there is.
+    """
+    copies = tuple(plan_layer(layer, layer.name, cut, clip) for layer in layers)
+    if clip is not None and layers and all(copy.edit.bounding_box.is_empty() for copy in copies):
+        boxes = ", ".join(f"{layer.name!r}: {layer.bounding_box}" for layer in layers)
+        raise InvalidValueError(f"the box {clip} touches no layer (voxels of mag 1; {boxes})")
+    engine = pick_engine(options.client)
+    plans = {
+        (copy.name, each.mag): plan_copy(
+            each.source.spec, each.spec, each.box, engine, options, exact=copy.exact
+        )
+        for copy in copies
+        for each in copy.mags
+        if not each.box.is_empty()
+    }
+    view = properties.record.default_view_configuration
+    return DatasetCopy(properties.folder, voxel_size, view, copies, plans)
+
+
+@dataclass(slots=True)
+class _State:
+    """How far a copy has come."""
+
+    request: dict[str, Any]
+    """What is copied how."""
+    done: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By layer and mag: the state of the source before it was copied."""
+    finished: bool = False
+    """Whether all is copied."""
+
+    @classmethod
+    def read(cls, folder: str) -> _State | None:
+        """Return the state of a copy; None if there is none that can be read."""
+        try:
+            with open(os.path.join(folder, _STATE), "rb") as file:
+                content = json.load(file)
+            return cls(content["request"], content["done"], content["finished"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, folder: str) -> None:
+        """Note it, durably."""
+        content = {"request": self.request, "done": self.done, "finished": self.finished}
+        atomic_write(os.path.join(folder, _STATE), json.dumps(content, indent=1).encode())
+
+
+def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOptions) -> str:
+    """Copy a dataset as it was planned.
+
+    Parameters
+    ----------
+    plan
+        What is copied how.
+    path
+        Folder of the copy.
+    options
+        How it runs; with `resume` an earlier copy into the folder is completed.
+
+    Returns
+    -------
+    str
+        The folder.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If the folder holds something that is not an unfinished copy.
+    ResumeError
+        If it holds an unfinished copy of something else, or one that is stored otherwise.
+    JobRunningError
+        If another process is at the same copy.
+    TaskFailedError
+        If tasks failed; what was copied stays for ``resume=True``, and if nothing was, nothing stays.
+    """
+    folder = checked_path(path)
+    request = json.loads(json.dumps(plan.request))
+    is_new = not os.path.lexists(folder)
+    _check_target(folder, request, resume=options.resume)
+    with _alone(folder):
+        state = _check_target(folder, request, resume=options.resume) or _State(request)
+        if state.finished:
+            return folder
+        try:
+            state.write(folder)
+            _copy_layers(plan, folder, state, options)
+            state.finished = True
+            state.write(folder)
+        except BaseException as error:
+            if _has_landed(plan, folder):
+                error.add_note(
+                    f"what was copied stays in {folder}, which lists the layers that are complete; the same call "
+                    f"with resume=True (or --resume) goes on from there"
+                )
+            else:
+                error.add_note(f"nothing was copied, nothing stays in {folder}")
+                with contextlib.suppress(OSError):  # the first error tells more
+                    _clear(folder, is_new)
+            raise
+    return folder
+
+
+def _check_target(folder: str, request: dict[str, Any], *, resume: bool) -> _State | None:
+    """Return the state of the copy that is to be resumed; refuse a folder that holds anything else."""
+    if not os.path.lexists(folder):
+        return None
+    if not os.path.isdir(folder):
+        raise AlreadyExistsError(f"{folder} exists and is not a folder")
+    state = _State.read(folder)
+    if state is None and not {*os.listdir(folder)} - {PRIVATE}:
+        return None
+    if state is None or not resume:
+        unfinished = state is not None and not state.finished
+        hint = "; it is a copy that stopped: resume=True (or --resume) goes on with it" if unfinished else ""
+        raise AlreadyExistsError(f"{folder} exists and is not an empty folder{hint}")
+    if state.request != request:
+        was, now = state.request, request
+        wrong = [key for key in now if was.get(key) != now[key]]
+        names = {*now["layers"], *was.get("layers", {})}
+        layers = sorted(name for name in names if was.get("layers", {}).get(name) != now["layers"].get(name))
+        where = ", ".join(
+            [*(key for key in wrong if key != "layers"), *(f"layer {name!r}" for name in layers)]
+        )
+        raise ResumeError(
+            f"the copy in {folder} was begun with other arguments, or its source has changed ({where}); give the "
+            f"same arguments, or copy into another folder"
+        )
+    return state
+
+
+@contextlib.contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    """Hold the lock of a copy."""
+    locks = os.path.join(folder, PRIVATE, "locks")
+    os.makedirs(locks, exist_ok=True)
+    try:
+        with lock(os.path.join(locks, "copy.lock"), timeout=0):
+            yield
+    except LockTimeoutError as error:
+        raise JobRunningError(f"another process is copying into {folder}") from error
+
+
+def _copy_layers(plan: DatasetCopy, folder: str, state: _State, options: WriteOptions) -> None:
+    """Copy the layers that are not complete."""
+    if not os.path.lexists(os.path.join(folder, PROPERTIES_FILE)):
+        create(folder, os.path.basename(folder), plan.voxel_size)
+    properties = Properties(folder)
+    if plan.view_configuration is not None:
+        properties.commit(SetViewConfiguration(None, plan.view_configuration))
+    listed = {record.name for record in properties.record.layers}
+    whole = _Whole(plan, state, listed, options.listeners)
+    told = replace(options, listeners=(whole.hear,) if options.listeners else ())
+    try:
+        for layer in plan.layers:
+            if layer.name in listed:
+                continue
+            done = state.done.setdefault(layer.name, {})
+
+            def note(mag: Mag, source: str, done: dict[str, str] = done) -> None:
+                done[mag.to_layer_name()] = source
+                state.write(folder)
+
+            build_layer(layer, properties, told, {Mag(name): text for name, text in done.items()}, note)
+    finally:
+        whole.end()
+
+
+def _has_landed(plan: DatasetCopy, folder: str) -> bool:
+    """Tell whether there is something to go on with: a layer, or a cube of one."""
+    with contextlib.suppress(OSError):
+        if load(folder).layers:
+            return True
+    for layer in plan.layers:
+        for each in layer.mags:
+            path = os.path.join(folder, layer.name, each.mag.to_layer_name())
+            if format_of(path) is not None:
+                with contextlib.suppress(OSError):
+                    if next(open_mag(path).cubes_on_disk(), None) is not None:
+                        return True
+    return False
+
+
+def _clear(folder: str, is_new: bool) -> None:
+    """Remove all that was made in a folder, which was empty or missing before."""
+    if is_new:
+        remove_folder(folder)
+        return
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            remove_folder(path)
+        else:
+            os.unlink(path)
+
+
+class _Whole:
+    """Turns the events of one job per mag into those of one job."""
+
+    def __init__(
+        self, plan: DatasetCopy, state: _State, listed: set[str], listeners: Sequence[Listener]
+    ) -> None:
+        self._label = f"dataset {os.path.basename(plan.source)!r}"
+        self._listeners = listeners
+        self._left: dict[str, tuple[int, int, int]] = {}
+        """What is planned for each mag that is to come: tasks, cubes, bytes."""
+        self._before = (0, 0, 0)
+        """The same of what earlier runs have done."""
+        self._begun = False
+        self._reports: list[WriteReport] = []
+        for layer in plan.layers:
+            for each in layer.mags:
+                planned = plan.plans.get((layer.name, each.mag))
+                if planned is None:
+                    continue
+                tasks = len(planned.units) + (0 if planned.parts is None else len(planned.parts.units))
+                numbers = (tasks, planned.num_cubes, planned.nbytes)
+                if layer.name in listed or each.mag.to_layer_name() in state.done.get(layer.name, {}):
+                    self._before = _sum(self._before, numbers)
+                else:
+                    self._left[f"layer {layer.name!r} mag {each.mag}"] = numbers
+
+    def hear(self, event: Event) -> None:
+        """Take an event of one of the jobs."""
+        if isinstance(event, JobStarted):
+            if not self._begun:
+                self._begin(event)
+        elif isinstance(event, JobFinished):
+            if event.report is not None:
+                self._reports.append(event.report)
+        else:
+            self._tell(event)
+
+    def _begin(self, first: JobStarted) -> None:
+        """Tell of the whole when its first job begins, which an earlier run may have begun."""
+        self._begun = True
+        self._left[first.label] = (first.units, first.cubes, first.nbytes)
+        units, cubes, nbytes = _sum(self._before, *self._left.values())
+        before = _sum(self._before, (first.units_before, first.cubes_before, first.nbytes_before))
+        self._tell(JobStarted(self._label, "copying", units, cubes, nbytes, first.engine, *before))
+
+    def end(self) -> None:
+        """Tell that no more will come."""
+        if not self._begun:
+            return
+        _, cubes, nbytes = self._before
+        total = None
+        if self._reports or cubes:
+            total = WriteReport(
+                label=self._label,
+                bounding_box=EMPTY_BOX,
+                cubes=cubes + sum(report.cubes for report in self._reports),
+                bytes=nbytes + sum(report.bytes for report in self._reports),
+                file_bytes=sum(report.file_bytes for report in self._reports),
+                minimum=None,
+                maximum=None,
+                seconds=sum(report.seconds for report in self._reports),
+                cubes_before=cubes + sum(report.cubes_before for report in self._reports),
+            )
+        self._tell(JobFinished(self._label, total))
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+
+def _sum(*numbers: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the sums of triples."""
+    first, second, third = (sum(column) for column in zip(*numbers, strict=True))
+    return first, second, third
