@@ -12,6 +12,7 @@ from wkdask.chunkwise import warn_of_ignored
 from wkdask.cut import Cut
 from wkdask.dataset_copies import DatasetCopy, plan_dataset, run_copy
 from wkdask.dataset_layers import DatasetLayers
+from wkdask.equal import Difference, first_difference
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
@@ -422,6 +423,45 @@ class Dataset(DatasetLayers):
             if layer_name not in layers_to_ignore:
                 link_mags(layer, copy._properties, make_relative)
         return copy
+
+    def first_difference(
+        self,
+        other: Dataset | str | os.PathLike[str],
+        layers: Sequence[str] | None = None,
+        *,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> Difference | None:
+        """Compare with another dataset: what the properties say, and every voxel in the layers' boxes.
+
+        Formats, cuts, compression and the datasets' names may differ. Both are streamed: about 64 MiB per task
+        are in memory.
+
+        Parameters
+        ----------
+        other
+            The other dataset, or its folder.
+        layers
+            The names of the layers that are compared; all by default, with the datasets' own properties.
+        client, progress
+            As for :meth:`MagView.write`.
+
+        Returns
+        -------
+        Difference or None
+            None if they are equal. Else the first difference: layer by layer of this dataset, properties first;
+            mag by mag, finest first; cube by cube of this dataset, x fastest; in a cube c fastest, then x.
+
+        Raises
+        ------
+        LayerNotFoundError
+            If neither has a layer of a name.
+        TaskFailedError
+            If voxels cannot be read.
+        """
+        second = other if isinstance(other, Dataset) else Dataset(other)
+        options = WriteOptions(client=client, listeners=listeners_for(progress))
+        return first_difference(self, second, layers, options)
 
     def __repr__(self) -> str:
         from wkdask.display import dataset_text

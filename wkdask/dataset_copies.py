@@ -27,12 +27,12 @@ from wkdask.errors import (
     LockTimeoutError,
     ResumeError,
 )
-from wkdask.events import Event, JobFinished, JobStarted, Listener, WriteReport
+from wkdask.events import Listener
 from wkdask.fsio import atomic_write, checked_path, lock, remove_folder
-from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
+from wkdask.geometry import BoundingBox, Mag
 from wkdask.job import WriteOptions
 from wkdask.layer import Layer
-from wkdask.layer_copies import CopyCut, LayerCopy, build_layer, plan_layer
+from wkdask.layer_copies import CopyCut, LayerCopy, MagState, build_layer, plan_layer
 from wkdask.plan import WritePlan
 from wkdask.properties import PROPERTIES_FILE, SetViewConfiguration, create, load
 from wkdask.properties.handle import Properties
@@ -40,6 +40,7 @@ from wkdask.storage.formats import format_of, open_mag
 from wkdask.storage.protocol import PRIVATE
 from wkdask.transfer import plan_copy
 from wkdask.units import VoxelSize, format_bytes
+from wkdask.whole import Whole
 
 __all__ = ["DatasetCopy", "plan_dataset", "run_copy"]
 
@@ -161,8 +162,8 @@ class _State:
 
     request: dict[str, Any]
     """What is copied how."""
-    done: dict[str, dict[str, str]] = field(default_factory=dict)
-    """By layer and mag: the state of the source before it was copied."""
+    mags: dict[str, dict[Mag, MagState]] = field(default_factory=dict)
+    """By layer and mag: those at which it is or was."""
     finished: bool = False
     """Whether all is copied."""
 
@@ -172,13 +173,21 @@ class _State:
         try:
             with open(os.path.join(folder, _STATE), "rb") as file:
                 content = json.load(file)
-            return cls(content["request"], content["done"], content["finished"])
+            mags = {
+                layer: {Mag(name): MagState(source, whole) for name, (source, whole) in states.items()}
+                for layer, states in content["mags"].items()
+            }
+            return cls(content["request"], mags, content["finished"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def write(self, folder: str) -> None:
         """Note it, durably."""
-        content = {"request": self.request, "done": self.done, "finished": self.finished}
+        mags = {
+            layer: {mag.to_layer_name(): [state.source, state.whole] for mag, state in states.items()}
+            for layer, states in self.mags.items()
+        }
+        content = {"request": self.request, "mags": mags, "finished": self.finished}
         atomic_write(os.path.join(folder, _STATE), json.dumps(content, indent=1).encode())
 
 
@@ -285,19 +294,19 @@ def _copy_layers(plan: DatasetCopy, folder: str, state: _State, options: WriteOp
     if plan.view_configuration is not None:
         properties.commit(SetViewConfiguration(None, plan.view_configuration))
     listed = {record.name for record in properties.record.layers}
-    whole = _Whole(plan, state, listed, options.listeners)
-    told = replace(options, listeners=(whole.hear,) if options.listeners else ())
+    whole = _whole(plan, state, listed, options.listeners)
+    told = replace(options, listeners=(whole,) if options.listeners else ())
     try:
         for layer in plan.layers:
             if layer.name in listed:
                 continue
-            done = state.done.setdefault(layer.name, {})
+            known = state.mags.setdefault(layer.name, {})
 
-            def note(mag: Mag, source: str, done: dict[str, str] = done) -> None:
-                done[mag.to_layer_name()] = source
+            def note(mag: Mag, now: MagState, known: dict[Mag, MagState] = known) -> None:
+                known[mag] = now
                 state.write(folder)
 
-            build_layer(layer, properties, told, {Mag(name): text for name, text in done.items()}, note)
+            build_layer(layer, properties, told, dict(known), note)
     finally:
         whole.end()
 
@@ -330,77 +339,19 @@ def _clear(folder: str, is_new: bool) -> None:
             os.unlink(path)
 
 
-class _Whole:
-    """Turns the events of one job per mag into those of one job."""
-
-    def __init__(
-        self, plan: DatasetCopy, state: _State, listed: set[str], listeners: Sequence[Listener]
-    ) -> None:
-        self._label = f"dataset {os.path.basename(plan.source)!r}"
-        self._listeners = listeners
-        self._left: dict[str, tuple[int, int, int]] = {}
-        """What is planned for each mag that is to come: tasks, cubes, bytes."""
-        self._before = (0, 0, 0)
-        """The same of what earlier runs have done."""
-        self._begun = False
-        self._reports: list[WriteReport] = []
-        for layer in plan.layers:
-            for each in layer.mags:
-                planned = plan.plans.get((layer.name, each.mag))
-                if planned is None:
-                    continue
-                tasks = len(planned.units) + (0 if planned.parts is None else len(planned.parts.units))
-                numbers = (tasks, planned.num_cubes, planned.nbytes)
-                if layer.name in listed or each.mag.to_layer_name() in state.done.get(layer.name, {}):
-                    self._before = _sum(self._before, numbers)
-                else:
-                    self._left[f"layer {layer.name!r} mag {each.mag}"] = numbers
-
-    def hear(self, event: Event) -> None:
-        """Take an event of one of the jobs."""
-        if isinstance(event, JobStarted):
-            if not self._begun:
-                self._begin(event)
-        elif isinstance(event, JobFinished):
-            if event.report is not None:
-                self._reports.append(event.report)
-        else:
-            self._tell(event)
-
-    def _begin(self, first: JobStarted) -> None:
-        """Tell of the whole when its first job begins, which an earlier run may have begun."""
-        self._begun = True
-        self._left[first.label] = (first.units, first.cubes, first.nbytes)
-        units, cubes, nbytes = _sum(self._before, *self._left.values())
-        before = _sum(self._before, (first.units_before, first.cubes_before, first.nbytes_before))
-        self._tell(JobStarted(self._label, "copying", units, cubes, nbytes, first.engine, *before))
-
-    def end(self) -> None:
-        """Tell that no more will come."""
-        if not self._begun:
-            return
-        _, cubes, nbytes = self._before
-        total = None
-        if self._reports or cubes:
-            total = WriteReport(
-                label=self._label,
-                bounding_box=EMPTY_BOX,
-                cubes=cubes + sum(report.cubes for report in self._reports),
-                bytes=nbytes + sum(report.bytes for report in self._reports),
-                file_bytes=sum(report.file_bytes for report in self._reports),
-                minimum=None,
-                maximum=None,
-                seconds=sum(report.seconds for report in self._reports),
-                cubes_before=cubes + sum(report.cubes_before for report in self._reports),
-            )
-        self._tell(JobFinished(self._label, total))
-
-    def _tell(self, event: Event) -> None:
-        for listener in self._listeners:
-            listener(event)
-
-
-def _sum(*numbers: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return the sums of triples."""
-    first, second, third = (sum(column) for column in zip(*numbers, strict=True))
-    return first, second, third
+def _whole(plan: DatasetCopy, state: _State, listed: set[str], listeners: Sequence[Listener]) -> Whole:
+    """Return what tells of the jobs, one per mag, as of one."""
+    before, left = (0, 0, 0), {}
+    for layer in plan.layers:
+        for each in layer.mags:
+            planned = plan.plans.get((layer.name, each.mag))
+            if planned is None:
+                continue
+            tasks = len(planned.units) + (0 if planned.parts is None else len(planned.parts.units))
+            counts = (tasks, planned.num_cubes, planned.nbytes)
+            known = state.mags.get(layer.name, {}).get(each.mag)
+            if layer.name in listed or (known is not None and known.whole):
+                before = (before[0] + counts[0], before[1] + counts[1], before[2] + counts[2])
+            else:
+                left[f"layer {layer.name!r} mag {each.mag}"] = counts
+    return Whole(f"dataset {os.path.basename(plan.source)!r}", "copying", left, before, listeners)

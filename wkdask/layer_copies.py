@@ -46,6 +46,7 @@ __all__ = [
     "CopyCut",
     "LayerCopy",
     "MagCopy",
+    "MagState",
     "as_new_with_attachments",
     "build_layer",
     "other_entries",
@@ -97,7 +98,7 @@ class CopyCut:
         if free and data_format == "zarr":
             shard = chunk
         elif free and source.data_format == "zarr" != data_format:
-            shard = default_shard_shape(data_format, chunk)
+            shard = (default_shard_shape(data_format, chunk) // chunk).pairmax(1) * chunk
         wished = replace(source, chunk_shape=chunk, shard_shape=shard, compression=compression, layout="wkw")
         try:
             return check_spec(wished, data_format)
@@ -121,6 +122,16 @@ class MagCopy:
     """How the copy is stored."""
     box: BoundingBox
     """What is copied: absolute, in voxels of the mag; empty where there is nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class MagState:
+    """How far the copy of a mag has come."""
+
+    source: str
+    """The state of the source when it was begun: its fingerprint."""
+    whole: bool
+    """Whether all is copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +203,8 @@ def build_layer(
     copy: LayerCopy,
     properties: Properties,
     options: WriteOptions,
-    done: Mapping[Mag, str] | None = None,
-    note: Callable[[Mag, str], None] = lambda _mag, _state: None,
+    known: Mapping[Mag, MagState] | None = None,
+    note: Callable[[Mag, MagState], None] = lambda _mag, _state: None,
 ) -> None:
     """Make a layer that was planned, mag by mag, and list it when it is complete.
 
@@ -205,10 +216,10 @@ def build_layer(
         The dataset that gets it.
     options
         How it runs.
-    done
-        Mags that an earlier run has copied, with the state of their source then: one that changed is copied anew.
+    known
+        Mags at which an earlier run was; one whose source has changed since is copied anew.
     note
-        Called with each mag when it is copied, and with the state of its source before.
+        Called with each mag before it is copied, and after.
 
     Raises
     ------
@@ -219,16 +230,19 @@ def build_layer(
     os.makedirs(folder, exist_ok=True)
     edits: list[Edit] = [copy.edit]
     for each in copy.mags:
-        state = "" if each.box.is_empty() else each.source.fingerprint(each.box)
+        source = "" if each.box.is_empty() else each.source.fingerprint(each.box)
         path = os.path.join(folder, each.mag.to_layer_name())
-        before = None if done is None else done.get(each.mag)
-        if before is not None and before != state and os.path.isdir(path):
-            remove_folder(path)  # the source is another one now
-        place = MagPlace(properties.folder, copy.name, each.mag, _made(each, path, copy.edit.data_format))
-        if before is None or before != state:
+        before = (known or {}).get(each.mag)
+        if before is not None and before.source != source:
+            remove_folder(path)
+            before = None
+        store = _made(each, path, copy.edit.data_format)
+        if before is None or not before.whole:
+            note(each.mag, MagState(source, whole=False))
+            place = MagPlace(properties.folder, copy.name, each.mag, store)
             copy_mag(each.source, place, each.box, options, exact=copy.exact, draft=True)
-            note(each.mag, state)
-        cube_length, extra = entry_of(place.store)
+            note(each.mag, MagState(source, whole=True))
+        cube_length, extra = entry_of(store)
         edits.append(AddMag(copy.name, each.mag, cube_length, extra=extra))
     _copy_rest(copy.source, folder)
     properties.commit(*edits)

@@ -9,6 +9,7 @@ import click
 import wkdask
 from wkdask.cli.batch import map_command
 from wkdask.cli.convert import convert
+from wkdask.cli.copy import copy_command, equal_command
 from wkdask.cli.options import (
     MAG,
     compression_option,
@@ -201,5 +202,5 @@ def plan(
         click.echo(repr(plan_rewrite(view.place, view.box, spec, WriteOptions(client=client), limit)))
 
 
-main.add_command(convert)
-main.add_command(map_command)
+for added in (convert, copy_command, equal_command, map_command):
+    main.add_command(added)

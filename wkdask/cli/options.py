@@ -146,4 +146,5 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except (WkdaskError, FileNotFoundError, PermissionError) as error:
-        raise click.ClickException(str(error)) from error
+        notes = getattr(error, "__notes__", ())  # what to do now
+        raise click.ClickException("\n".join([str(error), *notes])) from error
