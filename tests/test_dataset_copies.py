@@ -116,7 +116,7 @@ def test_everything_goes_with_a_copy_and_comes_back(original, tmp_path, data_for
                 assert np.array_equal(copy.get_layer(name).get_mag(mag).read(), voxels)
         assert Path(copy.path, "cells", "agglomerates", "file.hdf5").read_bytes() == b"agglomerates"
         assert original.first_difference(copy) is None
-    assert back.get_layer("color").get_mag(1).spec.compression == ("lz4" if data_format == "wkw" else "lz4hc")
+    assert back.get_layer("color").get_mag(1).spec.compression == "lz4"
 
 
 CUTS = st.sampled_from(
