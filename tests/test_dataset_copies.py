@@ -1,9 +1,11 @@
 """Datasets copied between formats and cuts: the same voxels and properties, never half a layer, resumed exactly."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from wkdask.errors import (
     ResumeError,
     TaskFailedError,
     UnsupportedFormatError,
+    WkdaskWarning,
 )
 from wkdask.events import JobFinished, JobStarted, UnitDone
 from wkdask.fsio import lock
@@ -388,6 +391,52 @@ def test_a_copy_that_is_killed_goes_on(original, tmp_path, children, number, aft
         for mag in layer.mags.values():
             assert unfinished_jobs(mag.place.store) == []
             assert sorted(os.listdir(f"{mag.path}/.wkdask")) == ["locks"]
+
+
+def test_a_dataset_is_not_copied_into_itself(original, tmp_path):
+    (tmp_path / "link").symlink_to(original.path)
+    for target in (
+        original.path,
+        f"{original.path}/copy",
+        f"{original.path}/cells/copy",
+        tmp_path / "link" / "copy",
+    ):
+        with pytest.raises(InvalidValueError, match="into itself"):
+            original.copy_dataset(target)
+    assert not Path(original.path, "copy").exists()
+
+
+def test_a_source_that_is_written_to_meanwhile(original, tmp_path):
+    mag = original.get_layer("color").get_mag(1)
+
+    def change(event):
+        if isinstance(event, JobStarted):
+            mag.write(mag.read((6, 10, 14), (5, 5, 5)) + 1, offset=(6, 10, 14))
+
+    with pytest.warns(WkdaskWarning, match="while it was copied"):
+        original.copy_dataset(tmp_path / "copy", progress=change)
+
+
+@pytest.mark.slow
+def test_a_copy_that_is_killed_again_and_again(original, tmp_path, children):
+    script = KILLED.replace("progress=stop", "resume=True, progress=False")
+    code, killed = None, 0
+    for number in range(100):
+        child = children.start(script, original.path, str(tmp_path / "copy"), 0, 0)
+        time.sleep(0.1 + 0.05 * number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        code = children.wait(child).code
+        killed += code == -signal.SIGKILL
+        if (tmp_path / "copy" / "datasource-properties.json").exists():
+            for name in Dataset(tmp_path / "copy").layers:
+                assert original.first_difference(Dataset(tmp_path / "copy"), [name]) is None
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert code == 0
+    assert killed > 1
+    assert original.first_difference(Dataset(tmp_path / "copy")) is None
 
 
 def test_of_two_that_copy_into_a_folder_one_does(original, tmp_path):

@@ -26,6 +26,7 @@ from wkdask.errors import (
     JobRunningError,
     LockTimeoutError,
     ResumeError,
+    WkdaskError,
 )
 from wkdask.events import Listener
 from wkdask.fsio import atomic_write, checked_path, lock, remove_folder
@@ -139,7 +140,7 @@ def plan_dataset(
     UnsupportedFormatError, DTypeError, DamagedHeaderError, PlanError
         If a mag cannot be read, or not be stored so, or not in the memory that there is.
     """
-    copies = tuple(plan_layer(layer, layer.name, cut, clip) for layer in layers)
+    copies = tuple(_planned(layer, cut, clip) for layer in layers)
     if clip is not None and layers and all(copy.edit.bounding_box.is_empty() for copy in copies):
         boxes = ", ".join(f"{layer.name!r}: {layer.bounding_box}" for layer in layers)
         raise InvalidValueError(f"the box {clip} touches no layer (voxels of mag 1; {boxes})")
@@ -154,6 +155,17 @@ def plan_dataset(
     }
     view = properties.record.default_view_configuration
     return DatasetCopy(properties.folder, voxel_size, view, copies, plans)
+
+
+def _planned(layer: Layer, cut: CopyCut, clip: BoundingBox | None) -> LayerCopy:
+    """Plan the copy of a layer; an error says which one it is, and that the others can be copied without it."""
+    try:
+        return plan_layer(layer, layer.name, cut, clip)
+    except (WkdaskError, OSError) as error:
+        error.add_note(
+            f"layer {layer.name!r} cannot be copied so, and nothing was; layers= (or --layer) names those that are"
+        )
+        raise
 
 
 @dataclass(slots=True)
@@ -210,6 +222,8 @@ def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOpti
 
     Raises
     ------
+    InvalidValueError
+        If the folder lies in the dataset itself.
     AlreadyExistsError
         If the folder holds something that is not an unfinished copy.
     ResumeError
@@ -221,10 +235,16 @@ def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOpti
     """
     folder = checked_path(path)
     request = json.loads(json.dumps(plan.request))
+    real = os.path.realpath(folder)
+    if os.path.commonpath([os.path.realpath(plan.source), real]) == os.path.realpath(plan.source):
+        raise InvalidValueError(
+            f"{folder} lies in the dataset {plan.source}, which cannot be copied into itself"
+        )
     is_new = not os.path.lexists(folder)
     _check_target(folder, request, resume=options.resume)
     with _alone(folder):
-        state = _check_target(folder, request, resume=options.resume) or _State(request)
+        begun = _check_target(folder, request, resume=options.resume)
+        state = begun or _State(request)
         if state.finished:
             return folder
         try:
@@ -233,7 +253,7 @@ def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOpti
             state.finished = True
             state.write(folder)
         except BaseException as error:
-            if _has_landed(plan, folder):
+            if begun is not None or _has_landed(plan, folder):
                 error.add_note(
                     f"what was copied stays in {folder}, which lists the layers that are complete; the same call "
                     f"with resume=True (or --resume) goes on from there"

@@ -241,8 +241,6 @@ class _Compared:
 
     def run(self, label: str, engine: Engine, listener: Listener) -> _Found | None:
         """Return the first voxel that differs."""
-        for store in (self.first, self.second):
-            engine.check_sees(store.path)
         windows = listed_windows(
             self.boxes(),
             "",

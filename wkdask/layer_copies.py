@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ from wkdask.errors import (
     InvalidValueError,
     UnsupportedFormatError,
     WkdaskError,
+    WkdaskWarning,
 )
 from wkdask.fsio import remove_folder
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, Vec3Int
@@ -241,6 +243,13 @@ def build_layer(
             note(each.mag, MagState(source, whole=False))
             place = MagPlace(properties.folder, copy.name, each.mag, store)
             copy_mag(each.source, place, each.box, options, exact=copy.exact, draft=True)
+            if source and each.source.fingerprint(each.box) != source:
+                warnings.warn(
+                    f"{each.source.path} was written to while it was copied; the copy may hold some of its old "
+                    f"voxels and some of the new",
+                    WkdaskWarning,
+                    stacklevel=2,
+                )
             note(each.mag, MagState(source, whole=True))
         cube_length, extra = entry_of(store)
         edits.append(AddMag(copy.name, each.mag, cube_length, extra=extra))
