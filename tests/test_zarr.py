@@ -22,6 +22,7 @@ from wkdask.errors import (
     UnsupportedFormatError,
 )
 from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.storage.formats import built_by
 from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import DTYPES, ArraySpec
 from wkdask.storage.zarr import ZarrMag
@@ -186,6 +187,21 @@ def test_we_read_what_tensorstore_writes(tmp_path, dtype, compressed):
     tensorstore.open(spec).result()[...] = voxels
     np.testing.assert_array_equal(mag.read(BoundingBox((0, 0, 0), (32, 32, 16))), voxels)
     assert cubes(mag) == {(1, 0, 0), (1, 1, 0)}
+
+
+@pytest.mark.parametrize("part", [(160, 160, 160), (150, 9, 160)], ids=["whole", "part"])
+def test_threads_that_build_a_cube_together_make_the_same_file(tmp_path, part):
+    block = np.zeros((1, *part), "uint16", order="F")
+    block[:, :120] = noise((1, 120, *part[1:]), "uint16")
+    box, files = BoundingBox((0, 0, 0), part), {}
+    for threads in (1, 3):
+        mag = make(tmp_path / str(threads), dtype="uint16", chunk=16, shard=160)
+        mag = pickle.loads(pickle.dumps(built_by(mag, threads)))
+        assert mag.threads == threads
+        write(mag, box, block)
+        files[threads] = Path(mag.cube_path(Vec3Int(0, 0, 0))).read_bytes()
+        assert np.array_equal(mag.read(box), block)
+    assert files[1] == files[3]
 
 
 def test_the_metadata_are_those_of_webknossos_4(tmp_path):

@@ -23,6 +23,7 @@ __all__ = [
     "atomic_write",
     "checked_path",
     "copy_sparse",
+    "flushing",
     "free_bytes",
     "freed_later",
     "fsync_files",
@@ -274,13 +275,13 @@ def copy_sparse(source: str, target: str, *, flushed: bool = False) -> None:
         info = os.fstat(reader.fileno())
         os.truncate(writer.fileno(), info.st_size)
         large = flushed and info.st_blocks * 512 >= LARGE_NBYTES
-        with _flushing(writer.fileno()) if large else contextlib.nullcontext():
+        with flushing(writer.fileno()) if large else contextlib.nullcontext():
             for start, stop in _data_extents(reader.fileno(), info.st_size):
                 _copy_range(reader.fileno(), writer.fileno(), start, stop)
 
 
 @contextlib.contextmanager
-def _flushing(descriptor: int) -> Iterator[None]:
+def flushing(descriptor: int) -> Iterator[None]:
     """Flush a file again and again while it is written, so that the disk works meanwhile."""
     ended = threading.Event()
 

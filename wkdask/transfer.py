@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from wkdask.driver import run_job
-from wkdask.engines import Engine, pick_engine
+from wkdask.engines import Engine, LocalEngine, pick_engine
 from wkdask.errors import InvalidValueError, ReadOnlyError
 from wkdask.events import WriteReport
 from wkdask.existing import plan_existing
@@ -37,6 +37,7 @@ from wkdask.plan import WritePlan, plan_again, plan_write
 from wkdask.resume import earlier_run, job_key, ticket_of
 from wkdask.storage.copies import publish_copies, rewrite_cubes
 from wkdask.storage.fence import Attempt
+from wkdask.storage.formats import built_by
 from wkdask.storage.protocol import ArraySpec, StoredMag
 from wkdask.tasks import Target, UnitReport, fill_part, here, write_unit
 
@@ -148,20 +149,22 @@ def copy_mag(
     job = Job.of(target, plan, action, options, ticket=ticket, staged=plan.part is not None)
 
     def stages(folders: JobFolders) -> list[Stage]:
-        found = _copy_stages(job, source, folders.main, exact=exact)
+        # On a cluster a worker's other threads are somebody else's.
+        spare = max(1, engine.threads // len(plan.units)) if isinstance(engine, LocalEngine) else 1
+        found = _copy_stages(job, source, folders.main, exact=exact, spare=spare)
         return [replace(stage, windows=_unlisted(stage.windows)) for stage in found] if draft else found
 
     return run_job(job, stages, engine, options.listeners)
 
 
-def _copy_stages(job: Job, source: StoredMag, folder: str, *, exact: bool) -> list[Stage]:
-    """Return the stages of a copy: one, or two where cubes are assembled from parts."""
+def _copy_stages(job: Job, source: StoredMag, folder: str, *, exact: bool, spare: int) -> list[Stage]:
+    """Return the stages of a copy: one, or two where cubes are assembled from parts; `spare` threads for a task."""
     parts = job.plan.parts
     lane = lane_of(parts or job.plan, 0)
     if parts is None:
-        out = Target(job.store, folder, job.durable, job.verify)
+        out = Target(built_by(job.store, spare), folder, job.durable, job.verify)
         windows = call_windows(
-            job.plan, folder, "copy", lambda unit: (copy_unit, source, out, unit, exact), lane
+            job.plan, folder, "copy", lambda unit: (copy_unit, source, out, unit, exact, spare), lane
         )
         return [Stage(len(lane), windows, (lane,))]
     private = Target(job.store.staged(f"{folder}/staged", raw=True), folder, job.durable)
@@ -228,10 +231,12 @@ def copy_part(source: StoredMag, target: Target, box: BoundingBox) -> UnitReport
     return fill_part(source.read(box), target, box)
 
 
-def copy_unit(source: StoredMag, target: Target, box: BoundingBox, exact: bool = False) -> UnitReport:
+def copy_unit(
+    source: StoredMag, target: Target, box: BoundingBox, exact: bool = False, threads: int = 1
+) -> UnitReport:
     """Copy what a unit covers: its files, or its voxels where the mags are stored differently."""
     if source.spec != target.store.spec:
-        return write_unit(source.read(box), target, box)
+        return write_unit(source.read(box, threads), target, box)
     start = time.perf_counter()
     cubes, file_nbytes = publish_copies(
         target.store,

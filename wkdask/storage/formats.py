@@ -27,6 +27,7 @@ from wkdask.storage.zarr_layout import AXES, METADATA_NAMES, layout_of_spec
 __all__ = [
     "DATA_FORMATS",
     "axes_of",
+    "built_by",
     "check_format",
     "check_spec",
     "check_voxel",
@@ -211,6 +212,11 @@ def fitting_compression(
 def default_shard_shape(data_format: str, chunk: Vec3Int, chunks: int = 32) -> Vec3Int:
     """Return the sides of a cube where only its chunks are given."""
     return chunk if data_format == "zarr" else Vec3Int.full(32 * chunks)
+
+
+def built_by(store: StoredMag, threads: int) -> StoredMag:
+    """Return the same mag, whose cubes are built by several threads together where the format can do that."""
+    return replace(store, threads=threads) if isinstance(store, ZarrMag) else store
 
 
 def axes_of(store: StoredMag) -> str:

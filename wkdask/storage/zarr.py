@@ -57,14 +57,16 @@ class ZarrMag:
     """What its metadata say, but for the shape."""
     outside: str = "read-only"
     """What may happen with cubes that are links out of the dataset: one of `OUTSIDE`."""
+    threads: int = field(default=1, compare=False)
+    """Threads that build a cube together, where there are fewer cubes than threads."""
     spec: ArraySpec = field(init=False, compare=False)
     """Type and cut."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "spec", self.layout.to_spec())
 
-    def __reduce__(self) -> tuple[type[ZarrMag], tuple[str, ZarrLayout, str]]:
-        return (ZarrMag, (self.path, self.layout, self.outside))
+    def __reduce__(self) -> tuple[type[ZarrMag], tuple[str, ZarrLayout, str, int]]:
+        return (ZarrMag, (self.path, self.layout, self.outside, self.threads))
 
     @classmethod
     def open(cls, path: str, data_format: str, axis_order: Mapping[str, int] | None = None) -> ZarrMag:
@@ -283,7 +285,7 @@ class ZarrMag:
     ) -> bool:
         """Build a cube in a private folder; False if it would hold only zeros."""
         self._refuse_foreign_layout()
-        return build_cube(self, root, slot, box, block, base)
+        return build_cube(self, root, slot, box, block, base, flushed=flushed)
 
     def encode(self, root: str, slot: int, source: str) -> bool:
         """Store a plain cube in a slot, chunk by chunk, whatever its size; False if it holds only zeros."""

@@ -9,13 +9,16 @@ import contextlib
 import errno
 import os
 import struct
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from wkdask.errors import InvalidValueError
-from wkdask.fsio import fsync_files, fsync_folder, make_folders
+from wkdask.fsio import LARGE_NBYTES, flushing, fsync_files, fsync_folder, make_folders
 from wkdask.geometry import BoundingBox
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.zarr_codecs import crc32c, encode
@@ -42,7 +45,16 @@ __all__ = ["build_cube", "encode_cube", "read_scratch", "write_in_place"]
 _BUFFER_NBYTES = 1 << 20
 
 
-def build_cube(mag: ZarrMag, root: str, slot: int, box: BoundingBox, block: Voxels, base: str | None) -> bool:
+def build_cube(
+    mag: ZarrMag,
+    root: str,
+    slot: int,
+    box: BoundingBox,
+    block: Voxels,
+    base: str | None,
+    *,
+    flushed: bool = False,
+) -> bool:
     """Build a cube in a private folder; False if it would hold only zeros.
 
     ::
@@ -61,7 +73,8 @@ def build_cube(mag: ZarrMag, root: str, slot: int, box: BoundingBox, block: Voxe
         old = None
         if base is not None and box.size != spec.shard_shape:
             old = stack.enter_context(_existing(base, mag.layout, mag.path))
-        return build_file(path, mag.layout, low, high, block, old)
+        large = flushed and block.nbytes >= LARGE_NBYTES
+        return build_file(path, mag.layout, low, high, block, old, threads=mag.threads, flushed=large)
 
 
 def encode_cube(mag: ZarrMag, root: str, slot: int, source: str) -> bool:
@@ -171,12 +184,21 @@ class _NewFile:
 
 
 def build_file(
-    path: str, layout: ZarrLayout, low: Corner, high: Corner, block: Voxels, base: CubeFile | None
+    path: str,
+    layout: ZarrLayout,
+    low: Corner,
+    high: Corner,
+    block: Voxels,
+    base: CubeFile | None,
+    *,
+    threads: int = 1,
+    flushed: bool = False,
 ) -> bool:
     """Write a new file of the voxels of a region and, around it, those of an older file.
 
     Chunks that the region does not touch are copied as they are, without decoding; of a chunk that it touches
-    in part the other voxels are decoded. Chunks of zeros are left out.
+    in part the other voxels are decoded. Chunks of zeros are left out. With `flushed` the disk works meanwhile, for
+    a caller that flushes the file at the end.
 
     Returns
     -------
@@ -186,14 +208,17 @@ def build_file(
     scratch = np.empty(layout.chunk_nbytes, np.uint8)
     voxels = layout.view(scratch.view(layout.stored_dtype))
     touched = Touched.of(layout, low, high)
-    with open(path, "xb", buffering=_BUFFER_NBYTES) as file:
+    with (
+        open(path, "xb", buffering=_BUFFER_NBYTES) as file,
+        flushing(file.fileno()) if flushed else contextlib.nullcontext(),
+    ):
         new = _NewFile(file, layout)
         if base is not None:
             kept = np.setdiff1d(np.arange(layout.num_chunks), touched.numbers)
             for k, data in base.encoded(kept):
                 if layout.codecs or np.frombuffer(data, np.uint8).any():  # else a hole in a plain cube
                     new.put(int(kept[k]), data)
-        packed = _pack(new, layout, touched, block)
+        packed = _pack(new, layout, touched, block, threads)
         for k in np.flatnonzero(~touched.whole | (not packed)).tolist():
             if not touched.whole[k]:
                 scratch[:] = 0
@@ -209,25 +234,44 @@ def build_file(
     return full
 
 
-def _pack(new: _NewFile, layout: ZarrLayout, touched: Touched, block: Voxels) -> bool:
+def _pack(new: _NewFile, layout: ZarrLayout, touched: Touched, block: Voxels, threads: int) -> bool:
     """Encode the chunks that are whole in a block, many at a time; False where that cannot be done."""
     from wkdask.kernels.chunks import can_pack, pack_chunks
 
     if not (layout.is_packed and block.shape[0] == layout.chunk[0] and can_pack(block)):
         return False
     options = layout.codecs[0].settings
-    found = compressor(int(options.get("level", 0)), bool(options.get("checksum")), layout.chunk_nbytes)
+    level, checksum = int(options.get("level", 0)), bool(options.get("checksum"))
+    found = compressor(level, checksum, layout.chunk_nbytes)
     if found is None:
         return False
-    context, bound = found
+    _, bound = found
     whole = np.flatnonzero(touched.whole)
     step = max(1, _BUFFER_NBYTES // bound)
-    out = np.empty(min(step, len(whole)) * bound, np.uint8)
-    for start in range(0, len(whole), step):
-        batch = whole[start : start + step]
-        sizes = pack_chunks(block, touched.outer[batch, 1:], layout.chunk[1:], context, bound, out)
+    batches = [whole[start : start + step] for start in range(0, len(whole), step)]
+
+    def pack(batch: Numbers) -> tuple[Table, Any]:
+        # A thread has a context of its own.
+        context, _ = compressor(level, checksum, layout.chunk_nbytes) or found
+        out = np.empty(len(batch) * bound, np.uint8)
+        return pack_chunks(block, touched.outer[batch, 1:], layout.chunk[1:], context, bound, out), out
+
+    packed = map(pack, batches) if threads == 1 or len(batches) == 1 else _ahead(pack, batches, threads)
+    for batch, (sizes, out) in zip(batches, packed, strict=True):
         new.put_all(touched.numbers[batch], sizes, out)
     return True
+
+
+def _ahead(function: Callable[[Numbers], Any], arguments: Sequence[Numbers], threads: int) -> Iterator[Any]:
+    """Yield results in order, made by threads that are a few ahead of who takes them."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="wkdask-pack") as pool:
+        begun: deque[Future[Any]] = deque()
+        for argument in arguments:
+            begun.append(pool.submit(function, argument))
+            if len(begun) > 2 * threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
 
 
 def encode_file(path: str, layout: ZarrLayout, source: CubeFile) -> bool:
