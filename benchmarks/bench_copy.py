@@ -4,9 +4,9 @@ python -m benchmarks.bench_copy [--mib 1024] [--rounds 3] [--peers webknossos,da
 
 The data are electron microscopy (``../shared/data/vnc``), tiled, in LZ4 cubes of 256³; the Zarr shards are of 256³
 in chunks of 32³, inner transpose, zstd 5 with a checksum. Back to WKW webknossos compresses by LZ4HC, ours by LZ4
-unless told otherwise. Everybody has two threads or two processes. Ours flushes what it wrote to the disk, others do
-not. dask and tensorstore write an array that is in memory already: they neither read nor decode WKW, and know no
-metadata. Commands count with their start. What each wrote is compared with the data.
+unless told otherwise. Everybody has two threads or two processes. Ours flushes what it wrote to disk unless told
+not to, others do not. dask and tensorstore write an array that is in memory already: they neither read nor decode
+WKW, and know no metadata. Commands count with their start. What each wrote is compared with the data.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Bench:
         self.sides: dict[str, dict[str, Callable[[], None]]] = {
             "to Zarr 3": {
                 "wkdask copy_dataset": lambda: self.ours(self.wkw, "zarr3"),
+                "wkdask copy_dataset, no flush": lambda: self.ours(self.wkw, "zarr3", durable=False),
                 "wkdask copy": lambda: self.command([sys.executable, "-m", "wkdask", "copy"], "zarr3"),
             },
             "to WKW": {
@@ -104,10 +105,12 @@ class Bench:
         elif name.startswith("dask"):
             self.zarr_python.make_empty()
 
-    def ours(self, source: Path, data_format: str, compression: str | bool = True) -> None:
+    def ours(
+        self, source: Path, data_format: str, compression: str | bool = True, *, durable: bool = True
+    ) -> None:
         """Copy in this process."""
         Dataset(source).copy_dataset(
-            self.copy, data_format=data_format, compression=compression, progress=False
+            self.copy, data_format=data_format, compression=compression, durable=durable, progress=False
         )
 
     def command(self, command: list[str], data_format: str) -> None:

@@ -315,6 +315,10 @@ def test_a_failed_copy_lists_whole_layers_only_and_goes_on_where_it_stopped(orig
         name: os.stat(name).st_ino for name in map(str, target.rglob("c/*/*/*/*")) if ".wkdask" not in name
     }
     assert len(before) > 10
+    (target / "mine").write_text("mine")
+    with pytest.raises(TaskFailedError):
+        original.copy_dataset(target, **arguments, resume=True)
+    assert (target / "mine").exists()
     path.write_bytes(content)
     events = []
     copy = original.copy_dataset(target, **arguments, resume=True, progress=events.append)
@@ -333,6 +337,19 @@ def test_a_failed_copy_lists_whole_layers_only_and_goes_on_where_it_stopped(orig
     assert original.copy_dataset(target, **arguments, resume=True).path == str(target), (
         "nothing is left to do"
     )
+
+
+def test_what_is_not_flushed_is_not_resumed(original, tmp_path):
+    target = tmp_path / "copy"
+    with pytest.raises(InvalidValueError, match="durable=True"):
+        original.copy_dataset(target, durable=False, resume=True)
+    assert not target.exists()
+    path, content = damage(original.get_layer("cells").get_mag("2-2-1"))
+    with pytest.raises(TaskFailedError):
+        original.copy_dataset(target, durable=False)
+    assert not target.exists()
+    path.write_bytes(content)
+    assert original.first_difference(original.copy_dataset(target, durable=False)) is None
 
 
 def test_a_source_that_changed_is_copied_anew_where_its_layer_is_not_complete(original, tmp_path):

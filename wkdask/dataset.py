@@ -276,6 +276,7 @@ class Dataset(DatasetLayers):
         layers_to_ignore: Sequence[str] = (),
         resume: bool = False,
         client: Client | None = None,
+        durable: bool = True,
         task_memory: int | None = None,
         progress: ProgressLike = None,
     ) -> Dataset:
@@ -313,6 +314,8 @@ class Dataset(DatasetLayers):
             other arguments must be as they were.
         client, task_memory, progress
             As for :meth:`MagView.write`; the bar is one for the whole.
+        durable
+            Flush what is copied to the disk. Without it nothing can be resumed: a copy that fails is removed.
 
         Raises
         ------
@@ -328,7 +331,11 @@ class Dataset(DatasetLayers):
             If tasks failed; what was copied stays for ``resume=True``.
         """
         options = WriteOptions(
-            client=client, task_memory=task_memory, resume=resume, listeners=listeners_for(progress)
+            client=client,
+            durable=durable,
+            task_memory=task_memory,
+            resume=resume,
+            listeners=listeners_for(progress),
         )
         return Dataset(
             run_copy(

@@ -213,7 +213,7 @@ def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOpti
     path
         Folder of the copy.
     options
-        How it runs; with `resume` an earlier copy into the folder is completed.
+        How it runs; with `resume` an earlier copy into the folder is completed. Without `durable` nothing can be.
 
     Returns
     -------
@@ -231,10 +231,10 @@ def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOpti
     JobRunningError
         If another process is at the same copy.
     TaskFailedError
-        If tasks failed; what was copied stays for ``resume=True``, and if nothing was, nothing stays.
+        If tasks failed; what was copied stays for ``resume=True``. If nothing was, or not durably, nothing stays.
     """
     folder = checked_path(path)
-    request = json.loads(json.dumps(plan.request))
+    request = json.loads(json.dumps({**plan.request, "flushed": options.durable}))
     real = os.path.realpath(folder)
     if os.path.commonpath([os.path.realpath(plan.source), real]) == os.path.realpath(plan.source):
         raise InvalidValueError(
@@ -253,13 +253,13 @@ def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOpti
             state.finished = True
             state.write(folder)
         except BaseException as error:
-            if begun is not None or _has_landed(plan, folder):
+            if begun is not None or (options.durable and _has_landed(plan, folder)):
                 error.add_note(
                     f"what was copied stays in {folder}, which lists the layers that are complete; the same call "
                     f"with resume=True (or --resume) goes on from there"
                 )
             else:
-                error.add_note(f"nothing was copied, nothing stays in {folder}")
+                error.add_note(f"nothing stays in {folder}")
                 with contextlib.suppress(OSError):  # the first error tells more
                     _clear(folder, is_new)
             raise
