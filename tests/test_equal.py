@@ -42,7 +42,7 @@ def first_of(places, side):
     return min(places, key=order)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     first=st.sampled_from(CUTS),
     second=st.sampled_from(CUTS),

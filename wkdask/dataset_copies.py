@@ -299,11 +299,12 @@ def _alone(folder: str) -> Iterator[None]:
     """Hold the lock of a copy."""
     locks = os.path.join(folder, PRIVATE, "locks")
     os.makedirs(locks, exist_ok=True)
-    try:
-        with lock(os.path.join(locks, "copy.lock"), timeout=0):
-            yield
-    except LockTimeoutError as error:
-        raise JobRunningError(f"another process is copying into {folder}") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock(os.path.join(locks, "copy.lock"), timeout=0))
+        except LockTimeoutError as error:
+            raise JobRunningError(f"another process is copying into {folder}") from error
+        yield
 
 
 def _copy_layers(plan: DatasetCopy, folder: str, state: _State, options: WriteOptions) -> None:
