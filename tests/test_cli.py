@@ -211,6 +211,17 @@ def test_downsample_makes_the_pyramid(invoke, dataset):
     assert "already" in line
 
 
+def test_compress_stores_the_cubes_otherwise(invoke, dataset):
+    expected = dataset.get_layer("color").get_mag(1).read()
+    path = dataset.get_layer("color").get_mag(1).path
+    text = invoke("compress", str(dataset.path), "--layer", "color", "--mag", "1", "--compression", "lz4hc")
+    assert "cubes" in text.lower()
+    mag = wkdask.Dataset(dataset.path).get_layer("color").get_mag(1)
+    assert (mag.path, mag.spec.compression) == (path, "lz4hc")
+    np.testing.assert_array_equal(mag.read(), expected)
+    assert "no layer" in invoke("compress", str(dataset.path), "--layer", "none", code=1).lower()
+
+
 def test_downsample_without_compression_and_options(invoke, dataset):
     invoke(
         "downsample", dataset.path, "--layer", "color", "--coarsest-mag", "2", "--sampling-mode", "isotropic",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import Vec3Int, Vec3IntLike
-from wkdask.storage.formats import default_shard_shape, fitting_compression
+from wkdask.storage.formats import check_spec, check_voxel, default_shard_shape, fitting_compression
 from wkdask.storage.protocol import ArraySpec
 
-__all__ = ["Cut"]
+__all__ = ["Cut", "check_array"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +89,21 @@ class Cut:
     def _compression(self) -> str | bool | None:
         """The compression from either spelling."""
         return self.compression if self.compress is None else self.compress
+
+
+def check_array(array: Any, data_format: str, cut: Cut) -> int:
+    """Refuse what no new mag can hold, before one is made; return the array's channels.
+
+    Raises
+    ------
+    InvalidValueError, DTypeError, UnsupportedFormatError
+        If it is not a numpy or a dask array ``(x, y, z)`` or ``(c, x, y, z)``, or the format cannot hold it cut so.
+    """
+    if not isinstance(array, np.ndarray) and not hasattr(array, "dask"):
+        raise InvalidValueError(f"expected a numpy or a dask array, got {type(array).__name__}")
+    if array.ndim not in (3, 4):
+        raise InvalidValueError(f"expected an array (x, y, z) or (c, x, y, z), got the shape {array.shape}")
+    channels = 1 if array.ndim == 3 else int(array.shape[0])
+    check_voxel(data_format, str(array.dtype), channels)
+    check_spec(cut.to_spec(data_format, str(array.dtype), channels), data_format)
+    return channels

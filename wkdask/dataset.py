@@ -6,10 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from wkdask.chunkwise import warn_of_ignored
-from wkdask.cut import Cut
+from wkdask.cut import Cut, check_array
 from wkdask.dataset_copies import DatasetCopy, plan_dataset, run_copy
 from wkdask.dataset_layers import DatasetLayers
 from wkdask.equal import Difference, first_difference
@@ -27,7 +25,6 @@ from wkdask.properties import (
     create,
 )
 from wkdask.properties.handle import Properties
-from wkdask.storage.formats import check_spec, check_voxel
 from wkdask.units import VoxelSize
 
 if TYPE_CHECKING:
@@ -215,16 +212,9 @@ class Dataset(DatasetLayers):
         >>> x = da.random.random((2048, 2048, 512), chunks=256).astype("float32")
         >>> Dataset.from_dask("noise", x, voxel_size=(4, 4, 35))  # doctest: +SKIP
         """
-        if not isinstance(array, np.ndarray) and not hasattr(array, "dask"):
-            raise InvalidValueError(f"expected a numpy or a dask array, got {type(array).__name__}")
-        if array.ndim not in (3, 4):
-            raise InvalidValueError(
-                f"expected an array (x, y, z) or (c, x, y, z), got the shape {array.shape}"
-            )
-        channels = 1 if array.ndim == 3 else array.shape[0]
-        cut = Cut(None, None, None, chunk_shape, shard_shape, compression)
-        check_voxel(data_format, str(array.dtype), channels)
-        check_spec(cut.to_spec(data_format, str(array.dtype), channels), data_format)
+        channels = check_array(
+            array, data_format, Cut(None, None, None, chunk_shape, shard_shape, compression)
+        )
         path = checked_path(dataset_path)
         is_there = os.path.lexists(path)
         dataset = (cls.get_or_create if resume else cls.create)(path, voxel_size, name)

@@ -8,6 +8,7 @@ import click
 
 import wkdask
 from wkdask.cli.batch import map_command
+from wkdask.cli.compress import compress
 from wkdask.cli.convert import convert
 from wkdask.cli.copy import copy_command, equal_command
 from wkdask.cli.options import (
@@ -105,7 +106,7 @@ def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, m
     "--interpolation-mode",
     default="default",
     show_default=True,
-    help="default (median for images, mode for segmentations), median, mode, nearest, min, max.",
+    help="default (median for images, mode for segmentations), median, mode, nearest, min, max, bilinear, bicubic.",
 )
 @click.option(
     "--sampling-mode",
@@ -202,5 +203,5 @@ def plan(
         click.echo(repr(plan_rewrite(view.place, view.box, spec, WriteOptions(client=client), limit)))
 
 
-for added in (convert, copy_command, equal_command, map_command):
+for added in (compress, convert, copy_command, equal_command, map_command):
     main.add_command(added)
