@@ -22,6 +22,7 @@ from test_peer import (  # noqa: F401  # the fixture
 
 from wkdask import Dataset, DatasetViewConfiguration, LayerViewConfiguration
 from wkdask.convert.images import convert_images
+from wkdask.convert.zarr_layers import convert_zarr
 
 pytestmark = pytest.mark.peer
 
@@ -83,6 +84,17 @@ def test_there_and_back(peer, original, tmp_path):  # noqa: F811
     for name, layer in original.layers.items():
         for mag, view in layer.mags.items():
             assert back.get_layer(name).get_mag(mag).spec == view.spec
+
+
+def test_the_zarr_comes_back_as_an_ome_zarr_image(peer, original, tmp_path):  # noqa: F811
+    there = original.copy_dataset(tmp_path / "there", data_format="zarr3")
+    for name, layer in there.layers.items():
+        convert_zarr(layer.path, tmp_path / "back", layer_name=name, category=layer.category, shard_shape=256)
+    back = Dataset(tmp_path / "back")
+    back.default_view_configuration = original.default_view_configuration  # OME-Zarr has no such thing
+    for name, layer in original.layers.items():
+        back.get_layer(name).default_view_configuration = layer.default_view_configuration
+    check_others(peer, original, back)
 
 
 def test_tensorstore_opens_a_copy(original, tmp_path):
