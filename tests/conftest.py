@@ -3,12 +3,19 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
 
 import numpy as np
 import pytest
 
 from wkdask import BoundingBox, Dataset
+
+
+def pytest_configure():
+    """Let children feel Ctrl-C also where a shell started the tests in the background, deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

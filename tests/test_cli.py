@@ -387,7 +387,15 @@ def test_downsample_on_a_scheduler(dataset, local_cluster):
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("address", ["nonsense://x:1", "tcp://127.0.0.1:{port}", "host-without-port", "::"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "nonsense://x:1",
+        pytest.param("tcp://127.0.0.1:{port}", marks=pytest.mark.slow),  # ten seconds to be given up
+        "host-without-port",
+        "::",
+    ],
+)
 def test_a_wrong_address_is_a_clear_error(dataset, state_of, address):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -294,6 +294,7 @@ def test_an_interrupted_job_on_workers(make_mag, box_covers_what_landed, leftove
 # --- on a cluster ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_worker_that_is_killed_costs_nothing(written, make_mag, leftovers, client):
     mag, voxels = written
@@ -359,6 +360,7 @@ def command_line_cluster(folder):
                 process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_workers_started_by_hand_in_other_folders(written, make_mag, tmp_path, monkeypatch):
     from distributed import Client

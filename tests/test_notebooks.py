@@ -11,7 +11,7 @@ from notebooks_here import FOLDER, outputs, run_notebook
 from processes_here import end
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-LONG = ("04_cluster",)
+LONG = ("02_map_blocks", "04_cluster")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jupyter's own libraries
 
