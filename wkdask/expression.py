@@ -124,26 +124,25 @@ def cut_on_grid(part: da.Array, box: BoundingBox, shape: Vec3Int) -> da.Array:
 
     ::
 
-        (c, x, y, z) --pack--> (x, y, z) of whole voxels --T, rechunk, T--> --unpack--> (c, x, y, z)
+        (c, x, y, z) --pack--> (1, x, y, z) of whole voxels --T, rechunk, T--> --unpack--> (c, x, y, z)
 
-    dask assembles blocks in C order, which seen through the transpose is Fortran order. A channel axis at its
-    end would make numpy copy voxel by voxel, eight times slower: so a voxel travels as one element.
+    dask assembles blocks in C order, which seen through the transpose is Fortran order. Channels at its end would
+    make numpy copy voxel by voxel, eight times slower: so a voxel travels as one element. The axis stays: by
+    map_blocks(drop_axis=) it would be concatenated, into C order.
     """
     channels, space = part.chunks[0], chunks_on_grid(box, shape)
     if part.chunks[1:] == space:
         return part
     whole = np.dtype(f"V{part.dtype.itemsize * part.shape[0]}") if part.shape[0] > 1 else part.dtype
-    # The axis of channels goes by an index: dropped by map_blocks it would be concatenated, into C order, before.
     packed = part.map_blocks(
         pack_voxels, whole, dtype=whole, chunks=((1,), *part.chunks[1:]), meta=np.empty((0,) * 4, whole)
-    )[0]
+    )
     # By tasks: dask's other method ("p2p") cannot be cut into windows and starts over when a worker dies.
-    cut = packed.T.rechunk(space[::-1], balance=False, method="tasks").T
+    cut = packed.T.rechunk((*space[::-1], (1,)), balance=False, method="tasks").T
     return cut.map_blocks(
         unpack_voxels,
         part.dtype,
         dtype=part.dtype,
-        new_axis=0,
         chunks=(channels, *space),
         meta=np.empty((0,) * 4, part.dtype),
     )
@@ -218,10 +217,10 @@ def pack_voxels(block: Voxels, whole: np.dtype[Any]) -> Voxels:
 
 
 def unpack_voxels(block: Voxels, dtype: np.dtype[Any]) -> Voxels:
-    """Return ``(x, y, z)`` with one element per voxel as ``(c, x, y, z)``, c fastest."""
+    """Return ``(1, x, y, z)`` with one element per voxel as ``(c, x, y, z)``, c fastest."""
     if block.dtype == dtype:
-        return block[None]
-    voxels: Voxels = np.ascontiguousarray(block.T)[..., None].view(dtype).T
+        return block
+    voxels: Voxels = np.ascontiguousarray(block.T).view(dtype).T
     return voxels
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import ne
 from typing import Any
 
 import numpy as np
@@ -354,6 +355,7 @@ def _task_nbytes(
 ) -> int:
     """Return the bytes that a task holds: its part of the box, a copy in the file's order, its source blocks.
 
+    Where blocks are cut anew, those of the next unit are made while this one waits for a block from another worker.
     A compressed cube of which only a part is written is decoded and put together in memory as well, unless it
     is assembled out of core.
     """
@@ -366,6 +368,8 @@ def _task_nbytes(
             for lengths, low, step in zip(source_chunks, box.topleft, unit.shape, strict=True)
         ]
         source = math.prod(touched) * spec.bytes_per_voxel
+        if any(map(ne, map(tuple, source_chunks), chunks_on_grid(box, unit.shape))):
+            source *= 2
     is_partial = box != box.aligned_outwards(spec.shard_shape)
     whole = spec.cube_nbytes if spec.compression is not None and is_partial and not in_parts else 0
     return own + max(own, whole) + source
