@@ -216,12 +216,12 @@ def test_what_lies_in_a_private_root_is_no_obstacle(tmp_path):
 
 
 def test_cubes_too_large_for_a_task_are_assembled_in_parts(tmp_path, monkeypatch):
-    """A cube of 16 MiB by tasks of 8 MiB: parts into a private plain shard, then encoded chunk by chunk."""
+    """A cube of 16 MiB by tasks of 12 MiB: parts into a private plain shard, then encoded chunk by chunk."""
     import dask.array as da
 
     from wkdask.engines import LocalEngine
 
-    monkeypatch.setattr(LocalEngine, "task_memory", lambda *_: 8 << 20)
+    monkeypatch.setattr(LocalEngine, "task_memory", lambda *_: 12 << 20)
     ds = Dataset.create(tmp_path / "ds", (1, 1, 1))
     voxels = np.asfortranarray(np.random.default_rng(0).integers(0, 9, (1, 150, 130, 128), dtype="uint64"))
     for compression in ("zstd", False):
