@@ -590,6 +590,27 @@ def test_descriptors_that_run_out_between_check_and_read(tmp_path, compression):
     assert str(cube(mag)) in always
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1, 5, 40])
+def test_the_mark_of_a_buffer_that_no_read_has_filled(dtype, length):
+    for channels in (1, 3):
+        block = np.zeros((channels, length, 2, 2), dtype, order="F")
+        assert not storage._is_marked(block)
+        storage._mark(block)
+        assert storage._is_marked(block)
+        block[-1, min(length, 16) - 1, 0, 0] = 1
+        assert not storage._is_marked(block)
+
+
+def test_a_cube_that_holds_what_the_mark_is(tmp_path):
+    mag, voxels = library_mag(tmp_path / "mag", "lz4")
+    shutil.rmtree(Path(mag.path) / "z0")
+    storage._mark(voxels)
+    library_write(tmp_path / "marked", voxels, compression="lz4")
+    shutil.copytree(tmp_path / "marked/z0", Path(mag.path) / "z0")
+    np.testing.assert_array_equal(mag.read(BoundingBox((0, 0, 0), voxels.shape[1:])), voxels)
+
+
 def test_a_reader_meets_a_cube_that_is_replaced_meanwhile(tmp_path):
     """Zeros to voxels and back, in a loop: each read is one of the two."""
     mag, voxels = library_mag(tmp_path / "mag", "lz4")
