@@ -232,6 +232,16 @@ def test_block_stats(block):
     assert [type(value) for value in actual] == [type(value) for value in expected]
 
 
+@OPTIONS
+@given(blocks, st.integers(0, 20), st.integers(0, 20))
+def test_extremes_of_parts_are_those_of_the_whole(block, first, second):
+    extremes = kernels.Extremes(block.dtype)
+    assert extremes.values is None
+    for z in (slice(None, first), slice(first, second), slice(min(first, second), None)):
+        extremes.add(block[..., z])
+    assert extremes.values == (block.min().item(), block.max().item())
+
+
 @dtypes
 def test_block_stats_reaches_the_limits_of_the_type(dtype):
     block = random_block((1, 33, 40, 17), dtype)

@@ -34,6 +34,38 @@ def test_a_unit_is_published_and_reported(make_mag, random_voxels):
     assert len(pickle.dumps(report)) < 1_000
 
 
+@pytest.mark.parametrize(
+    "stored",
+    [("wkw", None), ("wkw", "lz4"), ("zarr3", "zstd"), ("zarr3", None)],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "box",
+    [
+        BoundingBox((0, 0, 0), (64, 64, 64)),
+        BoundingBox((16, 32, 0), (64, 16, 64)),
+        BoundingBox((5, 9, 14), (51, 47, 40)),
+    ],
+    ids=["whole cubes", "whole blocks", "off the blocks"],
+)
+def test_the_report_has_the_extremes_of_the_block_alone(make_mag, stored, box):
+    """Of whatever is stored beside it, of zero cubes and zero blocks in it too."""
+    data_format, compression = stored
+    mag = make_mag("int16", compression=compression, data_format=data_format)
+    values = np.random.default_rng(0).integers(3, 90, (1, *box.size), "int16")
+    beside = np.full((1, 128, 96, 96), -7, "int16")
+    sparse = values.copy()
+    sparse[:, :32, :, :] = 0
+    fives = np.full_like(values, 5, order="F")
+    everywhere = BoundingBox((0, 0, 0), (128, 96, 96))
+    blocks = [(beside, everywhere), (values, box), (sparse, box), (np.zeros_like(values), box), (fives, box)]
+    expected = [(-7, -7), (3, 89), (0, 89), (0, 0), (5, 5)]
+    target = mag.place.store
+    with job_folder(target) as folder:
+        reports = [write_unit(block, Target(target, folder), place) for block, place in blocks]
+    assert [(report.minimum, report.maximum) for report in reports] == expected
+
+
 def test_any_memory_order_is_the_same_voxels(make_mag, random_voxels):
     block = random_voxels((1, *BOX.size))
     for given_block in (block, np.ascontiguousarray(block), np.repeat(block, 2, axis=2)[:, :, ::2]):

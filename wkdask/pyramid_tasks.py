@@ -17,7 +17,6 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -195,6 +194,8 @@ class _Run:
 
     def _store(self, number: int, parts: Sequence[Half]) -> None:
         """Publish the voxels of a level, or write them to where its cubes come together."""
+        from wkdask.kernels import Extremes
+
         level, target = self.work.levels[number], self.work.targets[number - 1]
         private = self.work.staged[number - 1]
         if number in self.tier.staged and private is not None:
@@ -203,13 +204,10 @@ class _Run:
                     private.write_in_place(box, block, durable=target.durable)
             return
         self._level = number
-        lows, highs = [], []
+        extremes = Extremes(level.spec.dtype)
         pieces: dict[Vec3Int, Piece] = {}
         for box, block in parts:
             voxels = _zeros(level, box) if block is None else block
-            low, high = _stats(voxels)
-            lows.append(low)
-            highs.append(high)
             for index, piece in level.spec.grid.pieces(box):
                 view = voxels[(slice(None), *piece.to_slices(box.topleft))]
                 if index in pieces:
@@ -223,9 +221,10 @@ class _Run:
             durable=target.durable,
             verify=target.verify,
             attempt=self._attempt,
+            extremes=extremes,
         )
         boxes = [box for box, _ in parts]
-        self._add(number, boxes, len(pieces), file_nbytes, _least(lows), _most(highs))
+        self._add(number, boxes, len(pieces), file_nbytes, *(extremes.values or (None, None)))
 
     def publish(self) -> list[Half]:
         """Publish a cube whose parts are all there."""
@@ -319,21 +318,6 @@ def _without_zeros(parts: Sequence[Half]) -> list[Half]:
     from wkdask.kernels import is_zero
 
     return [(box, None if block is None or is_zero(block) else block) for box, block in parts]
-
-
-def _stats(block: Voxels) -> tuple[Any, Any]:
-    from wkdask.kernels import block_stats
-
-    return block_stats(block)
-
-
-def _least(values: Sequence[Any]) -> Any:
-    """Return the smallest value that is a number; NaN only if there is nothing else."""
-    return min((value for value in values if value == value), default=values[0])
-
-
-def _most(values: Sequence[Any]) -> Any:
-    return max((value for value in values if value == value), default=values[0])
 
 
 # --- notes ----------------------------------------------------------------------------------------------

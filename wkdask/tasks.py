@@ -298,9 +298,12 @@ def publish_block(
     attempt
         The run of the task.
     """
+    from wkdask.kernels import Extremes
+
     start = time.perf_counter()
-    block, minimum, maximum = _checked_block(block, target.store.spec, box)
     spec = target.store.spec
+    block = _checked_block(block, spec, box)
+    extremes = Extremes(block.dtype)
     pieces = [
         Piece(index, piece, block[(slice(None), *piece.to_slices(box.topleft))])
         for index, piece in spec.grid.pieces(box)
@@ -312,7 +315,9 @@ def publish_block(
         durable=target.durable,
         verify=target.verify,
         attempt=attempt,
+        extremes=extremes,
     )
+    minimum, maximum = extremes.values or (None, None)
     report = UnitReport(
         unit=box,
         box=box,
@@ -339,8 +344,11 @@ def fill_part(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
     box
         Absolute, in voxels of the mag; whole chunks, none of which another task writes.
     """
+    from wkdask.kernels import block_stats
+
     start = time.perf_counter()
-    block, minimum, maximum = _checked_block(block, target.store.spec, box)
+    block = _checked_block(block, target.store.spec, box)
+    minimum, maximum = block_stats(block)
     target.store.write_in_place(box, block, durable=target.durable)
     return UnitReport(
         unit=box,
@@ -352,11 +360,9 @@ def fill_part(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
     )
 
 
-def _checked_block(
-    block: Voxels, spec: ArraySpec, box: BoundingBox
-) -> tuple[Voxels, int | float | None, int | float | None]:
-    """Return a block in the order of the file, and its extremes; refuse one that the expression did not promise."""
-    from wkdask.kernels import block_stats, to_fortran
+def _checked_block(block: Voxels, spec: ArraySpec, box: BoundingBox) -> Voxels:
+    """Return a block in the order of the file; refuse one that the expression did not promise."""
+    from wkdask.kernels import to_fortran
 
     if block.dtype != np.dtype(spec.dtype):
         raise DTypeError(f"a block is of {block.dtype}, the mag holds {spec.dtype}")
@@ -366,13 +372,8 @@ def _checked_block(
         raise InvalidValueError(f"a block has the shape {block.shape}, expected (c, *{tuple(box.size)})")
     if isinstance(block, np.ma.MaskedArray):
         raise DTypeError("a block is a masked array; fill it first (numpy.ma.filled)")
-    # C order is turned once, all cubes together. The wkw library takes no view of a larger array: copied first, all
-    # that looks at the voxels finds them side by side.
-    as_view = spec.compression in ("lz4", "lz4hc") and len(spec.grid.cubes(box)) == 1
-    if as_view or block.strides[1] > block.strides[3]:
-        block = to_fortran(block)
-    # The extremes before anything is published: what landed is soon reported.
-    return (block, *block_stats(block))
+    # C order is turned once, all cubes together.
+    return to_fortran(block) if block.strides[1] > block.strides[3] else block
 
 
 def write_block(

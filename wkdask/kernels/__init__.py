@@ -8,13 +8,14 @@ from wkdask.kernels.components import CONNECTIVITIES, first_places, label_block,
 from wkdask.kernels.interpolation import INTERPOLATIONS, reach
 from wkdask.kernels.moves import mirror_pad, to_fortran, upsample
 from wkdask.kernels.sampling import BLOCK_MODES, MODES, downsample, downsample_blocks
-from wkdask.kernels.statistics import block_stats, is_zero, nonzero_bounds
+from wkdask.kernels.statistics import Extremes, block_stats, is_zero, nonzero_bounds
 
 __all__ = [
     "BLOCK_MODES",
     "CONNECTIVITIES",
     "INTERPOLATIONS",
     "MODES",
+    "Extremes",
     "block_stats",
     "downsample",
     "downsample_blocks",

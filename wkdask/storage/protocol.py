@@ -12,7 +12,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from wkdask.errors import DTypeError, InvalidValueError
 from wkdask.geometry import COORDINATE_LIMIT, BoundingBox, Vec3Int
 from wkdask.grid import CubeGrid
 from wkdask.units import format_bytes
+
+if TYPE_CHECKING:
+    from wkdask.kernels import Extremes
 
 __all__ = [
     "COMPRESSIONS",
@@ -231,6 +234,7 @@ class StoredMag(Protocol):
         base: str | None,
         *,
         flushed: bool = False,
+        extremes: Extremes | None = None,
     ) -> bool:
         """Build a cube in a private folder from a block and, around it, the voxels of an older cube.
 
@@ -248,6 +252,8 @@ class StoredMag(Protocol):
             Path of a checked cube whose other voxels are kept; None where there is none.
         flushed
             The caller flushes the cube to the disk when it is built: begin with that.
+        extremes
+            Takes in the voxels of the block, on their way.
 
         Returns
         -------

@@ -7,6 +7,7 @@ holds the cube's lock; partial writers from their read of the old cube to their 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from toolz import partition_all
 
@@ -14,6 +15,9 @@ from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.fence import Attempt
 from wkdask.storage.protocol import StoredMag
 from wkdask.storage.publisher import Piece, Publisher, landed_boxes, locked_batch, note_landed_boxes
+
+if TYPE_CHECKING:
+    from wkdask.kernels import Extremes
 
 __all__ = ["Piece", "landed_boxes", "note_landed_boxes", "publish_pieces", "publish_staged"]
 
@@ -29,6 +33,7 @@ def publish_pieces(
     durable: bool = True,
     verify: bool = False,
     attempt: Attempt | None = None,
+    extremes: Extremes | None = None,
 ) -> int:
     """Build and publish the cubes of pieces.
 
@@ -49,6 +54,8 @@ def publish_pieces(
         Read every built cube back and compare it with the block before it is published.
     attempt
         The run of the task, where a scheduler may run it again; see :class:`~wkdask.storage.fence.Attempt`.
+    extremes
+        Takes in the voxels of the pieces; it has those of a cube before that is published.
 
     Returns
     -------
@@ -67,7 +74,7 @@ def publish_pieces(
     spec = store.spec
     whole = [piece for piece in pieces if piece.box.size == spec.shard_shape and not piece.more]
     partial = [piece for piece in pieces if piece.box.size != spec.shard_shape or piece.more]
-    with Publisher(store, folder, attempt, durable=durable, verify=verify) as publish:
+    with Publisher(store, folder, attempt, durable=durable, verify=verify, extremes=extremes) as publish:
         publish.build(whole, keep_old=False)
         for slot, piece in enumerate(whole):
             with publish.locked(piece.index):

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +30,9 @@ from wkdask.fsio import (
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.fence import Attempt, cube_locks, of_living_attempt
 from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels, leads_out
+
+if TYPE_CHECKING:
+    from wkdask.kernels import Extremes
 
 __all__ = ["LOCKED_NBYTES", "Piece", "Publisher", "landed_boxes", "locked_batch", "note_landed_boxes"]
 
@@ -75,13 +79,21 @@ class Publisher:
     """
 
     def __init__(
-        self, store: StoredMag, folder: str, attempt: Attempt | None, *, durable: bool, verify: bool = False
+        self,
+        store: StoredMag,
+        folder: str,
+        attempt: Attempt | None,
+        *,
+        durable: bool,
+        verify: bool = False,
+        extremes: Extremes | None = None,
     ) -> None:
         self.store = store
         self.folder = folder
         self.attempt = attempt or Attempt()
         self.durable = durable
         self.verify = verify
+        self.extremes = extremes
         self.root = ""
         self.built: list[str | None] = []
         self.nbytes = 0
@@ -123,11 +135,17 @@ class Publisher:
         for slot, piece in enumerate(pieces):
             target = store.cube_path(piece.index)
             base = target if keep_old and store.check_cube(target) else None
+            extremes = self.extremes
             if piece.more:
-                piece, base = self._in_one(piece, base), None
+                if extremes is not None:
+                    for block in (piece.block, *(block for _, block in piece.more)):
+                        extremes.add(block)
+                piece, base, extremes = self._in_one(piece, base), None, None
             inner = piece.box.offset(-(piece.index * store.spec.shard_shape))
             path = store.slot_path(self.root, slot)
-            if not store.build(self.root, slot, inner, piece.block, base, flushed=self.durable):
+            if not store.build(
+                self.root, slot, inner, piece.block, base, flushed=self.durable, extremes=extremes
+            ):
                 self.built.append(None)
                 continue
             self._check_built(path, target)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from wkdask.storage.protocol import (
 from wkdask.storage.wkw_format import RAW, WkwHeader, check_cube_file, header_of_spec, read_header
 from wkdask.storage.wkw_native import native_read
 from wkdask.storage.wkw_plain import plain_tiles, read_plain, shrink_plain
+
+if TYPE_CHECKING:
+    from wkdask.kernels import Extremes
 
 __all__ = ["HEADER_NAME", "WkwMag"]
 
@@ -359,9 +362,10 @@ class WkwMag:
         base: str | None,
         *,
         flushed: bool = False,
+        extremes: Extremes | None = None,
     ) -> bool:
         """Build a cube in a private folder; False if it would hold only zeros."""
-        return wkw_build.build_cube(self, root, slot, box, block, base, flushed)
+        return wkw_build.build_cube(self, root, slot, box, block, base, flushed, extremes)
 
     def encode(self, root: str, slot: int, source: str) -> bool:
         """Store a plain cube of a private mag in a slot, as this mag stores its cubes."""

@@ -21,16 +21,26 @@ from wkdask.storage.wkw_native import native_compress, native_read, native_write
 from wkdask.storage.wkw_plain import lay_out, make_folders, write_plain
 
 if TYPE_CHECKING:
+    from wkdask.kernels import Extremes
     from wkdask.storage.wkw import WkwMag
 
 __all__ = ["block_type_of", "build_cube", "encode_cube", "read_scratch", "unlink", "write_in_place"]
 
+_SLAB_NBYTES = 1 << 20
+"""Bytes that are still in the processor's cache when they have been copied."""
 _PROBE_NBYTES = 1 << 20
 """Bytes that are written to learn why the library could not write."""
 
 
 def build_cube(
-    mag: WkwMag, root: str, slot: int, box: BoundingBox, block: Voxels, base: str | None, flushed: bool
+    mag: WkwMag,
+    root: str,
+    slot: int,
+    box: BoundingBox,
+    block: Voxels,
+    base: str | None,
+    flushed: bool,
+    extremes: Extremes | None,
 ) -> bool:
     """Build a cube in a private folder; False if it would hold only zeros.
 
@@ -51,19 +61,25 @@ def build_cube(
     corner = BoundingBox((slot * spec.shard_shape.x, 0, 0), spec.shard_shape)
     whole = box.size == spec.shard_shape
     zero = is_zero(block)
+    plain = mag.header.block_type == RAW and (whole or base is None or block_type_of(base) == RAW)
+    if zero and extremes is not None:
+        extremes.add(block[:, :1, :1, :1])
+        extremes = None
     if zero and (whole or base is None):
         return False
-    if mag.header.block_type == RAW and (whole or base is None or block_type_of(base) == RAW):
+    if plain:
         if whole or base is None:
             lay_out(path, mag.header)
         else:
             make_folders(path)
             copy_sparse(base, path, flushed=flushed)
-        write_plain(path, box, block, fresh=whole or base is None)
+        write_plain(path, box, block, fresh=whole or base is None, extremes=extremes)
         return not (zero and holds_only_zeros(path, HEADER_SIZE))
     if whole:
-        _write(mag, root, corner, to_fortran(block))
+        _write(mag, root, corner, _in_one_piece(block, extremes))
         return True
+    if extremes is not None:
+        extremes.add(block)
     if base is None:
         cube = np.zeros((spec.num_channels, *spec.shard_shape), spec.dtype, order="F")
     else:
@@ -73,6 +89,23 @@ def build_cube(
         return False
     _write(mag, root, corner, cube)
     return True
+
+
+def _in_one_piece(block: Voxels, extremes: Extremes | None) -> Voxels:
+    """Return a block in Fortran order; a view of a larger array, which the wkw library does not take, is copied."""
+    from wkdask.kernels import to_fortran
+
+    if extremes is None or block.flags.f_contiguous:
+        if extremes is not None:
+            extremes.add(block)
+        return to_fortran(block)
+    out = np.empty(block.shape, block.dtype, order="F")
+    depth = max(1, _SLAB_NBYTES // (block.nbytes // block.shape[3]))
+    for z in range(0, block.shape[3], depth):
+        slab = out[..., z : z + depth]
+        to_fortran(block[..., z : z + depth], out=slab)
+        extremes.add(slab)
+    return out
 
 
 def encode_cube(mag: WkwMag, root: str, slot: int, source: str) -> bool:

@@ -26,17 +26,18 @@ _local = threading.local()
 class _Handle:
     """An open folder of the library, closed when it is dropped: by its thread, or with it."""
 
-    __slots__ = ("lib", "pointer")
+    __slots__ = ("_close", "pointer")
 
     def __init__(self, root: str) -> None:
-        ffi, self.lib = _library()
-        self.pointer = self.lib.dataset_open(ffi.new("char[]", root.encode()))
+        ffi, lib = _library()
+        self._close = lib.dataset_close  # when the interpreter ends it can no longer be looked up
+        self.pointer = lib.dataset_open(ffi.new("char[]", root.encode()))
         if self.pointer == ffi.NULL:
             raise OSError(f"the wkw library could not open {root}")
 
     def __del__(self) -> None:
         if self.pointer:  # false for NULL
-            self.lib.dataset_close(self.pointer)
+            self._close(self.pointer)
 
 
 def _library() -> tuple[Any, Any]:

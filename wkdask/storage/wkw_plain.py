@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from wkdask.fsio import open_regular
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.wkw_format import HEADER_SIZE, RAW, WkwHeader, check_cube_file
+
+if TYPE_CHECKING:
+    from wkdask.kernels import Extremes
 
 __all__ = ["lay_out", "make_folders", "plain_tiles", "read_plain", "shrink_plain", "write_plain"]
 
@@ -216,7 +220,9 @@ def lay_out(path: str, header: WkwHeader) -> None:
         os.close(descriptor)
 
 
-def write_plain(path: str, box: BoundingBox, block: Voxels, *, fresh: bool) -> None:
+def write_plain(
+    path: str, box: BoundingBox, block: Voxels, *, fresh: bool, extremes: Extremes | None = None
+) -> None:
     """Write a box of a plain cube, in place.
 
     Of a block that the box covers in part the other voxels stay; blocks next to each other may be written by others
@@ -232,6 +238,8 @@ def write_plain(path: str, box: BoundingBox, block: Voxels, *, fresh: bool) -> N
         Its voxels ``(c, *box.size)``, any layout.
     fresh
         Whether there are no data yet: what is zero is then left out, as a hole in the file.
+    extremes
+        Takes in the block's voxels, batch by batch.
     """
     from wkdask.kernels import in_voxel_rows, is_zero, pack_blocks
 
@@ -240,6 +248,8 @@ def write_plain(path: str, box: BoundingBox, block: Voxels, *, fresh: bool) -> N
     try:
         header = WkwHeader.parse(os.pread(descriptor, HEADER_SIZE, 0))
         whole = box.aligned_outwards(Vec3Int.full(header.block_len)) == box
+        if extremes is not None and not whole:  # the buffer has other voxels too
+            extremes.add(block)
         for codes, runs, buffer in _buffered(header, box):
             if not whole and fresh:
                 buffer[:] = 0
@@ -247,6 +257,8 @@ def write_plain(path: str, box: BoundingBox, block: Voxels, *, fresh: bool) -> N
                 for start, stop, position in runs:
                     _read_bytes(path, descriptor, position, buffer[start:stop])
             pack_blocks(block, codes, header.block_len, box.topleft, box.bottomright, buffer)
+            if extremes is not None and whole:
+                extremes.add(buffer.view(block.dtype)[None, :, None, None])
             if fresh and is_zero(buffer[None, None, None]):
                 continue
             for start, stop, position in runs:

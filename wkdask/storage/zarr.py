@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wkdask.errors import DamagedCubeError, DamagedHeaderError, OutsideError, UnsupportedFormatError
 from wkdask.fsio import atomic_write, checked_path, lock
@@ -34,6 +34,9 @@ from wkdask.storage.zarr_layout import METADATA_NAMES, ZarrLayout, document_of, 
 from wkdask.storage.zarr_metadata import covers, frozen, parsed, read_bytes, shape_around, to_json
 from wkdask.storage.zarr_names import places_on_disk
 from wkdask.storage.zarr_shard import CubeFile, fill_of, read_file, region
+
+if TYPE_CHECKING:
+    from wkdask.kernels import Extremes
 
 __all__ = ["ZarrMag"]
 
@@ -282,10 +285,11 @@ class ZarrMag:
         base: str | None,
         *,
         flushed: bool = False,
+        extremes: Extremes | None = None,
     ) -> bool:
         """Build a cube in a private folder; False if it would hold only zeros."""
         self._refuse_foreign_layout()
-        return build_cube(self, root, slot, box, block, base, flushed=flushed)
+        return build_cube(self, root, slot, box, block, base, flushed=flushed, extremes=extremes)
 
     def encode(self, root: str, slot: int, source: str) -> bool:
         """Store a plain cube in a slot, chunk by chunk, whatever its size; False if it holds only zeros."""

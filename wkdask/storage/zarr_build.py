@@ -38,6 +38,7 @@ from wkdask.storage.zarr_shard import (
 from wkdask.storage.zarr_zstd import compressor
 
 if TYPE_CHECKING:
+    from wkdask.kernels import Extremes
     from wkdask.storage.zarr import ZarrMag
 
 __all__ = ["build_cube", "encode_cube", "read_scratch", "write_in_place"]
@@ -54,6 +55,7 @@ def build_cube(
     base: str | None,
     *,
     flushed: bool = False,
+    extremes: Extremes | None = None,
 ) -> bool:
     """Build a cube in a private folder; False if it would hold only zeros.
 
@@ -67,6 +69,8 @@ def build_cube(
     shape = (spec.num_channels, *box.size)
     if block.dtype != np.dtype(spec.dtype) or block.shape != shape:
         raise InvalidValueError(f"a block is {block.dtype} {block.shape}, expected {spec.dtype} {shape}")
+    if extremes is not None:
+        extremes.add(block)
     path = _cleared(mag, root, slot)
     low, high = region(box.topleft, box.size, (0, spec.num_channels))
     with contextlib.ExitStack() as stack:
