@@ -201,7 +201,7 @@ def test_real_sections(tmp_path):
     check(tmp_path / "ds", labels, layer="labels")
     dataset = wkdask.Dataset(tmp_path / "ds")
     assert dataset.get_segmentation_layer("labels").largest_segment_id == labels.max()
-    assert dataset.get_layer("color").get_mag("1").spec.shard_shape == (1024, 1024, 1024)
+    assert dataset.get_layer("color").get_mag("1").spec.shard_shape == (256, 256, 256)
 
 
 # --- how it runs -----------------------------------------------------------------------------------------
@@ -504,6 +504,12 @@ def test_default_sides():
     assert default_shard_side((6000, 5000, 3000), 1, "lz4") == 1024
     assert default_shard_side((6000, 5000, 3000), 8, None) == 1024
     assert default_shard_side((6000, 5000, 3000), 8, "lz4") == 512
+    # Of a compressed cube a quarter is the stack's, but for cubes of 16 MiB.
+    assert default_shard_side((6000, 5000, 256), 1, "lz4") == 1024
+    assert default_shard_side((6000, 5000, 255), 1, "lz4") == 512
+    assert default_shard_side((1024, 1024, 20), 1, "lz4") == 256
+    assert default_shard_side((1024, 1024, 20), 4, "lz4") == 128
+    assert default_shard_side((70, 45, 3), 1, "lz4") == 128
     assert default_shard_side((3, 2, 1), 1, None) == 32
     assert default_shard_side((33, 2, 1), 1, None) == 64
     assert default_shard_side((3, 2, 65), 1, None) == 128

@@ -29,6 +29,8 @@ _LARGEST_SIDE = 1024
 """The default of WEBKNOSSOS: cubes of 1024³ voxels."""
 _COMPRESSED_CUBE_NBYTES = 1 << 30
 """A cube is compressed by one task, lz4 in memory: by default it has no more bytes than this."""
+_SMALL_CUBE_NBYTES = 16 << 20
+"""It may be mostly empty then: it takes moments, and smaller ones would be many files."""
 _SLAB_NBYTES = 64 << 30
 """Many workers want slabs of several layers of cubes; so many bytes of private cubes are enough."""
 
@@ -91,8 +93,9 @@ def default_shard_side(
 ) -> int:
     """Return the side of a cube that suits a stack.
 
-    The power of two that holds the longest extent, but at most 1024 and at least a chunk; half as long, or
-    less, where a cube is compressed and would have more than 1 GiB of voxels, since one task does that.
+    The power of two that holds the longest extent, but at most 1024 and at least a chunk. A compressed cube is put
+    together and compressed as a whole by one task: there the side is halved until a cube has at most 1 GiB of
+    voxels, and a quarter of them at least are the stack's, unless it has no more than 16 MiB anyway.
 
     Parameters
     ----------
@@ -107,11 +110,18 @@ def default_shard_side(
 
     Examples
     --------
-    >>> default_shard_side((6000, 6000, 3000), 1, "lz4"), default_shard_side((70, 45, 3), 1, None)
-    (1024, 128)
+    >>> default_shard_side((6000, 6000, 3000), 1, "lz4"), default_shard_side((6000, 6000, 100), 1, "lz4")
+    (1024, 256)
     """
-    side = min(_LARGEST_SIDE, 1 << (max(Vec3Int(size)) - 1).bit_length())
-    while compression is not None and side**3 * bytes_per_voxel > _COMPRESSED_CUBE_NBYTES:
+    size = Vec3Int(size)
+    side = min(_LARGEST_SIDE, 1 << (max(size) - 1).bit_length())
+
+    def is_too_large() -> bool:
+        nbytes = side**3 * bytes_per_voxel
+        own = size.pairmin(Vec3Int.full(side)).prod() * bytes_per_voxel
+        return nbytes > _COMPRESSED_CUBE_NBYTES or (nbytes > _SMALL_CUBE_NBYTES and nbytes > 4 * own)
+
+    while compression is not None and is_too_large():
         side //= 2
     return max(side, chunk_side)
 
