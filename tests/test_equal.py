@@ -13,6 +13,8 @@ from wkdask import BoundingBox, Dataset, Mag
 from wkdask.equal import Difference, first_mismatch
 from wkdask.errors import LayerNotFoundError, TaskFailedError
 from wkdask.events import JobFinished, JobStarted, UnitDone
+from wkdask.storage.wkw import WkwMag
+from wkdask.storage.zarr import ZarrMag
 
 BOX = BoundingBox((5, 3, 9), (70, 50, 40))
 CUTS = [("wkw", 8, 32), ("wkw", 16, 16), ("zarr3", 8, 24), ("zarr3", 20, 80), ("zarr", 12, 12)]
@@ -150,6 +152,30 @@ def test_not_a_number_is_equal_to_itself():
     place, a, b = first_mismatch(voxels, other)
     assert (place, a) == ((0, 0, 1, 1), 3.0)
     assert np.isnan(b)
+
+
+@pytest.mark.parametrize("second", [("wkw", 16, 16), ("zarr3", 8, 24)])
+def test_gaps_between_cubes_are_not_read(tmp_path, monkeypatch, random_voxels, second):
+    voxels = random_voxels((1, 16, 16, 16))
+    a = make(tmp_path / "a", ("wkw", 8, 32), voxels, box=BoundingBox((0, 0, 0), (16, 16, 16)))
+    b = make(tmp_path / "b", second, voxels, box=BoundingBox((0, 0, 0), (16, 16, 16)))
+    box = BoundingBox((0, 0, 0), (2000, 2000, 40))
+    for dataset in (a, b):
+        dataset.get_layer("layer").bounding_box = box
+    asked = []
+    for kind in (WkwMag, ZarrMag):
+        read = kind.read
+
+        def counting(self, box, threads=1, read=read):
+            asked.append(box.volume())
+            return read(self, box, threads)
+
+        monkeypatch.setattr(kind, "read", counting)
+    assert a.first_difference(b) is None
+    assert sum(asked) < 3_000_000
+    b.get_layer("layer").get_mag(1).write(voxels[:, :1, :1, :1] | 1, offset=(1990, 1880, 39))
+    found = a.first_difference(b)
+    assert (found.voxel, found.first) == ((0, 1990, 1880, 39), 0)
 
 
 def test_damage_is_no_difference(tmp_path, random_voxels):

@@ -764,3 +764,15 @@ def test_broken_cubes_leave_no_descriptor_and_no_handle(tmp_path):
         with pytest.raises(DamagedCubeError):
             mag.read(box, 2)
     assert descriptors() == before
+
+
+def test_a_box_without_cubes_is_known_to_be_empty(tmp_path):
+    mag, _ = library_mag(tmp_path / "mag", "lz4")
+    assert not mag.is_empty(BoundingBox((SIDE - 1, 0, 0), (SIDE, SIDE, SIDE)))
+    assert mag.is_empty(BoundingBox((SIDE, 0, 0), (2 * SIDE, SIDE, SIDE)))
+    cube(mag).write_bytes(b"torn")
+    with pytest.raises(DamagedCubeError):
+        mag.is_empty(BoundingBox((0, 0, 0), (1, 1, 1)))
+    shutil.rmtree(mag.path)
+    with pytest.raises(DamagedHeaderError):
+        mag.is_empty(BoundingBox((SIDE, 0, 0), (1, 1, 1)))

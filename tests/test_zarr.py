@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from zarr_mags import CUBE_0, FORMATS, SIDE, boxes_within, cubes, each_format, make, noise, write
 
 from wkdask.errors import (
+    DamagedHeaderError,
     DTypeError,
     InvalidValueError,
     UnsupportedFormatError,
@@ -101,6 +102,7 @@ def test_zarr_3_as_zarr_python_writes_it(tmp_path, data):
         np.testing.assert_array_equal(found, expected[(slice(None), *box.to_slices())])
         assert found.dtype == dtype
         assert found.flags.f_contiguous
+        assert not (mag.is_empty(box) and found.any())
     one_file = chunk["c"] == channels or sharded
     if one_file and fill == 0:  # and we write into it
         box = data.draw(boxes_within(20).filter(lambda box: not box.is_empty()))
@@ -538,3 +540,20 @@ def test_the_snapshot_of_a_mag_keeps_its_fingerprint(tmp_path, data_format, comp
         write(mag, CUBE_0, noise((1, SIDE, SIDE, SIDE), seed=1))
         assert mag.fingerprint(CUBE_0) == before
     assert mag.fingerprint(CUBE_0) != before
+
+
+@pytest.mark.parametrize(("fill", "channels_apart"), [(0, False), (7, False), (0, True)])
+def test_a_box_is_known_to_be_empty_where_no_file_is_and_that_means_zero(tmp_path, fill, channels_apart):
+    array = zarr.create_array(
+        tmp_path / "mag", shape=(2, 32, 32, 32), chunks=(1 if channels_apart else 2, 16, 16, 16), dtype="uint8",
+        fill_value=fill, dimension_names=["c", "x", "y", "z"],
+    )  # fmt: skip
+    array[1, :16, :16, :16] = 3  # where channels have files of their own, the first has none
+    mag = ZarrMag.open(str(tmp_path / "mag"), "zarr3", {axis: n for n, axis in enumerate("cxyz")})
+    assert not mag.is_empty(BoundingBox((15, 15, 15), (10, 10, 10)))
+    known = fill == 0 and not channels_apart
+    assert mag.is_empty(BoundingBox((16, 0, 0), (16, 32, 40))) == known
+    shutil.rmtree(tmp_path / "mag")
+    if known:
+        with pytest.raises(DamagedHeaderError):
+            mag.is_empty(BoundingBox((16, 0, 0), (16, 16, 16)))

@@ -286,6 +286,8 @@ def _first_in(first: StoredMag, second: StoredMag, box: BoundingBox) -> _Found |
     for _, tile in _tiles(first.spec, box):
         if best is not None and best[0][3] < tile.topleft.z:
             break  # all that is to come lies behind it
+        if first.is_empty(tile) and second.is_empty(tile):
+            continue
         place = first_mismatch(first.read(tile), second.read(tile))
         if place is None:
             continue

@@ -52,8 +52,7 @@ class Stored:
 
     def is_empty(self, box: BoundingBox) -> bool:
         """Tell whether there is no cube in a box."""
-        store = self.store
-        return not any(store.check_cube(store.cube_path(index)) for index in store.spec.grid.cubes(box))
+        return self.store.is_empty(box)
 
 
 @dataclass(frozen=True, slots=True)

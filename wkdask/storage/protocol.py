@@ -207,6 +207,9 @@ class StoredMag(Protocol):
             If it exists and is not a sound cube of this mag.
         """
 
+    def is_empty(self, box: BoundingBox) -> bool:
+        """Tell whether it is known, without a look at voxels, that all of a box is zero: no file has any of it."""
+
     def conforms(self, path: str) -> bool:
         """Tell whether a checked cube is stored with this mag's compression."""
 

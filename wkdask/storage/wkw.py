@@ -342,6 +342,13 @@ class WkwMag:
             _sound_cubes[path] = (*_identity(info), *self.header.geometry)
         return True
 
+    def is_empty(self, box: BoundingBox) -> bool:
+        """Tell whether there is no cube in a box."""
+        cubes = self.spec.grid.cubes(box)
+        return self._while_header_stays(
+            box, lambda: not any(self.check_cube(self.cube_path(index)) for index in cubes)
+        )
+
     # --- building ------------------------------------------------------------------------------------
 
     def prepare_scratch(self, root: str) -> None:

@@ -267,6 +267,14 @@ class ZarrMag:
         with file:
             return True
 
+    def is_empty(self, box: BoundingBox) -> bool:
+        """Tell whether there is no cube in a box, and what is not there is zero."""
+        if self.layout.fill or self.layout.files_per_cube > 1:
+            return False
+        is_there = any(self.check_cube(self.cube_path(index)) for index in self.spec.grid.cubes(box))
+        self._document()  # of a mag that is gone nothing is known
+        return not is_there
+
     # --- building ------------------------------------------------------------------------------------
 
     def prepare_scratch(self, root: str) -> None:
