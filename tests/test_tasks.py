@@ -12,7 +12,16 @@ from wkdask import BoundingBox
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, JobEndedError
 from wkdask.plan import plan_write
 from wkdask.storage.jobs import job_folder
-from wkdask.tasks import Target, UnitReport, merge_reports, publish_unit, sees_mag, write_block, write_unit
+from wkdask.tasks import (
+    Target,
+    UnitReport,
+    fill_part,
+    merge_reports,
+    publish_unit,
+    sees_mag,
+    write_block,
+    write_unit,
+)
 
 BOX = BoundingBox((20, 5, 33), (50, 30, 40))
 
@@ -63,7 +72,10 @@ def test_the_report_has_the_extremes_of_the_block_alone(make_mag, stored, box):
     target = mag.place.store
     with job_folder(target) as folder:
         reports = [write_unit(block, Target(target, folder), place) for block, place in blocks]
+        private = Target(target.staged(f"{folder}/private", raw=True), folder)
+        parts = [fill_part(block, private, place) for block, place in blocks]
     assert [(report.minimum, report.maximum) for report in reports] == expected
+    assert [(report.minimum, report.maximum) for report in parts] == expected
 
 
 def test_any_memory_order_is_the_same_voxels(make_mag, random_voxels):

@@ -344,12 +344,13 @@ def fill_part(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
     box
         Absolute, in voxels of the mag; whole chunks, none of which another task writes.
     """
-    from wkdask.kernels import block_stats
+    from wkdask.kernels import Extremes
 
     start = time.perf_counter()
     block = _checked_block(block, target.store.spec, box)
-    minimum, maximum = block_stats(block)
-    target.store.write_in_place(box, block, durable=target.durable)
+    extremes = Extremes(block.dtype)
+    target.store.write_in_place(box, block, durable=target.durable, extremes=extremes)
+    minimum, maximum = extremes.values or (None, None)
     return UnitReport(
         unit=box,
         nbytes=block.nbytes,

@@ -86,7 +86,7 @@ def convert_part(
     durable
         Flush what was written to the disk: a report of this task is relied on after a crash.
     """
-    from wkdask.kernels import block_stats
+    from wkdask.kernels import Extremes
 
     start = time.perf_counter()
     origin = batches[0].topleft.z - first
@@ -97,8 +97,9 @@ def convert_part(
     own = private if shared else private.staged(f"{folder}/part-{uuid.uuid4().hex}", raw=True)
     for box in batches:
         block = source.read(box.topleft.z - origin, box.bottomright.z - origin, threads=threads)
-        own.write_in_place(box, block, durable=durable and shared)
-        low, high = block_stats(block)
+        extremes = Extremes(block.dtype)
+        own.write_in_place(box, block, durable=durable and shared, extremes=extremes)
+        low, high = extremes.values or (None, None)
         reports.append(UnitReport(unit=box, nbytes=block.nbytes, minimum=low, maximum=high))
         del block  # before the next one is decoded: two would not fit
     whole = reduce(merge_reports, reports)

@@ -284,12 +284,15 @@ class StoredMag(Protocol):
         an earlier run of the job left is opened.
         """
 
-    def write_in_place(self, box: BoundingBox, block: Voxels, *, durable: bool = False) -> None:
+    def write_in_place(
+        self, box: BoundingBox, block: Voxels, *, durable: bool = False, extremes: Extremes | None = None
+    ) -> None:
         """Write a block into cubes of a private mag made by ``staged(raw=True)``, which come into being so.
 
         Several tasks may fill one cube at once, as long as no two of them write into the same chunk. A task
         that may be run twice at once writes all that it has of a chunk in one call: then both write the same
         bytes. A cube that gets only zeros is not made. With `durable` the cubes are flushed to the disk.
+        `extremes` takes in the voxels of the block, on their way.
         """
 
     def drop_cube(self, index: Vec3Int) -> None:

@@ -378,9 +378,11 @@ class WkwMag:
         """Store a plain cube of a private mag in a slot, as this mag stores its cubes."""
         return wkw_build.encode_cube(self, root, slot, source)
 
-    def write_in_place(self, box: BoundingBox, block: Voxels, *, durable: bool = False) -> None:
+    def write_in_place(
+        self, box: BoundingBox, block: Voxels, *, durable: bool = False, extremes: Extremes | None = None
+    ) -> None:
         """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made."""
-        wkw_build.write_in_place(self, box, block, durable)
+        wkw_build.write_in_place(self, box, block, durable, extremes)
 
     def drop_cube(self, index: Vec3Int) -> None:
         """Remove a cube of a private mag, if it is there."""

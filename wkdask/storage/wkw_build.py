@@ -132,7 +132,9 @@ def encode_cube(mag: WkwMag, root: str, slot: int, source: str) -> bool:
     return True
 
 
-def write_in_place(mag: WkwMag, box: BoundingBox, block: Voxels, durable: bool) -> None:
+def write_in_place(
+    mag: WkwMag, box: BoundingBox, block: Voxels, durable: bool, extremes: Extremes | None
+) -> None:
     """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made.
 
     Each chunk has its own place in a plain cube, so that tasks may write other chunks of it meanwhile.
@@ -145,13 +147,17 @@ def write_in_place(mag: WkwMag, box: BoundingBox, block: Voxels, durable: bool) 
     for index, piece in mag.spec.grid.pieces(box):
         part = block[(slice(None), *piece.to_slices(box.topleft))]
         path = mag.cube_path(index)
-        if is_zero(part):
+        zero = is_zero(part)
+        if zero and extremes is not None:
+            extremes.add(part[:, :1, :1, :1])
+        if zero:
             # Zeros over zeros would fill the holes of the file.
             if not mag.check_cube(path) or is_zero(mag.read(piece)):
                 continue
         else:
             lay_out(path, mag.header)
-        write_plain(path, piece.offset(-(index * mag.spec.shard_shape)), part, fresh=False)
+        inner = piece.offset(-(index * mag.spec.shard_shape))
+        write_plain(path, inner, part, fresh=False, extremes=None if zero else extremes)
         touched.append(path)
     if durable:
         fsync_files(touched)

@@ -320,9 +320,11 @@ class ZarrMag:
         """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
         return read_scratch(self, root, box)
 
-    def write_in_place(self, box: BoundingBox, block: Voxels, *, durable: bool = False) -> None:
+    def write_in_place(
+        self, box: BoundingBox, block: Voxels, *, durable: bool = False, extremes: Extremes | None = None
+    ) -> None:
         """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made."""
-        write_in_place(self, box, block, durable)
+        write_in_place(self, box, block, durable, extremes)
 
     def drop_cube(self, index: Vec3Int) -> None:
         """Remove a cube of a private mag, if it is there."""

@@ -99,13 +99,17 @@ def read_scratch(mag: ZarrMag, root: str, box: BoundingBox) -> Voxels:
     return out
 
 
-def write_in_place(mag: ZarrMag, box: BoundingBox, block: Voxels, durable: bool) -> None:
+def write_in_place(
+    mag: ZarrMag, box: BoundingBox, block: Voxels, durable: bool, extremes: Extremes | None
+) -> None:
     """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made.
 
     Each chunk has its own place in a plain cube, so that tasks may write other chunks of it meanwhile.
     """
     if mag.layout.codecs:
         raise InvalidValueError(f"{mag.path} is compressed; parts of a cube can only be stored plainly")
+    if extremes is not None:
+        extremes.add(block)
     touched: list[str] = []
     folders: set[str] = set()
     for index, piece in mag.spec.grid.pieces(box):
