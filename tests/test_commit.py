@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_datasets import V4_WKW
 
 from wkdask import errors, fsio
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, Vec3Int
@@ -85,25 +86,6 @@ def v4_file(*layers):
 
 # --- a new dataset ----------------------------------------------------------------------------------
 
-V4_EXAMPLE = """{"id":{"name":"v4wkw","team":""},
- "scale":{"factor":[11.24,11.24,28.0],"unit":"nanometer"},
- "dataLayers":[
-  {"name":"color","category":"color",
-   "boundingBox":{"topLeft":[3,5,7],"width":100,"height":60,"depth":40},
-   "dataFormat":"wkw",
-   "mags":[
-    {"mag":[1,1,1],"path":"./color/1","cubeLength":64,"axisOrder":{"c":0,"x":1,"y":2,"z":3}},
-    {"mag":[2,2,1],"path":"./color/2-2-1","cubeLength":1024,"axisOrder":{"c":0,"x":1,"y":2,"z":3}},
-    {"mag":[4,4,2],"path":"./color/4-4-2","cubeLength":1024,"axisOrder":{"c":0,"x":1,"y":2,"z":3}}],
-   "numChannels":3,"elementClass":"uint24"},
-  {"name":"segmentation","category":"segmentation",
-   "boundingBox":{"topLeft":[0,0,0],"width":64,"height":64,"depth":64},
-   "dataFormat":"wkw",
-   "mags":[{"mag":[1,1,1],"path":"./segmentation/1","cubeLength":64,"axisOrder":{"c":0,"x":1,"y":2,"z":3}}],
-   "largestSegmentId":{"customJsonEncoding":"bigint","value":"1152921504606846976"},
-   "numChannels":1,"elementClass":"uint64"}],
- "version":1}"""
-
 
 def test_a_v4_dataset_is_written_as_webknossos_4_writes_it(tmp_path):
     folder = tmp_path / "made" / "on the way"
@@ -123,8 +105,8 @@ def test_a_v4_dataset_is_written_as_webknossos_4_writes_it(tmp_path):
         ],
     )
     text = (folder / PROPERTIES_FILE).read_text()
-    assert text == json.dumps(json.loads(V4_EXAMPLE), indent=4)  # the order of the keys too
-    assert record == load(folder) == parse(V4_EXAMPLE, "x")
+    assert text == json.dumps(json.loads(V4_WKW), indent=4)  # the order of the keys too
+    assert record == load(folder) == parse(V4_WKW, "x")
 
 
 def test_a_legacy_dataset_is_written_as_in_2021(tmp_path):

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import os
 import random
 import shutil
@@ -17,6 +16,8 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from small_datasets import edit, first, two_layers
+from small_datasets import raw as read_raw
 
 import wkdask
 from wkdask import BoundingBox, Dataset
@@ -35,14 +36,7 @@ COMPRESSIONS = [None, "lz4"]
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A dataset of two layers, each with mags 1 and 2, 40 × 40 × 40 voxels in cubes of 32³."""
-    dataset = Dataset.create(tmp_path_factory.mktemp("template") / "ds", (1, 1, 1))
-    for number, (name, category) in enumerate([("color", "color"), ("seg", "segmentation")]):
-        layer = dataset.add_layer(name, category, dtype_per_channel="uint8")
-        for mag in (1, 2):
-            view = layer.add_mag(mag, chunk_shape=16, shard_shape=32)
-            view.write(np.full((40 // mag,) * 3, 10 * number + mag, "uint8"), offset=(0, 0, 0))
-    return dataset
+    return two_layers(tmp_path_factory.mktemp("template") / "ds")
 
 
 @pytest.fixture
@@ -50,23 +44,6 @@ def dataset(template, tmp_path):
     """A copy of the template."""
     shutil.copytree(template.path, tmp_path / "ds")
     return Dataset(tmp_path / "ds")
-
-
-def read_raw(dataset):
-    return json.loads(Path(dataset.path, NAME).read_text())
-
-
-def edit(dataset, change):
-    """Change the JSON by hand, as another program does."""
-    raw = read_raw(dataset)
-    change(raw)
-    temporary = Path(dataset.path, "by hand")
-    temporary.write_text(json.dumps(raw))
-    temporary.replace(Path(dataset.path, NAME))
-
-
-def first(raw):
-    return raw["dataLayers"][0]
 
 
 # --- 27: stale files ------------------------------------------------------------------------------------

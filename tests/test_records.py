@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_datasets import V4_WKW
 
 from wkdask.errors import (
     DTypeError,
@@ -38,25 +39,6 @@ OLD = """{"id":{"name":"sbem","team":""},
    "elementClass":"uint32","dataFormat":"wkw","numChannels":1,
    "wkwResolutions":[{"resolution":[1,1,1],"cubeLength":1024}],
    "largestSegmentId":1000000,"mappings":["axons"]}]}"""
-
-V4_WKW = """{"id":{"name":"v4wkw","team":""},
- "scale":{"factor":[11.24,11.24,28.0],"unit":"nanometer"},
- "dataLayers":[
-  {"name":"color","category":"color",
-   "boundingBox":{"topLeft":[3,5,7],"width":100,"height":60,"depth":40},
-   "dataFormat":"wkw",
-   "mags":[
-    {"mag":[1,1,1],"path":"./color/1","cubeLength":64,"axisOrder":{"c":0,"x":1,"y":2,"z":3}},
-    {"mag":[2,2,1],"path":"./color/2-2-1","cubeLength":1024,"axisOrder":{"c":0,"x":1,"y":2,"z":3}},
-    {"mag":[4,4,2],"path":"./color/4-4-2","cubeLength":1024,"axisOrder":{"c":0,"x":1,"y":2,"z":3}}],
-   "numChannels":3,"elementClass":"uint24"},
-  {"name":"segmentation","category":"segmentation",
-   "boundingBox":{"topLeft":[0,0,0],"width":64,"height":64,"depth":64},
-   "dataFormat":"wkw",
-   "mags":[{"mag":[1,1,1],"path":"./segmentation/1","cubeLength":64,"axisOrder":{"c":0,"x":1,"y":2,"z":3}}],
-   "largestSegmentId":{"customJsonEncoding":"bigint","value":"1152921504606846976"},
-   "numChannels":1,"elementClass":"uint64"}],
- "version":1}"""
 
 V4_ZARR = """{"id":{"name":"v4zarr3","team":""},
  "scale":{"factor":[0.5,0.5,1.0],"unit":"micrometer"},
