@@ -31,7 +31,7 @@ class NullMag:
     def read(self, box, threads=1):
         return np.zeros((self.spec.num_channels, *box.size), self.spec.dtype, order="F")
 
-    def build(self, root, slot, box, block, base, *, flushed=False):
+    def build(self, root, slot, box, block, base, *, flushed=False, extremes=None):
         return False
 
     def fingerprint(self, box):
@@ -39,6 +39,9 @@ class NullMag:
 
     def check_cube(self, path):
         return False
+
+    def is_empty(self, box):
+        return True
 
     def cube_path(self, index):
         return f"{self.path}/z{index.z}/y{index.y}/x{index.x}.wkw"
@@ -52,7 +55,7 @@ class NullMag:
     def staged(self, path, *, raw=False):
         return NullMag(path, self.spec)
 
-    def write_in_place(self, box, block, *, durable=False):
+    def write_in_place(self, box, block, *, durable=False, extremes=None):
         pass
 
     def cubes_on_disk(self):

@@ -159,7 +159,7 @@ def test_gaps_between_cubes_are_not_read(tmp_path, monkeypatch, random_voxels, s
     voxels = random_voxels((1, 16, 16, 16))
     a = make(tmp_path / "a", ("wkw", 8, 32), voxels, box=BoundingBox((0, 0, 0), (16, 16, 16)))
     b = make(tmp_path / "b", second, voxels, box=BoundingBox((0, 0, 0), (16, 16, 16)))
-    box = BoundingBox((0, 0, 0), (2000, 2000, 40))
+    box = BoundingBox((0, 0, 0), (1000, 900, 40))
     for dataset in (a, b):
         dataset.get_layer("layer").bounding_box = box
     asked = []
@@ -172,10 +172,10 @@ def test_gaps_between_cubes_are_not_read(tmp_path, monkeypatch, random_voxels, s
 
         monkeypatch.setattr(kind, "read", counting)
     assert a.first_difference(b) is None
-    assert sum(asked) < 3_000_000
-    b.get_layer("layer").get_mag(1).write(voxels[:, :1, :1, :1] | 1, offset=(1990, 1880, 39))
+    assert sum(asked) < 1_000_000
+    b.get_layer("layer").get_mag(1).write(voxels[:, :1, :1, :1] | 1, offset=(990, 880, 39))
     found = a.first_difference(b)
-    assert (found.voxel, found.first) == ((0, 1990, 1880, 39), 0)
+    assert (found.voxel, found.first) == ((0, 990, 880, 39), 0)
 
 
 def test_damage_is_no_difference(tmp_path, random_voxels):
