@@ -2,19 +2,22 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import dask
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyramid_oracle import layer_with, oracle
 
-from wkdask import BoundingBox, Mag, Vec3Int, layer_pyramid, pyramid, pyramid_plan
+from wkdask import BoundingBox, Dataset, Mag, Vec3Int, layer_pyramid, pyramid, pyramid_plan
 from wkdask.engines import LocalEngine
 from wkdask.errors import InvalidValueError, PlanError, TaskFailedError, WkdaskWarning
 from wkdask.events import UnitDone
@@ -380,3 +383,22 @@ def test_no_more_memory_than_planned(tmp_path, cube, compression):
     used, planned, _ = map(int, done.stdout.split())
     assert used <= 2 * planned + (16 << 20)  # two threads; what the libraries keep for themselves
     assert planned < 256 << 20
+
+
+def test_a_foreign_mag_whose_channels_are_files_of_their_own(tmp_path):
+    """Where the first channel has no file the second one's voxels count all the same."""
+    layer = Dataset.create(tmp_path / "ds", (1, 1, 1)).add_layer(
+        "layer", "color", dtype_per_channel="uint8", num_channels=2, data_format="zarr3"
+    )
+    path = Path(layer.add_mag(1, chunk_shape=16, shard_shape=64).path)
+    shutil.rmtree(path)
+    array = zarr.create_array(
+        path, shape=(2, 128, 128, 128), chunks=(1, 64, 64, 64), dtype="uint8", fill_value=0,
+        dimension_names=["c", "x", "y", "z"],
+    )  # fmt: skip
+    array[1, :64, :64, :64] = 3
+    expected = array[:, ::2, ::2, ::2]
+    layer = Dataset(tmp_path / "ds").get_layer("layer")
+    layer.bounding_box = BoundingBox((0, 0, 0), (128, 128, 128))
+    layer.downsample(coarsest_mag=2, sampling_mode="isotropic", interpolation_mode="max", progress=False)
+    np.testing.assert_array_equal(layer.get_mag(2).read(), expected)
