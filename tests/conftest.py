@@ -153,3 +153,21 @@ def children():
 
     with Children() as children:
         yield children
+
+
+@pytest.fixture
+def invoke():
+    """Return a function that runs a command; an exception that is no plain error is raised here."""
+
+    from click.testing import CliRunner
+
+    from wkdask.cli import main
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result.output
+
+    return run

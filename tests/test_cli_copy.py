@@ -8,25 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import wkdask
 from wkdask import BoundingBox, Dataset
-from wkdask.cli import main
-
-
-@pytest.fixture
-def invoke():
-    """Return a function that runs a command; an exception that is no plain error is raised here."""
-
-    def run(*arguments, code=0):
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == code, result.output
-        return result.output
-
-    return run
 
 
 @pytest.fixture

@@ -91,13 +91,10 @@ class DatasetCopy:
                 if plan is not None:
                     tasks = len((plan.parts or plan).units)
                     work = f"{plan.num_cubes} cubes, {format_bytes(plan.nbytes)} of voxels, {tasks} tasks"
-                how = (
-                    "files as they are"
-                    if each.source.spec == each.spec
-                    else f"{each.source.spec.data_format}"
-                )
-                arrow = how if each.source.spec == each.spec else f"{how} → {each.spec.data_format}"
-                rows.append(("  mag", f"{each.mag}: {arrow}, {each.spec}; {work}"))
+                how = f"{each.source.spec.data_format} → {each.spec.data_format}"
+                if each.source.spec == each.spec:
+                    how = "files as they are"
+                rows.append(("  mag", f"{each.mag}: {how}, {each.spec}; {work}"))
         total = sum(plan.nbytes for plan in self.plans.values())
         most = max((plan.task_nbytes for plan in self.plans.values()), default=0)
         rows.append(("Voxels", format_bytes(total)))

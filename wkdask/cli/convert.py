@@ -9,6 +9,7 @@ import click
 
 import wkdask
 from wkdask.cli.options import (
+    BOX,
     Numbers,
     connected,
     plain_errors,
@@ -17,26 +18,11 @@ from wkdask.cli.options import (
     resume_option,
     scheduler_option,
 )
-from wkdask.errors import WkdaskError
-from wkdask.geometry import BoundingBox
 
 if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = ["convert"]
-
-
-class _Box(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
-    """A corner and a size."""
-
-    name = "X,Y,Z,W,H,D"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> BoundingBox:
-        """Return the box."""
-        try:
-            return value if isinstance(value, BoundingBox) else BoundingBox.from_csv(value)
-        except WkdaskError:
-            self.fail(f"expected a corner and a size such as 0,0,10,512,512,20, got {value!r}", param, ctx)
 
 
 class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
@@ -73,9 +59,7 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
     type=Numbers(int),
     help="Where the first voxel goes; 0,0,0 by default, for OME-Zarr where its translation says.",
 )
-@click.option(
-    "--bbox", type=_Box(), help="Convert only this part, in voxels of the images; it keeps its place."
-)
+@click.option("--bbox", type=BOX, help="Convert only this part, in voxels of the images; it keeps its place.")
 @click.option(
     "--dtype", help="Type of the layer, such as uint8; that of the images by default. Without --rescale one that "
     "holds all their values.",

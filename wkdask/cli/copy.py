@@ -9,6 +9,7 @@ import click
 
 import wkdask
 from wkdask.cli.options import (
+    BOX,
     Numbers,
     connected,
     plain_errors,
@@ -17,8 +18,6 @@ from wkdask.cli.options import (
     resume_option,
     scheduler_option,
 )
-from wkdask.errors import WkdaskError
-from wkdask.geometry import BoundingBox
 from wkdask.storage.formats import DATA_FORMATS
 from wkdask.storage.protocol import COMPRESSIONS, ZARR_COMPRESSIONS
 
@@ -29,19 +28,6 @@ class _CannotCompareError(click.ClickException):
     """A comparison could not be made: the exit code is that of `cmp` and `diff`."""
 
     exit_code = 2
-
-
-class _BoxType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
-    """A box: its corner and its size."""
-
-    name = "X,Y,Z,W,H,D"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> BoundingBox:
-        """Return the box."""
-        try:
-            return value if isinstance(value, BoundingBox) else BoundingBox.from_csv(value)
-        except WkdaskError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command(name="copy")
@@ -71,7 +57,7 @@ class _BoxType(click.ParamType):  # type: ignore[type-arg]  # generic only from 
 @click.option(
     "--bbox",
     "bounding_box",
-    type=_BoxType(),
+    type=BOX,
     help="What is copied, in voxels of mag 1: corner and size; all by default.",
 )
 @resume_option

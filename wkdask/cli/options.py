@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wkdask.errors import WkdaskError
-from wkdask.geometry import Mag
+from wkdask.geometry import BoundingBox, Mag
 
 if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = [
+    "BOX",
     "MAG",
     "Numbers",
     "compression_option",
@@ -64,6 +65,20 @@ class _MagType(click.ParamType):  # type: ignore[type-arg]  # generic only from 
             self.fail(str(error), param, ctx)
 
 
+class _BoxType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """A corner and a size."""
+
+    name = "X,Y,Z,W,H,D"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> BoundingBox:
+        """Return the box."""
+        try:
+            return value if isinstance(value, BoundingBox) else BoundingBox.from_csv(value)
+        except WkdaskError:
+            self.fail(f"expected a corner and a size such as 0,0,10,512,512,20, got {value!r}", param, ctx)
+
+
+BOX = _BoxType()
 MAG = _MagType()
 
 scheduler_option = click.option(
