@@ -24,13 +24,18 @@ _local = threading.local()
 
 
 class _Handle:
-    """An open folder of the library, closed when it is dropped: by its thread, or with it."""
+    """An open folder of the library, closed when it is dropped: by its thread, or with it.
 
-    __slots__ = ("_close", "pointer")
+    That may be when the interpreter ends, where a function can no longer be looked up in the library, and
+    the library is unloaded as soon as nobody holds it. So a handle holds both.
+    """
+
+    __slots__ = ("_close", "_lib", "pointer")
 
     def __init__(self, root: str) -> None:
-        ffi, lib = _library()
-        self._close = lib.dataset_close  # when the interpreter ends it can no longer be looked up
+        ffi, self._lib = _library()
+        lib = self._lib
+        self._close = lib.dataset_close
         self.pointer = lib.dataset_open(ffi.new("char[]", root.encode()))
         if self.pointer == ffi.NULL:
             raise OSError(f"the wkw library could not open {root}")
