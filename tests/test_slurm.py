@@ -343,9 +343,12 @@ def test_a_command_that_is_cancelled(slurm, place, slow, expected):
 
 
 def test_a_job_goes_back_into_the_queue_before_its_time_is_over(slurm, place, slow, expected):
-    """Slurm's own warning, some seconds before a limit of one minute; the work takes longer than that."""
-    slow["WKDASK_TEST_SECONDS"] = "0.35"
-    limit = ("--time=1", "--signal=B:USR1@5")  # Slurm warns up to half a minute earlier than that
+    """Slurm's own warning, before a limit of one minute; mag 1 takes two workers longer than that."""
+    slow |= {"WKDASK_TEST_SECONDS": "0.5", "WKDASK_TEST_IN": "/inverted/1/"}
+    limit = (
+        "--time=1",
+        "--signal=B:USR1@5",
+    )  # Slurm warns 5 to 35 seconds before the end, as it finds the time
     job = slurm.submit(*limit, *BATCH, "ds", cwd=place, env=slow)
     log = place / f"wkdask-{job}.log"
     until(lambda: slurm.field(job, "Restarts") == "1", 90, "job in the queue again")
