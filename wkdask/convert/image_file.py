@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wkdask.convert.plain_tiff import Frame, frame_of
 from wkdask.errors import ImageStackError
 
 __all__ = ["ImageFile", "Layout", "Window", "decode", "describe", "probe"]
@@ -46,6 +47,8 @@ class ImageFile:
     """Number of sections in the file."""
     directories: Sequence[int] | None = range(1)
     """The TIFF directory of each section; None: the first describes them all, stored one after the other."""
+    frame: Frame | None = None
+    """All that the file holds around the pixels of its one section, where these are stored plainly."""
 
     def page_name(self, page: int) -> str:
         """Path, and where there are several pages which one, counted from 1."""
@@ -57,8 +60,15 @@ def describe(layout: Layout) -> str:
     return f"{layout[0]} x {layout[1]} pixels (width x height) of {layout[2]} in {layout[3]} channel(s)"
 
 
-def probe(path: str) -> tuple[ImageFile, Layout]:
+def probe(path: str, like: tuple[ImageFile, Layout] | None = None) -> tuple[ImageFile, Layout]:
     """Read one file's header: the file with its number of pages, and what each page holds.
+
+    Parameters
+    ----------
+    path
+        The file.
+    like
+        What was returned for another file. One with the same frame holds the same, and is not parsed.
 
     Raises
     ------
@@ -66,6 +76,8 @@ def probe(path: str) -> tuple[ImageFile, Layout]:
         If the file is damaged or not supported; names it.
     """
     try:
+        if like is not None and like[0].frame is not None and like[0].frame.surrounds(path):
+            return replace(like[0], path=path), like[1]
         with open(path, "rb") as stream:
             magic = stream.read(3)
         kind = _MAGIC.get(magic)
@@ -208,9 +220,9 @@ def _probe_tiff(path: str) -> tuple[ImageFile, Layout]:
         if len(chosen) != depth:
             raise ImageStackError(f"{path}: holds {len(chosen)} pages, but its metadata promise {depth}")
         order = listed or chosen
-        return ImageFile(
-            path, "tiff", depth, range(depth) if order == list(range(depth)) else tuple(order)
-        ), layout
+        directories = range(depth) if order == list(range(depth)) else tuple(order)
+        frame = frame_of(path, tiff, first) if count == 1 else None
+        return ImageFile(path, "tiff", depth, directories, frame), layout
 
 
 def _series_depth(path: str, tiff: Any, series: Any) -> int:
@@ -271,6 +283,9 @@ def _decode_tiff(
 ) -> Iterator[NDArray[Any]]:
     import tifffile
 
+    if file.frame is not None and (image := file.frame.read(file.path, window)) is not None:
+        yield image
+        return
     with tifffile.TiffFile(file.path, _multifile=False) as tiff:
         for k in pages:
             page = tiff.pages.get(0 if file.directories is None else file.directories[k])

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -287,8 +288,9 @@ def open_stack(inputs: Sequence[str | Path]) -> ImageStack:
     import tifffile  # noqa: F401
 
     paths = [os.path.realpath(path) for path in find_images(inputs)]
+    first = probe(paths[0])  # most stacks are alike around their pixels: this one is parsed for all
     with ThreadPoolExecutor(min(_HEADER_THREADS, len(paths)), "wkdask-headers") as pool:
-        files, layouts = zip(*pool.map(probe, paths), strict=True)
+        files, layouts = zip(first, *pool.map(partial(probe, like=first), paths[1:]), strict=True)
     for file, layout in zip(files, layouts, strict=True):
         if layout != layouts[0]:
             raise ImageStackError(
