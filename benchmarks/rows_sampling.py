@@ -44,8 +44,11 @@ def rows() -> Iterator[Row]:
         "pyramid-igneous", "pyramid of 3 mags: labels, raw, cubes and chunks of 64³", 2.5, against_igneous
     )
     yield Row("mode-tinybrain", "mode of 2 × 2 × 2, one thread, in memory: labels", None, against_tinybrain)
-    yield Row("compress-lz4hc", "compress in place: images, lz4hc", 2, partial(compress, "lz4hc"))
-    yield Row("compress-lz4", "compress in place: images, lz4 (theirs: lz4hc)", 8, partial(compress, "lz4"))
+    for kind, wanted_hc in (("images", 2), ("labels", None)):
+        title = f"compress in place: {kind}, lz4hc"
+        yield Row(f"compress-{kind}-lz4hc", title, wanted_hc, partial(compress, kind, "lz4hc"))
+    title = "compress in place: images, lz4 (theirs: lz4hc)"
+    yield Row("compress-images-lz4", title, 8, partial(compress, "images", "lz4"))
 
 
 class Pyramid:
@@ -197,24 +200,26 @@ def against_tinybrain(bench: Bench) -> Contest:
     )
 
 
-def compress(compression: str, bench: Bench) -> Contest:
-    volume, raw = bench.volumes["images"], bench.volumes.dataset("images", None)
+def compress(kind: str, compression: str, bench: Bench) -> Contest:
+    volume, raw = bench.volumes[kind], bench.volumes.dataset(kind, None)
     paths = {name: bench.folder / name for name in ("ours", "theirs")}
 
     def ours(name: str) -> None:
-        mag = Dataset(paths[name]).get_layer("images").get_mag(1)
+        mag = Dataset(paths[name]).get_layer(kind).get_mag(1)
         mag.compress(compression=compression, progress=False)
 
     def check() -> str:
+        sizes = []
         for name in ("ours", "theirs"):
-            folder = paths[name] / "images" / "1"
+            folder = paths[name] / kind / "1"
+            sizes.append(sum(cube.stat().st_size for cube in folder.rglob("x*.wkw")) / volume.nbytes)
             with contextlib.closing(wkw.Dataset.open(str(folder))) as dataset:
                 if dataset.header.block_type == 1:
                     raise AssertionError(f"{folder} is not compressed")
             equal(read_all(folder, volume.shape[1:]), volume)
-        return "both hold the volume, compressed"
+        return f"both hold the volume, in {sizes[0]:.4f} and {sizes[1]:.4f} of its bytes"
 
-    peers = bench.peer.webknossos(False, "compress", source=raw, path=paths["theirs"], layer="images")
+    peers = bench.peer.webknossos(False, "compress", source=raw, path=paths["theirs"], layer=kind)
     return Contest(
         volume.nbytes,
         [

@@ -84,11 +84,9 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import numpy as np
 import dask.array, dask.threaded
 import wkdask.cli
-import wkdask.storage.wkw_native as native
 from wkdask.kernels import block_stats, is_zero, nonzero_bounds, to_fortran
 from children import fail_syscalls
 
-native._library()
 for dtype in ("uint8", "uint16", "float32"):
     block = np.ones((1, 4, 4, 4), dtype)
     block_stats(block), is_zero(block), to_fortran(block), nonzero_bounds(np.asfortranarray(block))

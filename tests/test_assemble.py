@@ -311,10 +311,9 @@ def test_what_a_publication_takes_does_not_grow_with_the_cube():
         spec = ArraySpec(dtype, 1, Vec3Int.full(chunk), Vec3Int.full(side), compression)
         return publication_nbytes(spec), spec.cube_nbytes
 
-    for compression in (None, "lz4hc"):
+    for compression in (None, "lz4", "lz4hc"):
         small, large = needed(512, "uint64", compression), needed(1024, "uint64", compression)
         assert small[0] < large[0] < 64 << 20 < large[1]
-    assert needed(1024, "uint64", "lz4")[0] > 16 << 30
     assert needed(64, "uint8", None)[0] < 16 << 20
     assert needed(2048, "uint64", None, 128)[0] < 64 << 20
 

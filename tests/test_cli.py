@@ -352,7 +352,7 @@ def test_plans_are_printed_and_nothing_is_written(invoke, tmp_path, random_voxel
     text = invoke("plan", out, "--layer", "color", "--shard-shape", "32", "--memory", "1GiB")
     assert "Cubes    : 4 of (32, 32, 32) voxels" in text
     assert "1 GiB are there" in text
-    line = error_line(invoke("plan", out, "--layer", "color", "--memory", "100kB", code=1))
+    line = error_line(invoke("plan", out, "--layer", "color", "--memory", "10kB", code=1))
     assert "such as (32, 32, 32)" in line
 
 

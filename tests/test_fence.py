@@ -42,18 +42,14 @@ PRELUDE = """if True:
     from wkdask.storage.publish import Piece, publish_pieces, publish_staged
     from wkdask.storage.wkw import WkwMag
     fence.GRACE, fence.NOTE_GRACE = 0.02, 0.1
-    CALLS = ("native_read", "native_write", "native_compress")
     met_calls = 0
 
     def stops_at(number):
         # Stops this process at the n-th system call, before it or after it: a sweep over all of them.
 
         def look(frame, event, arg):
-            if event in ("c_call", "c_return"):
-                met = getattr(arg, "__module__", None) in ("posix", "fcntl") and arg.__name__ != "fspath"
-            else:
-                met = frame.f_code.co_name in CALLS
-            if met:
+            module = getattr(arg, "__module__", None) if event in ("c_call", "c_return") else None
+            if module in ("posix", "fcntl") and arg.__name__ != "fspath":
                 global met_calls
                 met_calls += 1
                 if met_calls == number:

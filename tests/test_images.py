@@ -3,7 +3,6 @@
 import os
 import pickle
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -448,7 +447,7 @@ def test_too_little_memory_is_refused(tmp_path, monkeypatch):
     with pytest.raises(PlanError, match="one section of 70 x 45 voxels"):
         convert_images(tmp_path / "in", tmp_path / "ds", voxel_size=SIZE, progress=False)
     monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: 100_000)
-    with pytest.raises(PlanError, match="smaller shard_shape"):
+    with pytest.raises(PlanError, match="to publish a cube"):
         convert_images(tmp_path / "in", tmp_path / "ds", voxel_size=SIZE, compression="lz4", progress=False)
     assert not (tmp_path / "ds").exists()
 
@@ -489,14 +488,12 @@ def test_a_slab_has_a_part_for_every_thread():
     assert plan_conversion(spec(32), box, threads=16).slab_depth >= 512
 
 
-@pytest.mark.parametrize("compression", [None, "lz4hc"])
+@pytest.mark.parametrize("compression", [None, "lz4", "lz4hc"])
 def test_large_cubes_are_stored_part_by_part(compression):
-    """8 GiB each, by workers of 2 GiB; only lz4 needs them whole."""
+    """8 GiB each, by workers of 2 GiB."""
     large = ArraySpec("uint64", 1, Vec3Int.full(32), Vec3Int.full(1024), compression)
     box = BoundingBox((0, 0, 0), (1024, 1024, 2048))
     assert plan_conversion(large, box, memory=2048 * MIB).write.box == box
-    with pytest.raises(PlanError, match=r'16 GiB.*"lz4hc"'):
-        plan_conversion(replace(large, compression="lz4"), box, memory=2048 * MIB)
 
 
 def test_default_sides():

@@ -173,14 +173,14 @@ def test_any_tree_gives_the_voxels_of_numpy(data):
             assert report.bytes == view.read().nbytes
 
 
-@pytest.mark.parametrize("compression", [None, "lz4hc"])
+@pytest.mark.parametrize("compression", [None, "lz4", "lz4hc"])
 def test_cubes_that_do_not_fit_into_memory_come_together_in_parts(tmp_path, monkeypatch, compression):
     voxels = np.random.default_rng(5).integers(0, 200, (1, 200, 150, 130)).astype("uint8")
     monkeypatch.setattr(LocalEngine, "task_memory", lambda self: 1 << 19)
     monkeypatch.setattr(pyramid_plan, "_LEAST_LEAF_NBYTES", 1 << 15)
     monkeypatch.setattr(pyramid_plan, "TILE_NBYTES", 1 << 15)
     monkeypatch.setattr(assemble, "SLAB_NBYTES", 1 << 16)
-    monkeypatch.setattr(assemble, "_NATIVE_NBYTES", 0)
+    monkeypatch.setattr(assemble, "_BESIDE_NBYTES", 0)
     layer = layer_with(tmp_path / "ds", voxels, (3, 5, 7), cube=128)
     plans = []
     real = pyramid.plan_tree

@@ -28,7 +28,7 @@ import numpy as np
 from wkdask.errors import PlanError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.grid import CubeGrid, IndexRange, block_shape_near, chunks_on_grid
-from wkdask.storage.protocol import ArraySpec
+from wkdask.storage.protocol import LARGEST_COMPRESSED, ArraySpec
 from wkdask.units import format_bytes
 
 __all__ = ["UnitBoxes", "Window", "WritePlan", "plan_again", "plan_write", "refuse_unknown_chunks"]
@@ -244,8 +244,8 @@ def plan_write(
     if memory is None or needed(shape) <= memory:
         return replace(plan, task_nbytes=needed(shape))
     part = _part_that_fits(spec, box, source_chunks, memory) if in_parts and task_memory is None else None
-    if part is None or spec.compression == "lz4":
-        raise PlanError(_does_not_fit(spec, needed(shape), memory, can_be_cut=part is not None))
+    if part is None or (spec.compression is not None and spec.cube_nbytes > LARGEST_COMPRESSED):
+        raise PlanError(_does_not_fit(spec, needed(shape), memory))
     return replace(
         plan,
         part=CubeGrid(part),
@@ -297,21 +297,16 @@ def _part_that_fits(
     return shape
 
 
-def _does_not_fit(spec: ArraySpec, needed: int, memory: int, *, can_be_cut: bool) -> str:
+def _does_not_fit(spec: ArraySpec, needed: int, memory: int) -> str:
     """Return what to say of a task that does not fit in memory, with what would."""
     side = spec.shard_shape
     while side.prod() * spec.bytes_per_voxel * 3 > memory and min(side) > max(spec.chunk_shape):
         side = side // 2
-    remedies = f"a smaller shard_shape than {spec.shard_shape}, such as {side}"
-    if can_be_cut:  # only the compression is in the way
-        remedies = (
-            f'compression=None or "lz4hc", whose cubes are assembled in parts ("lz4" compresses a cube as a '
-            f"whole, in memory); {remedies}"
-        )
     return (
         f"a task would need about {format_bytes(needed)} (cube, its copy and the source blocks that touch "
-        f"it), but only {format_bytes(memory)} are there for each task; use {remedies}; smaller source blocks; "
-        f"fewer threads per worker; or task_memory= if you know that it needs less"
+        f"it), but only {format_bytes(memory)} are there for each task; use a smaller shard_shape than "
+        f"{spec.shard_shape}, such as {side}; smaller source blocks; fewer threads per worker; or task_memory= "
+        f"if you know that it needs less"
     )
 
 

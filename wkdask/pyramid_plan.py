@@ -98,12 +98,8 @@ def plan_tree(
     raise PlanError(
         f"a task of the pyramid would need about {format_bytes(least)} (its cubes, their voxels on the way, and "
         f"what waits for other tasks), but only {format_bytes(memory or 0)} are there for each task; use a smaller "
-        f"shard_shape than {largest.spec.shard_shape} for mag {largest.mag}, "
-        + (
-            'compression=None or "lz4hc", whose cubes may come in parts, '
-            * (largest.spec.compression == "lz4")
-        )
-        + "fewer threads per worker, or task_memory= if you know that it needs less"
+        f"shard_shape than {largest.spec.shard_shape} for mag {largest.mag}, fewer threads per worker, or "
+        f"task_memory= if you know that it needs less"
     )
 
 

@@ -28,7 +28,7 @@ __all__ = ["ConversionPlan", "default_shard_side", "plan_conversion"]
 _LARGEST_SIDE = 1024
 """The default of WEBKNOSSOS: cubes of 1024³ voxels."""
 _COMPRESSED_CUBE_NBYTES = 1 << 30
-"""A cube is compressed by one task, lz4 in memory: by default it has no more bytes than this."""
+"""A cube is compressed by one task: by default it has no more bytes than this."""
 _SMALL_CUBE_NBYTES = 16 << 20
 """It may be mostly empty then: it takes moments, and smaller ones would be many files."""
 _SLAB_NBYTES = 64 << 30
@@ -178,8 +178,8 @@ def plan_conversion(
     if memory is not None and publishing > memory:
         raise PlanError(
             f"to publish a cube of {spec.shard_shape} voxels a task needs about {format_bytes(publishing)}, but "
-            f"only {format_bytes(memory)} are there for each task; use a smaller shard_shape, "
-            f'compression=None or "lz4hc", which are stored part by part, or fewer threads per worker'
+            f"only {format_bytes(memory)} are there for each task; use a smaller chunk_shape, or fewer threads per "
+            f"worker"
         )
     needed = max(decoding + batch_depth * per_section, publishing)
     write = plan_write(spec, box, threads=threads, task_memory=needed, unit=unit)

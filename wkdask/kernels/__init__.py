@@ -6,6 +6,7 @@ Importing this package imports numba; a kernel is compiled, or loaded from the d
 from wkdask.kernels.blocks import in_voxel_rows, morton_numbers, morton_places, pack_blocks, unpack_blocks
 from wkdask.kernels.components import CONNECTIVITIES, first_places, label_block, merge_pairs
 from wkdask.kernels.interpolation import INTERPOLATIONS, reach
+from wkdask.kernels.lz4 import has_lz4, pack_lz4, unpack_lz4
 from wkdask.kernels.moves import mirror_pad, to_fortran, upsample
 from wkdask.kernels.sampling import BLOCK_MODES, MODES, downsample, downsample_blocks
 from wkdask.kernels.statistics import Extremes, block_stats, is_zero, nonzero_bounds
@@ -20,6 +21,7 @@ __all__ = [
     "downsample",
     "downsample_blocks",
     "first_places",
+    "has_lz4",
     "in_voxel_rows",
     "is_zero",
     "label_block",
@@ -29,8 +31,10 @@ __all__ = [
     "morton_places",
     "nonzero_bounds",
     "pack_blocks",
+    "pack_lz4",
     "reach",
     "to_fortran",
     "unpack_blocks",
+    "unpack_lz4",
     "upsample",
 ]

@@ -12,7 +12,6 @@ library is the one that is linked into numcodecs; machine code finds its functio
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from numba import types
 
 from wkdask.kernels.layout import Block, flat, has_voxel_rows, jit, numbers, steps
+from wkdask.kernels.libraries import link
 
 __all__ = ["can_pack", "pack_chunks", "unpack_chunks"]
 
@@ -28,18 +28,11 @@ _compress = types.ExternalFunction("ZSTD_compress2", _size(_size, _size, _size, 
 _decompress = types.ExternalFunction("ZSTD_decompressDCtx", _size(_size, _size, _size, _size, _size))
 
 
-@functools.lru_cache(1)
 def _is_linked() -> bool:
     """Make the functions of zstd known to machine code; False if the library does not show them."""
-    import llvmlite.binding
     from numcodecs import zstd
 
-    try:
-        llvmlite.binding.load_library_permanently(zstd.__file__)
-    except RuntimeError:
-        return False
-    names = ("ZSTD_compress2", "ZSTD_decompressDCtx")
-    return all(llvmlite.binding.address_of_symbol(name) for name in names)
+    return link(zstd.__file__, "ZSTD_compress2", "ZSTD_decompressDCtx")
 
 
 def can_pack(block: Block) -> bool:

@@ -4,11 +4,11 @@
 
     parts ─write_in_place─> private plain cube ─┬─ no older cube, or all of it is written:
                                                 │    RAW    a second name takes the place, nothing is copied
-                                                │    LZ4HC  compressed block by block
+                                                │    LZ4    compressed chunk by chunk
                                                 └─ an older cube keeps its other voxels:
                                                      plain copy of it <- the parts, slab by slab; then as above
 
-At most two slabs of voxels are in memory. Only ``"lz4"`` needs a cube whole: the library has no other way.
+At most two slabs of voxels are in memory.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ __all__ = ["merge_into", "move_voxels", "publication_nbytes", "publish_assembled
 
 SLAB_NBYTES = 16 << 20
 """Bytes of voxels that are moved at a time: enough to hide the cost of a call, few enough to skip empty space."""
-_NATIVE_NBYTES = 8 << 20
-"""What the library and the checks take beside the voxels."""
+_BESIDE_NBYTES = 8 << 20
+"""What buffers and checks take beside the voxels."""
 
 
 def publication_nbytes(spec: ArraySpec) -> int:
@@ -43,8 +43,7 @@ def publication_nbytes(spec: ArraySpec) -> int:
     """
     slab = min(max(SLAB_NBYTES, spec.chunk_shape.prod() * spec.bytes_per_voxel), spec.cube_nbytes)
     # An old slab and the part that goes into it; two looks at a jump table.
-    moved = 2 * slab + 16 * (spec.shard_shape // spec.chunk_shape).prod() + _NATIVE_NBYTES
-    return max(moved, 2 * spec.cube_nbytes + _NATIVE_NBYTES) if spec.compression == "lz4" else moved
+    return 2 * slab + 16 * (spec.shard_shape // spec.chunk_shape).prod() + _BESIDE_NBYTES
 
 
 def publish_assembled(

@@ -9,14 +9,12 @@ from wkdask.geometry import BoundingBox
 from wkdask.storage.assemble import merge_into
 from wkdask.storage.fence import Attempt
 from wkdask.storage.protocol import StoredMag
-from wkdask.storage.publisher import Piece, Publisher, locked_batch
+from wkdask.storage.publisher import Publisher, locked_batch
 
 __all__ = ["publish_copies", "rewrite_cubes"]
 
 _COPIED_TOGETHER = 8
 """Cube files that are copied before any of them is flushed and renamed."""
-_WHOLE_NBYTES = 256 << 20
-"""A cube up to this size is decoded whole, which is faster; a larger one slab by slab."""
 
 
 def publish_copies(
@@ -122,18 +120,9 @@ def rewrite_cubes(
                     for index in batch
                     if store.check_cube(path := store.cube_path(index)) and not store.conforms(path)
                 ]
-                if spec.cube_nbytes <= _WHOLE_NBYTES or spec.compression == "lz4":
-                    # One after the other: their voxels are never in memory together.
-                    boxes = ((index, spec.grid.cube_box(index)) for index in todo)
-                    publish.build(
-                        (Piece(index, cube, store.read(cube)) for index, cube in boxes), keep_old=False
-                    )
-                    for slot, index in enumerate(todo):
-                        publish.replace(slot, index, spec.grid.cube_box(index))
-                else:
-                    for index in todo:
-                        merge_into(publish, store, index, [])
-                        publish.replace(0, index, spec.grid.cube_box(index))
+                publish.encode(*(store.cube_path(index) for index in todo))
+                for slot, index in enumerate(todo):
+                    publish.replace(slot, index, spec.grid.cube_box(index))
             publish.flush()
             count += len(todo)
     return count, count * spec.cube_nbytes, publish.nbytes

@@ -10,7 +10,7 @@ A worker that is stopped, or cut off, keeps the locks that it holds. Whoever wai
 
 What a publication changes outside of its root it changes by renames out of the root (a new cube) or into it
 (a cube that became empty). So A can publish nothing and remove nothing after 1, whatever instruction it stands
-at, and it still excludes all others until 2. The wkw library would make the root anew if A stands in the middle
+at, and it still excludes all others until 2. A may make the root anew if it stands in the middle
 of building: then the root's mark is missing, for which A looks between the last building and the first rename.
 
 The note is written after the lock is taken and taken away before it is given back; no note, no right to
@@ -92,7 +92,7 @@ class Attempt:
         check_alive(folder)
         root = self.root(store, folder)
         if not _is_marked(root):
-            remove_folder(root)  # what the wkw library made anew
+            remove_folder(root)  # made anew while it built
             raise JobEndedError(
                 f"this task was thought lost, because it was silent while it held the lock of a cube in "
                 f"{store.path}; it publishes nothing"

@@ -15,7 +15,7 @@ A job builds its cubes in its private folder in the mag, and publishes each by o
     <mag>/.wkdask/<job>/before                 since the second phase began: how the mag's files were until then
 
 A reader sees the old cube or the new one. When a job ends its folder is renamed away first: whatever a
-task that was thought lost does later (rename out of it, rename into it) fails. The wkw library would make
+task that was thought lost does later (rename out of it, rename into it) fails. What still builds may make
 the folder anew, but without the file ``alive``: a task looks for it between building and publishing.
 
 What becomes of the folder of a job whose driver is dead, when the next job on the mag begins::
@@ -379,7 +379,7 @@ def check_alive(folder: str) -> None:
     """Refuse to go on when the job has ended; call it between building and publishing."""
     if not os.path.lexists(f"{folder}/alive"):
         if _JOB_NAME.fullmatch(os.path.basename(folder)):
-            remove_folder(folder)  # what the wkw library made anew
+            remove_folder(folder)  # made anew by what still built
         raise JobEndedError(f"the job of {folder} has ended; this task publishes nothing")
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPRESSIONS",
+    "LARGEST_COMPRESSED",
     "OUTSIDE",
     "PRIVATE",
     "STAMP",
@@ -49,6 +50,8 @@ PRIVATE = ".wkdask"
 STAMP = f"{PRIVATE}/locks/stamp"
 """File that the driver makes anew after every job on a mag."""
 
+LARGEST_COMPRESSED = 1 << 40
+"""Bytes of a compressed cube that is written: one task compresses all of it, a tebibyte in minutes to hours."""
 COMPRESSIONS = (None, "lz4", "lz4hc")
 """How a WKW cube can be stored: plain, LZ4 (fast), LZ4 with a thorough search (20-40 % smaller for labels)."""
 
@@ -267,8 +270,8 @@ class StoredMag(Protocol):
     def encode(self, root: str, slot: int, source: str) -> bool:
         """Store a plain cube in a slot, as this mag stores its cubes; False if it would hold zeros only.
 
-        Takes little memory whatever the cube's size, but for ``"lz4"``, which needs the whole cube. A plain cube
-        gets a second name: `source` and what is built are one file then.
+        Takes little memory whatever the cube's size. A plain cube gets a second name: `source` and what is built
+        are one file then. In WKW, where each cube says how it is stored, `source` may be compressed.
         """
 
     def read_scratch(self, root: str, box: BoundingBox) -> Voxels:

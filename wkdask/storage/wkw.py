@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from wkdask.errors import CubePermissionError, DamagedCubeError, DamagedHeaderError, OutsideError
-from wkdask.fsio import atomic_write, checked_path, open_regular
+from wkdask.errors import DamagedCubeError, DamagedHeaderError, OutsideError
+from wkdask.fsio import atomic_write, checked_path
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage import wkw_build
 from wkdask.storage.fingerprint import fingerprint_of, snapshot_of
@@ -28,9 +27,8 @@ from wkdask.storage.protocol import (
     empty_block,
     leads_out,
 )
-from wkdask.storage.wkw_format import RAW, WkwHeader, check_cube_file, header_of_spec, read_header
-from wkdask.storage.wkw_native import native_read
-from wkdask.storage.wkw_plain import plain_tiles, read_plain, shrink_plain
+from wkdask.storage.wkw_blocks import open_cube, read_box, shrink_box, tiles
+from wkdask.storage.wkw_format import WkwHeader, header_of_spec, read_header
 
 if TYPE_CHECKING:
     from wkdask.kernels import Extremes
@@ -43,9 +41,6 @@ HEADER_NAME = "header.wkw"
 """An empty file whose time says when a job last changed the mag; beside the lock files, which stay too."""
 _STAT_LIMIT = 10_000
 """Cubes whose times enter a fingerprint one by one."""
-_PART_NBYTES = 16 << 20
-"""Bytes that one native call reads: enough to hide its cost, few enough to spread over threads."""
-
 _SETTLED_NS = 2_000_000_000
 """A file that changed less than this ago may change again without a new time: it is checked at every read."""
 _THREADS_NBYTES = 2 << 20
@@ -158,8 +153,7 @@ class WkwMag:
         """Write the voxels of a box, shrunk, into an array; those of plain cubes never lie in memory as a whole."""
         from wkdask.kernels import BLOCK_MODES, downsample
 
-        by_block = self.header.block_type == RAW and mode in BLOCK_MODES
-        if not by_block or any(self.spec.chunk_shape % factors):
+        if mode not in BLOCK_MODES or any(self.spec.chunk_shape % factors):
             downsample(self.read(box), tuple(factors), mode, out=out)
             return
 
@@ -168,10 +162,8 @@ class WkwMag:
                 target = BoundingBox((piece.topleft - box.topleft) // factors, piece.size // factors)
                 place = out[(slice(None), *target.to_slices())]
                 path, inner = self.cube_path(index), piece.offset(-(index * self.spec.shard_shape))
-                if not self.check_cube(path):
+                if not (self.check_cube(path) and shrink_box(path, self.header, inner, factors, mode, place)):
                     place[...] = 0
-                elif not shrink_plain(path, self.header, inner, factors, mode, place):
-                    downsample(self._read_once(piece, 1), tuple(factors), mode, out=place)
 
         self._while_header_stays(box, work)
 
@@ -207,99 +199,22 @@ class WkwMag:
             return out
         if out.nbytes < _THREADS_NBYTES:
             threads = 1
-        plain = self.header.block_type == RAW
-        parts = plain_tiles(self.header, box, threads) if plain else self._parts(box, threads)
-        read_part = self._read_tile if plain else self._read_part
+        parts = tiles(self.header, box, threads)
         if threads == 1 or len(parts) == 1:
             for part in parts:
-                read_part(part, box, out)
+                self._read_tile(part, box, out)
         else:
             with ThreadPoolExecutor(threads, thread_name_prefix="wkdask-read") as pool:
-                for _ in pool.map(lambda part: read_part(part, box, out), parts):
+                for _ in pool.map(lambda part: self._read_tile(part, box, out), parts):
                     pass
         return out
 
-    def _parts(self, box: BoundingBox, threads: int) -> list[BoundingBox]:
-        """Cut a box into slabs on the chunk grid: along z, where a slab is one piece of memory, if it is deep."""
-        chunk = self.spec.chunk_shape
-        deep = box.size.z > chunk.z or box.size.z == 1 == box.size.y
-        axis = 2 if deep else 1
-        step = list(box.aligned_outwards(chunk).size)
-        row_nbytes = box.volume() // box.size[axis] * chunk[axis] * self.spec.bytes_per_voxel
-        wanted = max(1, min(_PART_NBYTES // max(row_nbytes, 1), box.size[axis] // (threads * chunk[axis])))
-        step[axis] = wanted * chunk[axis]
-        if threads == 1:
-            step[axis] = max(step[axis], box.aligned_outwards(chunk).size[axis])
-        return list(box.chunk(step, chunk))
-
     def _read_tile(self, tile: BoundingBox, box: BoundingBox, out: Voxels) -> None:
-        """Read a part of one cube, if that is stored plainly; else let the library do it."""
+        """Read a part of a box, which lies in one cube, into its place in `out`."""
         index, place = tile.topleft // self.spec.shard_shape, tile.topleft - box.topleft
         path, inner = self.cube_path(index), tile.offset(-(index * self.spec.shard_shape))
-        if not self.check_cube(path):
+        if not (self.check_cube(path) and read_box(path, self.header, inner, out, place)):
             out[(slice(None), *tile.to_slices(box.topleft))] = 0
-        elif not read_plain(path, self.header, inner, out, place):
-            self._read_part(tile, box, out)
-
-    def _read_part(self, part: BoundingBox, box: BoundingBox, out: Voxels) -> None:
-        """Read one part of a box into its place in `out`."""
-        place = out[(slice(None), *part.to_slices(box.topleft))]
-        target = place if place.flags.f_contiguous else np.empty(place.shape, place.dtype, order="F")
-        present: list[BoundingBox] = []
-        for index, piece in self.spec.grid.pieces(part):
-            block = target[(slice(None), *piece.to_slices(part.topleft))]
-            if self.check_cube(self.cube_path(index)):
-                present.append(piece)
-                _mark(block)
-            else:
-                block[...] = 0
-        if present and not native_read(self.path, self.header.to_bytes(), part, target):
-            self._name_the_culprit(present)
-        for piece in present:
-            block = target[(slice(None), *piece.to_slices(part.topleft))]
-            if _is_marked(block):
-                self._read_again(piece, block)
-        if target is not place:
-            place[...] = target
-
-    def _name_the_culprit(self, pieces: list[BoundingBox]) -> None:
-        """Read pieces one by one to raise the error of the one that fails."""
-        for piece in pieces:
-            block = np.zeros((self.spec.num_channels, *piece.size), self.spec.dtype, order="F")
-            if not native_read(self.path, self.header.to_bytes(), piece, block):
-                path = self.cube_path(piece.topleft // self.spec.shard_shape)
-                raise DamagedCubeError(f"the cube {path} is damaged: its voxels {piece} cannot be decoded")
-        raise DamagedCubeError(
-            f"{self.path} could not be read in {pieces[0]} … {pieces[-1]}; a second try could"
-        )
-
-    def _read_again(self, piece: BoundingBox, block: Voxels) -> None:
-        """Read a piece of an existing cube again, whose mark is still there, over two different fillings.
-
-        The library takes every failure to open a file for a missing one, and leaves the buffer as it is.
-        Rules 3 and 4 keep it from such files, but a process can run out of descriptors between the check and
-        the read. A voxel that just happens to be like the mark reads the same over both fillings.
-        """
-        path = self.cube_path(piece.topleft // self.spec.shard_shape)
-        for _ in range(16):
-            _sound_cubes.pop(path, None)
-            if not self.check_cube(path):  # opens it, or raises; removed meanwhile
-                block[...] = 0
-                return
-            again = self.read_over(self.path, piece, 255)
-            if again.tobytes("F") == self.read_over(self.path, piece, 0).tobytes("F"):
-                block[...] = again
-                return
-        raise DamagedCubeError(f"the cube {path} could not be read: the library cannot open it")
-
-    def read_over(self, root: str, box: BoundingBox, fill: int) -> Voxels:
-        """Read a box into a buffer full of one byte, which stays where the library opens no file."""
-        nbytes = box.volume() * self.spec.bytes_per_voxel
-        block = np.full(nbytes, fill, np.uint8).view(self.spec.dtype)
-        block = block.reshape((self.spec.num_channels, *box.size), order="F")
-        if not native_read(root, self.header.to_bytes(), box, block):
-            raise DamagedCubeError(f"the voxels {box} of {root} could not be read a second time")
-        return block
 
     def _checked_header(self) -> bytes:
         """Return the header's bytes as they are on disk now; the mag must still be there, cut as it was."""
@@ -316,26 +231,15 @@ class WkwMag:
             raise OutsideError(f"the cube {path} leads to {target}, outside of the dataset; it is not read")
         try:
             known = os.stat(path)
-            if _sound_cubes.get(path) == (*_identity(known), *self.header.geometry):
-                return True
-            descriptor = open_regular(path)
-            try:
-                info = os.fstat(descriptor)
-                check_cube_file(path, descriptor, info.st_size, self.header)
-            finally:
-                os.close(descriptor)
-        except DamagedCubeError:
-            raise
-        except FileNotFoundError:
-            folder = os.path.dirname(path)
-            for name in (path, folder, os.path.dirname(folder)):
-                if os.path.islink(name) and not os.path.exists(name):
-                    raise DamagedCubeError(f"the cube {path}: {name} is a link that leads nowhere") from None
-            return False
-        except PermissionError as error:
-            raise CubePermissionError(f"the cube {path} cannot be opened: {error.strerror}") from error
-        except OSError as error:
-            raise DamagedCubeError(f"the cube {path} cannot be read: {error.strerror}") from error
+        except OSError:
+            known = None  # opening it says why
+        if known is not None and _sound_cubes.get(path) == (*_identity(known), *self.header.geometry):
+            return True
+        with open_cube(path, self.header) as cube:
+            if cube is None:
+                _refuse_dangling(path)
+                return False
+            info = os.fstat(cube.descriptor)
         if len(_sound_cubes) > 100_000:
             _sound_cubes.clear()
         if time.time_ns() - info.st_ctime_ns > _SETTLED_NS:
@@ -445,25 +349,12 @@ class WkwMag:
         bump_stamp(self.path)
 
 
-_MARK = np.arange(1, 17, dtype=np.uint64) * 0x9E3779B97F4A7C15
-"""What a row of voxels seldom is: each takes the lowest bytes. It only costs a second read where one is."""
-
-
-def _mark(block: Voxels) -> None:
-    """Put a mark on the first voxels of a buffer, which a read from a file will overwrite."""
-    row = block[:, : len(_MARK), 0, 0]
-    row[...] = _mark_of(row)
-
-
-def _is_marked(block: Voxels) -> bool:
-    """Tell whether the mark is still there."""
-    row = block[:, : len(_MARK), 0, 0]
-    return row.tobytes() == np.broadcast_to(_mark_of(row), row.shape).tobytes()
-
-
-def _mark_of(row: NDArray[Any]) -> NDArray[Any]:
-    """Return the mark as values of a row's type."""
-    return _MARK.view(np.uint8).reshape(-1, 8)[:, : row.itemsize].copy().view(row.dtype)[: row.shape[1], 0]
+def _refuse_dangling(path: str) -> None:
+    """Raise an error where a cube is not there because a link on the way to it leads nowhere."""
+    folder = os.path.dirname(path)
+    for name in (path, folder, os.path.dirname(folder)):
+        if os.path.islink(name) and not os.path.exists(name):
+            raise DamagedCubeError(f"the cube {path}: {name} is a link that leads nowhere")
 
 
 def _identity(info: os.stat_result) -> tuple[int, int, int, int]:

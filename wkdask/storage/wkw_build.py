@@ -8,28 +8,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wkdask.errors import DamagedCubeError, InvalidValueError
+from wkdask.errors import InvalidValueError, UnsupportedFormatError
 from wkdask.fsio import copy_sparse, fsync_files, fsync_folder, holds_only_zeros, link_or_copy, open_regular
-from wkdask.geometry import BoundingBox
-from wkdask.storage.protocol import Voxels
-from wkdask.storage.wkw_format import HEADER_SIZE, LZ4HC, RAW, WkwHeader
-from wkdask.storage.wkw_native import native_compress, native_read, native_write
-from wkdask.storage.wkw_plain import lay_out, make_folders, write_plain
+from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.storage.protocol import LARGEST_COMPRESSED, Voxels
+from wkdask.storage.wkw_blocks import OpenCube, all_batches, open_cube, read_box
+from wkdask.storage.wkw_files import lay_out, make_folders, write_cube, write_plain
+from wkdask.storage.wkw_format import HEADER_SIZE, RAW, WkwHeader
+from wkdask.units import format_bytes
 
 if TYPE_CHECKING:
     from wkdask.kernels import Extremes
     from wkdask.storage.wkw import WkwMag
 
 __all__ = ["block_type_of", "build_cube", "encode_cube", "read_scratch", "unlink", "write_in_place"]
-
-_SLAB_NBYTES = 1 << 20
-"""Bytes that are still in the processor's cache when they have been copied."""
-_PROBE_NBYTES = 1 << 20
-"""Bytes that are written to learn why the library could not write."""
 
 
 def build_cube(
@@ -48,17 +46,16 @@ def build_cube(
 
         RAW, whole           -> start sparse, write the block's chunks
         RAW, part of a cube  -> copy the old file's data extents (or start sparse), write the block's chunks
-        LZ4, whole           -> one native write
-        LZ4, part of a cube  -> decode the old cube (or zeros), put the block in, write the whole
+        LZ4, whole           -> compress the block's chunks, batch by batch
+        LZ4, part of a cube  -> the same, over the old cube's chunks (or zeros)
     """
-    from wkdask.kernels import is_zero, to_fortran
+    from wkdask.kernels import is_zero
 
     spec = mag.spec
     shape = (spec.num_channels, *box.size)
     if block.dtype != np.dtype(spec.dtype) or block.shape != shape:
         raise InvalidValueError(f"a block is {block.dtype} {block.shape}, expected {spec.dtype} {shape}")
     path = _clear(mag, root, slot)
-    corner = BoundingBox((slot * spec.shard_shape.x, 0, 0), spec.shard_shape)
     whole = box.size == spec.shard_shape
     zero = is_zero(block)
     plain = mag.header.block_type == RAW and (whole or base is None or block_type_of(base) == RAW)
@@ -75,61 +72,112 @@ def build_cube(
             copy_sparse(base, path, flushed=flushed)
         write_plain(path, box, block, fresh=whole or base is None, extremes=extremes)
         return not (zero and holds_only_zeros(path, HEADER_SIZE))
-    if whole:
-        _write(mag, root, corner, _in_one_piece(block, extremes))
-        return True
-    if extremes is not None:
+    if spec.cube_nbytes > LARGEST_COMPRESSED:
+        raise UnsupportedFormatError(
+            f"a cube of {spec.shard_shape} voxels is compressed as a whole; larger ones than "
+            f"{format_bytes(LARGEST_COMPRESSED)} are not written"
+        )
+    with ExitStack() as stack:
+        old = None if whole or base is None else stack.enter_context(_opened(base, mag.header))
+        buffers = _over(old, mag.header, box, block, extremes)
+        if not zero:
+            write_cube(path, mag.header, buffers)
+            return True
+        kept: list[bool] = []
+        write_cube(path, mag.header, _noting(buffers, kept))
+        return any(kept)
+
+
+def _over(
+    old: OpenCube | None, header: WkwHeader, box: BoundingBox, block: Voxels, extremes: Extremes | None
+) -> Iterator[Voxels]:
+    """Yield all blocks of a cube in their order in the file, batch by batch: old ones, with a box put over them.
+
+    Parameters
+    ----------
+    old
+        The older cube; without one the other voxels are zeros.
+    header
+        The mag's.
+    box
+        What is put over them, relative to the cube's corner, in voxels.
+    block
+        Its voxels ``(c, *box.size)``, any layout.
+    extremes
+        Takes in the block's voxels.
+    """
+    from wkdask.kernels import in_voxel_rows, morton_places, pack_blocks
+
+    block = in_voxel_rows(block)
+    side, nbytes = header.block_len, header.block_nbytes
+    cube = BoundingBox((0, 0, 0), Vec3Int.full(side * header.file_len))
+    whole = box == cube
+    if extremes is not None and not whole:  # the buffers have other voxels too
         extremes.add(block)
-    if base is None:
-        cube = np.zeros((spec.num_channels, *spec.shard_shape), spec.dtype, order="F")
-    else:
-        cube = _read_file(mag, base, root, slot)
-    to_fortran(block, out=cube[(slice(None), *box.to_slices())])
-    if zero and is_zero(cube):
-        return False
-    _write(mag, root, corner, cube)
-    return True
+    low, high = np.array(box.topleft), np.array(box.bottomright)
+    for batch in all_batches(header):
+        runs = [(0, len(batch.codes))]
+        if not whole:
+            corners = morton_places(batch.codes).astype(np.int64) * side
+            touched = ((corners < high) & (corners + side > low)).all(axis=1)
+            covered = ((corners >= low) & (corners + side <= high)).all(axis=1)
+            if old is None:
+                batch.buffer[:] = 0
+            elif not covered.all():
+                old.load(batch)
+            edges = np.flatnonzero(np.diff(touched, prepend=False, append=False))
+            runs = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+        for start, stop in runs:
+            target = batch.buffer[start * nbytes : stop * nbytes]
+            pack_blocks(block, batch.codes[start:stop], side, box.topleft, box.bottomright, target)
+        if extremes is not None and whole:
+            extremes.add(batch.buffer.view(block.dtype)[None, :, None, None])
+        yield batch.buffer
 
 
-def _in_one_piece(block: Voxels, extremes: Extremes | None) -> Voxels:
-    """Return a block in Fortran order; a view of a larger array, which the wkw library does not take, is copied."""
-    from wkdask.kernels import to_fortran
+def _noting(buffers: Iterable[Voxels], kept: list[bool]) -> Iterator[Voxels]:
+    """Pass on buffers, and note of each whether anything is in it."""
+    from wkdask.kernels import is_zero
 
-    if extremes is None or block.flags.f_contiguous:
-        if extremes is not None:
-            extremes.add(block)
-        return to_fortran(block)
-    out = np.empty(block.shape, block.dtype, order="F")
-    depth = max(1, _SLAB_NBYTES // (block.nbytes // block.shape[3]))
-    for z in range(0, block.shape[3], depth):
-        slab = out[..., z : z + depth]
-        to_fortran(block[..., z : z + depth], out=slab)
-        extremes.add(slab)
-    return out
+    for buffer in buffers:
+        kept.append(not is_zero(buffer[None, None, None]))
+        yield buffer
+
+
+@contextmanager
+def _opened(path: str, header: WkwHeader) -> Iterator[OpenCube]:
+    """Open a cube that was there a moment ago."""
+    with open_cube(path, header) as cube:
+        if cube is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        yield cube
 
 
 def encode_cube(mag: WkwMag, root: str, slot: int, source: str) -> bool:
-    """Store a checked plain cube in a slot, as the mag stores its cubes; False if it holds only zeros.
+    """Store a checked cube in a slot, as the mag stores its cubes; False if it is plain and holds only zeros.
 
     ::
 
-        RAW    -> a second name for it, nothing is copied
-        LZ4HC  -> compressed by the library block by block, whatever its size
-        LZ4    -> read whole, written whole: the library has no other way
+        plain -> plain  a second name for it, nothing is copied
+        else            block after block, in the order in which they lie in both files
     """
     path = _clear(mag, root, slot)
     if holds_only_zeros(source, HEADER_SIZE):
         return False
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    if mag.header.block_type == RAW:
-        link_or_copy(source, path)
-    elif mag.header.block_type == LZ4HC:
-        if not native_compress(source, path):
-            raise _why(root, os.stat(source).st_size, "compress a cube")
-    else:
-        corner = BoundingBox((slot * mag.spec.shard_shape.x, 0, 0), mag.spec.shard_shape)
-        _write(mag, root, corner, _read_file(mag, source, root, slot))
+    with _opened(source, mag.header) as cube:
+        if cube.ends is None and mag.header.block_type == RAW:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            link_or_copy(source, path)
+        else:
+            write_cube(path, mag.header, _all_blocks(cube))
     return True
+
+
+def _all_blocks(cube: OpenCube) -> Iterator[Voxels]:
+    """Yield the blocks of a cube in their order in the file, batch by batch."""
+    for batch in all_batches(cube.header):
+        cube.load(batch)
+        yield batch.buffer
 
 
 def write_in_place(
@@ -171,8 +219,9 @@ def write_in_place(
 def read_scratch(mag: WkwMag, root: str, box: BoundingBox) -> Voxels:
     """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
     block = np.zeros((mag.spec.num_channels, *box.size), mag.spec.dtype, order="F")
-    if not native_read(root, mag.header.to_bytes(), box, block):
-        raise DamagedCubeError(f"a cube built in {root} cannot be decoded")
+    for index, piece in mag.spec.grid.pieces(box):
+        inner = piece.offset(-(index * mag.spec.shard_shape))
+        read_box(mag.slot_path(root, index.x), mag.header, inner, block, piece.topleft - box.topleft)
     return block
 
 
@@ -195,51 +244,4 @@ def _clear(mag: WkwMag, root: str, slot: int) -> str:
     """Return the path of a slot, in which nothing is left."""
     path = mag.slot_path(root, slot)
     unlink(path)
-    unlink(f"{path}_tmp")  # the library's own temporary name, left by a killed predecessor
     return path
-
-
-def _write(mag: WkwMag, root: str, box: BoundingBox, block: Voxels) -> None:
-    """Write into a private folder; an error carries the reason that the library does not pass on."""
-    if not native_write(root, mag.header.to_bytes(), box, block):
-        raise _why(root, block.nbytes, "write a cube")
-
-
-def _why(root: str, nbytes: int, action: str) -> OSError:
-    """Return the error that the library met and kept to itself: a write of our own meets it too."""
-    probe = f"{root}/probe-{os.getpid()}-{os.urandom(4).hex()}"
-    space = os.statvfs(root)
-    try:
-        with open(probe, "xb", buffering=0) as file:
-            left = min(nbytes, _PROBE_NBYTES)
-            while left > 0:
-                left -= file.write(bytes(left)) or left
-            os.fsync(file.fileno())
-    except OSError as error:
-        return OSError(
-            error.errno, f"the wkw library could not {action} of {nbytes} bytes: {error.strerror}", root
-        )
-    finally:
-        unlink(probe)
-    if space.f_bavail * space.f_frsize < nbytes:
-        return OSError(errno.ENOSPC, f"no space left to {action} of {nbytes} bytes", root)
-    return OSError(errno.EIO, f"the wkw library could not {action} of {nbytes} bytes", root)
-
-
-def _read_file(mag: WkwMag, path: str, root: str, slot: int) -> Voxels:
-    """Return all voxels of a checked cube, read through a link in the private folder."""
-    from wkdask.kernels import is_zero
-
-    link = mag.slot_path(root, slot)
-    os.makedirs(os.path.dirname(link), exist_ok=True)
-    os.symlink(os.path.realpath(path), link)
-    box = BoundingBox((slot * mag.spec.shard_shape.x, 0, 0), mag.spec.shard_shape)
-    try:
-        cube = read_scratch(mag, root, box)
-        if is_zero(cube) and not is_zero(mag.read_over(root, box, 255)):  # see WkwMag._read_again
-            raise OSError(errno.EIO, "the cube cannot be opened now, its other voxels would be lost", path)
-        return cube
-    except DamagedCubeError:
-        raise DamagedCubeError(f"the cube {path} is damaged: its voxels cannot be decoded") from None
-    finally:
-        unlink(link)

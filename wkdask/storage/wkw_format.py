@@ -1,4 +1,4 @@
-"""The bytes of WKW headers and cubes, checked in Python before native code meets them.
+"""The bytes of WKW headers and cubes, checked before anything in them is believed.
 
 The wkw library aborts the process or returns wrong voxels on bad headers, and reads any file that it
 cannot open as zeros. Its layout (webknossos-wrap, "WKW format")::
@@ -194,8 +194,10 @@ def read_header(path: str) -> WkwHeader:
     return header
 
 
-def check_cube_file(path: str, descriptor: int, size: int, dataset: WkwHeader) -> WkwHeader:
-    """Check everything in an open cube that the wkw library trusts.
+def check_cube_file(
+    path: str, descriptor: int, size: int, dataset: WkwHeader
+) -> tuple[WkwHeader, np.ndarray[tuple[int], np.dtype[np.uint64]] | None]:
+    """Check header, size and jump table of an open cube.
 
     Parameters
     ----------
@@ -210,6 +212,8 @@ def check_cube_file(path: str, descriptor: int, size: int, dataset: WkwHeader) -
     -------
     WkwHeader
         The cube's own.
+    array of uint64 or None
+        Where each block ends in the file; None for a plain cube.
 
     Raises
     ------
@@ -231,7 +235,7 @@ def check_cube_file(path: str, descriptor: int, size: int, dataset: WkwHeader) -
                 f"the cube {path} is damaged: it has {size} bytes, its header (data from byte "
                 f"{header.data_offset} on) asks for {expected}"
             )
-        return header
+        return header, None
     table_end = HEADER_SIZE + 8 * header.num_blocks
     if header.data_offset != table_end or size < table_end:
         raise DamagedCubeError(
@@ -243,7 +247,7 @@ def check_cube_file(path: str, descriptor: int, size: int, dataset: WkwHeader) -
         raise DamagedCubeError(
             f"the cube {path} is damaged: its jump table does not lead through the file's {size} bytes"
         )
-    return header
+    return header, table
 
 
 def _is_sound(table: np.ndarray[tuple[int], np.dtype[np.uint64]], start: int, size: int, block: int) -> bool:
