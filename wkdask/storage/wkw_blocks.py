@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 
@@ -79,8 +78,8 @@ class Batch:
 
     codes: Voxels
     """Their Morton numbers, which are those of their places in the file."""
-    runs: list[tuple[int, int, int]]
-    """Those that follow each other in the file: start and stop in the batch, number of the first in the file."""
+    runs: Voxels
+    """Those that follow each other in the file, ``(n, 3)``: start and stop in the batch, number of the first."""
     buffer: Voxels
     """Room for their bytes, one block after the other; the same for every batch of a thread."""
 
@@ -111,40 +110,41 @@ class OpenCube:
                 self._load_packed(batch, self.ends)
 
     def _load_plain(self, batch: Batch) -> None:
+        """Read blocks of one size."""
         nbytes = self.header.block_nbytes
-        for start, stop, number in batch.runs:
-            position = self.header.data_offset + number * nbytes
-            self._read(position, batch.buffer[start * nbytes : stop * nbytes])
+        starts, stops, numbers = batch.runs.T
+        self._read(batch.buffer, starts * nbytes, stops * nbytes, self.header.data_offset + numbers * nbytes)
 
     def _load_packed(self, batch: Batch, table: Voxels) -> None:
+        """Read compressed blocks into a buffer of their own, run after run, and decompress them."""
         nbytes = self.header.block_nbytes
         packed = _buffer("packed", len(batch.codes) * bound(nbytes))
-        edges = np.empty((len(batch.codes), 2), np.uint64)
-        filled = 0
-        for start, stop, number in batch.runs:
-            ends = table[number : number + stop - start]
-            position = int(table[number - 1]) if number else self.header.data_offset
-            length = int(ends[-1]) - position
-            self._read(position, packed[filled : filled + length])
-            edges[start, 0] = filled
-            edges[start:stop, 1] = ends - np.uint64(position) + np.uint64(filled)
-            edges[start + 1 : stop, 0] = edges[start : stop - 1, 1]
-            filled += length
-        done = unpack(packed, edges, nbytes, batch.buffer)
+        codes = batch.codes.astype(np.int64)
+        edges = np.empty((len(codes), 2), np.int64)  # of each block: first in the file, then in the buffer
+        edges[:, 0] = np.where(codes > 0, table[codes - 1], self.header.data_offset)
+        edges[:, 1] = table[codes]
+        starts, stops, _ = batch.runs.T
+        positions, ends = edges[starts, 0], edges[stops - 1, 1]
+        filled = np.cumsum(ends - positions)
+        begins = filled - (ends - positions)
+        self._read(packed, begins, filled, positions)
+        edges += np.repeat(begins - positions, stops - starts)[:, None]
+        done = unpack(packed, edges.view(np.uint64), nbytes, batch.buffer)
         if done < len(edges):
             raise DamagedCubeError(
-                f"the cube {self.path} is damaged: its block {int(batch.codes[done])} of "
-                f"{self.header.num_blocks} cannot be decompressed"
+                f"the cube {self.path} is damaged: its block {codes[done]} of {self.header.num_blocks} cannot be "
+                f"decompressed"
             )
 
-    def _read(self, position: int, target: Voxels) -> None:
-        """Fill bytes from the file."""
-        part = memoryview(target)
-        while part:
-            count = os.preadv(self.descriptor, [part], position)
-            if not count:
-                raise DamagedCubeError(f"the cube {self.path} is damaged: it ends at byte {position}")
-            part, position = part[count:], position + count
+    def _read(self, target: Voxels, starts: Voxels, stops: Voxels, positions: Voxels) -> None:
+        """Fill parts of a buffer, each from a position of the file."""
+        view = memoryview(target)
+        for start, stop, position in zip(starts.tolist(), stops.tolist(), positions.tolist(), strict=True):
+            while start < stop:
+                count = os.preadv(self.descriptor, [view[start:stop]], position)
+                if not count:
+                    raise DamagedCubeError(f"the cube {self.path} is damaged: it ends at byte {position}")
+                start, position = start + count, position + count
 
 
 @contextmanager
@@ -324,11 +324,11 @@ def all_batches(header: WkwHeader) -> Iterator[Batch]:
     buffer = _buffer("plain", at_once * nbytes)
     for first in range(0, count, at_once):
         codes = np.arange(first, min(first + at_once, count), dtype=np.uint64)
-        yield Batch(codes, [(0, len(codes), first)], buffer[: len(codes) * nbytes])
+        yield Batch(codes, np.array([[0, len(codes), first]]), buffer[: len(codes) * nbytes])
 
 
 @lru_cache(maxsize=32)
-def _batches(low: Vec3Int, high: Vec3Int, nbytes: int) -> list[tuple[Voxels, list[tuple[int, int, int]]]]:
+def _batches(low: Vec3Int, high: Vec3Int, nbytes: int) -> list[tuple[Voxels, Voxels]]:
     """Return the blocks of a box, as they are read and placed together.
 
     Parameters
@@ -350,9 +350,9 @@ def _batches(low: Vec3Int, high: Vec3Int, nbytes: int) -> list[tuple[Voxels, lis
     cut = []
     for start in range(0, codes.size, at_once):
         batch = codes[start : start + at_once]
-        edges = [0, *(np.flatnonzero(np.diff(batch) != 1) + 1).tolist(), batch.size]
-        runs = [(a, b, int(batch[a])) for a, b in pairwise(edges)]
-        cut.append((batch, runs))
+        starts = np.append(0, np.flatnonzero(np.diff(batch) != 1) + 1)
+        stops = np.append(starts[1:], batch.size)
+        cut.append((batch, np.stack([starts, stops, batch[starts].astype(np.int64)], axis=1)))
     return cut
 
 

@@ -97,7 +97,7 @@ def write_plain(
                 extremes.add(buffer.view(block.dtype)[None, :, None, None])
             if fresh and is_zero(buffer[None, None, None]):
                 continue
-            for start, stop, number in batch.runs:
+            for start, stop, number in batch.runs.tolist():
                 position = header.data_offset + number * nbytes
                 _write_bytes(descriptor, position, buffer[start * nbytes : stop * nbytes])
     finally:
