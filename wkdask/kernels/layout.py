@@ -124,6 +124,10 @@ def flat(block: Block, *, writeable: bool = False) -> Block:
     Inputs are always read-only views: numba compiles another signature for a read-only array, and so there
     is only this one.
     """
+    if block.flags.forc:  # the usual case, in a tenth of the time
+        memory = block.reshape(-1, order="F" if block.flags.f_contiguous else "C")
+        memory.flags.writeable = writeable
+        return memory
     last = sum((n - 1) * stride for n, stride in zip(block.shape, block.strides, strict=True))
     shape = (last // block.itemsize + 1,)
     return np.lib.stride_tricks.as_strided(block, shape, (block.itemsize,), writeable=writeable)
