@@ -29,7 +29,7 @@ __all__ = ["merge_into", "move_voxels", "publication_nbytes", "publish_assembled
 
 SLAB_NBYTES = 16 << 20
 """Bytes of voxels that are moved at a time: enough to hide the cost of a call, few enough to skip empty space."""
-_BESIDE_NBYTES = 8 << 20
+_BESIDE_NBYTES = 14 << 20
 """What buffers and checks take beside the voxels."""
 
 

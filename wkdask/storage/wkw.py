@@ -150,7 +150,7 @@ class WkwMag:
         return self._while_header_stays(box, lambda: self._read_once(box, threads))
 
     def shrink(self, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels) -> None:
-        """Write the voxels of a box, shrunk, into an array; those of plain cubes never lie in memory as a whole."""
+        """Write the voxels of a box, shrunk, into an array; they never lie in memory as a whole."""
         from wkdask.kernels import BLOCK_MODES, downsample
 
         if mode not in BLOCK_MODES or any(self.spec.chunk_shape % factors):

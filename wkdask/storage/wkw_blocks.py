@@ -36,8 +36,8 @@ __all__ = ["Batch", "OpenCube", "all_batches", "batches", "open_cube", "read_box
 
 _TILE_NBYTES = 16 << 20
 """Bytes that are read in one go: enough to hide what opening a file costs, few enough to spread over threads."""
-_BUFFER_NBYTES = 2 << 20
-"""Bytes of blocks that are read at a time: they must still be in the second or third cache when they are placed."""
+_BUFFER_NBYTES = 4 << 20
+"""Bytes of blocks that are read at a time: they must still be in the third cache when they are placed."""
 _STREAM_NBYTES = 16 << 20
 """Arrays from so many bytes on are written past the caches, which would not hold them until they are used."""
 _local = threading.local()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["lay_out", "make_folders", "write_cube", "write_plain"]
 
+_HOLE_NBYTES = 1 << 20
+"""What is zero in a plain cube is left out in pieces of so many bytes, or of a block where that has more."""
 LZ4HC_LEVEL = 9
 """The default of LZ4HC, which the wkw library takes too."""
 
@@ -95,11 +97,12 @@ def write_plain(
             pack_blocks(block, batch.codes, header.block_len, box.topleft, box.bottomright, buffer)
             if extremes is not None and whole:
                 extremes.add(buffer.view(block.dtype)[None, :, None, None])
-            if fresh and is_zero(buffer[None, None, None]):
-                continue
+            step = max(1, _HOLE_NBYTES // nbytes)
             for start, stop, number in batch.runs.tolist():
-                position = header.data_offset + number * nbytes
-                _write_bytes(descriptor, position, buffer[start * nbytes : stop * nbytes])
+                for first in range(start, stop, step):
+                    part = buffer[first * nbytes : min(first + step, stop) * nbytes]
+                    if not (fresh and is_zero(part[None, None, None])):
+                        _write_bytes(descriptor, header.data_offset + (number + first - start) * nbytes, part)
     finally:
         os.close(descriptor)
 
