@@ -39,8 +39,11 @@ UNIT_NBYTES = 64 << 20
 """A task of fewer bytes costs more in scheduling than in work."""
 _BLOCK_NBYTES = 8 << 20
 """Source blocks that are whole cubes are units as they are, from so many bytes on."""
-BESIDE_NBYTES = 48 << 20
+BESIDE_NBYTES = 96 << 20
 """What the first task of a process holds beside its voxels, which it never gives back: kernels, modules, buffers.
+
+Half of it is for what is on its way between workers at that moment: of some ten runs of a plan of 1 GiB one was 22 MiB
+above it with 48 MiB.
 
 It counts where memory is short, as for cubes in parts, and there beside what was planned for an idle process."""
 WINDOW_UNITS = 256
