@@ -39,11 +39,8 @@ UNIT_NBYTES = 64 << 20
 """A task of fewer bytes costs more in scheduling than in work."""
 _BLOCK_NBYTES = 8 << 20
 """Source blocks that are whole cubes are units as they are, from so many bytes on."""
-BESIDE_NBYTES = 96 << 20
+BESIDE_NBYTES = 48 << 20
 """What the first task of a process holds beside its voxels, which it never gives back: kernels, modules, buffers.
-
-Half of it is for what is on its way between workers at that moment: of some ten runs of a plan of 1 GiB one was 22 MiB
-above it with 48 MiB.
 
 It counts where memory is short, as for cubes in parts, and there beside what was planned for an idle process."""
 WINDOW_UNITS = 256
@@ -249,11 +246,10 @@ def plan_write(
     part = _part_that_fits(spec, box, source_chunks, memory) if in_parts and task_memory is None else None
     if part is None or (spec.compression is not None and spec.cube_nbytes > LARGEST_COMPRESSED):
         raise PlanError(_does_not_fit(spec, needed(shape), memory))
-    return replace(
-        plan,
-        part=CubeGrid(part),
-        task_nbytes=_task_nbytes(spec, CubeGrid(part), box, source_chunks, in_parts=True) + BESIDE_NBYTES,
-    )
+    own = _task_nbytes(spec, CubeGrid(part), box, source_chunks, in_parts=True)
+    # Now and then one block more is on its way between workers (in one of some ten runs of 8 GiB).
+    passing = 0 if source_chunks is None else math.prod(map(max, source_chunks)) * spec.bytes_per_voxel
+    return replace(plan, part=CubeGrid(part), task_nbytes=own + passing + BESIDE_NBYTES)
 
 
 def plan_again(spec: ArraySpec, box: BoundingBox, unit: Vec3Int, part: Vec3Int | None = None) -> WritePlan:
