@@ -218,7 +218,7 @@ def test_a_cube_that_is_removed_between_check_and_read_holds_zeros(tmp_path, mon
 
 def test_buffers_of_large_blocks_are_not_kept():
     wkw_blocks._local.__dict__.clear()
-    wkw_blocks._buffer("plain", 100)
+    wkw_blocks.thread_buffer("plain", 100)
     kept = wkw_blocks._local.plain
-    wkw_blocks._buffer("plain", 64 << 20)
+    wkw_blocks.thread_buffer("plain", 64 << 20)
     assert wkw_blocks._local.plain is kept

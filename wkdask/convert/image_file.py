@@ -68,7 +68,8 @@ def probe(path: str, like: tuple[ImageFile, Layout] | None = None) -> tuple[Imag
     path
         The file.
     like
-        What was returned for another file. One with the same frame holds the same, and is not parsed.
+        What was returned for another file. One with the same frame holds the same, and is not parsed; one with
+        another gets none: they would be as many as files.
 
     Raises
     ------
@@ -83,7 +84,11 @@ def probe(path: str, like: tuple[ImageFile, Layout] | None = None) -> tuple[Imag
         kind = _MAGIC.get(magic)
         if kind is None:
             raise ImageStackError(f"{path}: is neither TIFF, PNG nor JPEG; it starts with {magic!r}")
-        return _probe_tiff(path) if kind == "tiff" else (ImageFile(path, kind), _probe_image(path, kind))
+        return (
+            _probe_tiff(path, framed=like is None)
+            if kind == "tiff"
+            else (ImageFile(path, kind), _probe_image(path, kind))
+        )
     except (ImageStackError, MemoryError):
         raise
     except Exception as error:  # parsers raise whatever they stumble over
@@ -174,7 +179,7 @@ def _decode_image(file: ImageFile) -> Iterator[NDArray[Any]]:
             yield np.asarray(image)
 
 
-def _probe_tiff(path: str) -> tuple[ImageFile, Layout]:
+def _probe_tiff(path: str, *, framed: bool) -> tuple[ImageFile, Layout]:
     import tifffile
 
     with tifffile.TiffFile(path, _multifile=False) as tiff:  # never opens the other files of an OME set
@@ -221,7 +226,7 @@ def _probe_tiff(path: str) -> tuple[ImageFile, Layout]:
             raise ImageStackError(f"{path}: holds {len(chosen)} pages, but its metadata promise {depth}")
         order = listed or chosen
         directories = range(depth) if order == list(range(depth)) else tuple(order)
-        frame = frame_of(path, tiff, first) if count == 1 else None
+        frame = frame_of(path, tiff, first) if framed and count == 1 else None
         return ImageFile(path, "tiff", depth, directories, frame), layout
 
 

@@ -7,7 +7,7 @@ them, to check the stack and again to decode it, took longer than reading all of
     Frame     |     before     |                      |      after       |
 
 What a parser says of one file is true of every file with the same frame, which is compared anew whenever a
-file is read. A file with another frame is parsed.
+file is read. A file with another frame is parsed. Of a stack there is one frame, that of its first file.
 """
 
 from __future__ import annotations

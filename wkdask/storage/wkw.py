@@ -38,7 +38,7 @@ __all__ = ["HEADER_NAME", "WkwMag"]
 T = TypeVar("T")
 
 HEADER_NAME = "header.wkw"
-"""An empty file whose time says when a job last changed the mag; beside the lock files, which stay too."""
+"""The file that says how the cubes of a mag are cut and stored."""
 _STAT_LIMIT = 10_000
 """Cubes whose times enter a fingerprint one by one."""
 _SETTLED_NS = 2_000_000_000

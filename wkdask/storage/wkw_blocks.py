@@ -32,7 +32,17 @@ from wkdask.storage.protocol import Voxels
 from wkdask.storage.wkw_format import WkwHeader, check_cube_file
 from wkdask.storage.wkw_lz4 import bound, unpack
 
-__all__ = ["Batch", "OpenCube", "all_batches", "batches", "open_cube", "read_box", "shrink_box", "tiles"]
+__all__ = [
+    "Batch",
+    "OpenCube",
+    "all_batches",
+    "batches",
+    "open_cube",
+    "read_box",
+    "shrink_box",
+    "thread_buffer",
+    "tiles",
+]
 
 _TILE_NBYTES = 16 << 20
 """Bytes that are read in one go: enough to hide what opening a file costs, few enough to spread over threads."""
@@ -118,7 +128,7 @@ class OpenCube:
     def _load_packed(self, batch: Batch, table: Voxels) -> None:
         """Read compressed blocks into a buffer of their own, run after run, and decompress them."""
         nbytes = self.header.block_nbytes
-        packed = _buffer("packed", len(batch.codes) * bound(nbytes))
+        packed = thread_buffer("packed", len(batch.codes) * bound(nbytes))
         codes = batch.codes.astype(np.int64)
         edges = np.empty((len(codes), 2), np.int64)  # of each block: first in the file, then in the buffer
         edges[:, 0] = np.where(codes > 0, table[codes - 1], self.header.data_offset)
@@ -312,7 +322,7 @@ def batches(header: WkwHeader, box: BoundingBox) -> Iterator[Batch]:
     """
     side, nbytes = header.block_len, header.block_nbytes
     cut = _batches(box.topleft // side, box.bottomright.ceildiv(side), nbytes)
-    buffer = _buffer("plain", len(cut[0][0]) * nbytes)
+    buffer = thread_buffer("plain", len(cut[0][0]) * nbytes)
     for codes, runs in cut:
         yield Batch(codes, runs, buffer[: len(codes) * nbytes])
 
@@ -321,7 +331,7 @@ def all_batches(header: WkwHeader) -> Iterator[Batch]:
     """Yield all blocks of a cube, batch by batch, in their order in the file; there may be millions."""
     nbytes, count = header.block_nbytes, header.num_blocks
     at_once = min(count, max(2, _BUFFER_NBYTES // nbytes))
-    buffer = _buffer("plain", at_once * nbytes)
+    buffer = thread_buffer("plain", at_once * nbytes)
     for first in range(0, count, at_once):
         codes = np.arange(first, min(first + at_once, count), dtype=np.uint64)
         yield Batch(codes, np.array([[0, len(codes), first]]), buffer[: len(codes) * nbytes])
@@ -356,7 +366,7 @@ def _batches(low: Vec3Int, high: Vec3Int, nbytes: int) -> list[tuple[Voxels, Vox
     return cut
 
 
-def _buffer(name: str, nbytes: int) -> Voxels:
+def thread_buffer(name: str, nbytes: int) -> Voxels:
     """Return a buffer of this thread, by its name; one that is unusually large is not kept."""
     kept: Voxels | None = getattr(_local, name, None)
     if kept is not None and kept.nbytes >= nbytes:

@@ -121,9 +121,11 @@ def _over(
             corners = morton_places(batch.codes).astype(np.int64) * side
             touched = ((corners < high) & (corners + side > low)).all(axis=1)
             covered = ((corners >= low) & (corners + side <= high)).all(axis=1)
-            if old is None:
+            if covered.all():
+                pass  # all of the buffer is written anew
+            elif old is None:
                 batch.buffer[:] = 0
-            elif not covered.all():
+            else:
                 old.load(batch)
             edges = np.flatnonzero(np.diff(touched, prepend=False, append=False))
             runs = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
@@ -166,7 +168,7 @@ def encode_cube(mag: WkwMag, root: str, slot: int, source: str) -> bool:
         return False
     with _opened(source, mag.header) as cube:
         if cube.ends is None and mag.header.block_type == RAW:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            make_folders(path)
             link_or_copy(source, path)
         else:
             write_cube(path, mag.header, _all_blocks(cube))

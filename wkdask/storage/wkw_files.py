@@ -15,9 +15,9 @@ import numpy as np
 
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import Voxels
-from wkdask.storage.wkw_blocks import OpenCube, batches
+from wkdask.storage.wkw_blocks import OpenCube, batches, thread_buffer
 from wkdask.storage.wkw_format import HEADER_SIZE, LZ4HC, RAW, WkwHeader
-from wkdask.storage.wkw_lz4 import pack
+from wkdask.storage.wkw_lz4 import bound, pack
 
 if TYPE_CHECKING:
     from wkdask.kernels import Extremes
@@ -26,7 +26,7 @@ __all__ = ["lay_out", "make_folders", "write_cube", "write_plain"]
 
 _HOLE_NBYTES = 1 << 20
 """What is zero in a plain cube is left out in pieces of so many bytes, or of a block where that has more."""
-LZ4HC_LEVEL = 9
+_LZ4HC_LEVEL = 9
 """The default of LZ4HC, which the wkw library takes too."""
 
 
@@ -123,10 +123,10 @@ def write_cube(path: str, header: WkwHeader, buffers: Iterable[Voxels]) -> None:
         The mag's: its block type is the file's.
     buffers
         All blocks in their order in the file, some at a time; each array is done with before the next one is asked
-        for.
+        for. None lies in the thread's buffer of packed blocks, which is filled here.
     """
     plain = header.block_type == RAW
-    level = LZ4HC_LEVEL if header.block_type == LZ4HC else 0
+    level = _LZ4HC_LEVEL if header.block_type == LZ4HC else 0
     start = HEADER_SIZE + (0 if plain else 8 * header.num_blocks)
     ends = np.empty(0 if plain else header.num_blocks, "<u8")
     number, position = 0, start
@@ -136,7 +136,9 @@ def write_cube(path: str, header: WkwHeader, buffers: Iterable[Voxels]) -> None:
         for buffer in buffers:
             if not plain:
                 count = buffer.size // header.block_nbytes
-                buffer, relative = pack(buffer, header.block_nbytes, level)
+                packed = thread_buffer("packed", count * bound(header.block_nbytes))
+                relative = pack(buffer, header.block_nbytes, level, packed)
+                buffer = packed[: int(relative[-1])]
                 ends[number : number + count] = relative + np.uint64(position)
                 number += count
             _write_bytes(descriptor, position, buffer)

@@ -5,15 +5,11 @@ What a block claims is never trusted: it is decompressed into exactly the bytes 
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 
 from wkdask.storage.protocol import Voxels
 
 __all__ = ["bound", "pack", "unpack"]
-
-_local = threading.local()
 
 
 def bound(nbytes: int) -> int:
@@ -21,7 +17,7 @@ def bound(nbytes: int) -> int:
     return nbytes + nbytes // 255 + 16
 
 
-def pack(blocks: Voxels, nbytes: int, level: int) -> tuple[Voxels, Voxels]:
+def pack(blocks: Voxels, nbytes: int, level: int, out: Voxels) -> Voxels:
     """Compress blocks; of one in which LZ4 finds nothing LZ4HC does not look for more.
 
     Parameters
@@ -32,30 +28,26 @@ def pack(blocks: Voxels, nbytes: int, level: int) -> tuple[Voxels, Voxels]:
         Bytes of a block.
     level
         0 for LZ4, else the level of LZ4HC.
+    out : array of uint8
+        Gets the results one after the other; has `bound` bytes for each.
 
     Returns
     -------
-    array of uint8
-        The results one after the other; valid until the thread calls again.
     array of uint64
         Where each of them ends.
     """
     from wkdask.kernels import has_lz4, pack_lz4
 
-    count = blocks.size // nbytes
-    room = _room(count * bound(nbytes))
     if has_lz4():
-        ends = pack_lz4(blocks, nbytes, level, bound(nbytes), room)
-    else:
-        ends = np.empty(count, np.uint64)
-        position = 0
-        for number in range(count):
-            block = blocks[number * nbytes : (number + 1) * nbytes]
-            packed = np.frombuffer(_encode(block, level), np.uint8)
-            room[position : position + packed.size] = packed
-            position += packed.size
-            ends[number] = position
-    return room[: int(ends[-1])], ends
+        return pack_lz4(blocks, nbytes, level, bound(nbytes), out)
+    ends = np.empty(blocks.size // nbytes, np.uint64)
+    position = 0
+    for number, block in enumerate(blocks.reshape(-1, nbytes)):
+        packed = np.frombuffer(_encode(block, level), np.uint8)
+        out[position : position + packed.size] = packed
+        position += packed.size
+        ends[number] = position
+    return ends
 
 
 def unpack(packed: Voxels, edges: Voxels, nbytes: int, out: Voxels) -> int:
@@ -85,14 +77,6 @@ def unpack(packed: Voxels, edges: Voxels, nbytes: int, out: Voxels) -> int:
         if not _decode(packed[start:stop], out[number * nbytes : (number + 1) * nbytes]):
             return number
     return len(edges)
-
-
-def _room(nbytes: int) -> Voxels:
-    """Return a buffer of this thread."""
-    kept: Voxels | None = getattr(_local, "room", None)
-    if kept is None or kept.size < nbytes:
-        kept = _local.room = np.empty(nbytes, np.uint8)
-    return kept
 
 
 def _encode(block: Voxels, level: int) -> bytes:
