@@ -205,6 +205,7 @@ class BoxView:
         retries: int | None = None,
         resources: Mapping[str, float] | None = None,
         pyramid: bool = False,
+        in_place: bool | None = None,
         progress: ProgressLike = None,
     ) -> WriteReport:
         """Write a numpy or dask array.
@@ -230,12 +231,13 @@ class BoxView:
         task_memory
             Bytes that a task needs, where the plan's estimate is wrong.
         resume
-            Go on where an earlier call with the same array and box stopped: killed, interrupted, or failed. What
-            that one has published is not computed again, and is part of the report. Without an earlier call, or
-            if it came to its end, all is written.
+            Continue where an earlier call with the same array and box stopped: killed, interrupted, or failed. What
+            that one has published is not computed again, and is part of the report. If it came to its end, and the
+            mag has not changed since, nothing is done and its report is returned. Without an earlier call all is
+            written.
         job
             A name of your own by which the earlier call is recognised, instead of the array's name: for arrays
-            that are named by chance (random numbers without a seed, ``dask.delayed``).
+            with a non-deterministic name (random numbers without a seed, ``dask.delayed``).
         retries
             How often a task that failed is tried again; by default twice on a cluster, not on local threads.
         resources
@@ -244,9 +246,16 @@ class BoxView:
             Compute the layer's coarser mags as well, of what is written: those that are there, else all that
             :meth:`Layer.downsample` would add. Only through the MagView of the layer's finest mag. Each task
             shrinks the block that it has written, so that this mag is not read again. Where tasks cannot, the
-            coarser mags are computed after the write, by a job of their own: if the array reads the mag that it
+            coarser mags are computed after the write, by the same job: if the array reads the mag that it
             is written to, if cubes are too large for a task, if blocks of an expression lie across the borders of
-            tasks, if the first step is by more than 2, or with `resources`.
+            tasks, if the first step is by more than 2, or with `resources`. Coarser mags that are not there yet are
+            listed when they are complete.
+        in_place
+            Whether the array was computed from the voxels that it replaces. Then all cubes are built before
+            the first is replaced, which takes their space on the disk twice for a while, and a failed or
+            killed job leaves the mag as it was or is finished by the next one. By default that is done if
+            the graph reads this mag, or if something in it (a function, persisted blocks, ``dask.delayed``)
+            might and the box holds cubes. False says that it does not.
         progress
             ``True`` for a progress bar, ``False`` for none, a listener of events; by default a bar on a
             terminal or in a notebook once the job lasts.
@@ -265,7 +274,7 @@ class BoxView:
         PlanError
             If the plan cannot work; nothing was written.
         ResumeError
-            If `resume` is asked for an array that is named by chance, without `job`; nothing was written.
+            If `resume` is asked for an array with a non-deterministic name, without `job`; nothing was written.
         TaskFailedError
             If tasks failed; what landed is in the properties.
         SchedulerLostError
@@ -289,6 +298,7 @@ class BoxView:
             job=job,
             retries=retries,
             resources=resources,
+            in_place=in_place,
             listeners=listeners_for(progress),
         )
         data = with_whole_voxels(data)
@@ -311,12 +321,13 @@ class BoxView:
         bounding_box: BoundingBox | None = None,
         client: Client | None = None,
         task_memory: int | None = None,
+        in_place: bool | None = None,
     ) -> PlannedWrite:
         """Say what :meth:`write` would do with the same arguments; nothing is written.
 
         Parameters
         ----------
-        data, offset, bounding_box, client, task_memory
+        data, offset, bounding_box, client, task_memory, in_place
             As for :meth:`write`.
 
         Returns
@@ -334,7 +345,7 @@ class BoxView:
         >>> print(mag.plan_write(255 - mag.to_dask()))  # doctest: +SKIP
         """
         box = self.box_to_write(data, offset, bounding_box)
-        options = WriteOptions(client=client, task_memory=task_memory)
+        options = WriteOptions(client=client, task_memory=task_memory, in_place=in_place)
         return plan_voxels(self._place, with_whole_voxels(data), box, options)
 
     def _offset_of_unfinished(self, data: Any) -> Vec3IntLike | None:

@@ -152,10 +152,12 @@ def run_chunks(
 
     if all(view.read_only for view in views):
         windows = call_windows(plan, "", "chunks", lambda box: (chunks_unit, *arguments, None, box))
-        run_unwritten(owner.place.label, plan, windows, engine, listeners)
+        reads = [view.place.store for view in views]
+        run_unwritten(owner.place.label, plan, windows, engine, listeners, reads=reads)
         report = None
     else:
-        job = Job.of(owner.place, plan, "mapping", options)
+        reads = [view.place.store for view in views[:-1]]
+        job = Job.of(owner.place, plan, "mapping", options, reads=reads)
 
         def stages(folders: JobFolders) -> list[Stage]:
             target = Target(owner.place.store, folders.main, options.durable, options.verify)

@@ -236,6 +236,13 @@ class DistributedEngine:
                 f"properties, the same call with resume=True goes on from there"
             ) from error
 
+    def wait_for_persisted(self, collection: Any) -> None:
+        """Wait for the persisted blocks of a collection."""
+        from distributed import futures_of, wait
+
+        if futures := futures_of(collection, client=self._client):
+            wait(futures)
+
     def stop(self) -> None:
         """Give what runs a moment.
 

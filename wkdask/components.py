@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wkdask.callables import Shipped, call_name
-from wkdask.driver import run_job
+from wkdask.driver import run_planned
 from wkdask.engines import pick_engine
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, PlanError, ReadOnlyError
 from wkdask.events import Event, UnitDone, WriteReport
@@ -32,7 +32,7 @@ from wkdask.job import Job, JobFolders, Stage, WriteOptions, call_windows, lane_
 from wkdask.mag_view import MagView
 from wkdask.plan import WritePlan, plan_again, plan_write
 from wkdask.progress import ProgressLike, listeners_for
-from wkdask.resume import earlier_run, job_key, ticket_of
+from wkdask.resume import identify, previous_manifest
 from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.tasks import Target, UnitReport, here, write_unit
 
@@ -139,30 +139,38 @@ def label_components(
     if job is None:
         read = box.padded_with_margins(margin).intersection(source.box.extended_by(box))
         name = f"{name}-{source.place.store.fingerprint(read)}"
-    key = job_key(place, box, name, options)
-    earlier = earlier_run(place, box, key, "components", options)
+    identity = identify(place, box, name, options, name="components")
+    previous = previous_manifest(place, box, identity, options)
     spec = place.store.spec
-    if earlier is not None:
-        plan = plan_again(spec, box, earlier.unit)
+    if previous is not None:
+        plan = plan_again(spec, box, previous.unit)
     else:
         plan = plan_write(
             spec, box, threads=engine.threads, memory=engine.task_memory(), task_memory=task_memory
         )
-    ticket = ticket_of(place, plan, "labelling", key, "components", options, staged=True)
     blocks = _Blocks(
         source.place.store, source.box.extended_by(box), None if where is None else Shipped(where), margin, plan,
         connectivity, by_value,
     )  # fmt: skip
     join = _Join(plan, first_id, np.dtype(spec.dtype))
-    the_job = Job.of(place, plan, "labelling", options, ticket=ticket)
-    report = run_job(
+    the_job = Job.of(
+        place,
+        plan,
+        "labelling",
+        options,
+        identity=identity,
+        reads=[source.place.store],
+        builds_first=True,
+    )
+    report = run_planned(
         the_job,
         lambda folders: _stages(the_job, blocks, join, folders),
         engine,
         [*options.listeners, join.take],
     )
-    if report is None:
-        raise PlanError(f"{place.label}: the job had no tasks")
+    if report.was_finished:
+        count = max(0, int(report.maximum or 0) - first_id + 1)  # ids are given one after the other
+        return Components(count, report)
     return Components(join.count, report)
 
 

@@ -19,7 +19,8 @@ from wkdask.links import (
     link_layer,
     open_foreign_layer,
 )
-from wkdask.places import cubes_box, listed_folders
+from wkdask.mag_folders import listed_folders
+from wkdask.places import cubes_box
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import (
     AddLayer,

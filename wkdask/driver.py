@@ -1,18 +1,23 @@
-"""Runs a plan on an engine: windows, reports, journal, merge, commit. The only caller of the commit of a job.
+"""Runs a job as one transaction over all that it reads, writes and makes: opened, run, settled.
 
 ::
 
-    private folder -> stage 1: windows -> outcomes ─┐
-                      stage 2: windows -> outcomes ─┼─> merged report -> commit(box, id) -> WriteReport
-                                                    └─> journal: which units are done
+    open      finish what interrupted jobs left in any of its mags ─> private folder and manifest in each mag
+              that it writes ─> new mags made, unlisted ─> room checked ─> array shapes grown
+    run       stage 1: windows -> outcomes ─┐
+              stage 2: windows -> outcomes ─┼─> tally, and the journal: which units are done
+    settle    one commit of boxes, ids and new mags ─> stamps ─> receipt ─> private folders taken away
 
-What landed is always merged, also when tasks failed or the user pressed Ctrl-C; then the error goes on, and the
-job's folder is parked with its journal, so that the same call with ``resume=True`` goes on from there.
+If tasks fail, or the user presses Ctrl-C, the folders go first, so that no task publishes any more; then
+what landed is committed, and the error goes on. The folders of a job that can be resumed are parked with the
+journal instead, and the same call with ``resume=True`` continues there. A mag that the job makes is listed
+when it is whole, or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import threading
 import time
@@ -21,20 +26,41 @@ from dataclasses import replace
 from typing import Any
 
 from wkdask.engines import Engine, Outcome
-from wkdask.errors import LockTimeoutError, TaskFailedError
+from wkdask.errors import (
+    DamagedHeaderError,
+    InterruptedJobError,
+    JobRunningError,
+    LockTimeoutError,
+    PlanError,
+    ReadOnlyError,
+    TaskFailedError,
+)
 from wkdask.events import Event, JobFinished, JobStarted, Listener, UnitDone, UnitFailed, WriteReport
 from wkdask.fsio import lock
 from wkdask.geometry import BoundingBox, Mag
-from wkdask.job import AnyWindow, Job, JobFolders, Stage, publish_stage
+from wkdask.job import AnyWindow, Identity, Job, JobFolders, MagPlace, MagWrite, Stage, replace_stages
 from wkdask.journal import Journal
+from wkdask.mag_folders import discard_mag, listing_of, make_mag, owner_of, prepare_folder
 from wkdask.plan import WritePlan, plan_again
 from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
 from wkdask.space import check_space
-from wkdask.storage.jobs import JobFolder, Ticket, interrupted_jobs, job_folder, resumable_folder
-from wkdask.storage.protocol import StoredMag
+from wkdask.storage.jobs import JobFolder, interrupted_jobs, job_folders, private_folder, replacing_now
+from wkdask.storage.manifest import Manifest
+from wkdask.storage.protocol import PRIVATE, StoredMag
+from wkdask.storage.receipts import drop_receipts, read_receipt, write_receipt
 from wkdask.tasks import NOTHING, PlaceReport, Total, UnitReport, landed_reports
 
-__all__ = ["commit_box", "finish_interrupted", "run_job", "run_unwritten", "stream_unwritten"]
+__all__ = [
+    "commit_box",
+    "finish_interrupted",
+    "open_sources",
+    "run_job",
+    "run_planned",
+    "run_unwritten",
+    "stream_unwritten",
+]
+
+_logger = logging.getLogger(__name__)
 
 
 def run_job(
@@ -48,7 +74,7 @@ def run_job(
     Parameters
     ----------
     job
-        What is written.
+        What is read, written and made.
     stages
         Called with the job's private folders; returns what is to be run, in order.
     engine
@@ -59,8 +85,8 @@ def run_job(
     Returns
     -------
     WriteReport or None
-        The merged reports of all tasks, also of earlier runs that this one went on with; None if nothing was
-        written.
+        The merged reports of all tasks, also of previous runs that this one continued; None if nothing was written.
+        If the same job has ended before, and what it wrote has not changed since, its report; nothing is done then.
 
     Raises
     ------
@@ -73,103 +99,278 @@ def run_job(
     SchedulerLostError
         If the scheduler is gone; what landed is in the properties.
     JobRunningError
-        If the job is to be resumed, and another process is at work on it.
+        If the job is to be resumed and another process is at work on it, or one replaces a mag that it reads.
+    InterruptedJobError
+        If an interrupted job left a mag half replaced, and this user may not finish that.
     """
-    for store in (job.store, *(place.store for place in job.others)):
-        finish_interrupted(store, engine, but_not=job.ticket if job.resume else None)
-    return _run_job(job, stages, engine, listeners)
+    key = job.identity.key if job.resume and job.identity is not None else None
+    if key is not None and (report := _receipt(job, key)) is not None:
+        return report
+    for write in job.writes:
+        if not write.new:
+            finish_interrupted(write.store, engine, but_not=key)
+    own = {write.store.path for write in job.writes}
+    open_sources([store for store in job.reads if store.path not in own], engine)
+    return _run_job(job, job.manifests(), stages, engine, listeners)
 
 
-def _run_job(
+def run_planned(
     job: Job,
     stages: Callable[[JobFolders], Sequence[Stage]],
     engine: Engine,
     listeners: Sequence[Listener] = (),
+) -> WriteReport:
+    """Run a job that writes something for sure; see :func:`run_job`.
+
+    Raises
+    ------
+    PlanError
+        If it had no tasks.
+    """
+    report = run_job(job, stages, engine, listeners)
+    if report is None:
+        raise PlanError(f"{job.label}: the job had no tasks")
+    return report
+
+
+def open_sources(stores: Iterable[StoredMag], engine: Engine) -> None:
+    """Make sure that no mag which is about to be read is half replaced by an in-place job.
+
+    Parameters
+    ----------
+    stores
+        The mags.
+    engine
+        Where the rest of an interrupted publication runs.
+
+    Raises
+    ------
+    JobRunningError
+        If a living job replaces its cubes now.
+    InterruptedJobError
+        If a dead one did, and this user may not finish that.
+    """
+    for store in {store.path: store for store in stores}.values():
+        finish_interrupted(store, engine)
+        for manifest in replacing_now(store):
+            raise JobRunningError(
+                f"{store.path} is to be read, but another process replaces its cubes at the moment "
+                f"({manifest.action} "
+                f"{manifest.name} into {manifest.box}); try again when that has ended"
+            )
+
+
+def _receipt(job: Job, key: str) -> WriteReport | None:
+    """Return the report of the same job, if it has ended before and its mags have not changed since."""
+    mags = [(write.store, write.box) for write in job.writes if not write.new]
+    if job.writes[0].new or (len(mags) < len(job.writes) and not job.in_place):  # they would be listed
+        return None
+    rows = read_receipt(key, mags, own_only=job.in_place)
+    try:
+        reports = [WriteReport.from_row(row) for row in rows or ()]
+    except (TypeError, ValueError, KeyError):
+        return None
+    if not reports:
+        return None
+    _logger.info(
+        "%s: the same job has ended before, and nothing has changed since; nothing is done", job.label
+    )
+    return replace(reports[0], others=tuple(reports[1:]), was_finished=True)
+
+
+def _run_job(
+    job: Job,
+    manifests: Sequence[Manifest | None],
+    stages: Callable[[JobFolders], Sequence[Stage]],
+    engine: Engine,
+    listeners: Sequence[Listener] = (),
+    *,
+    settles: bool = True,
 ) -> WriteReport | None:
-    """Do what :func:`run_job` promises, on mags without interrupted jobs."""
+    """Do what :func:`run_job` promises, on mags without interrupted jobs.
+
+    The strategy: everything up to the last task happens while the private folders are there. A job that came to its
+    end is settled while they still are: killed at any moment before they go, it is found complete, and
+    settled again. A job that did not is settled after they went, because only then no task of it lands any more.
+
+    Parameters
+    ----------
+    job, stages, engine, listeners
+        As for `run_job`.
+    manifests
+        What is noted in each mag's private folder.
+    settles
+        Whether the job is over when its stages are; else its folders are parked again.
+    """
     start = time.perf_counter()
-    job.store.prepare(job.plan.box)
-    for store in (job.store, *(place.store for place in job.others)):
-        engine.check_sees(store.path)
     tally = _Tally()
+    folders: list[JobFolder] = []
+    report, ended = None, False
 
     def tell(event: Event) -> None:
         for listener in listeners:
             listener(event)
 
-    def take(outcome: Outcome, journal: Journal | None) -> None:
-        tally.add(outcome)
-        if outcome.report is not None:
-            if journal is not None and outcome.lane is not None:
-                journal.note(outcome.lane, outcome.report)
-            tell(UnitDone(job.label, outcome.report))
-        elif outcome.error is not None:
-            tell(UnitFailed(job.label, outcome.box, outcome.error))
-
-    report, own = None, None
     try:
-        with _terminable(), _folders_of(job) as (folders, own, journal):
-            earlier = journal.merged if journal is not None else None
-            tally.begin_with(earlier)
-            check_space(job, engine.threads, earlier.nbytes if earlier is not None else 0)
-            todo = stages(folders)
-            tell(
-                JobStarted(
-                    label=job.label,
-                    action=job.action,
-                    units=sum(stage.units for stage in todo),
-                    cubes=job.num_cubes,
-                    nbytes=job.nbytes,
-                    engine=engine.description,
-                    units_before=journal.units if journal is not None else 0,
-                    cubes_before=earlier.cubes if earlier is not None else 0,
-                    nbytes_before=earlier.nbytes if earlier is not None else 0,
-                )
-            )
+        with _terminable(), _opened(job, manifests, engine) as (folders, journal):
             try:
-                for stage in todo:
-                    if _is_over(stage, journal):
-                        continue
-                    if stage.replaces_source and own is not None and not own.in_second_phase:
-                        own.begin_second_phase(job.store.snapshot(job.plan.box))
-                    for outcome in engine.run(_remaining(stage.windows, journal)):
-                        take(outcome, journal)
-                    if tally.failures:
-                        break
-                    for lane in stage.lanes if journal is not None else ():
-                        journal.close_lane(lane)  # type: ignore[union-attr]
-                else:
-                    if own is not None:
-                        own.finished = True
+                _run_stages(job, stages, engine, tally, folders, journal, tell)
             finally:
                 engine.stop()
-                if own is not None:
-                    own.landed = tally.merged is not None
+                folders[0].landed = tally.merged is not None
+            if not tally.failures:
+                report = _settle(job, tally, time.perf_counter() - start, leave_receipt=settles)
+                ended = True
+                for folder in folders:
+                    folder.finished = settles
     except _Terminated:
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:
-        # The private folder is gone: no task of this job publishes anything from here on.
+        # The private folders are gone: no task of this job publishes anything from here on.
         late = engine.late()
-        for outcome in late:
-            tally.add(outcome)  # no listener is called: one that raised would lose the others
-        _note_late(own, late)
         try:
-            report = _commit(job, tally, time.perf_counter() - start)
+            if not ended:
+                for outcome in late:
+                    tally.add(outcome)  # no listener is called: one that raised would lose the others
+                _note_late(folders, late)
+                if not any(folder.parked for folder in folders):
+                    for write in job.writes:
+                        if write.new:
+                            discard_mag(write)
+                report = _commit(job, tally, time.perf_counter() - start, whole=False)
         finally:
             tell(JobFinished(job.label, report))  # or a bar would stay on the terminal
     if tally.first_failure is not None:
-        raise _failure(job, tally.first_failure, tally.failures)
+        raise _failure(
+            job, tally.first_failure, tally.failures, kept=any(folder.parked for folder in folders)
+        )
     return report
 
 
-def _note_late(own: JobFolder | None, late: Sequence[Outcome]) -> None:
+@contextlib.contextmanager
+def _opened(
+    job: Job, manifests: Sequence[Manifest | None], engine: Engine
+) -> Iterator[tuple[list[JobFolder], Journal | None]]:
+    """Make everything ready for a job's tasks: folders and manifests first, then mags, room and shapes."""
+    key = job.identity.key if job.resume and job.identity is not None else None
+    for write in job.writes:
+        if write.new:
+            prepare_folder(write, key)
+        else:
+            write.store.opened(write.store.path)  # a mag that is gone must not come back as a folder
+    mags = [(write.store, manifest, write.box) for write, manifest in zip(job.writes, manifests, strict=True)]
+    with contextlib.ExitStack() as stack:
+        folders = stack.enter_context(job_folders(mags, resume=job.resume, durable=job.durable))
+        journal = None
+        if job.identity is not None and (manifest := folders[0].manifest) is not None:
+            journal = stack.enter_context(Journal(folders[0].path, manifest.digest, _limits(job)))
+        for write in job.writes:
+            if write.new:
+                make_mag(write)
+        for write in job.writes:
+            engine.check_sees(write.store.path)
+        done = journal.merged if journal is not None else None
+        check_space(job, engine.threads, done.nbytes if done is not None else 0)
+        for write in job.writes:
+            write.store.prepare(write.box)
+        yield folders, journal
+
+
+def _limits(job: Job) -> dict[tuple[str, str, str], BoundingBox]:
+    """Return what a job may write: boxes by dataset, layer and mag."""
+    return {
+        (write.place.dataset_path, write.place.layer, write.place.mag.to_layer_name()): write.box
+        for write in job.writes
+    }
+
+
+def _run_stages(
+    job: Job,
+    stages: Callable[[JobFolders], Sequence[Stage]],
+    engine: Engine,
+    tally: _Tally,
+    folders: Sequence[JobFolder],
+    journal: Journal | None,
+    tell: Callable[[Event], None],
+) -> None:
+    """Run the stages that previous runs have not completed, until one has failures."""
+    done = journal.merged if journal is not None else None
+    tally.begin_with(done)
+    todo = stages(JobFolders.at(job, folders))
+    tell(
+        JobStarted(
+            label=job.label,
+            action=job.action,
+            units=sum(stage.units for stage in todo),
+            cubes=job.num_cubes,
+            nbytes=job.nbytes,
+            engine=engine.description,
+            units_before=journal.units if journal is not None else 0,
+            cubes_before=done.cubes if done is not None else 0,
+            nbytes_before=done.nbytes if done is not None else 0,
+        )
+    )
+    # What was read is replaced in part: nothing is computed from it again, whatever the journal says.
+    is_built = any(folder.is_replacing or folder.is_replaced for folder in folders)
+    first = next((number for number, stage in enumerate(todo) if stage.replaces is not None), 0)
+    for stage in todo[first:] if is_built else todo:
+        target = None if stage.replaces is None else folders[stage.replaces]
+        if not _is_over(stage, journal) and not (target is not None and target.is_replaced):
+            if target is not None:
+                _begin_replacing(job, folders, engine)
+            for outcome in engine.run(_remaining(stage.windows, journal)):
+                tally.add(outcome)
+                if outcome.report is not None:
+                    if journal is not None and outcome.lane is not None:
+                        journal.note(outcome.lane, outcome.report)
+                    tell(UnitDone(job.label, outcome.report))
+                elif outcome.error is not None:
+                    tell(UnitFailed(job.label, outcome.box, outcome.error))
+            if tally.failures:
+                return
+            for lane in stage.lanes if journal is not None else ():
+                journal.close_lane(lane)  # type: ignore[union-attr]
+        if target is not None and not target.is_replaced:
+            target.end_second_phase()
+
+
+def _begin_replacing(job: Job, folders: Sequence[JobFolder], engine: Engine) -> None:
+    """Note in every mag that the job replaces in place that all is built, before the first cube is replaced."""
+    if all(
+        folder.is_replacing or folder.is_replaced
+        for write, folder in zip(job.writes, folders, strict=True)
+        if write.in_place
+    ):
+        return
+    if job.inputs is not None:
+        engine.wait_for_persisted(job.inputs)
+    for write, folder in zip(job.writes, folders, strict=True):
+        if write.in_place and not (folder.is_replacing or folder.is_replaced):
+            folder.begin_second_phase(folder.manifest.state.encode() if folder.manifest is not None else b"")
+
+
+def _settle(job: Job, tally: _Tally, seconds: float, *, leave_receipt: bool) -> WriteReport | None:
+    """Commit what a job did that came to its end, and leave a receipt; done twice it does the same."""
+    report = _commit(job, tally, seconds)
+    for write in job.writes:
+        write.store.finish()
+        drop_receipts(write.store, write.box)
+    if leave_receipt and job.identity is not None and job.durable and report is not None:
+        mags = [(write.store, write.box) for write in job.writes]
+        rows = [each.to_row() for each in (report, *report.others)]
+        write_receipt(job.identity.key, mags, rows, durable=job.durable)
+    return report
+
+
+def _note_late(folders: Sequence[JobFolder], late: Sequence[Outcome]) -> None:
     """Note in the journal of a job that was stopped what its last tasks have done all the same."""
     ended = [outcome for outcome in late if outcome.report is not None and outcome.lane is not None]
-    if own is None or not own.parked or not ended:
+    if not ended or not folders or not folders[0].parked or (manifest := folders[0].manifest) is None:
         return
-    # Where another process goes on with the job already, it does these again.
+    # If another process has already resumed the job, it redoes these.
+    path = folders[0].path
     skip = contextlib.suppress(LockTimeoutError, OSError)
-    with skip, lock(f"{own.path}/alive", timeout=0), Journal(own.path) as journal:
+    with skip, lock(f"{path}/alive", timeout=0), Journal(path, manifest.digest) as journal:
         for outcome in ended:
             journal.note(outcome.lane, outcome.report)  # type: ignore[arg-type]
 
@@ -197,20 +398,6 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-@contextlib.contextmanager
-def _folders_of(job: Job) -> Iterator[tuple[JobFolders, JobFolder | None, Journal | None]]:
-    """Open the private folders of a job, and the journal of one that can be resumed."""
-    with contextlib.ExitStack() as stack:
-        others = {place.store.path: stack.enter_context(job_folder(place.store)) for place in job.others}
-        if job.ticket is None:
-            main = stack.enter_context(job_folder(job.store, job.plan.box))
-            yield JobFolders(main, others), None, None
-            return
-        own = stack.enter_context(resumable_folder(job.store, job.ticket, resume=job.resume))
-        journal = stack.enter_context(Journal(own.path))
-        yield JobFolders(own.path, others), own, journal
-
-
 def _is_over(stage: Stage, journal: Journal | None) -> bool:
     """Tell whether an earlier run of the job has completed a stage."""
     return journal is not None and bool(stage.lanes) and all(map(journal.is_whole, stage.lanes))
@@ -224,7 +411,7 @@ def _remaining(windows: Iterable[AnyWindow], journal: Journal | None) -> Iterato
             yield left
 
 
-def finish_interrupted(store: StoredMag, engine: Engine, but_not: Ticket | None = None) -> None:
+def finish_interrupted(store: StoredMag, engine: Engine, but_not: str | None = None) -> None:
     """Finish dead jobs that had begun to replace a mag's cubes by what they had read from it.
 
     Half of the mag is changed, the other half of the new voxels is in the job's folder: whoever reads or writes now
@@ -237,26 +424,57 @@ def finish_interrupted(store: StoredMag, engine: Engine, but_not: Ticket | None 
     engine
         Where the rest of the publication runs.
     but_not
-        The ticket of a job that is about to be resumed anyway.
+        The key of a job that is about to be resumed anyway.
 
     Raises
     ------
-    JobRunningError
-        If another process is at it.
+    InterruptedJobError
+        If this user may not finish it.
     """
-    for ticket in interrupted_jobs(store):
-        if but_not is None or ticket.key != but_not.key:
-            _finish(store, ticket, engine.again())
+    for manifest in interrupted_jobs(store):
+        if manifest.key == but_not:
+            continue
+        try:
+            # Of several who come upon it, one finishes it; the others wait.
+            with lock(f"{private_folder(store.path)}/locks/finish.lock"):
+                if any(each.key == manifest.key for each in interrupted_jobs(store)):
+                    _finish(store, manifest, engine.again())
+        except (DamagedHeaderError, FileNotFoundError) as error:
+            raise InterruptedJobError(
+                f"{store.path} was being replaced by a job that was interrupted ({manifest.action} "
+                f"{manifest.name} into "
+                f"{manifest.box}), and what that job had built is damaged or gone ({error}): some of its "
+                f"cubes may be "
+                f"new, others old. Write the box again from its source after you have removed the job's folder in "
+                f"{store.path}/{PRIVATE}"
+            ) from error
+        except (ReadOnlyError, PermissionError) as error:
+            raise InterruptedJobError(
+                f"{store.path} is half replaced by a job that was interrupted ({manifest.action} "
+                f"{manifest.name} into "
+                f"{manifest.box}), and this user may not finish that: {error}. Let it be done by who may "
+                f"write there: "
+                f"any job on that mag does"
+            ) from error
 
 
-def _finish(store: StoredMag, ticket: Ticket, engine: Engine) -> None:
-    """Run what is left of the second phase of a dead job."""
-    plan = plan_again(store.spec, ticket.box, ticket.unit, ticket.part)
+def _finish(store: StoredMag, manifest: Manifest, engine: Engine) -> None:
+    """Run what is left of the second phase of a dead job, as far as it concerns one mag."""
+    plan = plan_again(store.spec, manifest.box, manifest.unit, manifest.part)
+    owner = owner_of(store)
+    place = owner or MagPlace("", manifest.layer, manifest.mag, store)
+    write = MagWrite(place, manifest.box, in_place=True, unit=manifest.unit)
     job = Job(
-        ticket.dataset_path, ticket.layer, ticket.mag, store, plan, action=ticket.action, ticket=ticket,
+        (write,),
+        plan,
+        manifest.action,
+        identity=Identity(manifest.key, manifest.name, manifest.layer_box),
         resume=True,
-    )  # fmt: skip
-    _run_job(job, lambda folders: [publish_stage(job, folders.main, replaces_source=True)], engine)
+        grows_box=owner is not None,
+    )
+    _run_job(
+        job, [manifest], lambda folders: replace_stages(job, folders), engine, settles=not manifest.goes_on
+    )
 
 
 def run_unwritten(
@@ -265,6 +483,8 @@ def run_unwritten(
     windows: Iterable[AnyWindow],
     engine: Engine,
     listeners: Sequence[Listener] = (),
+    *,
+    reads: Iterable[StoredMag] = (),
 ) -> None:
     """Run tasks that own no cubes, so that nothing is made or locked for them.
 
@@ -278,12 +498,17 @@ def run_unwritten(
         Where it runs.
     listeners
         Called with the events; `UnitDone` carries what a task returned.
+    reads
+        The mags that are read.
 
     Raises
     ------
     TaskFailedError
         If a task failed.
+    JobRunningError, InterruptedJobError
+        As for `open_sources`.
     """
+    open_sources(reads, engine)
     for _ in stream_unwritten(label, plan, windows, engine, listeners):
         pass
 
@@ -378,19 +603,40 @@ class _Tally:
         self._state = (total, outcome)
 
 
-def _commit(job: Job, tally: _Tally, seconds: float) -> WriteReport | None:
-    """Note in the properties what the tasks of a job wrote, also into other mags than the job's own."""
+def _commit(job: Job, tally: _Tally, seconds: float, *, whole: bool = True) -> WriteReport | None:
+    """Note in the properties what the tasks of a job wrote, and list the mags that it has made.
+
+    Parameters
+    ----------
+    job, tally, seconds
+        The job, what its tasks reported, and how long they took.
+    whole
+        Whether the job came to its end; else the mags that it makes stay unlisted.
+    """
     merged = tally.merged
     if merged is None:
         return None
-    try:
-        if merged.box is not None:
-            commit(job.dataset_path, _edits(job.layer, job.mag, merged.box, merged.maximum))
-    finally:
-        _commit_boxes(merged.others)
-    if merged.box is None and not merged.cubes:
+    # All edits of one dataset in one commit: a reader sees a pyramid with all its mags, or without.
+    edits: dict[str, list[Edit]] = {}
+    written = [PlaceReport.of(job.dataset_path, job.layer, job.mag, merged), *merged.others]
+    new = {write.key: write for write in job.writes if write.new}
+    for report in written:
+        write = new.pop((report.dataset_path, report.layer, report.mag), None)
+        if write is not None and not whole:
+            continue
+        if write is not None and (listing := listing_of(write)) is not None:
+            edits.setdefault(report.dataset_path, []).append(listing)
+        if job.grows_box and not report.box.is_empty():
+            grown = _edits(report.layer, report.mag, report.box, report.maximum)
+            edits.setdefault(report.dataset_path, []).extend(grown)
+    for write in new.values() if whole else ():  # those of which nothing was written
+        if (listing := listing_of(write)) is not None:
+            edits.setdefault(write.place.dataset_path, []).append(listing)
+    with contextlib.ExitStack() as stack:  # each dataset, also where another one is gone
+        for dataset, each in edits.items():
+            stack.callback(commit, dataset, each)
+    if merged.box is None and not merged.cubes and not merged.others:
         return None
-    job.store.finish()
     box = merged.box or job.plan.box
     others = tuple(_place_report(report, seconds) for report in merged.others)
     return replace(
@@ -446,7 +692,7 @@ def _edits(layer: str, mag: Mag, box: BoundingBox, maximum: int | float | None) 
     return edits
 
 
-def _failure(job: Job, first_failure: Outcome, failures: int) -> TaskFailedError:
+def _failure(job: Job, first_failure: Outcome, failures: int, *, kept: bool) -> TaskFailedError:
     """Return the error of a job whose tasks failed, with the first one's error as its cause."""
     box, cause = first_failure.box, first_failure.error
     cubes = job.plan.cube.cubes(box)
@@ -456,6 +702,7 @@ def _failure(job: Job, first_failure: Outcome, failures: int) -> TaskFailedError
     error = TaskFailedError(
         f"{job.label}: {job.action} the cube {first}{more} (voxels {box} of that mag) failed with "
         f"{type(cause).__name__}: {cause}{others}. What the other tasks wrote is in the properties"
+        + ("; the same call with resume=True (--resume) continues from there" if kept else "")
     )
     error.__cause__ = cause
     return error

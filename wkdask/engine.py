@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from wkdask.geometry import BoundingBox
 from wkdask.job import AnyWindow
@@ -52,6 +52,12 @@ class Engine(Protocol):
         ------
         SchedulerLostError
             If the scheduler is gone.
+        """
+
+    def wait_for_persisted(self, collection: Any) -> None:
+        """Wait for the persisted blocks of what a job computes, before it replaces what they may be computed from.
+
+        Those that the job itself does not need may still be on their way.
         """
 
     def stop(self) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from wkdask.dataset_layers import DatasetLayers
-from wkdask.driver import stream_unwritten
+from wkdask.driver import open_sources, stream_unwritten
 from wkdask.engines import Engine, pick_engine
 from wkdask.errors import LayerNotFoundError
 from wkdask.events import Listener
@@ -247,6 +247,7 @@ class _Compared:
             "compare",
             lambda box: (compare_unit, self.first, self.second, box, self._ends_cubes(box)),
         )
+        open_sources([self.first, self.second], engine)
         outcomes = stream_unwritten(label, self.plan, windows, engine, [listener])
         ended: dict[BoundingBox, _Found | None] = {}
         with contextlib.closing(outcomes):

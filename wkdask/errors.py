@@ -15,6 +15,7 @@ __all__ = [
     "DamagedCubeError",
     "DamagedHeaderError",
     "ImageStackError",
+    "InterruptedJobError",
     "InvalidValueError",
     "JobEndedError",
     "JobRunningError",
@@ -127,6 +128,10 @@ class JobEndedError(WkdaskError, RuntimeError):
 
 class JobRunningError(WkdaskError, RuntimeError):
     """A job cannot be resumed, because another living process works on it."""
+
+
+class InterruptedJobError(WkdaskError, RuntimeError):
+    """A mag is half replaced by a job that was interrupted, and this user may not finish that."""
 
 
 class ResumeError(PlanError):

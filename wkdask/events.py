@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from wkdask.geometry import BoundingBox
 from wkdask.tasks import UnitReport
@@ -40,6 +40,21 @@ class WriteReport:
     """The dataset's folder."""
     others: tuple[WriteReport, ...] = ()
     """What the same job wrote into further mags."""
+    was_finished: bool = False
+    """Whether the same job had ended before, and nothing was done now."""
+
+    def to_row(self) -> list[Any]:
+        """Return the report, without those of further mags, as JSON."""
+        return [
+            self.label, self.bounding_box.to_tuple6(), self.cubes, self.bytes, self.file_bytes,
+            self.minimum, self.maximum, self.seconds, self.cubes_before, self.dataset_path,
+        ]  # fmt: skip
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> WriteReport:
+        """Return the report of a row."""
+        label, box, *numbers = row
+        return cls(label, BoundingBox.from_tuple6(box), *numbers)
 
     def rows(self) -> list[tuple[str, str]]:
         """Return (name, value) pairs to show."""
@@ -50,6 +65,7 @@ class WriteReport:
             ("Cubes", f"{self.cubes}{self._before()}"),
             ("Voxels", f"{format_bytes(self.bytes)}, {format_bytes(self.file_bytes)} in files"),
             *extremes,
+            *([("State", "finished by an earlier run; nothing was done")] if self.was_finished else []),
             ("Time", f"{self.seconds:.2f} s, {format_rate(self.bytes, self.seconds)}"),
         ]
 

@@ -86,7 +86,7 @@ def nonzero_box(place: MagPlace, client: Client | None = None) -> BoundingBox:
             found = found.extended_by(event.report.value)
 
     windows = listed_windows(units, "", "bounds", lambda unit: (nonzero_unit, place.store, unit))
-    run_unwritten(place.label, plan, windows, engine, [collect])
+    run_unwritten(place.label, plan, windows, engine, [collect], reads=[place.store])
     return found
 
 

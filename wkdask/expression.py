@@ -19,11 +19,11 @@ import numpy as np
 from wkdask.errors import PlanError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.grid import CubeGrid, chunks_on_grid
-from wkdask.job import ArrayWindow, Job, Stage, lane_of, publish_stage
+from wkdask.job import ArrayWindow, Job, JobFolders, Stage, lane_of, replace_stages
 from wkdask.journal import Lane
 from wkdask.plan import Window, WritePlan
 from wkdask.storage.protocol import Voxels
-from wkdask.tasks import Target, UnitReport, write_block
+from wkdask.tasks import Target, UnitReport, refuse_odd_block, write_block
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -39,35 +39,30 @@ _COMMON_PART = 3
 """They also are more than one in so many of a window's tasks: neighbours share blocks along their border."""
 
 
-def array_stages(job: Job, array: da.Array, folder: str, *, reads_target: bool) -> list[Stage]:
+def array_stages(job: Job, array: da.Array, folders: JobFolders) -> list[Stage]:
     """Return the stages that write a dask array.
 
     Parameters
     ----------
     job
-        Where it goes; the array's first voxel is the corner of ``job.plan.box``.
+        Where it goes; the array's first voxel is the corner of ``job.plan.box``. If the array reads, or may
+        read, what it replaces, all cubes are built before any is published: a task that runs twice must not
+        read what its own job wrote.
     array
         ``(c, x, y, z)``, of the mag's type; its channels in one block.
-    folder
-        The job's private folder.
-    reads_target
-        Whether the array reads the mag that it is written to. Then all cubes are built before any is published:
-        a task that runs twice must not read what its own job wrote.
+    folders
+        The job's private folders.
     """
-    plan = job.plan
+    plan, folder = job.plan, folders.main
     if plan.parts is not None:
         staged = job.store.staged(f"{folder}/staged", raw=True)
-        return [
-            _array_stage(plan.parts, array, Target(staged, folder, job.durable), "fill"),
-            publish_stage(job, folder, replaces_source=reads_target),
-        ]
-    if reads_target:
+        first = _array_stage(plan.parts, array, Target(staged, folder, job.durable), "fill")
+    elif job.in_place:
         staged = job.store.staged(f"{folder}/staged")
-        return [
-            _array_stage(plan, array, Target(staged, folder, job.durable, job.verify), "stage"),
-            publish_stage(job, folder, replaces_source=True),
-        ]
-    return [_array_stage(plan, array, Target(job.store, folder, job.durable, job.verify), "publish")]
+        first = _array_stage(plan, array, Target(staged, folder, job.durable, job.verify), "stage")
+    else:
+        return [_array_stage(plan, array, Target(job.store, folder, job.durable, job.verify), "publish")]
+    return [first, *replace_stages(job, folders)]
 
 
 def _array_stage(plan: WritePlan, array: da.Array, target: Target, step: str) -> Stage:
@@ -210,6 +205,7 @@ def pack_voxels(block: Voxels, whole: np.dtype[Any]) -> Voxels:
     """Return ``(c, x, y, z)`` as ``(1, x, y, z)`` with one element per voxel, x fastest."""
     from wkdask.kernels import to_fortran
 
+    refuse_odd_block(block)  # before dask joins blocks, which would lose what is odd about them
     if block.shape[0] == 1 and block.strides[1] == block.itemsize:
         return block
     packed: Voxels = to_fortran(block).T.view(whole).T

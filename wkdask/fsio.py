@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
+import re
 import shutil
 import stat
 import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from wkdask.errors import InvalidValueError, LockTimeoutError
 
@@ -37,9 +38,12 @@ __all__ = [
     "make_folders",
     "open_lock_file",
     "open_regular",
+    "remove_entry",
     "remove_folder",
     "replace_keeping_mode",
 ]
+
+_logger = logging.getLogger(__name__)
 
 LOCK_TIMEOUT = 600.0
 """Default of `lock_timeout`; a frozen process must not freeze all others for good."""
@@ -159,7 +163,11 @@ def replace_keeping_mode(source: str, target: str) -> None:
     else:
         with contextlib.suppress(PermissionError):
             os.chown(source, -1, old.st_gid)
-        os.chmod(source, stat.S_IMODE(old.st_mode))
+        try:
+            os.chmod(source, stat.S_IMODE(old.st_mode))
+        except PermissionError:  # another user's file, as of a job that this user finishes
+            if stat.S_IMODE(os.stat(source).st_mode) != stat.S_IMODE(old.st_mode):
+                _logger.warning("%s keeps its own permissions, not those of the file before it", target)
     os.replace(source, target)
 
 
@@ -382,18 +390,45 @@ def make_folders(root: str, folder: str) -> list[str]:
 def remove_folder(path: str) -> None:
     """Remove a folder and all in it; first rename it away, so that a late writer into it fails.
 
-    Of a link only the link goes. What cannot be removed stays under a hidden name, which readers skip.
+    Of a link only the link goes. What cannot be removed stays under a hidden name, which readers skip, and
+    is removed by the next call for a neighbour.
     """
     parent, name = os.path.split(path.rstrip("/"))
-    doomed = os.path.join(parent, f".{name}.gone-{uuid.uuid4().hex}")
     try:
-        os.rename(path.rstrip("/"), doomed)
+        descriptor = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    if os.path.islink(doomed):
-        os.unlink(doomed)
+    try:
+        doomed = f".{name}.gone-{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(name, doomed, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+        for each in os.listdir(descriptor):
+            if _GONE.search(each):
+                remove_entry(descriptor, each)
+    finally:
+        os.close(descriptor)
+
+
+_GONE = re.compile(r"^\..*\.gone-[0-9a-f]{32}$")
+
+
+def remove_entry(folder: int, name: str) -> None:
+    """Remove a file, a link or a folder with all in it; what cannot be removed stays.
+
+    Parameters
+    ----------
+    folder
+        The descriptor of the folder that holds it: nothing is followed that is exchanged for a link meanwhile.
+    name
+        Its name there.
+    """
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=folder)
         return
-    shutil.rmtree(Path(doomed), ignore_errors=True)
+    for _ in range(3):  # a late task may have made something in it meanwhile
+        with contextlib.suppress(OSError):
+            shutil.rmtree(name, dir_fd=folder)
+            return
 
 
 def holds_only_zeros(path: str, offset: int) -> bool:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from toolz import partition_all
 
 from wkdask.events import Listener
-from wkdask.geometry import BoundingBox, Mag
+from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.journal import Journal, Lane
-from wkdask.plan import WINDOW_UNITS, UnitBoxes, WritePlan
-from wkdask.storage.jobs import Ticket, take_built
+from wkdask.plan import WINDOW_UNITS, UnitBoxes, WritePlan, plan_again
+from wkdask.storage.jobs import JobFolder, take_built
+from wkdask.storage.manifest import Manifest
 from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.tasks import UnitReport, publish_assembled_unit, publish_unit
 
@@ -26,9 +27,11 @@ __all__ = [
     "AnyWindow",
     "ArrayWindow",
     "CallWindow",
+    "Identity",
     "Job",
     "JobFolders",
     "MagPlace",
+    "MagWrite",
     "NodeCall",
     "NodeWindow",
     "Stage",
@@ -37,6 +40,7 @@ __all__ = [
     "lane_of",
     "listed_windows",
     "publish_stage",
+    "replace_stages",
 ]
 
 
@@ -81,42 +85,124 @@ class WriteOptions:
     """How often a task that failed is tried again; None for the engine's own number."""
     resources: Mapping[str, float] | None = None
     """What of a worker each task occupies, such as ``{"GPU": 1}``; None for a thread only."""
+    in_place: bool | None = None
+    """Whether what is written may have been computed from what it replaces; None to go by the graph."""
     listeners: Sequence[Listener] = ()
     """Called with the events of the job."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What is written, and where its box is noted."""
+class MagWrite:
+    """A mag that a job writes, and what it does to it."""
 
-    dataset_path: str
-    """The dataset's folder."""
-    layer: str
-    """The layer's name."""
-    mag: Mag
-    """The mag that is written."""
-    store: StoredMag
-    """The mag on disk."""
+    place: MagPlace
+    """The mag."""
+    box: BoundingBox
+    """What the job may write: absolute, in voxels of the mag."""
+    new: bool = False
+    """Whether the job makes the mag: it is listed in the properties when it is whole."""
+    in_place: bool = False
+    """Whether the job reads, or may read, what it replaces: all cubes are built before the first is replaced."""
+    unit: Vec3Int | None = None
+    """Voxels of a unit in this mag, where it is written in place; None for that of the job's plan."""
+
+    @property
+    def store(self) -> StoredMag:
+        """The mag on disk."""
+        return self.place.store
+
+    @property
+    def key(self) -> tuple[str, str, Mag]:
+        """Dataset, layer and mag: what reports are merged by."""
+        return (self.place.dataset_path, self.place.layer, self.place.mag)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """By what a job is recognised in another process."""
+
+    key: str
+    """The same for the same work on the same mag: what is computed, where, and how it is cut."""
+    name: str
+    """For people: what is written."""
+    layer_box: BoundingBox | None = None
+    """The layer's box before the job, in voxels of mag 1, where that says what the job does: a run that stopped has
+    changed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job's identity and extent: everything that it reads, writes and makes, whatever the public call."""
+
+    writes: tuple[MagWrite, ...]
+    """The mags that it writes; the first is its own, by whose grid it is cut into units."""
     plan: WritePlan
     """Cubes, units, windows."""
     action: str = "writing"
-    """What is done, as a participle."""
+    """Verb for messages."""
+    identity: Identity | None = None
+    """By what a later call recognises it; None for a job that cannot be resumed."""
+    reads: tuple[StoredMag, ...] = ()
+    """The mags that it reads."""
     durable: bool = True
     """Whether data are flushed to the disk before a cube counts as written."""
     verify: bool = False
     """Whether every cube is read back before it is published."""
+    resume: bool = False
+    """Whether to continue a previous run of it."""
     listed_cubes: int | None = None
     """Cubes that the job touches, where those are listed and most of the plan's box is empty."""
-    ticket: Ticket | None = None
-    """What the job is to another process that would go on with it; None for a job that cannot be resumed."""
-    resume: bool = False
-    """Whether to go on where an earlier run of it stopped."""
-    others: tuple[MagPlace, ...] = ()
-    """Further mags that the tasks write, beside the job's own."""
-    staged: bool = False
-    """Whether all cubes are built in a private mag before any of them is published."""
     private_nbytes: int = 0
     """Bytes of other private voxels that exist at once, beside the cubes themselves."""
+    grows_box: bool = True
+    """Whether what it writes belongs into the layer's box: not where it only stores voxels in another way."""
+    builds_first: bool = False
+    """Whether much is built before anything is published, whatever else says so. If the user did not ask to
+    resume, a failure leaves nothing of that: it may fill a disk."""
+    part: Vec3Int | None = None
+    """Voxels of a part, where the job's tasks are not cut as the plan says."""
+    inputs: Any = None
+    """The dask collection that it computes, whose persisted parts are waited for before a cube is replaced."""
+
+    @property
+    def place(self) -> MagPlace:
+        """The job's own mag."""
+        return self.writes[0].place
+
+    @property
+    def dataset_path(self) -> str:
+        """The dataset's folder."""
+        return self.place.dataset_path
+
+    @property
+    def layer(self) -> str:
+        """The layer's name."""
+        return self.place.layer
+
+    @property
+    def mag(self) -> Mag:
+        """The mag that is written."""
+        return self.place.mag
+
+    @property
+    def store(self) -> StoredMag:
+        """The mag on disk."""
+        return self.place.store
+
+    @property
+    def label(self) -> str:
+        """Layer and mag, for messages."""
+        return self.place.label
+
+    @property
+    def in_place(self) -> bool:
+        """Whether one of the mags is replaced by what was, or may have been, read from it."""
+        return any(write.in_place for write in self.writes)
+
+    @property
+    def staged(self) -> bool:
+        """Whether all cubes of a mag are built in a private mag before any of them is published."""
+        return self.in_place or self.plan.part is not None
 
     @property
     def num_cubes(self) -> int:
@@ -138,32 +224,77 @@ class Job:
         action: str,
         options: WriteOptions,
         *,
-        ticket: Ticket | None = None,
-        others: tuple[MagPlace, ...] = (),
-        staged: bool = False,
-        private_nbytes: int = 0,
+        identity: Identity | None = None,
+        others: Iterable[MagWrite] = (),
+        reads: Iterable[StoredMag] = (),
+        new: bool = False,
+        in_place: bool = False,
+        **more: Any,
     ) -> Job:
-        """Return the job that carries out a plan at a place."""
+        """Return the job that carries out a plan at a place.
+
+        Parameters
+        ----------
+        place, plan
+            The job's own mag, and how it is cut.
+        action, options, identity, reads
+            As the fields.
+        others
+            Further mags that it writes.
+        new, in_place
+            As in `MagWrite`, for its own mag.
+        **more
+            Further fields.
+        """
+        own = MagWrite(place, plan.box, new=new, in_place=in_place, unit=plan.unit.shape)
         return cls(
-            dataset_path=place.dataset_path,
-            layer=place.layer,
-            mag=place.mag,
-            store=place.store,
+            writes=(own, *others),
             plan=plan,
             action=action,
+            identity=identity,
+            reads=tuple(reads),
             durable=options.durable,
             verify=options.verify,
-            ticket=ticket,
             resume=options.resume,
-            others=others,
-            staged=staged,
-            private_nbytes=private_nbytes,
+            **more,
         )
 
-    @property
-    def label(self) -> str:
-        """Layer and mag, for messages."""
-        return f"layer {self.layer!r} mag {self.mag}"
+    def manifests(self) -> list[Manifest | None]:
+        """Return the job's manifest for each mag that it writes; None for each if the job needs none.
+
+        It needs one if a later call can recognise it, if it makes a mag, or if it replaces what it read.
+        """
+        named = self.identity
+        if named is None and not self.in_place and not any(write.new for write in self.writes):
+            return [None] * len(self.writes)
+        part = None if self.plan.part is None else self.plan.part.shape
+        part = self.part if part is None else part
+        key = f"once-{uuid.uuid4().hex}" if named is None else named.key
+        resumable = (
+            named is not None and self.durable and (self.resume or not (self.staged or self.builds_first))
+        )
+        # More than one mag, or a pyramid after the write: what is left is not only in the folder of one mag.
+        goes_on = len(self.writes) > 1
+        return [
+            Manifest(
+                key=key,
+                name=self.label if named is None else named.name,
+                action=self.action,
+                layer=write.place.layer,
+                mag=write.place.mag,
+                box=write.box,
+                unit=write.unit or write.store.spec.shard_shape,
+                part=part if role == 0 else None,
+                role=role,
+                resumable=resumable,
+                in_place=tuple(number for number, each in enumerate(self.writes) if each.in_place),
+                creates=write.new,
+                goes_on=goes_on,
+                state=write.store.fingerprint(write.box) if write.in_place else "",
+                layer_box=None if named is None else named.layer_box,
+            )
+            for role, write in enumerate(self.writes)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +309,15 @@ class JobFolders:
     def of(self, store: StoredMag) -> str:
         """Return the folder in a mag."""
         return self.others.get(store.path, self.main)
+
+    @classmethod
+    def at(cls, job: Job, folders: Sequence[JobFolder]) -> JobFolders:
+        """Return the folders of a job, one for each mag that it writes."""
+        paths = [folder.path for folder in folders]
+        return cls(
+            paths[0],
+            {write.store.path: path for write, path in zip(job.writes[1:], paths[1:], strict=True)},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,8 +466,8 @@ class Stage:
     """The tasks, window by window."""
     lanes: tuple[Lane, ...] = ()
     """What the journal notes as a whole when the stage has ended; if an earlier run has, the stage is skipped."""
-    replaces_source: bool = False
-    """Whether this is the second of two phases, which replaces what the first one read."""
+    replaces: int | None = None
+    """Which of the job's mags it replaces by what was built before; None for a stage that replaces none."""
 
 
 def call_windows(
@@ -401,29 +541,63 @@ def lane_of(plan: WritePlan, number: int) -> Lane:
     return Lane(number, plan.unit, plan.box)
 
 
-def publish_stage(job: Job, folder: str, *, replaces_source: bool) -> Stage:
-    """Return the second stage of a job that has built its cubes in the private mag ``staged`` in its folder.
+def replace_stages(job: Job, folders: JobFolders, first_lane: int = 1) -> list[Stage]:
+    """Return the second phase of a job: a stage for each mag of which all cubes were built before.
 
     Parameters
     ----------
     job
-        The job; the stage is its lane 1.
-    folder
-        The job's private folder.
-    replaces_source
-        Whether the first stage read what this one replaces.
+        The job; the cubes are in the private mags ``staged`` in its folders.
+    folders
+        The job's private folders.
+    first_lane
+        The lane of the first of these stages.
     """
-    lane = lane_of(job.plan, 1)
-    publish = publish_unit if job.plan.part is None else publish_assembled_unit
+    found = [number for number, write in enumerate(job.writes) if write.in_place]
+    if job.plan.part is not None and 0 not in found:
+        return [publish_stage(job, folders, 0, first_lane)]
+    return [publish_stage(job, folders, number, first_lane + n) for n, number in enumerate(found)]
+
+
+def publish_stage(job: Job, folders: JobFolders, number: int, lane_number: int) -> Stage:
+    """Return the stage that publishes what a job has built in the private mag ``staged`` of one of its mags.
+
+    Parameters
+    ----------
+    job
+        The job.
+    folders
+        Its private folders.
+    number
+        Which of its mags.
+    lane_number
+        The number of the stage's lane.
+    """
+    write = job.writes[number]
+    store, folder = write.store, folders.of(write.store)
+    plan = job.plan
+    if number:
+        plan = plan_again(store.spec, write.box, write.unit or store.spec.shard_shape)
+    lane = lane_of(plan, lane_number)
+    publish = publish_unit if plan.part is None else publish_assembled_unit
+    other = None if number == 0 else write.key
 
     def windows() -> Iterator[CallWindow]:
-        built = take_built(job.store, folder)
+        built = take_built(store, folder)
         yield from call_windows(
-            job.plan,
+            plan,
             folder,
             "publish",
-            lambda box: (publish, job.store, built, folder, box, job.durable),
+            lambda box: (publish_of, publish, other, store, built, folder, box, job.durable),
             lane,
         )
 
-    return Stage(len(lane), windows(), (lane,), replaces_source)
+    return Stage(len(lane), windows(), (lane,), number if write.in_place else None)
+
+
+def publish_of(
+    publish: Callable[..., UnitReport], other: tuple[str, str, Mag] | None, store: StoredMag, *arguments: Any
+) -> UnitReport:
+    """Publish what was built of a unit; what goes into a further mag of the job is reported as such."""
+    report = publish(store, *arguments)
+    return report if other is None else report.of_other_mag(*other)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wkdask.chunkwise import ChunkedView, run_chunks, warn_of_ignored
 from wkdask.errors import AlreadyExistsError, WkdaskError
 from wkdask.events import WriteReport
-from wkdask.geometry import Vec3Int, Vec3IntLike
+from wkdask.fsio import remove_folder
+from wkdask.geometry import Mag, Vec3Int, Vec3IntLike
 from wkdask.job import WriteOptions
 from wkdask.layer_writing import LayerWriting
 from wkdask.mag_view import MagView
-from wkdask.multiscales import write_multiscales
+from wkdask.multiscales import GROUP_FILES, write_multiscales
 from wkdask.properties import (
+    PROPERTIES_FILE,
     AddLayer,
     LayerRecord,
     RenameLayer,
@@ -28,6 +30,8 @@ from wkdask.properties import (
 from wkdask.properties.handle import Properties
 from wkdask.rechunk import rechunk_in_place
 from wkdask.storage.formats import check_spec, fitting_compression, found_format
+from wkdask.storage.jobs import is_unfinished
+from wkdask.storage.protocol import PRIVATE
 from wkdask.transfer import compress_in_place, copy_mag
 from wkdask.view import View
 from wkdask.view_configuration import LayerViewConfiguration
@@ -138,22 +142,56 @@ class Layer(LayerWriting):
         Raises
         ------
         AlreadyExistsError
-            If `dataset_path` exists.
+            If `dataset_path` exists; what an interrupted call of the same kind left there is replaced.
         """
-        if os.path.lexists(dataset_path):
+        spec = replace(
+            mag.spec,
+            chunk_shape=Vec3Int.from_scalar_or_vec(
+                mag.spec.chunk_shape if chunk_shape is None else chunk_shape
+            ),
+            shard_shape=Vec3Int.from_scalar_or_vec(
+                mag.spec.shard_shape if shard_shape is None else shard_shape
+            ),
+            compression=compression,
+        )
+        check_spec(spec, self.data_format)  # before anything is made
+        if os.path.lexists(dataset_path) and not self._is_unfinished_copy(dataset_path, mag.mag):
             raise AlreadyExistsError(f"{dataset_path} exists already")
         dataset = self._properties.record
-        create(dataset_path, dataset.name, dataset.voxel_size)
+        if not os.path.lexists(os.path.join(dataset_path, PROPERTIES_FILE)):
+            create(dataset_path, dataset.name, dataset.voxel_size)
         properties = Properties(dataset_path)
-        properties.commit(self.as_new(self._name))
+        if all(record.name != self._name for record in properties.record.layers):
+            properties.commit(self.as_new(self._name))
         os.makedirs(os.path.join(dataset_path, self._name), exist_ok=True)
-        target = layer_of(properties, properties.layer(self._name)).add_mag(
-            mag.mag,
-            chunk_shape=mag.spec.chunk_shape if chunk_shape is None else chunk_shape,
-            shard_shape=mag.spec.shard_shape if shard_shape is None else shard_shape,
-            compression=compression or False,
-        )
-        return copy_mag(mag.place.store, target.place, mag.box, options, action=action)
+        layer = layer_of(properties, properties.layer(self._name))
+        place = layer._new_place(mag.mag, spec)
+        try:
+            if mag.box.is_empty():
+                layer._add_as(place)
+                return None
+            report = copy_mag(mag.place.store, place, mag.box, options, action=action, new=True)
+        except BaseException:
+            remove_folder(dataset_path)  # a dataset without its only mag is of no use
+            raise
+        write_multiscales(properties, self._name)
+        return report
+
+    def _is_unfinished_copy(self, dataset_path: str, mag: Mag) -> bool:
+        """Return whether a folder holds nothing but a copy of this mag that was interrupted."""
+        if not os.path.lexists(os.path.join(dataset_path, PROPERTIES_FILE)):
+            return False
+        layers = Properties(dataset_path).record.layers
+        if any(layer.name != self._name or layer.mags for layer in layers):
+            return False
+        if {*os.listdir(dataset_path)} - {PROPERTIES_FILE, PRIVATE, self._name, *GROUP_FILES}:
+            return False
+        folder = os.path.join(dataset_path, self._name)
+        if not os.path.isdir(folder):
+            return not layers  # it stopped before the layer was listed
+        names = {*os.listdir(folder)} - {*GROUP_FILES}
+        name = mag.to_layer_name()
+        return names <= {name} and (not names or is_unfinished(os.path.join(folder, name)) is not None)
 
     def rechunk_mag(
         self,
@@ -163,7 +201,7 @@ class Layer(LayerWriting):
         compression: str | None,
         options: WriteOptions,
     ) -> WriteReport | None:
-        """Cut a mag into other chunks and cubes where it is; see :meth:`MagView.rechunk`."""
+        """Change the chunk layout of a mag in place; see :meth:`MagView.rechunk`."""
         data_format = found_format(mag.path)
         spec = replace(
             mag.spec,
@@ -172,7 +210,7 @@ class Layer(LayerWriting):
             compression=fitting_compression(data_format, False if compression is None else compression),
         )
         check_spec(spec, data_format)  # before anything is made
-        if spec == replace(mag.spec, compression=spec.compression):  # only stored otherwise, if at all
+        if data_format == "wkw" and spec == replace(mag.spec, compression=spec.compression):
             report = compress_in_place(mag.place, spec.compression, options)
         else:
             report, _ = rechunk_in_place(self._properties, mag.place, spec, options)

@@ -28,8 +28,8 @@ from wkdask.fsio import remove_folder
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, Vec3Int
 from wkdask.job import MagPlace, WriteOptions
 from wkdask.layer import Layer
+from wkdask.mag_folders import mag_folder
 from wkdask.multiscales import GROUP_FILES, write_multiscales
-from wkdask.places import mag_folder
 from wkdask.properties import AddLayer, AddMag, Edit
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import (

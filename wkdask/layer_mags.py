@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
 
@@ -16,11 +16,18 @@ from wkdask.errors import (
     InvalidValueError,
     ReadOnlyError,
     UnsupportedFormatError,
-    WkdaskError,
 )
 from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike
-from wkdask.job import WriteOptions
+from wkdask.job import MagPlace, WriteOptions
+from wkdask.mag_folders import (
+    clear_leftovers,
+    is_address,
+    mag_folder,
+    mags_lock,
+    making_lock,
+    refuse_unfinished,
+)
 from wkdask.mag_view import MagView
 from wkdask.multiscales import write_multiscales
 from wkdask.places import (
@@ -28,14 +35,10 @@ from wkdask.places import (
     check_agreement,
     cubes_box,
     foreign_mag,
-    is_address,
     is_own,
     link_folder,
-    mag_folder,
     mag_place,
-    mags_lock,
     outside,
-    refuse_foreign_files,
 )
 from wkdask.properties import (
     AddMag,
@@ -56,8 +59,9 @@ from wkdask.storage.formats import (
     entry_of,
     fitting_compression,
     open_mag,
+    planned_mag,
 )
-from wkdask.storage.protocol import StoredMag
+from wkdask.storage.protocol import ArraySpec, StoredMag
 from wkdask.transfer import copy_mag
 
 if TYPE_CHECKING:
@@ -228,23 +232,41 @@ class LayerMags:
         Raises
         ------
         AlreadyExistsError
-            If the layer has that mag, or its folder is not empty.
+            If the layer has that mag, or its folder is not empty. What an interrupted job left there is removed.
+        JobRunningError
+            If a job makes that mag at the moment.
         InvalidValueError, UnsupportedFormatError, DTypeError
             If the layer's format cannot hold it so; nothing was written.
         """
         mag = Mag(mag)
         self._refuse_existing(mag)
-        data_format = self.record.data_format
         cut = Cut(block_len, file_len, compress, chunk_shape, shard_shape, compression)
-        spec = cut.to_spec(data_format, str(self.dtype_per_channel), self.num_channels)
+        spec = cut.to_spec(self.record.data_format, str(self.dtype_per_channel), self.num_channels)
+        return self._add_as(self._new_place(mag, spec))
+
+    def _new_place(self, mag: Mag, spec: ArraySpec) -> MagPlace:
+        """Return where a new mag will be; nothing is made.
+
+        Raises
+        ------
+        ReadOnlyError
+            If the layer's folder is a symlink to another dataset's.
+        InvalidValueError, UnsupportedFormatError, DTypeError
+            If the layer's format cannot hold it so.
+        """
         self._refuse_linked_folder()
-        check_spec(spec, data_format)  # before a folder is made
+        checked = check_spec(spec, self.record.data_format)
         folder = os.path.join(self.path, mag.to_layer_name())
+        return mag_place(self._properties, self._name, mag, planned_mag(folder, checked))
+
+    def _add_as(self, place: MagPlace) -> MagView:
+        """Make an empty mag where it was planned, and list it."""
+        mag, folder, spec = place.mag, place.store.path, place.store.spec
         with mags_lock(self._properties.folder):  # of two who add the same mag, one does
             self._refuse_existing(mag)
-            refuse_foreign_files(folder)
+            clear_leftovers(folder)
             extent = self.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).bottomright
-            store = create_mag(folder, spec, data_format, extent)
+            store = create_mag(folder, spec, spec.data_format, extent)
             self._commit(AddMag(self._name, mag, entry_of(store)[0]))
         write_multiscales(self._properties, self._name)
         return self._view(mag, store)
@@ -309,6 +331,7 @@ class LayerMags:
         mag = Mag(mag)
         self._refuse_existing(mag)
         record = MagRecord(mag, None, None, {})
+        refuse_unfinished(self._mag_folder(record))
         store = self._open(record)
         if self.record.mags or self.record.num_channels is not None:
             self._check_agreement(record, store)
@@ -378,24 +401,26 @@ class LayerMags:
         """
         mag, store, box = foreign_mag(foreign_mag_view_or_path)
         self._refuse_existing(mag)
-        added = self.add_mag(
-            mag,
-            chunk_shape=store.spec.chunk_shape,
-            shard_shape=store.spec.shard_shape,
-            compression=fitting_compression(self.data_format, store.spec.compression, copied=True) or False,
+        compression = fitting_compression(self.data_format, store.spec.compression, copied=True)
+        spec = replace(
+            store.spec,
+            dtype=str(self.dtype_per_channel),
+            num_channels=self.num_channels,
+            compression=compression,
+            layout=self.data_format,
         )
+        place = self._new_place(mag, spec)
         source_box = cubes_box(store) if box is None else box.aligned_outwards(mag.to_vec3_int()).in_mag(mag)
-        try:
+        with making_lock(self._properties.folder, self._name):
+            self._refuse_existing(mag)
+            if source_box.is_empty():
+                self._add_as(place)
+            else:
+                copy_mag(store, place, source_box, WriteOptions(client=client), new=True)
+                write_multiscales(self._properties, self._name)
             if box is not None and extend_layer_bounding_box:
                 self._commit(GrowBox(self._name, box, Mag(1)))
-            copy_mag(store, added.place, source_box, WriteOptions(client=client))
-        except BaseException as error:
-            # What is missing in half a copy would be read as zeros.
-            error.add_note(f"mag {mag} of layer {self._name!r} was not complete; it was removed again")
-            with contextlib.suppress(WkdaskError, OSError):  # the first error tells more
-                self.delete_mag(mag)
-            raise
-        return added
+        return self.get_mag(mag)
 
     def _refuse_linked_folder(self) -> None:
         """Refuse to make a mag where the layer's folder is a link to another dataset's."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,15 @@ from wkdask.chunkwise import warn_of_ignored
 from wkdask.errors import AlreadyExistsError, InvalidValueError, ReadOnlyError, WkdaskError, WkdaskWarning
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, MagLike
-from wkdask.job import WriteOptions
+from wkdask.job import MagPlace, WriteOptions
 from wkdask.layer_mags import LayerMags
+from wkdask.mag_folders import making_lock
 from wkdask.mag_view import MagView
+from wkdask.multiscales import write_multiscales
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.pyramid import downsample_mags, plan_pyramid, upsample_mag
 from wkdask.pyramid_mags import check_mag_order, default_coarsest_mag, interpolation_of, mag_chain
-from wkdask.storage.jobs import unfinished_jobs
+from wkdask.storage.jobs import is_unfinished, unfinished_jobs
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -110,21 +112,20 @@ class LayerPyramid(LayerMags):
         del force_sampling_scheme
         coarsest_mag = _either("coarsest_mag", coarsest_mag, "max_mag", max_mag)
         mags = [record.mag for record in self.record.mags]
-        unfinished = self._unfinished_mag()
-        if unfinished is not None and not (resume or allow_overwrite):
-            raise AlreadyExistsError(
-                f"layer {self._name!r}: an interrupted call left mag {unfinished} and coarser ones unfinished; "
-                f"resume=True (--resume) goes on with them, allow_overwrite=True computes them anew"
-            )
-        if from_mag is not None:
-            start = self.record.mag(from_mag).mag
-        elif unfinished is not None:
-            start = max((mag for mag in mags if mag < unfinished), default=unfinished)
-        else:
-            start = max(mags)
+        start = max(mags) if from_mag is None else self.record.mag(from_mag).mag
+        if from_mag is None:  # a call that was to compute mags anew began before the first of them
+            stopped = self._unfinished_mag(sorted(mags))
+            if stopped is not None:
+                start = max((mag for mag in mags if mag < stopped), default=start)
         chain = self._default_chain(
             start, self.bounding_box, coarsest_mag, sampling_mode, align=align_with_other_layers
         )
+        unfinished = self._unfinished_mag(chain)
+        if unfinished is not None and not (resume or allow_overwrite):
+            raise AlreadyExistsError(
+                f"layer {self._name!r}: an interrupted call left mag {unfinished} and coarser ones unfinished; "
+                f"resume=True (--resume) continues it, allow_overwrite=True (--overwrite) begins from the start"
+            )
         if not chain:
             return []
         options = WriteOptions(
@@ -357,10 +358,13 @@ class LayerPyramid(LayerMags):
         self._refuse_all_existing(chain)
         options = WriteOptions(client=client, listeners=listeners_for(progress))
         source, reports = self.get_mag(start), []
-        for mag in chain:
-            target = self._add_like(source, mag, _compression(compress, compression))
-            reports.append(upsample_mag(source.place, target.place, self.bounding_box, options))
-            source = target
+        with self._making(lambda: chain):
+            self._refuse_all_existing(chain)
+            for mag in chain:
+                target = self._place_like(source, mag, _compression(compress, compression))
+                reports.append(upsample_mag(source.place, target, self.bounding_box, options))
+                write_multiscales(self._properties, self._name)
+                source = self.get_mag(mag)
         return reports
 
     def _default_chain(
@@ -422,27 +426,37 @@ class LayerPyramid(LayerMags):
                 f"coarser one"
             )
 
-    def _add_like(self, source: MagView, mag: Mag, compression: str | None) -> MagView:
-        """Add a mag that is cut like another."""
-        return self.add_mag(
-            mag,
-            chunk_shape=source.spec.chunk_shape,
-            shard_shape=source.spec.shard_shape,
-            compression=compression or False,
-        )
+    def _place_like(self, source: MagView, mag: Mag, compression: str | None) -> MagPlace:
+        """Return where a mag will be that a job makes, stored like another; nothing is made."""
+        return self._new_place(mag, replace(source.spec, compression=compression))
 
-    def _unfinished_mag(self) -> Mag | None:
-        """Return the finest mag that an interrupted call was to compute; None if there is none."""
-        mags = sorted(record.mag for record in self.record.mags)
-        for mag, coarser in itertools.zip_longest(mags, mags[1:]):
-            with contextlib.suppress(WkdaskError, OSError):  # one that cannot be opened is its own trouble
-                jobs = unfinished_jobs(self.get_mag(mag).place.store)
-                if any(job.action == "downsampling" for job in jobs):
+    @contextlib.contextmanager
+    def _making(self, chain: Callable[[], list[Mag]]) -> Iterator[list[Mag]]:
+        """Yield a chain of mags; of several jobs that make mags of the layer one runs at a time.
+
+        The next one begins when those mags are listed: it computes what it changes of them, not all of them again.
+        """
+        with contextlib.ExitStack() as stack:
+            mags = chain()
+            if len(self._existing(mags)) < len(mags):
+                stack.enter_context(making_lock(self._properties.folder, self._name))
+                mags = chain()
+                if len(self._existing(mags)) == len(mags):
+                    stack.close()
+            yield mags
+
+    def _unfinished_mag(self, chain: Sequence[Mag]) -> Mag | None:
+        """Return the first mag of a chain that an interrupted call was to compute; None if there is none."""
+        for mag in chain:
+            with contextlib.suppress(
+                WkdaskError, OSError
+            ):  # one that cannot be opened is reported when it is used
+                if mag in self._existing([mag]):
+                    jobs = unfinished_jobs(self.get_mag(mag).place.store)
+                    if any(job.action == "downsampling" for job in jobs):
+                        return mag
+                elif is_unfinished(os.path.join(self.path, mag.to_layer_name())) is not None:
                     return mag
-                if coarser is not None and any(
-                    job.layer_box is not None for job in jobs
-                ):  # a write with them
-                    return coarser
         return None
 
     def _downsample_chain(
@@ -460,28 +474,36 @@ class LayerPyramid(LayerMags):
     ) -> list[WriteReport]:
         """Compute mags one from the other; those that are not there are added when all is planned."""
         mode = interpolation_of(interpolation_mode, self.record.is_segmentation)
-        if not allow_overwrite:
-            self._refuse_all_existing(chain)
-        there = {mag: self._writable(mag) for mag in self._existing(chain)}
         if not chain:
             return []
-        source = self.get_mag(start)
-        new = replace(source.spec, compression=compression)
-        cuts = [(mag, there[mag].spec if mag in there else new) for mag in chain]
-        plan = plan_pyramid(
-            (start, source.spec),
-            cuts,
-            self.bounding_box,
-            mode,
-            options,
-            boxes=boxes,
-            before=previous_box,
-            existing=there,
-        )
-        targets = [there[mag] if mag in there else self._add_like(source, mag, compression) for mag in chain]
-        if only_setup_mags:
-            return []
-        return downsample_mags(plan, source.place, [view.place for view in targets], options)
+        with self._making(lambda: list(chain)):
+            if not allow_overwrite:
+                self._refuse_all_existing(chain)
+            there = {mag: self._writable(mag) for mag in self._existing(chain)}
+            source = self.get_mag(start)
+            targets = [
+                there[mag].place if mag in there else self._place_like(source, mag, compression)
+                for mag in chain
+            ]
+            plan = plan_pyramid(
+                (start, source.spec),
+                [(place.mag, place.store.spec) for place in targets],
+                self.bounding_box,
+                mode,
+                options,
+                boxes=boxes,
+                before=previous_box,
+                existing=there,
+            )
+            new = [place for place in targets if place.mag not in there]
+            if only_setup_mags:
+                for place in new:
+                    self._add_as(place)
+                return []
+            reports = downsample_mags(plan, source.place, targets, {place.mag for place in new}, options)
+            if new:
+                write_multiscales(self._properties, self._name)
+            return reports
 
 
 def _either(name: str, value: MagLike | None, old_name: str, old: MagLike | None) -> MagLike | None:

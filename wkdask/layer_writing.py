@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from wkdask.errors import InvalidValueError
 from wkdask.events import WriteReport
-from wkdask.geometry import BoundingBox
+from wkdask.geometry import BoundingBox, Mag
 from wkdask.job import WriteOptions
 from wkdask.layer_pyramid import LayerPyramid
 from wkdask.mag_view import MagView
+from wkdask.multiscales import write_multiscales
 from wkdask.properties import GrowBox
 from wkdask.pyramid_mags import check_mag_order, interpolation_of
 from wkdask.pyramid_write import Coarser, plan_with_pyramid, write_with_pyramid
@@ -38,44 +38,42 @@ class LayerWriting(LayerPyramid):
         options
             How it runs.
         """
-        mags = sorted(self.mags, key=lambda mag: (mag.max_dim, mag.to_tuple()))
-        if view.mag != mags[0]:
+        finest = min(
+            (record.mag for record in self.record.mags), key=lambda mag: (mag.max_dim, mag.to_tuple())
+        )
+        if view.mag != finest:
             raise InvalidValueError(
-                f"{view.place.label}: pyramid=True computes coarser mags from the finest, which is mag {mags[0]}"
+                f"{view.place.label}: pyramid=True computes coarser mags from the finest, which is mag {finest}"
             )
-        before, compression = self.bounding_box, view.spec.compression
-        now = GrowBox(self.name, box, view.mag).of(before)
-        chain = check_mag_order(view.mag, mags[1:]) if mags[1:] else self._default_chain(view.mag, now)
-        if not chain:
-            return write_voxels(view.place, data, box, options)
-        there = {mag: self._writable(mag) for mag in mags[1:]}
-        coarser = Coarser(
-            cuts=tuple(
-                (mag, there[mag].spec if mag in there else replace(view.spec, compression=compression))
-                for mag in chain
-            ),
-            mode=interpolation_of("default", self.record.is_segmentation),
-            existing=frozenset(there),
-            layer_box=before,
-        )
-        planned = plan_with_pyramid(view.place, data, box, coarser, options)
-        if planned is not None:
+        with self._making(lambda: self._chain_of_write(view, box)) as chain:
+            if not chain:
+                return write_voxels(view.place, data, box, options)
+            there = {mag: self._writable(mag) for mag in self._existing(chain)}
+            compression, layer_box = view.spec.compression, self.bounding_box
             targets = [
-                there[mag] if mag in there else self._add_like(view, mag, compression) for mag in chain
+                there[mag].place if mag in there else self._place_like(view, mag, compression)
+                for mag in chain
             ]
-            return write_with_pyramid(planned, view.place, data, [mag.place for mag in targets], options)
-        coarser.plan(
-            view.place, box, replace(options, task_memory=None)
-        )  # refused before anything is written
-        report = write_voxels(view.place, data, box, options)
-        reports = self._downsample_chain(
-            view.mag,
-            chain,
-            "default",
-            compression,
-            replace(options, verify=False, task_memory=None, job=None, resume=options.resume and not there),
-            allow_overwrite=True,
-            boxes=[report.bounding_box] if there else None,
-            previous_box=before if there and not before.is_empty() else None,
+            coarser = Coarser(
+                cuts=tuple((place.mag, place.store.spec) for place in targets),
+                mode=interpolation_of("default", self.record.is_segmentation),
+                existing=frozenset(there),
+                layer_box=layer_box,
+                before=layer_box,
+            )
+            planned = plan_with_pyramid(view.place, data, box, coarser, options)
+            new = {mag for mag in chain if mag not in there}
+            report = write_with_pyramid(planned, view.place, data, targets, new, options)
+            if new:
+                write_multiscales(self._properties, self._name)
+            return report
+
+    def _chain_of_write(self, view: MagView, box: BoundingBox) -> list[Mag]:
+        """Return the mags that a write into the finest one concerns: those that are there, else the usual ones."""
+        coarser = sorted(
+            (record.mag for record in self.record.mags if record.mag != view.mag),
+            key=lambda mag: (mag.max_dim, mag.to_tuple()),
         )
-        return replace(report, others=(*report.others, *reports))
+        if coarser:
+            return check_mag_order(view.mag, coarser)
+        return self._default_chain(view.mag, GrowBox(self._name, box, view.mag).of(self.bounding_box))

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
-from toolz import merge
 
 from wkdask.errors import AlignmentError, InvalidValueError
 from wkdask.geometry import BoundingBox, Vec3Int
@@ -25,7 +24,7 @@ from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["ChunksLike", "LazySource", "Readable", "block_shape", "lazy_array", "reads_from"]
+__all__ = ["ChunksLike", "LazySource", "Readable", "block_shape", "lazy_array"]
 
 ChunksLike: TypeAlias = "str | int | tuple[int, ...] | None"
 """``None`` or ``"auto"``, ``"cube"``, a side, or three sides in voxels of the mag."""
@@ -214,40 +213,3 @@ def _refuse_too_many_blocks(box: BoundingBox, shape: Vec3Int) -> None:
 def _name_prefix(store: StoredMag) -> str:
     """Return how the names of all arrays over a mag start."""
     return f"wkdask-{mag_id(store)}-"
-
-
-def reads_from(array: da.Array, store: StoredMag) -> bool:
-    """Tell whether an expression reads a mag, by the names of the layers and keys of its graph."""
-    prefix = _name_prefix(store)
-    graph = array.__dask_graph__()
-    names = getattr(graph, "layers", None)
-    if names is not None and any(name.startswith(prefix) for name in names):
-        return True
-    # Graphs that were optimised before they came here have lost their layers' names, not their sources.
-    materialized = [
-        layer
-        for layer in (names or {"": graph}).values()
-        if getattr(layer, "is_materialized", lambda: True)()
-    ]
-    return (
-        any(_holds_source(task, store) for task in merge(*materialized).values()) if materialized else False
-    )
-
-
-def _holds_source(task: Any, store: StoredMag, depth: int = 0) -> bool:
-    """Tell whether a task holds a `LazySource` of a mag, however deep its fused parts are nested."""
-    if isinstance(task, LazySource):
-        return task.store.path == store.path
-    if depth > 12:
-        return False
-    if isinstance(task, dict):
-        children = list(task.values())
-    elif isinstance(task, list | tuple):
-        children = list(task)
-    else:  # dask's own task objects
-        children = [
-            *getattr(task, "args", ()),
-            *getattr(task, "kwargs", {}).values(),
-            *((value,) if (value := getattr(task, "value", None)) is not None else ()),
-        ]
-    return any(_holds_source(child, store, depth + 1) for child in children)

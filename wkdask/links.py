@@ -10,8 +10,9 @@ from wkdask.fsio import checked_path, remove_folder
 from wkdask.job import WriteOptions
 from wkdask.layer import Layer, layer_of
 from wkdask.layer_copies import as_new_with_attachments, build_layer, other_entries, plan_layer
+from wkdask.mag_folders import mag_folder
 from wkdask.multiscales import write_multiscales
-from wkdask.places import link_folder, mag_folder
+from wkdask.places import link_folder
 from wkdask.properties import AddMag, Edit, MagRecord, SetViewConfiguration, check_edit
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import check_format, entry_of, open_mag

@@ -59,6 +59,9 @@ class LocalEngine:
         if (trouble := sees_mag(path)) is not None:
             raise WorkerPathError(trouble)
 
+    def wait_for_persisted(self, collection: Any) -> None:
+        """Nothing is on its way: blocks that were persisted by local threads are there."""
+
     def run(self, windows: Iterable[AnyWindow]) -> Iterator[Outcome]:
         """Yield how each unit ended; a window begins when the one before leaves threads idle."""
         source, begun, failed = iter(windows), 0, False

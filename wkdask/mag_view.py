@@ -19,7 +19,7 @@ from wkdask.halo import Boundary
 from wkdask.job import MagPlace, WriteOptions
 from wkdask.map_cubes import MapRequest, map_into, map_to_records
 from wkdask.progress import ProgressLike, listeners_for
-from wkdask.storage.formats import fitting_compression
+from wkdask.storage.formats import default_shard_shape, fitting_compression
 from wkdask.storage.protocol import check_coordinates
 from wkdask.transfer import compress_in_place
 from wkdask.view import View
@@ -163,13 +163,19 @@ class MagView(View):
         ReadOnlyError
             If the mag lies outside of the dataset.
         UnsupportedFormatError
-            If it is a Zarr array, whose codecs are in its metadata, and `target_path` is not given.
+            If its format does not have the compression.
         """
         warn_of_ignored(args=args, executor=executor)
         compression = fitting_compression(self.spec.data_format, compression or False)
         options = WriteOptions(client=client, listeners=listeners_for(progress))
         if target_path is not None:
             return self._layer.copy_mag_to(self, os.fspath(target_path), compression, options)
+        if (
+            self.spec.data_format != "wkw"
+        ):  # a Zarr array says once for all its shards how they are compressed
+            return self._layer.rechunk_mag(
+                self, self.spec.chunk_shape, self.spec.shard_shape, compression, options
+            )
         report = compress_in_place(self._place, compression, options)
         self._place = replace(self._place, store=self._place.store.recompressed(compression))
         return report
@@ -177,7 +183,7 @@ class MagView(View):
     def rechunk(
         self,
         chunk_shape: Vec3IntLike | int = 32,
-        shard_shape: Vec3IntLike | int = 1024,
+        shard_shape: Vec3IntLike | int | None = None,
         compress: bool = True,
         target_path: str | os.PathLike[str] | None = None,
         executor: object = None,
@@ -196,9 +202,10 @@ class MagView(View):
         Parameters
         ----------
         chunk_shape, shard_shape
-            Sides of a chunk and of a cube, in voxels of this mag.
+            Sides of a chunk (32) and of a cube (1024; in Zarr 2, where every chunk is a file, the chunk's),
+            in voxels of this mag.
         compress
-            Compress with ``"lz4hc"``; False for plain cubes.
+            Compress with ``"lz4hc"`` (Zarr: Zstandard); False for uncompressed cubes.
         target_path
             Folder of a new dataset that holds this layer with this mag only; in place by default.
         executor
@@ -222,6 +229,9 @@ class MagView(View):
         warn_of_ignored(executor=executor)
         wanted = compression or ("lz4hc" if compress else None)
         options = WriteOptions(client=client, listeners=listeners_for(progress))
+        if shard_shape is None:
+            chunk = Vec3Int.from_scalar_or_vec(chunk_shape)
+            shard_shape = default_shard_shape(self.spec.data_format, chunk)
         if target_path is None:
             return self._layer.rechunk_mag(self, chunk_shape, shard_shape, wanted, options)
         return self._layer.copy_mag_to(
@@ -256,6 +266,7 @@ class MagView(View):
         job: str | None = None,
         retries: int | None = None,
         resources: Mapping[str, float] | None = None,
+        in_place: bool | None = None,
         progress: ProgressLike = None,
     ) -> Any:
         """Call a function for every cube, without an array graph: the batch form.
@@ -302,6 +313,9 @@ class MagView(View):
             of the sources' files.
         resources
             What each task occupies of a worker, such as ``{"GPU": 1}``.
+        in_place
+            As in :meth:`write`: by default a target is replaced when all of it is built, if it is a source,
+            or if it holds cubes that the function could read by itself. False says that it does not.
         progress
             As in :meth:`write`.
 
@@ -324,7 +338,8 @@ class MagView(View):
 
         Notes
         -----
-        If the target is a source, all cubes are built before any is published: no call reads what another wrote.
+        If a target is a source, all of its cubes are built before any is replaced: no call reads what
+        another wrote.
 
         Examples
         --------
@@ -356,6 +371,7 @@ class MagView(View):
                 job=job,
                 retries=retries,
                 resources=resources,
+                in_place=in_place,
                 listeners=listeners_for(progress),
             ),
         )

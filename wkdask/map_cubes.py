@@ -14,21 +14,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wkdask.callables import Shipped, call_name, describe, takes
-from wkdask.driver import run_job
+from wkdask.driver import run_planned
 from wkdask.engines import Engine, pick_engine
 from wkdask.errors import InvalidValueError, PlanError, ReadOnlyError, ResumeError
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
+from wkdask.graph_facts import GraphFacts
 from wkdask.grid import CubeGrid
 from wkdask.halo import Boundary, check_boundary
-from wkdask.job import Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows, lane_of, publish_stage
-from wkdask.map_tasks import MapOutput, MapSource, MapWork, map_unit, record_unit, scaled_box
+from wkdask.job import (
+    Job,
+    JobFolders,
+    MagPlace,
+    MagWrite,
+    Stage,
+    WriteOptions,
+    call_windows,
+    lane_of,
+    replace_stages,
+)
+from wkdask.map_tasks import MapSource, MapWork, map_unit, outputs_of, record_unit, scaled_box
 from wkdask.plan import UNIT_NBYTES, WritePlan, plan_again, plan_write
 from wkdask.records import RecordJob, stream_records
-from wkdask.resume import earlier_run, job_key, ticket_of
-from wkdask.storage.protocol import ArraySpec, check_coordinates
-from wkdask.tasks import Target
+from wkdask.resume import identify, previous_manifest
+from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
 from wkdask.units import format_bytes
+from wkdask.writer import replaces_what_it_reads
 
 __all__ = ["MapRequest", "map_into", "map_to_records"]
 
@@ -76,27 +87,26 @@ class MapRequest:
         paths = [place.store.path for place in self.targets.values()]
         if len(set(paths)) < len(paths):
             raise InvalidValueError(f"two targets are the same mag: {sorted(paths)}")
-        if len(self._read_targets()) > 1:
-            raise PlanError(
-                "more than one of the targets is also read: a mag is replaced by what was read from it when all of "
-                "it is built, and only one mag can be at a time; write the others into new mags"
-            )
-
-    def _read_targets(self) -> list[str | None]:
-        """Return the keys of targets that the function reads."""
-        read = {place.store.path for place, _ in self.layers.values()}
-        return [name for name, place in self.targets.items() if place.store.path in read]
 
     @property
-    def in_place(self) -> bool:
-        """Whether a target is read, so that nothing of it is published before all is built."""
-        return bool(self._read_targets())
+    def reads(self) -> tuple[StoredMag, ...]:
+        """The mags that the function gets."""
+        return tuple(place.store for place, _ in self.layers.values())
+
+    @property
+    def facts(self) -> GraphFacts:
+        """What is known of what the function reads: its arguments, and perhaps more by itself."""
+        return GraphFacts(self.reads, is_known=False)
 
     @property
     def ordered_targets(self) -> list[tuple[str | None, MagPlace]]:
-        """The targets, the job's own mag first: the one that is read, if any is."""
-        read = self._read_targets()
-        return sorted(self.targets.items(), key=lambda item: item[0] not in read)
+        """The targets, the job's own mag first: one that is read, if any is."""
+        facts = self.facts
+        return sorted(self.targets.items(), key=lambda item: not facts.reads(item[1].store.path))
+
+    def target_box(self, place: MagPlace) -> BoundingBox:
+        """Return what is written of a target: absolute, in voxels of its mag."""
+        return scaled_box(self.lead_box, self.lead.mag, place.mag)
 
     @property
     def lead(self) -> MagPlace:
@@ -164,22 +174,20 @@ class MapRequest:
         """
         if self.options.job is not None:
             return describe(self.function)
+        replaced = [place.store.path for _, place in self.ordered_targets]
+        # The state of what the job itself replaces does not count: it is another one when the job has ended.
         read = [
-            f"{source.name}={source.store.fingerprint(self._read_box(work, source))}"
+            f"{source.name}={'target' if source.store.path in replaced else self._state(work, source)}"
             for source in work.sources
         ]
-        how = [
-            self.halo,
-            self.boundary,
-            self.blocks.shape,
-            *self.targets,
-            *(p.store.path for p in self.targets.values()),
-        ]
+        places = (f"{place.layer}/{place.mag}" for place in self.targets.values())
+        how = [self.halo, self.boundary, self.blocks.shape, *self.targets, *places]
         return "|".join([call_name(self.function), *map(str, how), *read])
 
-    def _read_box(self, work: MapWork, source: MapSource) -> BoundingBox:
-        """Return what is read of a source by all tasks together."""
-        return work.around(source, self.lead_box).intersection(source.valid)
+    def _state(self, work: MapWork, source: MapSource) -> str:
+        """Return what changes when something changes of what is read of a source by all tasks together."""
+        box = work.around(source, self.lead_box).intersection(source.valid)
+        return f"{source.store.path}:{source.store.fingerprint(box)}"
 
 
 def _bytes_per_voxel(mags: list[tuple[Mag, ArraySpec]], lead: Mag) -> float:
@@ -249,17 +257,18 @@ def map_into(request: MapRequest) -> dict[str | None, WriteReport]:
     """
     options, lead, work = request.options, request.lead, request.work()
     for place in request.targets.values():
-        check_coordinates(scaled_box(request.lead_box, lead.mag, place.mag), place.store.spec.shard_shape)
+        check_coordinates(request.target_box(place), place.store.spec.shard_shape)
     engine = pick_engine(options.client, options.retries, options.resources)
-    key, name = None, describe(request.function)
+    what, name = None, describe(request.function)
     try:
-        key = job_key(lead, request.lead_box, request.name(work), options)
+        what = request.name(work)
     except ResumeError:
         if options.resume:
             raise
-    earlier = earlier_run(lead, request.lead_box, key, name, options) if key is not None else None
-    if earlier is not None:
-        plan = plan_again(lead.store.spec, request.lead_box, earlier.unit)
+    identity = identify(lead, request.lead_box, what, options, name=name)
+    previous = previous_manifest(lead, request.lead_box, identity, options)
+    if previous is not None:
+        plan = plan_again(lead.store.spec, request.lead_box, previous.unit)
     else:
         plan = plan_write(
             lead.store.spec,
@@ -269,40 +278,36 @@ def map_into(request: MapRequest) -> dict[str | None, WriteReport]:
             base=request.base,
         )
         plan = _checked_memory(request, work, plan, engine)
-    ticket = ticket_of(lead, plan, "mapping", key, name, options, staged=request.in_place)
-    others = tuple(place for _, place in request.ordered_targets[1:])
-    job = Job.of(lead, plan, "mapping", options, ticket=ticket, others=others)
-    report = run_job(job, lambda folders: _stages(job, request, work, folders), engine, options.listeners)
-    if report is None:
-        raise PlanError(f"{job.label}: the job had no tasks")
+    writes = []
+    for number, (_, place) in enumerate(request.ordered_targets):
+        box = request.target_box(place)
+        if previous is not None:
+            in_place = number in previous.in_place
+        else:
+            in_place = replaces_what_it_reads(place, box, request.facts, options.in_place)
+        unit = plan.unit.shape * lead.mag.to_vec3_int() // place.mag.to_vec3_int()
+        writes.append(MagWrite(place, box, in_place=in_place, unit=unit))
+    job = Job.of(
+        lead,
+        plan,
+        "mapping",
+        options,
+        identity=identity,
+        others=writes[1:],
+        reads=request.reads,
+        in_place=writes[0].in_place,
+    )
+    report = run_planned(job, lambda folders: _stages(job, request, work, folders), engine, options.listeners)
     reports = {(each.dataset_path, each.label): each for each in (report, *report.others)}
     return {name: reports[place.dataset_path, place.label] for name, place in request.targets.items()}
 
 
 def _stages(job: Job, request: MapRequest, work: MapWork, folders: JobFolders) -> list[Stage]:
-    """Return the stages of a job: one, or two where the job's own mag is read."""
-    staged = job.store.staged(f"{folders.main}/staged") if request.in_place else None
-    outputs = tuple(
-        MapOutput(
-            name,
-            place,
-            Target(
-                staged if staged is not None and place.store.path == job.store.path else place.store,
-                folders.of(place.store),
-                job.durable,
-                job.verify,
-            ),
-        )
-        for name, place in request.ordered_targets
-    )
+    """Return the stages of a job: one, or more where mags are, or may be, read that it replaces."""
+    outputs = outputs_of(job, folders, [name for name, _ in request.ordered_targets])
     lane = lane_of(job.plan, 0)
-    windows = call_windows(
-        job.plan, folders.main, "map", lambda box: (map_unit, work, outputs, staged is not None, box), lane
-    )
-    stages = [Stage(len(lane), windows, (lane,))]
-    if staged is not None:
-        stages.append(publish_stage(job, folders.main, replaces_source=True))
-    return stages
+    windows = call_windows(job.plan, folders.main, "map", lambda box: (map_unit, work, outputs, box), lane)
+    return [Stage(len(lane), windows, (lane,)), *replace_stages(job, folders)]
 
 
 def map_to_records(request: MapRequest) -> Iterator[Any]:
@@ -316,13 +321,12 @@ def map_to_records(request: MapRequest) -> Iterator[Any]:
     options, work, spec = request.options, request.work(), request.lead.store.spec
     engine = pick_engine(options.client, options.retries, options.resources)
     lead, box, name = request.lead, request.lead_box, describe(request.function)
-    earlier = key = None
+    identity = previous = None
     if options.resume:
-        key = job_key(lead, box, f"records|{request.name(work)}", options)
-        earlier = earlier_run(lead, box, key, name, options, writes=False)
-    plan = plan_again(spec, box, _row_of_blocks(request, work, engine) if earlier is None else earlier.unit)
-    ticket = ticket_of(lead, plan, "reading for records", key, name, options) if key is not None else None
-    job = RecordJob(request.lead, plan, lambda box: (record_unit, work, box), ticket)
+        identity = identify(lead, box, f"records|{request.name(work)}", options, name=name)
+        previous = previous_manifest(lead, box, identity, options, writes=False)
+    plan = plan_again(spec, box, _row_of_blocks(request, work, engine) if previous is None else previous.unit)
+    job = RecordJob(request.lead, plan, lambda box: (record_unit, work, box), identity, request.reads)
     return stream_records(job, engine, options.listeners)
 
 

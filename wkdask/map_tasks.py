@@ -21,12 +21,21 @@ from wkdask.errors import InvalidValueError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.grid import CubeGrid
 from wkdask.halo import Boundary, read_around
-from wkdask.job import MagPlace
+from wkdask.job import Job, JobFolders, MagPlace
 from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.storage.publish import landed_boxes
 from wkdask.tasks import PlaceReport, Target, UnitReport, here, note_landed, write_unit
 
-__all__ = ["MapOutput", "MapSource", "MapWork", "map_unit", "record_unit", "scaled_box", "write_outputs"]
+__all__ = [
+    "MapOutput",
+    "MapSource",
+    "MapWork",
+    "map_unit",
+    "outputs_of",
+    "record_unit",
+    "scaled_box",
+    "write_outputs",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,29 @@ class MapOutput:
     """The mag."""
     target: Target
     """How it is written; the mag itself, or its staged twin."""
+    staged: bool = False
+    """Whether cubes are only built: they are published when all of the job's are."""
+
+
+def outputs_of(job: Job, folders: JobFolders, names: Sequence[str | None]) -> tuple[MapOutput, ...]:
+    """Return the mags of a job as outputs of its tasks; those that are replaced in place get private twins.
+
+    Parameters
+    ----------
+    job
+        The job.
+    folders
+        Its private folders.
+    names
+        The key of the result for each mag; None where a task has the block itself.
+    """
+    outputs = []
+    for write, name in zip(job.writes, names, strict=True):
+        folder = folders.of(write.store)
+        store = write.store.staged(f"{folder}/staged") if write.in_place else write.store
+        target = Target(store, folder, job.durable, job.verify)
+        outputs.append(MapOutput(name, write.place, target, write.in_place))
+    return tuple(outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +155,7 @@ def scaled_box(box: BoundingBox, from_mag: Mag, to_mag: Mag) -> BoundingBox:
     return box.from_mag_to_mag1(from_mag).aligned_outwards(to_mag.to_vec3_int()).in_mag(to_mag)
 
 
-def map_unit(work: MapWork, outputs: tuple[MapOutput, ...], staged: bool, unit: BoundingBox) -> UnitReport:
+def map_unit(work: MapWork, outputs: tuple[MapOutput, ...], unit: BoundingBox) -> UnitReport:
     """Call the function for the blocks of a unit, and publish what it returns.
 
     Parameters
@@ -132,19 +164,17 @@ def map_unit(work: MapWork, outputs: tuple[MapOutput, ...], staged: bool, unit: 
         What is done.
     outputs
         Where it goes; the first is the job's own mag, whose voxels the unit counts.
-    staged
-        Whether the first is only built: then it is published when all of the job is.
     unit
         Absolute, in voxels of the first output.
     """
     start = time.perf_counter()
     boxes = [scaled_box(unit, work.mag, output.place.mag) for output in outputs]
-    report = write_outputs(_results(work, outputs, boxes, unit), outputs, boxes, staged=staged)
+    report = write_outputs(_results(work, outputs, boxes, unit), outputs, boxes)
     return replace(report, seconds=time.perf_counter() - start)
 
 
 def write_outputs(
-    blocks: Sequence[Voxels], outputs: Sequence[MapOutput], boxes: Sequence[BoundingBox], *, staged: bool
+    blocks: Sequence[Voxels], outputs: Sequence[MapOutput], boxes: Sequence[BoundingBox]
 ) -> UnitReport:
     """Publish the blocks of a unit, each in its mag; the job's own mag, which is the first, comes last.
 
@@ -156,8 +186,6 @@ def write_outputs(
         Where they go.
     boxes
         What each covers, in voxels of its mag.
-    staged
-        Whether the first is only built: then it is published when all of the job is.
 
     Raises
     ------
@@ -168,9 +196,9 @@ def write_outputs(
     output = outputs[0]
     try:
         for output, box, block in list(zip(outputs, boxes, blocks, strict=True))[1:]:
-            others.append(_place_report(output.place, write_unit(block, output.target, box)))
+            others.extend(_written(block, output, box).of_other_mag(*_key_of(output.place)).others)
         output = outputs[0]
-        report = write_unit(blocks[0], output.target, boxes[0])
+        report = _written(blocks[0], output, boxes[0])
     except BaseException as error:
         landed = landed_boxes(error)
         own = output is outputs[0]
@@ -182,9 +210,17 @@ def write_outputs(
             ]
         note_landed(error, landed if own else [], others)
         raise
-    if staged:
-        report = replace(report, box=None, cubes=0, file_nbytes=0)
     return replace(report, others=tuple(others))
+
+
+def _written(block: Voxels, output: MapOutput, box: BoundingBox) -> UnitReport:
+    """Write a block; the report of one that is only built names no box."""
+    report = write_unit(block, output.target, box)
+    return replace(report, box=None, cubes=0, file_nbytes=0) if output.staged else report
+
+
+def _key_of(place: MagPlace) -> tuple[str, str, Mag]:
+    return (place.dataset_path, place.layer, place.mag)
 
 
 def _results(
@@ -271,14 +307,6 @@ def _core_of(
         f"the function returned the shape {voxels.shape} for the block {core} of {output.place.label}; expected "
         f"(c, x, y, z) of {core.size} voxels{''.join(dict.fromkeys(with_halo))}"
     )
-
-
-def _place_report(place: MagPlace, report: UnitReport) -> PlaceReport:
-    """Return what was written into a mag that is not the job's own."""
-    return PlaceReport(
-        place.dataset_path, place.layer, place.mag, report.box or report.unit, report.cubes, report.nbytes,
-        report.file_nbytes, report.minimum, report.maximum,
-    )  # fmt: skip
 
 
 def record_unit(work: MapWork, unit: BoundingBox) -> UnitReport:

@@ -23,7 +23,8 @@ from typing import Any
 from wkdask.errors import WkdaskError, WkdaskWarning
 from wkdask.fsio import atomic_write
 from wkdask.geometry import Mag
-from wkdask.places import is_address, mag_folder, mags_lock, outside
+from wkdask.mag_folders import is_address, mag_folder, mags_lock
+from wkdask.places import outside
 from wkdask.properties import LayerRecord
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import axes_of, open_mag

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from functools import reduce
 
 from wkdask.box_view import BoxView
@@ -14,50 +13,28 @@ from wkdask.errors import (
     DTypeError,
     InvalidValueError,
     OutsideError,
-    UnsupportedFormatError,
     WkdaskError,
 )
-from wkdask.fsio import checked_path, lock
+from wkdask.fsio import checked_path
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
 from wkdask.job import MagPlace
+from wkdask.mag_folders import is_address, listed_folders, mag_folder, refuse_unfinished
 from wkdask.properties import PROPERTIES_FILE, LayerRecord, MagRecord, dtype_of
 from wkdask.properties.handle import Properties
-from wkdask.storage.formats import found_format, metadata_names, open_mag
-from wkdask.storage.protocol import OUTSIDE, PRIVATE, StoredMag
+from wkdask.storage.formats import found_format, open_mag
+from wkdask.storage.protocol import OUTSIDE, StoredMag
 
 __all__ = [
     "channels_by_headers",
     "check_agreement",
     "cubes_box",
     "foreign_mag",
-    "is_address",
     "is_own",
     "link_folder",
-    "listed_folders",
-    "mag_folder",
     "mag_place",
     "outside",
     "refuse_outside",
 ]
-
-
-def mag_folder(dataset_path: str, layer_name: str, record: MagRecord) -> str:
-    """Return a mag's folder: as the properties say, or by its short name, or by its long one.
-
-    Raises
-    ------
-    UnsupportedFormatError
-        If it is at a URL.
-    """
-    if record.path is not None:
-        if is_address(record):
-            raise UnsupportedFormatError(
-                f"layer {layer_name!r} mag {record.mag} is at {record.path}; this version reads local files"
-            )
-        return os.path.normpath(os.path.join(dataset_path, record.path))
-    short = os.path.join(dataset_path, layer_name, record.mag.to_layer_name())
-    long = os.path.join(dataset_path, layer_name, record.mag.to_long_layer_name())
-    return long if os.path.isdir(long) and not os.path.isdir(short) else short
 
 
 def outside(dataset_path: str, folder: str) -> str | None:
@@ -114,51 +91,12 @@ def _forbidden(layer_name: str, mag: Mag, why: str) -> OutsideError:
     return OutsideError(f'layer {layer_name!r} mag {mag}: {why}; outside="refuse" forbids that')
 
 
-def is_address(record: MagRecord) -> bool:
-    """Tell whether a mag is at a URL."""
-    return "://" in (record.path or "")
-
-
 def is_own(properties: Properties, layer_name: str, folder: str) -> bool:
     """Tell whether a folder is one of a layer's own, and no mag that is still listed lies there."""
     dataset, target = properties.folder, os.path.realpath(folder)
     if os.path.dirname(target) != os.path.join(os.path.realpath(dataset), layer_name):
         return False
     return target not in listed_folders(properties)
-
-
-def listed_folders(properties: Properties) -> set[str]:
-    """Return the real paths of the folders of all mags that a dataset lists."""
-    return {
-        os.path.realpath(mag_folder(properties.folder, layer.name, mag))
-        for layer in properties.record.layers
-        for mag in layer.mags
-        if not is_address(mag)
-    }
-
-
-@contextlib.contextmanager
-def mags_lock(dataset_path: str) -> Iterator[None]:
-    """Hold the lock of a dataset under which folders of mags are made, until the properties list them."""
-    folder = os.path.join(dataset_path, PRIVATE, "locks")
-    os.makedirs(folder, exist_ok=True)
-    with lock(os.path.join(folder, "mags.lock")):
-        yield
-
-
-def refuse_foreign_files(folder: str) -> None:
-    """Refuse a folder that is to become a mag and holds more than the header of one that was never listed.
-
-    Raises
-    ------
-    AlreadyExistsError
-        If it holds anything else; nobody but the user knows what that is.
-    """
-    if os.path.isdir(folder) and set(os.listdir(folder)) - {*metadata_names(), PRIVATE}:
-        raise AlreadyExistsError(
-            f"{folder} holds files, but the properties do not list it; remove it, move it away, or list it with "
-            f"add_mag_for_existing_files"
-        )
 
 
 def link_folder(target: str, link: str, make_relative: bool) -> None:
@@ -192,9 +130,12 @@ def foreign_mag(mag: BoxView | str | os.PathLike[str]) -> tuple[Mag, StoredMag, 
     which = Mag(os.path.basename(folder))
     properties, name = os.path.split(os.path.dirname(folder))
     if not os.path.isfile(os.path.join(properties, PROPERTIES_FILE)):
+        refuse_unfinished(folder)
         return which, open_mag(folder, data_format), None
     layer = Properties(properties).layer(name)
     entry = next((record.raw for record in layer.mags if record.mag == which), None)
+    if entry is None:
+        refuse_unfinished(folder)
     return which, open_mag(folder, data_format, entry), layer.bounding_box
 
 

@@ -12,22 +12,26 @@ inside are mirrored into the gap, so that borders neither darken nor erode (as w
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 from toolz import partition_all
 
-from wkdask.driver import run_job
+from wkdask.driver import run_job, run_planned
 from wkdask.engines import Engine, pick_engine
 from wkdask.errors import PlanError
-from wkdask.events import Event, UnitDone, WriteReport
+from wkdask.events import Listener, WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.job import (
+    Identity,
     Job,
     JobFolders,
     MagPlace,
+    MagWrite,
     NodeCall,
     NodeWindow,
     Stage,
@@ -39,11 +43,9 @@ from wkdask.pyramid_levels import boxes_to_redo, levels_of, passes_of
 from wkdask.pyramid_plan import plan_tree
 from wkdask.pyramid_tasks import TreeWork, is_noted, run_node
 from wkdask.pyramid_tree import TreeNode, TreePlan
-from wkdask.resume import earlier_run, job_key, ticket_of
-from wkdask.storage.jobs import Ticket
+from wkdask.resume import identify, previous_manifest
 from wkdask.storage.protocol import ArraySpec, StoredMag
-from wkdask.tasks import PlaceReport, Target, UnitReport, write_unit
-from wkdask.writer import run_planned
+from wkdask.tasks import Target, UnitReport, write_unit
 
 __all__ = [
     "PyramidPlan",
@@ -51,8 +53,11 @@ __all__ = [
     "hulls_of",
     "leaves_of",
     "plan_pyramid",
+    "run_with_pyramid",
     "tree_stage",
+    "tree_stages",
     "upsample_mag",
+    "writes_of",
 ]
 
 
@@ -141,7 +146,11 @@ def plan_pyramid(
 
 
 def downsample_mags(
-    plan: PyramidPlan, source: MagPlace, targets: Sequence[MagPlace], options: WriteOptions
+    plan: PyramidPlan,
+    source: MagPlace,
+    targets: Sequence[MagPlace],
+    new: Collection[Mag],
+    options: WriteOptions,
 ) -> list[WriteReport]:
     """Compute coarser mags from one mag.
 
@@ -151,6 +160,8 @@ def downsample_mags(
         From `plan_pyramid`, for these mags.
     source, targets
         The mag that is read and those that are written, each from the one before.
+    new
+        Those of the targets that the job makes; they are listed when all are complete.
     options
         How it runs.
 
@@ -162,85 +173,86 @@ def downsample_mags(
     Raises
     ------
     TaskFailedError
-        If a task failed; what landed stays.
+        If a task failed; what landed in mags that were there before stays.
     """
-    start = time.perf_counter()
     stores = {place.mag: place.store for place in (source, *targets)}
-    main, others = targets[0], tuple(targets[1:])
     hulls = hulls_of(plan)
+    main = targets[0]
     whole = plan_again(main.store.spec, hulls[main.mag], main.store.spec.shard_shape, None)
-    beside = sum(tree.nbytes for tree in plan.trees) - whole.nbytes
-    ticket = _ticket(plan, source, targets, whole, options)
+    identity = _identity(plan, source, targets, whole, options)
+    previous_manifest(main, whole.box, identity, options)  # warns if there is another unfinished job
     job = Job.of(
-        main, whole, "downsampling", options, ticket=ticket, others=others, private_nbytes=max(beside, 0)
+        main,
+        whole,
+        "downsampling",
+        options,
+        identity=identity,
+        others=writes_of(targets[1:], hulls, new),
+        reads=[source.store],
+        new=main.mag in new,
     )
-    done: dict[Mag, PlaceReport] = {}
-
-    def collect(event: Event) -> None:
-        if isinstance(event, UnitDone):
-            for place in event.report.others:
-                done[place.mag] = done[place.mag].merged(place) if place.mag in done else place
 
     def stages(folders: JobFolders) -> list[Stage]:
-        return [tree_stage(tree, plan.mode, job, stores, folders) for tree in plan.trees]
+        return tree_stages(plan, job, stores, folders)
 
-    for place in others:
-        place.store.prepare(hulls[place.mag])
-    try:
-        report = run_job(job, stages, plan.engine, [*options.listeners, collect])
-    finally:
-        for place in others:
-            if place.mag in done:
-                place.store.finish()
+    report = run_with_pyramid(job, stages, plan.engine, options.listeners)
+    reports = {each.label: each for each in (report, *report.others)}
+    return [reports[place.label] for place in targets]
+
+
+def run_with_pyramid(
+    job: Job,
+    stages: Callable[[JobFolders], Sequence[Stage]],
+    engine: Engine,
+    listeners: Sequence[Listener],
+) -> WriteReport:
+    """Run a job whose last stages compute a pyramid from what is on the disk by then; as `run_planned`."""
+    report = run_job(job, stages, engine, listeners)
     if report is None:
         raise PlanError(f"{job.label}: the job had no tasks")
-    seconds = time.perf_counter() - start
-    return [report, *(_report(place, done[place.mag], seconds) for place in others)]
+    return report
 
 
-def _ticket(
+def writes_of(
+    places: Iterable[MagPlace], hulls: Mapping[Mag, BoundingBox], new: Collection[Mag]
+) -> list[MagWrite]:
+    """Return what a job does to the coarser mags of a pyramid."""
+    return [MagWrite(place, hulls[place.mag], new=place.mag in new) for place in places]
+
+
+def _identity(
     plan: PyramidPlan, source: MagPlace, targets: Sequence[MagPlace], whole: WritePlan, options: WriteOptions
-) -> Ticket:
-    """Return by what an earlier run of the same pyramid is recognised.
-
-    Its tasks noted what they did by their place in the tree: where the tree is cut in another way, as for workers
-    with other memory, it is another job.
-    """
-    first = plan.trees[0]
-    hull = first.boxes[0]
-    for box in first.boxes[1:]:
-        hull = hull.extended_by(box)
+) -> Identity | None:
+    """Return by what a previous run of the same pyramid is recognised."""
+    hull = reduce(BoundingBox.extended_by, plan.trees[0].boxes)
     coarser = ", ".join(str(place.mag) for place in targets)
     name = f"mags {coarser} from mag {source.mag} by {plan.mode}"
-    cut = repr([(tree.tiers, tree.tile, tree.boxes) for tree in plan.trees])
-    key = job_key(targets[0], whole.box, "|".join([name, cut, source.store.fingerprint(hull)]), options)
-    earlier_run(targets[0], whole.box, key, name, options)  # says so, if there is another job
-    return ticket_of(targets[0], whole, "downsampling", key, name, options)
+    boxes = repr([tree.boxes for tree in plan.trees])
+    what = "|".join([name, boxes, source.store.fingerprint(hull)])
+    return identify(targets[0], whole.box, what, options, name=name)
 
 
 def hulls_of(plan: PyramidPlan) -> dict[Mag, BoundingBox]:
     """Return the box around what is written of each mag, in its voxels."""
     hulls = {}
     for tree in plan.trees:
-        hull = tree.boxes[0]
-        for box in tree.boxes[1:]:
-            hull = hull.extended_by(box)
+        hull = reduce(BoundingBox.extended_by, tree.boxes)
         hulls.update({level.mag: level.within(hull) for level in tree.levels[1:]})
     return hulls
 
 
-def _report(place: MagPlace, done: PlaceReport, seconds: float) -> WriteReport:
-    """Return what a user gets to see of one mag."""
-    return WriteReport(
-        label=place.label,
-        bounding_box=done.box.from_mag_to_mag1(place.mag),
-        cubes=done.cubes,
-        bytes=done.nbytes,
-        file_bytes=done.file_nbytes,
-        minimum=done.minimum,
-        maximum=done.maximum,
-        seconds=seconds,
-    )
+def tree_stages(
+    plan: PyramidPlan,
+    job: Job,
+    stores: dict[Mag, StoredMag],
+    folders: JobFolders,
+    blocks: Callable[[Sequence[BoundingBox]], Sequence[Any]] | None = None,
+) -> list[Stage]:
+    """Return the stages that compute a pyramid, one per tree; `blocks` are written by the leaves of the first."""
+    return [
+        tree_stage(tree, plan.mode, job, stores, folders, None if number else blocks)
+        for number, tree in enumerate(plan.trees)
+    ]
 
 
 def tree_stage(
@@ -290,6 +302,9 @@ def tree_stage(
         targets=tuple(targets),
         staged=tuple(staged),
         folder=folders.main,
+        cut=hashlib.blake2b(
+            repr((tree.tiers, tree.tile, tree.boxes, mode)).encode(), digest_size=6
+        ).hexdigest(),
         writes=None if blocks is None else Target(job.store, folders.main, job.durable, job.verify),
         written=None if blocks is None else job.plan.box,
     )
@@ -346,7 +361,7 @@ def upsample_mag(
     Parameters
     ----------
     source, target
-        The two mags of one layer.
+        The two mags of one layer; the job makes the second, which is listed when it is complete.
     layer_box
         The layer's box, in voxels of mag 1; it does not grow.
     options
@@ -363,14 +378,16 @@ def upsample_mag(
         task_memory=options.task_memory,
     )
 
-    def stages(job: Job, folders: JobFolders) -> list[Stage]:
+    job = Job.of(target, plan, "upsampling", options, reads=[source.store], new=True)
+
+    def stages(folders: JobFolders) -> list[Stage]:
         out = Target(job.store, folders.main, job.durable, job.verify)
         windows = call_windows(
             plan, folders.main, "upsample", lambda unit: (upsample_unit, source.store, factors, out, unit)
         )
         return [Stage(len(plan.units), windows)]
 
-    return run_planned(Job.of(target, plan, "upsampling", options), stages, engine, options)
+    return run_planned(job, stages, engine, options.listeners)
 
 
 def upsample_unit(source: StoredMag, factors: Vec3Int, target: Target, box: BoundingBox) -> UnitReport:

@@ -60,6 +60,8 @@ class TreeWork:
     """The private mags in which cubes come together in parts, one per level from 1 on."""
     folder: str
     """The job's private folder, for notes."""
+    cut: str
+    """Stands for how the tree is cut: the notes of a tree that is cut in another way are about other tasks."""
     writes: Target | None = None
     """Where leaves publish level 0 too, if they do: see `written`."""
     written: BoundingBox | None = None
@@ -324,7 +326,7 @@ def _without_zeros(parts: Sequence[Half]) -> list[Half]:
 
 
 def _note_path(work: TreeWork, key: str) -> str:
-    return f"{work.folder}/done-{work.levels[0].mag}-{key}"
+    return f"{work.folder}/done-{work.cut}-{work.levels[0].mag}-{key}"
 
 
 def is_noted(work: TreeWork, node: TreeNode) -> bool:

@@ -23,14 +23,25 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 
-from wkdask.errors import JobRunningError, LockTimeoutError, ReadOnlyError, TaskFailedError
+from wkdask.driver import open_sources
+from wkdask.engines import pick_engine
+from wkdask.errors import (
+    InterruptedJobError,
+    JobRunningError,
+    LockTimeoutError,
+    ReadOnlyError,
+    TaskFailedError,
+)
 from wkdask.events import WriteReport
 from wkdask.fsio import atomic_write, fsync_folder, lock, remove_folder
 from wkdask.job import MagPlace, WriteOptions
-from wkdask.places import is_own, listed_folders
+from wkdask.mag_folders import listed_folders
+from wkdask.multiscales import write_multiscales
+from wkdask.places import is_own
 from wkdask.properties import MoveMag
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import create_mag, entry_of, found_format, open_mag
+from wkdask.storage.jobs import replaced_jobs
 from wkdask.storage.protocol import PRIVATE, ArraySpec, StoredMag
 from wkdask.transfer import copy_cubes
 
@@ -90,6 +101,7 @@ def rechunk_in_place(
             fsync_folder(folder)
             path = f"./{place.layer}/{name}"
             properties.commit(MoveMag(place.layer, place.mag, path, *entry_of(new)))
+            write_multiscales(properties, place.layer)
         except BaseException:
             for left in (draft, final):
                 if os.path.realpath(left) not in listed_folders(properties):
@@ -102,6 +114,15 @@ def rechunk_in_place(
 def _copied(place: MagPlace, target: MagPlace, options: WriteOptions) -> WriteReport | None:
     """Copy all cubes of a mag, also those outside of the layer's box; refuse to go on if it changed meanwhile."""
     source = place.store
+    open_sources(
+        [source], pick_engine(options.client)
+    )  # what an interrupted job left half replaced is finished first
+    if pending := replaced_jobs(source):
+        raise InterruptedJobError(
+            f"{place.label}: an interrupted job ({pending[0].action} {pending[0].name}) has replaced its "
+            f"cubes and has more "
+            f"to do; call that again with resume=True first"
+        )
     before = _state(source)
     report = copy_cubes(source, target, options, "rechunking")
     if _state(source) != before:

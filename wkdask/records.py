@@ -16,15 +16,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wkdask.driver import stream_unwritten
+from wkdask.driver import open_sources, stream_unwritten
 from wkdask.engines import Engine
 from wkdask.errors import ResumeError
 from wkdask.events import Listener
 from wkdask.geometry import BoundingBox
-from wkdask.job import MagPlace, lane_of, listed_windows
+from wkdask.job import Identity, MagPlace, lane_of, listed_windows
 from wkdask.journal import Journal
 from wkdask.plan import WritePlan
-from wkdask.storage.jobs import JobFolder, Ticket, resumable_folder
+from wkdask.storage.jobs import JobFolder, job_folders
+from wkdask.storage.manifest import Manifest
+from wkdask.storage.protocol import StoredMag
 
 __all__ = ["RecordJob", "stream_records"]
 
@@ -39,8 +41,24 @@ class RecordJob:
     """The units, in whose order the records come."""
     call: Callable[[BoundingBox], tuple[Any, ...]]
     """``(function, *arguments)`` for a unit; the value of its report is the list of the unit's records."""
-    ticket: Ticket | None = None
+    identity: Identity | None = None
     """By what a later call recognises the job; None if it is not to be resumed."""
+    reads: tuple[StoredMag, ...] = ()
+    """The mags that are read."""
+
+    def manifest(self) -> Manifest | None:
+        """Return the job's manifest; None if it is not to be resumed."""
+        if self.identity is None:
+            return None
+        return Manifest(
+            key=self.identity.key,
+            name=self.identity.name,
+            action="reading for records",
+            layer=self.place.layer,
+            mag=self.place.mag,
+            box=self.plan.box,
+            unit=self.plan.unit.shape,
+        )
 
 
 def stream_records(job: RecordJob, engine: Engine, listeners: Sequence[Listener] = ()) -> Iterator[Any]:
@@ -63,6 +81,7 @@ def stream_records(job: RecordJob, engine: Engine, listeners: Sequence[Listener]
         If a record is none that the journal can keep.
     """
     engine.check_sees(job.place.store.path)
+    open_sources(job.reads, engine)
     return _stream(job, engine, listeners)
 
 
@@ -110,13 +129,13 @@ def _stream(job: RecordJob, engine: Engine, listeners: Sequence[Listener]) -> It
 @contextlib.contextmanager
 def _journal(job: RecordJob) -> Iterator[tuple[Journal | None, JobFolder | None]]:
     """Open the journal of a job that can be resumed."""
-    if job.ticket is None:
+    if (manifest := job.manifest()) is None:
         yield None, None
         return
-    with (
-        resumable_folder(job.place.store, job.ticket, resume=True, writes=False) as folder,
-        Journal(folder.path) as journal,
-    ):
+    with contextlib.ExitStack() as stack:
+        mags = [(job.place.store, manifest, None)]
+        (folder,) = stack.enter_context(job_folders(mags, resume=True, writes=False))
+        journal = stack.enter_context(Journal(folder.path, (folder.manifest or manifest).digest, {}))
         yield journal, folder
 
 

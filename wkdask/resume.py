@@ -1,48 +1,66 @@
-"""Which calls are the same job: what a job's key is made of, and what an earlier run of it left.
+"""Which calls are the same job: what a job's key is made of, and what a previous run of it left.
 
 ::
 
-    first run    key = hash(name of the array, target, box)  ─> ticket in the job's folder, journal beside it
-    second run   the same expression has the same name       ─> the same key: what the journal does not have
+    first run    key = hash(what is computed, box, layout)  ─> manifest in the job's folder, journal beside it
+    second run   the same call has the same key             ─> what the journal does not have is done
+    third run    ... and finds a receipt                    ─> nothing is done
 
-A name is the same in every process where it is made of what the array is: of the files of a mag, of numpy arrays,
-functions, seeds. Where it is drawn by chance there is no telling what an earlier run computed.
+What is computed is told by the name of an array, which is the same in every process where it is made of what
+the array is: of the files of a mag, of numpy arrays, functions, seeds. Where a job replaces what it reads,
+the name changes when it has ended; there the structure of the expression counts, whatever the mag holds
+(`wkdask.graph_facts.structure_of`). Where the name is non-deterministic, there is no way to know what a
+previous run computed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import uuid
 import warnings
 from typing import Any
 
 from wkdask.errors import InvalidValueError, ResumeError, WkdaskWarning
 from wkdask.geometry import BoundingBox
-from wkdask.job import MagPlace, WriteOptions
-from wkdask.plan import WritePlan
-from wkdask.storage.jobs import Ticket, unfinished_jobs
+from wkdask.job import Identity, MagPlace, WriteOptions
+from wkdask.storage.jobs import previous_run, unfinished_jobs
+from wkdask.storage.manifest import Manifest
 
-__all__ = ["earlier_run", "job_key", "ticket_of", "why_name_changes"]
+__all__ = ["identify", "previous_manifest", "why_name_changes"]
 
 _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _LARGEST_SEED = 1 << 64
 """Seeds that a person or a program chose are smaller; those that the system drew have 128 bits."""
 
 
-def job_key(place: MagPlace, box: BoundingBox, name: str, options: WriteOptions) -> str:
-    """Return what tells a job from all others on a mag, in every process.
+def identify(
+    place: MagPlace,
+    box: BoundingBox,
+    what: str | None,
+    options: WriteOptions,
+    *,
+    name: str,
+    kind: str = "",
+    layer_box: BoundingBox | None = None,
+) -> Identity | None:
+    """Return by what a job is recognised in every process; None for a job that cannot be.
 
     Parameters
     ----------
     place
-        The mag.
+        The job's own mag.
     box
         What is written: absolute, in voxels of the mag.
-    name
-        What is written there: the name of an array, or of a function and what it reads.
+    what
+        What is computed, and into which further mags; None where that is non-deterministic.
     options
-        Its `job`, if the user gave one, stands for name and box.
+        Its `job`, if the user gave one, stands for `what`.
+    name
+        What is written, for people.
+    kind
+        What else the job does, which makes it another one.
+    layer_box
+        As in `Identity`.
 
     Raises
     ------
@@ -53,24 +71,36 @@ def job_key(place: MagPlace, box: BoundingBox, name: str, options: WriteOptions)
         raise InvalidValueError(
             "resume=True needs durable=True: what was not flushed to the disk cannot be relied upon later"
         )
-    what = ["job", options.job] if options.job is not None else ["name", name, box.to_csv()]
-    text = "|".join([*what, place.store.path, repr(place.store.spec)])
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    if options.job is not None:
+        name, told = f"job {options.job!r}", ["job", options.job]
+    elif what is None:
+        return None
+    else:
+        told = ["what", what, box.to_csv()]
+    # Not the mag's path: the key lies in the mag's own folder, and follows where that is moved.
+    text = "|".join([*told, kind, repr(place.store.spec)])
+    key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return Identity(key, name, layer_box)
 
 
-def earlier_run(
-    place: MagPlace, box: BoundingBox, key: str, name: str, options: WriteOptions, *, writes: bool = True
-) -> Ticket | None:
-    """Return the ticket of an earlier run of a job; None if there is none, or it is not to be resumed.
+def previous_manifest(
+    place: MagPlace,
+    box: BoundingBox,
+    identity: Identity | None,
+    options: WriteOptions,
+    *,
+    writes: bool = True,
+) -> Manifest | None:
+    """Return the manifest of a previous run of a job; None if there is none, or it is not to be resumed.
 
     Parameters
     ----------
-    place, box, name, options
-        As for `job_key`.
-    key
-        The job's key.
+    place, box, options
+        As for `identify`.
+    identity
+        What that returned.
     writes
-        Whether the job changes the mag; one that does not is nothing to an unfinished job.
+        Whether the job changes the mag; one that does not leaves unfinished jobs alone.
 
     Raises
     ------
@@ -82,69 +112,29 @@ def earlier_run(
     WkdaskWarning
         If there is an unfinished job that is another one.
     """
-    if not options.resume:
+    if not options.resume or identity is None:
         return None
-    unfinished = unfinished_jobs(place.store)
-    for ticket in unfinished:
-        if ticket.key == key:
-            if ticket.box != box:
-                raise ResumeError(
-                    f"{place.label}: the unfinished job {options.job!r} writes the box {ticket.box}, this call "
-                    f"{box} (voxels of that mag); give it another name, or the same box"
-                )
-            return ticket
-    touching = [ticket for ticket in unfinished if not ticket.box.intersection(box).is_empty()]
-    for ticket in touching if writes else ():
-        warnings.warn(
-            f"{place.label}: there is an unfinished job, but it is another one: {ticket.action} {ticket.name} into "
-            f"the box {ticket.box}; this call is {name} into {box}. It starts from its beginning. (The name of an "
-            f"array changes with its expression and with the files it reads; job= gives a name of your own)",
-            WkdaskWarning,
-            stacklevel=2,
-        )
+    found = previous_run(place.store, identity.key)
+    if found is not None:
+        if found.box != box:
+            raise ResumeError(
+                f"{place.label}: the unfinished job {options.job!r} writes the box {found.box}, this call "
+                f"{box} (voxels of that mag); give it another name, or the same box"
+            )
+        return found
+    for manifest in unfinished_jobs(place.store) if writes else ():
+        if not manifest.box.intersection(box).is_empty():
+            warnings.warn(
+                f"{place.label}: there is an unfinished job, but it is another one: {manifest.action} "
+                f"{manifest.name} into the box {manifest.box}; this call is {identity.name} into {box}. It "
+                f"starts from "
+                f"its beginning. (The name of an array changes with its expression and with the files it "
+                f"reads; job= "
+                f"gives a name of your own)",
+                WkdaskWarning,
+                stacklevel=2,
+            )
     return None
-
-
-def ticket_of(
-    place: MagPlace,
-    plan: WritePlan,
-    action: str,
-    key: str | None,
-    name: str,
-    options: WriteOptions,
-    *,
-    staged: bool = False,
-) -> Ticket:
-    """Return the ticket of a job.
-
-    Parameters
-    ----------
-    place
-        The mag.
-    plan
-        The plan of this run: that of the earlier run, where there is one.
-    action
-        What is done, as a participle.
-    key
-        The job's key; None for a job that no later call can be recognised as.
-    name, options
-        As for `job_key`.
-    staged
-        Whether the job publishes nothing before all is built. If it was not said that it is to be resumed, a
-        failure then leaves nothing: what was built may fill a disk, and nobody asked for it.
-    """
-    return Ticket(
-        key=key or f"once-{uuid.uuid4().hex}",
-        name=name if options.job is None else f"job {options.job!r}",
-        action=action,
-        dataset_path=place.dataset_path,
-        layer=place.layer,
-        mag=place.mag,
-        box=plan.box,
-        unit=plan.unit.shape,
-        part=None if plan.part is None else plan.part.shape,
-        resumable=key is not None and options.durable and (options.resume or not staged),
-    )
 
 
 def why_name_changes(array: Any, *, thorough: bool = False) -> str | None:
@@ -162,10 +152,10 @@ def why_name_changes(array: Any, *, thorough: bool = False) -> str | None:
     graph = array.__dask_graph__()
     for name in map(str, getattr(graph, "layers", None) or graph):
         if found := _UUID4.search(name):
-            return f"{name!r} is named by chance ({found[0]}), as results of dask.delayed are"
+            return f"{name!r} has a non-deterministic name ({found[0]}), as results of dask.delayed have"
         if " at 0x" in name:
             return (
-                f"{name!r} is named after the place of an object in memory; a function has a name of its own"
+                f"{name!r} is named after the address of an object in memory; use a function defined with def"
             )
     if not thorough:
         return None

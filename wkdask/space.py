@@ -6,7 +6,7 @@ import warnings
 
 from wkdask.errors import SpaceError, WkdaskWarning
 from wkdask.fsio import free_bytes
-from wkdask.job import Job
+from wkdask.job import Job, MagWrite
 from wkdask.storage.space import space_needed
 from wkdask.units import format_bytes
 
@@ -42,10 +42,13 @@ def check_space(job: Job, threads: int, nbytes_before: int = 0) -> None:
     if not dask.config.get("wkdask.check-space", True):
         return
     spec, free = job.store.spec, free_bytes(job.store.path)
-    most = 2 * job.num_cubes * spec.cube_nbytes + job.private_nbytes
+    further = sum(_whole_cubes(write) * write.store.spec.cube_nbytes for write in job.writes[1:])
+    most = 2 * (job.num_cubes * spec.cube_nbytes + further) + job.private_nbytes
     if free >= most:  # in nearly all cases there is nothing to look at
         return
     needed = space_needed(job.store, job.plan.box, at_once=threads, staged=job.staged)
+    for write in job.writes[1:]:
+        needed += space_needed(write.store, write.box, at_once=threads, staged=write.in_place)
     needed = max(0, needed + job.private_nbytes - nbytes_before)
     if free >= needed:
         return
@@ -60,3 +63,8 @@ def check_space(job: Job, threads: int, nbytes_before: int = 0) -> None:
     raise SpaceError(
         f"{text}. Nothing was written. If most of it is empty, set dask's option wkdask.check-space to False"
     )
+
+
+def _whole_cubes(write: MagWrite) -> int:
+    """Return how many cubes the box of a further mag touches."""
+    return len(write.store.spec.grid.cubes(write.box))

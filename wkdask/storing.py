@@ -18,23 +18,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wkdask.driver import run_job
+from wkdask.driver import run_planned
 from wkdask.engines import pick_engine
 from wkdask.errors import InvalidValueError, PlanError, ReadOnlyError, ResumeError
 from wkdask.events import WriteReport
 from wkdask.expression import cut_into_units, refuse_shared_work
 from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.graph_facts import GraphFacts, facts_of, refuse_p2p, structure_of
 from wkdask.grid import CubeGrid
-from wkdask.job import ArrayWindow, Job, JobFolders, MagPlace, Stage, WriteOptions, lane_of, publish_stage
-from wkdask.lazy import reads_from
+from wkdask.job import (
+    ArrayWindow,
+    Job,
+    JobFolders,
+    MagPlace,
+    MagWrite,
+    Stage,
+    WriteOptions,
+    lane_of,
+    replace_stages,
+)
 from wkdask.mag_view import MagView
-from wkdask.map_tasks import MapOutput, scaled_box, write_outputs
+from wkdask.map_tasks import MapOutput, outputs_of, scaled_box, write_outputs
 from wkdask.plan import UNIT_NBYTES, Window, WritePlan, plan_again, plan_write
 from wkdask.progress import ProgressLike, listeners_for
-from wkdask.resume import earlier_run, job_key, ticket_of, why_name_changes
+from wkdask.resume import identify, previous_manifest, why_name_changes
+from wkdask.storage.formats import is_stored_mag
 from wkdask.storage.protocol import Voxels
-from wkdask.tasks import Target, UnitReport
-from wkdask.writer import refuse_array_expr, with_whole_voxels
+from wkdask.tasks import UnitReport
+from wkdask.writer import refuse_array_expr, replaces_what_it_reads, with_whole_voxels
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -53,6 +64,8 @@ class _Entry:
     """The mag."""
     box: BoundingBox
     """Absolute, in voxels of the mag."""
+    in_place: bool = False
+    """Whether the arrays read, or may read, what is replaced there."""
 
 
 def store(
@@ -66,6 +79,7 @@ def store(
     job: str | None = None,
     retries: int | None = None,
     resources: Mapping[str, float] | None = None,
+    in_place: bool | None = None,
     progress: ProgressLike = None,
 ) -> list[WriteReport]:
     """Write several dask arrays as one job, in which what they share is read and computed once.
@@ -76,7 +90,7 @@ def store(
         ``(array, mag, bounding_box)`` each: as for :meth:`MagView.write`, the box in voxels of mag 1; it may be
         left out as there. All boxes are the same; the mags may differ in type, in the side of their cubes, and in
         magnification.
-    client, durable, verify, task_memory, resume, job, retries, progress
+    client, durable, verify, task_memory, resume, job, retries, in_place, progress
         As in :meth:`MagView.write`.
     resources
         What each task occupies of a worker, such as ``{"GPU": 1}``.
@@ -91,16 +105,16 @@ def store(
     InvalidValueError
         If an entry is no dask array and mag, two have the same mag, or an array does not fit its mag.
     PlanError
-        If the boxes differ, more than one of the mags is also read, a unit of whole cubes of all mags does not fit
-        in memory, or windows share work; nothing was written.
+        If the boxes differ, a unit of whole cubes of all mags does not fit in memory, or windows share work;
+        nothing was written.
     ResumeError
-        If `resume` is asked for an array that is named by chance, without `job`.
+        If `resume` is asked for an array with a non-deterministic name, without `job`.
     TaskFailedError
         If tasks failed; what landed is in the properties.
 
     Notes
     -----
-    If one of the mags is also read, all of its cubes are built before any is published.
+    If one of the mags is, or may be, read as well, all of its cubes are built before any is published.
 
     Examples
     --------
@@ -109,18 +123,30 @@ def store(
     """
     options = WriteOptions(
         client=client, durable=durable, verify=verify, task_memory=task_memory, resume=resume, job=job,
-        retries=retries, resources=resources, listeners=listeners_for(progress),
+        retries=retries, resources=resources, in_place=in_place, listeners=listeners_for(progress),
     )  # fmt: skip
     refuse_array_expr()
     given = [_entry(*write) if len(write) in (2, 3) else _refuse(write) for write in writes]
-    entries = _ordered(given)
+    _check_together(given)
+    facts = _facts(given)
+    entries = sorted(given, key=lambda entry: not facts.reads(entry.place.store.path))
     lead = entries[0]
-    in_place = _is_read(lead, entries)
-    key, name = _key(entries, options)
-    earlier = earlier_run(lead.place, lead.box, key, name, options) if key is not None else None
+    what, name = _what(entries, facts, options)
+    identity = identify(lead.place, lead.box, what, options, name=name)
+    previous = previous_manifest(lead.place, lead.box, identity, options)
+    entries = [
+        replace(
+            entry,
+            in_place=number in previous.in_place
+            if previous is not None
+            else replaces_what_it_reads(entry.place, entry.box, facts, in_place),
+        )
+        for number, entry in enumerate(entries)
+    ]
+    lead = entries[0]
     engine = pick_engine(client, retries, resources)
-    if earlier is not None:
-        plan = plan_again(lead.place.store.spec, lead.box, earlier.unit)
+    if previous is not None:
+        plan = plan_again(lead.place.store.spec, lead.box, previous.unit)
     else:
         base = _base(entries)
         per_voxel = sum(entry.box.volume() * entry.place.store.spec.bytes_per_voxel for entry in entries) / (
@@ -136,19 +162,28 @@ def store(
             # of every array a block, its copy in the order of the files, and the source blocks around it
             task_memory=task_memory or int(3 * per_voxel * base.pairmin(lead.box.size).prod()),
         )
-    ticket = ticket_of(lead.place, plan, "writing", key, name, options, staged=in_place)
-    others = tuple(entry.place for entry in entries[1:])
-    the_job = Job.of(lead.place, plan, "writing", options, ticket=ticket, others=others)
-    report = run_job(
-        the_job,
-        lambda folders: _stages(the_job, entries, folders, in_place=in_place),
-        engine,
-        options.listeners,
+    the_job = Job.of(
+        lead.place,
+        plan,
+        "writing",
+        options,
+        identity=identity,
+        others=[_write_of(entry, lead, plan) for entry in entries[1:]],
+        reads=[source for source in facts.sources if is_stored_mag(source)],
+        in_place=lead.in_place,
+        inputs=[entry.array for entry in entries],
     )
-    if report is None:
-        raise PlanError(f"{the_job.label}: the job had no tasks")
+    report = run_planned(
+        the_job, lambda folders: _stages(the_job, entries, folders), engine, options.listeners
+    )
     reports = {(each.dataset_path, each.label): each for each in (report, *report.others)}
     return [reports[entry.place.dataset_path, entry.place.label] for entry in given]
+
+
+def _write_of(entry: _Entry, lead: _Entry, plan: WritePlan) -> MagWrite:
+    """Return what the job does to a further mag; its units are those of the plan, in voxels of that mag."""
+    unit = plan.unit.shape * lead.place.mag.to_vec3_int() // entry.place.mag.to_vec3_int()
+    return MagWrite(entry.place, entry.box, in_place=entry.in_place, unit=unit)
 
 
 def _refuse(write: Any) -> _Entry:
@@ -169,8 +204,8 @@ def _entry(array: Any, mag: Any, bounding_box: BoundingBox | None = None) -> _En
     return _Entry(array if array.ndim == 4 else array[None], mag.place, box)
 
 
-def _ordered(entries: list[_Entry]) -> list[_Entry]:
-    """Return the entries, the one whose mag is read first, if there is one; refuse what cannot be one job."""
+def _check_together(entries: Sequence[_Entry]) -> None:
+    """Refuse what cannot be one job."""
     if not entries:
         raise InvalidValueError("there is nothing to write: the list is empty")
     paths = [entry.place.store.path for entry in entries]
@@ -178,24 +213,20 @@ def _ordered(entries: list[_Entry]) -> list[_Entry]:
         raise InvalidValueError(f"two arrays go to the same mag: {sorted(paths)}")
     boxes = [entry.box.from_mag_to_mag1(entry.place.mag) for entry in entries]
     for entry, box in zip(entries, boxes, strict=True):
+        refuse_p2p(entry.array)
         if box != boxes[0]:
             raise PlanError(
                 f"the arrays are to be written into one box; {entries[0].place.label} gets {boxes[0]}, "
                 f"{entry.place.label} {box} (voxels of mag 1). Write them by MagView.write, one by one"
             )
-    read = [entry for entry in entries if _is_read(entry, entries)]
-    if len(read) > 1:
-        names = " and ".join(entry.place.label for entry in read)
-        raise PlanError(
-            f"{names} are written and also read: a mag is replaced by what was read from it when all of it is "
-            f"built, and only one mag can be at a time. Write the others into new mags"
-        )
-    return [*read, *(entry for entry in entries if not _is_read(entry, entries))]
 
 
-def _is_read(entry: _Entry, entries: Sequence[_Entry]) -> bool:
-    """Tell whether any of the arrays reads the mag of an entry."""
-    return any(reads_from(other.array, entry.place.store) for other in entries)
+def _facts(entries: Sequence[_Entry]) -> GraphFacts:
+    """Return what all the arrays together read."""
+    each = [facts_of(entry.array) for entry in entries]
+    return GraphFacts(
+        tuple(source for facts in each for source in facts.sources), all(facts.is_known for facts in each)
+    )
 
 
 def _base(entries: Sequence[_Entry]) -> Vec3Int:
@@ -205,8 +236,8 @@ def _base(entries: Sequence[_Entry]) -> Vec3Int:
     return whole // entries[0].place.mag.to_vec3_int()
 
 
-def _key(entries: Sequence[_Entry], options: WriteOptions) -> tuple[str | None, str]:
-    """Return the job's key and name; no key where an array has another name in every process.
+def _what(entries: Sequence[_Entry], facts: GraphFacts, options: WriteOptions) -> tuple[str | None, str]:
+    """Return what the job computes, None where that is non-deterministic, and its name for people.
 
     Raises
     ------
@@ -219,41 +250,28 @@ def _key(entries: Sequence[_Entry], options: WriteOptions) -> tuple[str | None, 
             why = why_name_changes(entry.array, thorough=options.resume)
             if why is not None and options.resume:
                 raise ResumeError(
-                    f"{entry.place.label}: this array cannot be resumed, since it has another name in every "
-                    f'process: {why}. Give seeds, or name the job yourself: job="..."'
+                    f"{entry.place.label}: this array cannot be resumed, since its name is "
+                    f"non-deterministic: {why}. "
+                    f'Give seeds, or name the job yourself: job="..."'
                 )
             if why is not None:
                 return None, name
-    places = "|".join(entry.place.store.path for entry in entries)
-    return job_key(entries[0].place, entries[0].box, f"{name}|{places}", options), name
+    targets = [path for entry in entries if facts.reads(path := entry.place.store.path)]
+    parts = [structure_of(entry.array, *targets) if targets else entry.array.name for entry in entries]
+    places = [f"{entry.place.layer}/{entry.place.mag}" for entry in entries]
+    return "|".join([*parts, *places]), name
 
 
-def _stages(job: Job, entries: Sequence[_Entry], folders: JobFolders, *, in_place: bool) -> list[Stage]:
-    """Return the stages of a job: one, or two where its own mag is read."""
-    staged = job.store.staged(f"{folders.main}/staged") if in_place else None
-    outputs = tuple(
-        MapOutput(
-            None,
-            entry.place,
-            Target(
-                staged if staged is not None and number == 0 else entry.place.store,
-                folders.of(entry.place.store),
-                job.durable,
-                job.verify,
-            ),
-        )
-        for number, entry in enumerate(entries)
-    )
+def _stages(job: Job, entries: Sequence[_Entry], folders: JobFolders) -> list[Stage]:
+    """Return the stages of a job: one, or more where mags are read that it replaces."""
+    outputs = outputs_of(job, folders, [None] * len(entries))
     lane = lane_of(job.plan, 0)
-    windows = _windows(job.plan, entries, outputs, folders.main, staged=staged is not None)
-    stages = [Stage(len(lane), windows, (lane,))]
-    if staged is not None:
-        stages.append(publish_stage(job, folders.main, replaces_source=True))
-    return stages
+    windows = _windows(job.plan, entries, outputs, folders.main)
+    return [Stage(len(lane), windows, (lane,)), *replace_stages(job, folders)]
 
 
 def _windows(
-    plan: WritePlan, entries: Sequence[_Entry], outputs: tuple[MapOutput, ...], folder: str, *, staged: bool
+    plan: WritePlan, entries: Sequence[_Entry], outputs: tuple[MapOutput, ...], folder: str
 ) -> Iterator[ArrayWindow]:
     """Yield one lazily built graph per window, over all arrays."""
     lead = entries[0].place.mag.to_vec3_int()
@@ -277,7 +295,6 @@ def _windows(
             *parts,
             outputs=outputs,
             window=window,
-            staged=staged,
             sink=sink,
             name=f"wkdask-store-{folder[-12:]}-{'-'.join(map(str, window.index))}",
             dtype=object,
@@ -298,7 +315,6 @@ def write_blocks(
     *blocks: Voxels,
     outputs: tuple[MapOutput, ...],
     window: Window,
-    staged: bool,
     sink: Callable[[UnitReport], None] | None = None,
     block_id: tuple[int, ...] | None = None,
 ) -> np.ndarray[Any, Any]:
@@ -312,8 +328,6 @@ def write_blocks(
         Where they go; the first is the job's own mag.
     window
         The window whose units are the blocks, in voxels of the first output.
-    staged
-        Whether the first is only built.
     sink
         Called with the report, where the driver is in the same process and waits for it.
     block_id
@@ -326,7 +340,7 @@ def write_blocks(
     """
     unit = window.unit_box((0, 0, 0) if block_id is None else block_id[1:])
     boxes = [scaled_box(unit, outputs[0].place.mag, output.place.mag) for output in outputs]
-    report = write_outputs(blocks, outputs, boxes, staged=staged)
+    report = write_outputs(blocks, outputs, boxes)
     if sink is not None:
         sink(report)
     result = np.empty((1, 1, 1, 1), dtype=object)

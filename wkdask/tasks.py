@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError
-from wkdask.geometry import BoundingBox, Mag
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
 from wkdask.plan import Window
 from wkdask.storage.assemble import publish_assembled
 from wkdask.storage.fence import Attempt
@@ -43,6 +43,7 @@ __all__ = [
     "publish_assembled_unit",
     "publish_block",
     "publish_unit",
+    "refuse_odd_block",
     "sees_mag",
     "write_block",
     "write_unit",
@@ -74,7 +75,7 @@ class PlaceReport:
     mag: Mag
     """The mag."""
     box: BoundingBox
-    """The hull of what was written, absolute, in voxels of the mag."""
+    """The hull of what was published, absolute, in voxels of the mag; empty where cubes were only built."""
     cubes: int
     """Cubes published."""
     nbytes: int
@@ -85,6 +86,14 @@ class PlaceReport:
     """Smallest voxel written."""
     maximum: int | float | None
     """Largest voxel written."""
+
+    @classmethod
+    def of(cls, dataset_path: str, layer: str, mag: Mag, report: UnitReport) -> PlaceReport:
+        """Return what a report says of a job's own mag."""
+        return cls(
+            dataset_path, layer, mag, report.box or EMPTY_BOX, report.cubes, report.nbytes, report.file_nbytes,
+            report.minimum, report.maximum,
+        )  # fmt: skip
 
     def merged(self, other: PlaceReport) -> PlaceReport:
         """Return the report of two tasks on the same mag."""
@@ -125,6 +134,11 @@ class UnitReport:
     """What the task's body wrote into other mags than the job's own."""
     value: Any = None
     """What the task's body returned, for the driver's listeners; merged reports have none."""
+
+    def of_other_mag(self, dataset_path: str, layer: str, mag: Mag) -> UnitReport:
+        """Return the report of a task that wrote into a further mag of its job, which this report is about."""
+        written = PlaceReport.of(dataset_path, layer, mag, self)
+        return UnitReport(self.unit, seconds=self.seconds, worker=self.worker, others=(written,))
 
 
 class Total(NamedTuple):
@@ -361,18 +375,34 @@ def fill_part(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
     )
 
 
+def refuse_odd_block(block: Any) -> None:
+    """Refuse a block that is no plain numpy array: what is masked, sparse, or on another device has no voxels here.
+
+    Raises
+    ------
+    DTypeError
+        If so, with what to call.
+    """
+    if isinstance(block, np.ma.MaskedArray):
+        raise DTypeError("a block is a masked array; fill it first: array.map_blocks(numpy.ma.filled)")
+    if not isinstance(block, np.ndarray):
+        kind = f"{type(block).__module__}.{type(block).__name__}"
+        raise DTypeError(
+            f"a block is of {kind}, expected numpy.ndarray; convert it first: array.map_blocks(numpy.asarray)"
+        )
+
+
 def _checked_block(block: Voxels, spec: ArraySpec, box: BoundingBox) -> Voxels:
     """Return a block in the order of the file; refuse one that the expression did not promise."""
     from wkdask.kernels import to_fortran
 
+    refuse_odd_block(block)
     if block.dtype != np.dtype(spec.dtype):
         raise DTypeError(f"a block is of {block.dtype}, the mag holds {spec.dtype}")
     if block.ndim != 4 or block.shape[0] != spec.num_channels:
         raise ChannelError(f"a block has the shape {block.shape}, expected ({spec.num_channels}, x, y, z)")
     if block.shape[1:] != tuple(box.size):
         raise InvalidValueError(f"a block has the shape {block.shape}, expected (c, *{tuple(box.size)})")
-    if isinstance(block, np.ma.MaskedArray):
-        raise DTypeError("a block is a masked array; fill it first (numpy.ma.filled)")
     # C order is turned once, all cubes together.
     return to_fortran(block) if block.strides[1] > block.strides[3] else block
 

@@ -11,9 +11,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 from wkdask.driver import run_job
 from wkdask.engines import Engine, LocalEngine, pick_engine
@@ -22,7 +20,6 @@ from wkdask.events import WriteReport
 from wkdask.existing import plan_existing
 from wkdask.geometry import BoundingBox
 from wkdask.job import (
-    CallWindow,
     Job,
     JobFolders,
     MagPlace,
@@ -31,10 +28,10 @@ from wkdask.job import (
     call_windows,
     lane_of,
     listed_windows,
-    publish_stage,
+    replace_stages,
 )
 from wkdask.plan import WritePlan, plan_again, plan_write
-from wkdask.resume import earlier_run, job_key, ticket_of
+from wkdask.resume import identify, previous_manifest
 from wkdask.storage.copies import publish_copies, rewrite_cubes
 from wkdask.storage.fence import Attempt
 from wkdask.storage.formats import built_by
@@ -94,6 +91,7 @@ def copy_mag(
     *,
     exact: bool = False,
     draft: bool = False,
+    new: bool = False,
 ) -> WriteReport | None:
     """Copy the voxels of a box from one mag to another of the same magnification.
 
@@ -112,7 +110,9 @@ def copy_mag(
     exact
         Copy no voxel outside of the box. Else, where files are copied, whole cubes are.
     draft
-        The target is not listed yet: no layer's box grows, and a copy that stopped can be resumed.
+        The target's layer is not listed yet: no layer's box grows, and a copy that stopped can be resumed.
+    new
+        The job makes the target, which is listed when it is complete.
 
     Returns
     -------
@@ -135,31 +135,31 @@ def copy_mag(
     if box.is_empty():
         return None
     engine = pick_engine(options.client)
-    ticket = earlier = None
-    if draft:
+    identity = previous = None
+    if draft or new:
         name = f"a copy of {source.path}"
-        key = job_key(target, box, f"{name}|{source.fingerprint(box)}|{exact}", options)
-        earlier = earlier_run(target, box, key, name, options)
-    if earlier is not None:
-        plan = plan_again(want, box, earlier.unit, earlier.part)
+        what = f"{name}|{source.fingerprint(box)}|{exact}"
+        identity = identify(target, box, what, options, name=name)
+        previous = previous_manifest(target, box, identity, options)
+    if previous is not None:
+        plan = plan_again(want, box, previous.unit, previous.part)
     else:
         plan = plan_copy(have, want, box, engine, options, exact=exact)
-    if draft:
-        ticket = ticket_of(target, plan, action, key, name, options)
-    job = Job.of(target, plan, action, options, ticket=ticket, staged=plan.part is not None)
+    job = Job.of(
+        target, plan, action, options, identity=identity, reads=[source], new=new, grows_box=not draft
+    )
 
     def stages(folders: JobFolders) -> list[Stage]:
         # On a cluster a worker's other threads are somebody else's.
         spare = max(1, engine.threads // len(plan.units)) if isinstance(engine, LocalEngine) else 1
-        found = _copy_stages(job, source, folders.main, exact=exact, spare=spare)
-        return [replace(stage, windows=_unlisted(stage.windows)) for stage in found] if draft else found
+        return _copy_stages(job, source, folders, exact=exact, spare=spare)
 
     return run_job(job, stages, engine, options.listeners)
 
 
-def _copy_stages(job: Job, source: StoredMag, folder: str, *, exact: bool, spare: int) -> list[Stage]:
+def _copy_stages(job: Job, source: StoredMag, folders: JobFolders, *, exact: bool, spare: int) -> list[Stage]:
     """Return the stages of a copy: one, or two where cubes are assembled from parts; `spare` threads for a task."""
-    parts = job.plan.parts
+    parts, folder = job.plan.parts, folders.main
     lane = lane_of(parts or job.plan, 0)
     if parts is None:
         out = Target(built_by(job.store, spare), folder, job.durable, job.verify)
@@ -169,23 +169,7 @@ def _copy_stages(job: Job, source: StoredMag, folder: str, *, exact: bool, spare
         return [Stage(len(lane), windows, (lane,))]
     private = Target(job.store.staged(f"{folder}/staged", raw=True), folder, job.durable)
     windows = call_windows(parts, folder, "copy", lambda part: (copy_part, source, private, part), lane)
-    return [Stage(len(lane), windows, (lane,)), publish_stage(job, folder, replaces_source=False)]
-
-
-def _unlisted(windows: Any) -> Iterator[CallWindow]:
-    """Yield windows whose tasks report no box, since there is no layer yet that would grow."""
-    for window in windows:
-        yield replace(window, call=_without_box(window.call))
-
-
-def _without_box(call: Callable[[BoundingBox], tuple[Any, ...]]) -> Callable[[BoundingBox], tuple[Any, ...]]:
-    """Return the calls of a window, as those of tasks that report no box."""
-    return lambda box: (report_no_box, *call(box))
-
-
-def report_no_box(function: Callable[..., UnitReport], *arguments: Any) -> UnitReport:
-    """Run a task; return its report without the box."""
-    return replace(function(*arguments), box=None)
+    return [Stage(len(lane), windows, (lane,)), *replace_stages(job, folders)]
 
 
 def copy_cubes(source: StoredMag, target: MagPlace, options: WriteOptions, action: str) -> WriteReport | None:
@@ -207,7 +191,7 @@ def copy_cubes(source: StoredMag, target: MagPlace, options: WriteOptions, actio
         return None
     engine = pick_engine(options.client)
     plan, units = plan_existing(target.store, sorted(cubes), engine, options.task_memory)
-    job = replace(Job.of(target, plan, action, options), listed_cubes=len(cubes))
+    job = Job.of(target, plan, action, options, reads=[source], listed_cubes=len(cubes), grows_box=False)
 
     def stages(folders: JobFolders) -> list[Stage]:
         out = Target(target.store, folders.main, options.durable, options.verify)
@@ -220,7 +204,7 @@ def copy_cubes(source: StoredMag, target: MagPlace, options: WriteOptions, actio
 
 
 def copy_whole_unit(source: StoredMag, target: Target, box: BoundingBox) -> UnitReport:
-    """Copy what a unit covers; report the cubes that came of it, and no box, by which a layer would grow."""
+    """Copy what a unit covers; report the cubes that came of it."""
     report, store = copy_unit(source, target, box), target.store
     cubes = sum(store.check_cube(store.cube_path(index)) for index in store.spec.grid.cubes(box))
     return replace(report, box=None, cubes=cubes, nbytes=cubes * store.spec.cube_nbytes)
@@ -287,8 +271,9 @@ def compress_in_place(place: MagPlace, compression: str | None, options: WriteOp
         return None
     engine = pick_engine(options.client)
     plan, units = plan_existing(wanted, cubes, engine, options.task_memory)
-    # No box is reported: compression grows no layer.
-    job = replace(Job.of(replace(place, store=wanted), plan, "compressing", options), listed_cubes=len(cubes))
+    job = Job.of(
+        replace(place, store=wanted), plan, "compressing", options, listed_cubes=len(cubes), grows_box=False
+    )
 
     def stages(folders: JobFolders) -> list[Stage]:
         out = Target(wanted, folders.main, options.durable, options.verify)

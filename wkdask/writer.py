@@ -5,26 +5,27 @@ What a caller gives is checked here, once; everything below trusts it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
 import numpy as np
 
-from wkdask.driver import run_job
+from wkdask.driver import run_planned
 from wkdask.engines import Engine, LocalEngine, pick_engine
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, PlanError, ReadOnlyError, ResumeError
 from wkdask.events import WriteReport
 from wkdask.expression import array_stages
 from wkdask.geometry import BoundingBox
+from wkdask.graph_facts import GraphFacts, facts_of, refuse_p2p, structure_of
 from wkdask.grid import chunks_on_grid
-from wkdask.job import Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows, lane_of
-from wkdask.lazy import block_shape, reads_from
+from wkdask.job import Identity, Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows, lane_of
+from wkdask.lazy import block_shape
 from wkdask.plan import WritePlan, plan_again, plan_write, refuse_unknown_chunks
-from wkdask.resume import earlier_run, job_key, ticket_of, why_name_changes
-from wkdask.storage.jobs import Ticket
-from wkdask.storage.protocol import ArraySpec, Voxels
+from wkdask.resume import identify, previous_manifest, why_name_changes
+from wkdask.storage.formats import is_stored_mag
+from wkdask.storage.manifest import Manifest
+from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
 from wkdask.tasks import Target, write_unit
 from wkdask.units import format_bytes
 
@@ -36,11 +37,16 @@ __all__ = [
     "plan_rewrite",
     "plan_voxels",
     "refuse_array_expr",
-    "run_planned",
+    "replaces_what_it_reads",
     "shape_of",
+    "voxel_stages",
     "with_whole_voxels",
     "write_voxels",
 ]
+
+
+_FEW_CUBES = 10_000
+"""Up to so many cubes are looked for one by one; beyond that the mag's folders are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +62,30 @@ class PlannedWrite:
     memory: int | None
     """Bytes that one task may use; None where unknown."""
     reads_target: bool
-    """Whether the array reads what it is written to, so that nothing is published before all is built."""
-    ticket: Ticket | None = None
-    """By what an earlier or later run of the same job is recognised."""
+    """Whether the array reads, or may read, what it replaces, so that nothing is published before all is built."""
+    identity: Identity | None = None
+    """By what another run of the same job is recognised."""
+    sources: tuple[StoredMag, ...] = ()
+    """The mags that the array is seen to read."""
 
     @property
     def staged(self) -> bool:
         """Whether all cubes are built in a private mag before any of them is published."""
         return self.reads_target or self.plan.part is not None
+
+    def job(self, place: MagPlace, data: Any, options: WriteOptions, **more: Any) -> Job:
+        """Return the job that writes an array as planned; `more` are further arguments of `Job.of`."""
+        return Job.of(
+            place,
+            self.plan,
+            "writing",
+            options,
+            identity=self.identity,
+            reads=self.sources,
+            in_place=self.reads_target,
+            inputs=data if hasattr(data, "dask") else None,
+            **more,
+        )
 
     def rows(self) -> list[tuple[str, str]]:
         """Return (name, value) pairs to show."""
@@ -139,31 +161,51 @@ def shape_of(data: Any, place: MagPlace) -> tuple[int, int, int]:
     return (x, y, z)
 
 
-def plan_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOptions) -> PlannedWrite:
+def plan_voxels(
+    place: MagPlace,
+    data: Any,
+    box: BoundingBox,
+    options: WriteOptions,
+    *,
+    kind: str = "",
+    layer_box: BoundingBox | None = None,
+) -> PlannedWrite:
     """Plan the write of an array into a box of a mag; nothing is written.
 
     Parameters
     ----------
     place, data, box, options
         As for `write_voxels`.
+    kind
+        What else the job does, which makes it another one than a plain write of the same array.
+    layer_box
+        The layer's box before the job, in voxels of mag 1, where a later run needs that.
 
     Raises
     ------
     PlanError
         If the plan cannot work.
     ResumeError
-        If an array is to be resumed whose name is another one in every process.
+        If an array is to be resumed that has a non-deterministic name.
     """
     if isinstance(data, np.ndarray):
-        return _plan_numpy(place, data, box, options)
+        return _plan_numpy(place, data, box, options, kind, layer_box)
     refuse_array_expr()
-    name = name_to_resume(place, data, options)
-    key = None if name is None else job_key(place, box, name, options)
-    earlier = earlier_run(place, box, key, data.name, options) if key is not None else None
+    refuse_p2p(data)
+    facts = facts_of(data)
+    what = name_to_resume(place, data, options)
+    if what is not None and facts.reads(place.store.path):
+        what = f"in place {structure_of(data, place.store.path)}"
+    identity = identify(place, box, what, options, name=str(data.name), kind=kind, layer_box=layer_box)
+    previous = previous_manifest(place, box, identity, options)
+    if previous is not None:  # what it has published is in the box by now
+        in_place = previous.staged
+    else:
+        in_place = replaces_what_it_reads(place, box, facts, options.in_place)
     engine = pick_engine(options.client, options.retries, options.resources)
     memory = engine.task_memory()
-    if earlier is not None and earlier.part is not None:
-        plan = plan_again(place.store.spec, box, earlier.unit, earlier.part)
+    if previous is not None and previous.part is not None:
+        plan = plan_again(place.store.spec, box, previous.unit, previous.part)
     else:
         plan = plan_write(
             place.store.spec,
@@ -172,13 +214,54 @@ def plan_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOpti
             threads=engine.threads,
             memory=memory,
             task_memory=options.task_memory,
-            unit=None if earlier is None else earlier.unit,
+            unit=None if previous is None else previous.unit,
             in_parts=True,
         )
-    reads_target = reads_from(data, place.store)
-    planned = PlannedWrite(place.label, plan, engine, memory, reads_target)
-    ticket = ticket_of(place, plan, "writing", key, data.name, options, staged=planned.staged)
-    return replace(planned, ticket=ticket)
+    identity = _of_first_run(identity, previous)
+    sources = tuple(source for source in facts.sources if is_stored_mag(source))
+    return PlannedWrite(place.label, plan, engine, memory, in_place, identity, sources)
+
+
+def replaces_what_it_reads(
+    place: MagPlace, box: BoundingBox, facts: GraphFacts, in_place: bool | None
+) -> bool:
+    """Return whether an expression reads, or may read, what it replaces.
+
+    Functions, persisted blocks and objects in a graph can read a mag unseen. So an expression of which
+    nothing else is known may have been computed from the mag, if there is anything in the box.
+
+    Parameters
+    ----------
+    place, box
+        What is written: the box absolute, in voxels of the mag.
+    facts
+        What the graph shows.
+    in_place
+        What the caller says; None for nothing.
+
+    Raises
+    ------
+    InvalidValueError
+        If the caller says no, and the graph shows that it does.
+    """
+    if facts.reads(place.store.path):
+        if in_place is False:
+            raise InvalidValueError(
+                f"{place.label}: in_place=False, but the array reads the mag that it is written to; leave it out"
+            )
+        return True
+    if in_place is not None:
+        return in_place
+    return not facts.is_known and holds_cubes(place.store, box)
+
+
+def holds_cubes(store: StoredMag, box: BoundingBox) -> bool:
+    """Return whether a mag has cubes that a box touches."""
+    touched = store.spec.grid.cubes(box)
+    if touched.shape.prod() <= _FEW_CUBES:
+        return not store.is_empty(box)
+    inside = BoundingBox.from_corners(touched.start, touched.stop)
+    return any(inside.contains(index) for index in store.cubes_on_disk())
 
 
 def name_to_resume(place: MagPlace, data: Any, options: WriteOptions) -> str | None:
@@ -199,7 +282,7 @@ def name_to_resume(place: MagPlace, data: Any, options: WriteOptions) -> str | N
     why = None if options.job is not None else why_name_changes(data, thorough=options.resume)
     if why is not None and options.resume:
         raise ResumeError(
-            f"{place.label}: this array cannot be resumed, since it has another name in every process: {why}. "
+            f"{place.label}: this array cannot be resumed, since its name is non-deterministic: {why}. "
             f'Give seeds, or name the job yourself: job="..."'
         )
     return None if why is not None else str(data.name)
@@ -244,19 +327,30 @@ def plan_rewrite(
     return PlannedWrite(place.label, plan, engine, memory, reads_target=False)
 
 
-def _plan_numpy(place: MagPlace, data: Voxels, box: BoundingBox, options: WriteOptions) -> PlannedWrite:
+def _plan_numpy(
+    place: MagPlace,
+    data: Voxels,
+    box: BoundingBox,
+    options: WriteOptions,
+    kind: str,
+    layer_box: BoundingBox | None,
+) -> PlannedWrite:
     """Plan the write of an array of this process."""
     engine = LocalEngine(retries=options.retries or 0)
-    ticket = unit = None
-    name = name_to_resume(place, data, options)
-    if name is not None:
-        key = job_key(place, box, name, options)
-        earlier = earlier_run(place, box, key, name, options)
-        unit = None if earlier is None else earlier.unit
+    what = name_to_resume(place, data, options)
+    identity = identify(place, box, what, options, name="a numpy array", kind=kind, layer_box=layer_box)
+    previous = previous_manifest(place, box, identity, options)
+    unit = None if previous is None else previous.unit
     plan = plan_write(place.store.spec, box, threads=engine.threads, unit=unit)
-    if name is not None:
-        ticket = ticket_of(place, plan, "writing", key, name, options)
-    return PlannedWrite(place.label, plan, engine, None, reads_target=False, ticket=ticket)
+    identity = _of_first_run(identity, previous)
+    return PlannedWrite(place.label, plan, engine, None, reads_target=False, identity=identity)
+
+
+def _of_first_run(identity: Identity | None, previous: Manifest | None) -> Identity | None:
+    """Return the identity of a job with the layer's box as it was before its first run."""
+    if identity is None or previous is None:
+        return identity
+    return replace(identity, layer_box=previous.layer_box)
 
 
 def write_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOptions) -> WriteReport:
@@ -290,23 +384,17 @@ def write_voxels(place: MagPlace, data: Any, box: BoundingBox, options: WriteOpt
     if data.ndim == 3:
         data = data[None]
 
-    def stages(job: Job, folders: JobFolders) -> Sequence[Stage]:
-        if isinstance(data, np.ndarray):
-            return _numpy_stages(job, data, folders.main)
-        return array_stages(job, data, folders.main, reads_target=planned.reads_target)
-
-    job = Job.of(place, planned.plan, "writing", options, ticket=planned.ticket, staged=planned.staged)
-    return run_planned(job, stages, planned.engine, options)
+    job = planned.job(place, data, options)
+    return run_planned(
+        job, lambda folders: voxel_stages(job, data, folders), planned.engine, options.listeners
+    )
 
 
-def run_planned(
-    job: Job, stages: Callable[[Job, JobFolders], Sequence[Stage]], engine: Engine, options: WriteOptions
-) -> WriteReport:
-    """Run the stages of a job that has tasks."""
-    report = run_job(job, lambda folders: stages(job, folders), engine, options.listeners)
-    if report is None:
-        raise PlanError(f"{job.label}: the job had no tasks")
-    return report
+def voxel_stages(job: Job, data: Any, folders: JobFolders) -> list[Stage]:
+    """Return the stages that write an array ``(c, x, y, z)`` of this process, or of dask."""
+    if isinstance(data, np.ndarray):
+        return _numpy_stages(job, data, folders.main)
+    return array_stages(job, data, folders)
 
 
 def _numpy_stages(job: Job, data: Voxels, folder: str) -> list[Stage]:

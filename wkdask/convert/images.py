@@ -30,24 +30,25 @@ from wkdask.convert.selection import Selection, select
 from wkdask.convert.stack import open_stack
 from wkdask.convert.target import add_mag, check_layer, open_target, same_cut, spec_of
 from wkdask.dataset import Dataset, as_voxel_size
+from wkdask.driver import run_planned
 from wkdask.engines import LocalEngine, pick_engine
 from wkdask.errors import AlreadyExistsError, ResumeError
 from wkdask.events import Listener, WriteReport
 from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import BoundingBox, Mag, Vec3IntLike
-from wkdask.job import CallWindow, Job, Stage
+from wkdask.job import CallWindow, Job, Stage, WriteOptions
 from wkdask.journal import Lane
 from wkdask.layer import LayerCategories
 from wkdask.mag_view import MagView
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import PROPERTIES_FILE
-from wkdask.resume import earlier_run, job_key, ticket_of
+from wkdask.resume import identify, previous_manifest
 from wkdask.storage.assemble import move_voxels
 from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
 from wkdask.tasks import UnitReport, merge_reports, publish_assembled_unit
 from wkdask.units import VoxelSize
-from wkdask.writer import PlannedWrite, WriteOptions, run_planned
+from wkdask.writer import PlannedWrite
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -302,35 +303,35 @@ def convert_images(
     dataset = open_target(checked_path(dataset_path), size, layer_name, resume=resume)
     mag, is_new = _mag(dataset, layer_name, category, spec, resume=resume)
     name = f"{source.depth} sections from {source.first_file.path} on ({source.digest})"
-    key = job_key(mag.place, box, name, options)
-    earlier = earlier_run(mag.place, box, key, name, options)
     try:
-        if earlier is not None and earlier.part is not None:
+        identity = identify(mag.place, box, name, options, name=name)
+        previous = previous_manifest(mag.place, box, identity, options)
+        if previous is not None and previous.part is not None:
             plan = plan_conversion(
                 spec,
                 box,
                 threads=engine.threads,
                 memory=memory,
-                unit=earlier.unit,
-                slab_depth=earlier.part.z,
+                unit=previous.unit,
+                slab_depth=previous.part.z,
                 image_nbytes=image_nbytes,
             )
         # The threads of a worker are its user's choice; here the cores are ours.
         decoders = engine.threads if isinstance(engine, LocalEngine) else 1
-        ticket = ticket_of(mag.place, plan.write, "converting", key, name, options)
         run = Job.of(
             mag.place,
             plan.write,
             "converting",
             options,
-            ticket=replace(ticket, part=box.size.with_z(plan.slab_depth)),
+            identity=identity,
+            part=box.size.with_z(plan.slab_depth),
             private_nbytes=0 if spec.compression is None else plan.private_nbytes,
         )
         return run_planned(
             run,
-            lambda job, folders: _Conversion(source, plan, job, folders.main, decoders).stages(),
+            lambda folders: _Conversion(source, plan, run, folders.main, decoders).stages(),
             engine,
-            options,
+            options.listeners,
         )
     except BaseException as error:
         interrupted = not isinstance(error, Exception) and unfinished_jobs(mag.place.store)

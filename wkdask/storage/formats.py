@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from wkdask.errors import DamagedHeaderError, InvalidValueError, UnsupportedFormatError
+from wkdask.fsio import checked_path
 from wkdask.geometry import Vec3Int
 from wkdask.storage import wkw_format
 from wkdask.storage.protocol import COMPRESSIONS, ZARR_COMPRESSIONS, ArraySpec, StoredMag
@@ -37,8 +38,10 @@ __all__ = [
     "fitting_compression",
     "format_of",
     "found_format",
+    "is_stored_mag",
     "metadata_names",
     "open_mag",
+    "planned_mag",
 ]
 
 DATA_FORMATS = ("wkw", "zarr3", "zarr")
@@ -145,6 +148,27 @@ def create_mag(path: str, spec: ArraySpec, data_format: str, extent: Vec3Int | N
     if data_format == "wkw":
         return WkwMag.create(path, spec)
     return ZarrMag.create(path, spec, data_format, extent)
+
+
+def planned_mag(path: str, spec: ArraySpec) -> StoredMag:
+    """Return a mag as `create_mag` will make it in a folder; nothing is made.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    spec
+        Type and layout, with the format; checked by `check_spec`.
+    """
+    folder = os.path.realpath(checked_path(path))
+    if spec.data_format == "wkw":
+        return WkwMag(folder, header_of_spec(spec))
+    return ZarrMag(folder, layout_of_spec(spec, spec.data_format))
+
+
+def is_stored_mag(source: object) -> TypeGuard[StoredMag]:
+    """Return whether something that is read is a mag on disk, in whose folder jobs may work."""
+    return isinstance(source, WkwMag | ZarrMag)
 
 
 def check_spec(spec: ArraySpec, data_format: str) -> ArraySpec:

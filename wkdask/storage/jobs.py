@@ -1,168 +1,166 @@
-"""The private folder of a job: born locked, swept or resumed when its driver is dead, renamed away when it ends.
+"""The private folders of a job: born locked, swept or resumed when its driver is dead, renamed away when it ends.
 
-A job builds its cubes in its private folder in the mag, and publishes each by one rename::
+A job has one private folder in each mag that it writes. It builds cubes there and publishes each by one rename::
 
     <mag>/header.wkw
     <mag>/z0/y0/x0.wkw                         a published cube
     <mag>/.wkdask/locks/017.lock               held while a cube that falls on it is published
+    <mag>/.wkdask/finished/<key>               the receipt of a job that has ended (`wkdask.storage.receipts`)
     <mag>/.wkdask/<job>/alive                  locked while the job's driver lives
-    <mag>/.wkdask/<job>/ticket                 what the job is, where it can be resumed
-    <mag>/.wkdask/<job>/journal                which of its units are done (`wkdask.journal`)
+    <mag>/.wkdask/<job>/manifest               what the job does to this mag (`wkdask.storage.manifest`)
+    <mag>/.wkdask/<job>/journal                which of its units are done (`wkdask.journal`); in its first mag
     <mag>/.wkdask/<job>/<host-pid-thread…>/    one private root per worker thread, reused for cube after cube
     <mag>/.wkdask/<job>/done-…                 notes of tasks whose results others need (`wkdask.pyramid_tasks`)
     <mag>/.wkdask/<job>/staged/                a private mag, where a job builds all before it publishes any
     <mag>/.wkdask/<job>/built/                 the same, since it began to publish: tasks that still build fail
-    <mag>/.wkdask/<job>/before                 since the second phase began: how the mag's files were until then
+    <mag>/.wkdask/<job>/replacing              since the second phase began: some of the mag's cubes are replaced
+    <mag>/.wkdask/<job>/replaced               the same file, since the second phase ended: all of them are
 
-A reader sees the old cube or the new one. When a job ends its folder is renamed away first: whatever a
-task that was thought lost does later (rename out of it, rename into it) fails. What still builds may make
-the folder anew, but without the file ``alive``: a task looks for it between building and publishing.
+A reader sees the old cube or the new one. When a job ends its folders are renamed away first: whatever a
+task that was thought lost does later (rename out of them, rename into them) fails. What still builds may
+make a folder anew, but without the file ``alive``: a task looks for it between building and publishing.
 
 What becomes of the folder of a job whose driver is dead, when the next job on the mag begins::
 
-    no ticket                                     swept
-    the ticket's key is the new job's, to resume  taken over under a new name: late tasks of the dead job fail
-    half of two phases is published               finished first (`interrupted_jobs`), for its voxels are in no
-                                                  other place
-    its box touches that of the new job           swept: resumed later, it would skip what the new job replaced
-    elsewhere in the mag                          kept for its own resumption, without its tasks' roots
+    no sound manifest                             swept
+    the key is the new job's, to resume           taken over under a new name: late tasks of the dead job fail
+    ``replacing``                                 finished first (`interrupted_jobs`): its voxels are in no
+    other place ``replaced``                                  kept for its own resumption: the rest of the
+    job is still to do its box touches that of the new job           swept: resumed later, it would skip what
+    the new job replaced elsewhere in the mag                          kept for its own resumption, without
+    its tasks' roots
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
+import fcntl
 import os
 import re
-import shutil
+import stat
 import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from wkdask.errors import DamagedHeaderError, JobEndedError, JobRunningError, LockTimeoutError, ReadOnlyError
-from wkdask.fsio import atomic_write, fsync_folder, lock, remove_folder
-from wkdask.geometry import BoundingBox, Mag, Vec3Int
+from wkdask.errors import (
+    DamagedHeaderError,
+    JobEndedError,
+    JobRunningError,
+    LockTimeoutError,
+    ReadOnlyError,
+    ResumeError,
+    WkdaskWarning,
+)
+from wkdask.fsio import fsync_folder, lock, remove_entry, remove_folder
+from wkdask.geometry import BoundingBox
+from wkdask.storage.manifest import Manifest
+from wkdask.storage.private import open_private_file, opened_folder, write_private_file
 from wkdask.storage.protocol import PRIVATE, StoredMag
 
 __all__ = [
     "JobFolder",
-    "Ticket",
     "check_alive",
     "interrupted_jobs",
+    "is_unfinished",
     "job_folder",
+    "job_folders",
+    "make_shared_folder",
     "of_living_job",
-    "resumable_folder",
+    "previous_run",
+    "private_folder",
+    "replaced_jobs",
+    "replacing_now",
     "take_built",
     "unfinished_jobs",
 ]
 
 _JOB_NAME = re.compile(r"[0-9a-f]{12}")
 _GONE_NAME = re.compile(r"\.[0-9a-f]{12}\.gone-[0-9a-f]{32}")
-_TICKET, _JOURNAL, _BEFORE = "ticket", "journal", "before"
-_KEPT = re.compile(r"alive|ticket|journal|before|staged.*|built|slab-.*|done-.*")
-"""What a job that was resumed has a use for; all else belonged to its tasks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What a job is, so that another process can tell whether it is the same, and go on with it."""
-
-    key: str
-    """The same for the same work: name of the array or of the job, geometry of the target."""
-    name: str
-    """For people: what is written."""
-    action: str
-    """What is done, as a participle."""
-    dataset_path: str
-    """The dataset's folder."""
-    layer: str
-    """The layer's name."""
-    mag: Mag
-    """The mag."""
-    box: BoundingBox
-    """What is written: absolute, in voxels of the mag."""
-    unit: Vec3Int
-    """Voxels of a unit: the journal numbers units, so that a resumed job is cut as the first one was."""
-    part: Vec3Int | None = None
-    """Voxels of a part, where cubes are too large for a task."""
-    resumable: bool = True
-    """Whether what it leaves before its second phase is worth keeping for a later call."""
-    layer_box: BoundingBox | None = None
-    """The layer's box before the job, in voxels of mag 1, where that says what the job does: a run that stopped has
-    changed it."""
-
-    def to_bytes(self) -> bytes:
-        """Return the ticket as the text of a file."""
-        content = {
-            "key": self.key,
-            "name": self.name,
-            "action": self.action,
-            "dataset": self.dataset_path,
-            "layer": self.layer,
-            "mag": self.mag.to_layer_name(),
-            "box": self.box.to_tuple6(),
-            "unit": self.unit,
-            "part": self.part,
-            "resumable": self.resumable,
-            "layer_box": None if self.layer_box is None else self.layer_box.to_tuple6(),
-        }
-        return json.dumps(content).encode()
-
-    @classmethod
-    def read(cls, folder: str) -> Ticket | None:
-        """Return the ticket in a job's folder; None if there is none that can be read."""
-        try:
-            with open(f"{folder}/{_TICKET}", "rb") as file:
-                content = json.load(file)
-            layer_box = content.get("layer_box")
-            return cls(
-                content["key"], content["name"], content["action"], content["dataset"], content["layer"],
-                Mag(content["mag"]), BoundingBox.from_tuple6(content["box"]), Vec3Int(content["unit"]),
-                None if content["part"] is None else Vec3Int(content["part"]), content["resumable"],
-                None if layer_box is None else BoundingBox.from_tuple6(layer_box),
-            )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+_ALIVE, _JOURNAL, _REPLACING, _REPLACED = "alive", "journal", "replacing", "replaced"
+_BEFORE = "before"
+"""What `replacing` was called before 0.1.0."""
+_KEPT = re.compile(r"alive|manifest|ticket|journal|replacing|replaced|before|staged.*|built|slab-.*|done-.*")
+"""Entries that a resumed job keeps; everything else is scratch of its tasks."""
 
 
 @dataclass(slots=True)
 class JobFolder:
-    """The private folder of a job that can be resumed."""
+    """The private folder of a job in one mag."""
 
     path: str
     """Where it is."""
-    resumed: bool
-    """Whether an earlier run of the job left it."""
+    manifest: Manifest | None = None
+    """What the job does to the mag; None for a job of which nothing is resumed, finished or undone."""
+    resumed: bool = False
+    """Whether a previous run of the job left it."""
     finished: bool = False
     """Set when the job has come to its end: then nothing of it stays."""
     landed: bool = False
-    """Set when a task has changed something: then there is something to go on with."""
+    """Set when a task has changed something: then there is something to resume."""
     parked: bool = False
     """Whether the job has stopped, and its folder waits under another name."""
 
-    def begin_second_phase(self, before: bytes) -> None:
-        """Note durably that all is built, and how the mag's files are before the first one is replaced."""
-        atomic_write(f"{self.path}/{_BEFORE}", before)
+    def begin_second_phase(self, state: bytes) -> None:
+        """Note durably that all is built, before the first cube is replaced.
+
+        Parameters
+        ----------
+        state
+            The mag's fingerprint until then, for whoever looks into the folder.
+        """
+        with opened_folder(self.path) as folder:
+            write_private_file(folder, _REPLACING, state)
+
+    def end_second_phase(self) -> None:
+        """Note durably that all cubes are replaced; what was built is not needed any more."""
+        with opened_folder(self.path) as folder:
+            name = _REPLACING if _has(folder, _REPLACING) else _BEFORE
+            os.rename(name, _REPLACED, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+            remove_entry(folder, "built")
+
+    @property
+    def is_replacing(self) -> bool:
+        """Whether some of the mag's cubes are replaced, and others may not be."""
+        return _is_there(self.path, _REPLACING) or _is_there(self.path, _BEFORE)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether all of the mag's cubes are replaced."""
+        return _is_there(self.path, _REPLACED)
 
     @property
     def has_begun(self) -> bool:
-        """Whether there is something to go on with."""
-        if self.landed or self.resumed:
+        """Whether there is something to resume."""
+        if self.landed or self.resumed or self.is_replacing or self.is_replaced:
             return True
         with contextlib.suppress(OSError):
-            return os.stat(f"{self.path}/{_JOURNAL}").st_size > 0
+            return os.stat(f"{self.path}/{_JOURNAL}", follow_symlinks=False).st_size > _EMPTY_JOURNAL
         return False
 
-    @property
-    def in_second_phase(self) -> bool:
-        """Whether an earlier run of the job began to publish what it had built."""
-        return os.path.exists(f"{self.path}/{_BEFORE}")
+
+_EMPTY_JOURNAL = 64
+"""Bytes of a journal at most that names its job, and no unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Dead:
+    """The folder of a job whose driver is dead."""
+
+    name: str
+    manifest: Manifest
+    replacing: bool
+    replaced: bool
+
+
+# --- a job's own folders --------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def job_folder(store: StoredMag, box: BoundingBox | None = None) -> Iterator[str]:
-    """Make a private folder for a job that cannot be resumed, and take it away at the end.
+    """Make a private folder for a job without a manifest, and take it away at the end.
 
     Parameters
     ----------
@@ -171,62 +169,85 @@ def job_folder(store: StoredMag, box: BoundingBox | None = None) -> Iterator[str
     box
         What the job writes: absolute, in voxels of the mag; None where that is not known before.
     """
-    private = _private_of(store)
-    with contextlib.ExitStack() as stack:
-        with lock(f"{private}/locks/jobs.lock"):
-            _sweep(private, box)
-            folder = _born(private, stack)
-        try:
-            yield folder
-        finally:
-            remove_folder(folder)
+    with job_folders([(store, None, box)], resume=False) as (folder,):
+        yield folder.path
 
 
 @contextlib.contextmanager
-def resumable_folder(
-    store: StoredMag, ticket: Ticket, *, resume: bool, writes: bool = True
-) -> Iterator[JobFolder]:
-    """Make a private folder for a job, or take over the one that an earlier run of it left.
+def job_folders(
+    mags: Sequence[tuple[StoredMag, Manifest | None, BoundingBox | None]],
+    *,
+    resume: bool,
+    durable: bool = True,
+    writes: bool = True,
+) -> Iterator[list[JobFolder]]:
+    """Make a job's private folders, or take over those that a previous run of it left.
 
-    If the job has not finished by the end, the folder is parked under another name: tasks that still run
-    fail, and the job can be resumed.
+    If the job has not finished by the end, and there is something to resume, its folders are parked under
+    other names: tasks that still run fail.
 
     Parameters
     ----------
-    store
-        The mag.
-    ticket
-        What the job is.
+    mags
+        For each mag that the job writes, its own first: the mag, the manifest, and the box if there is no manifest.
     resume
-        Whether to go on where an earlier run stopped; else what that one left is swept.
+        Whether to continue a previous run; else what that one left is swept.
+    durable
+        Flush the manifest to the disk.
     writes
-        Whether the job changes the mag; one that only reads it takes nothing away from dead jobs that write.
+        Whether the job changes the mags; one that only reads takes nothing away from dead jobs that write.
 
     Raises
     ------
     JobRunningError
         If a living process works on the same job.
+    ResumeError
+        If a previous run had begun to replace cubes, and one of its further mags was taken away since.
     """
-    private = _private_of(store)
     with contextlib.ExitStack() as stack:
-        with lock(f"{private}/locks/jobs.lock"):
-            job = _taken_over(private, ticket, stack) if resume else None
-            if writes:
-                _sweep(private, ticket.box)
-            if job is None:
-                job = JobFolder(_born(private, stack), resumed=False)
-                atomic_write(f"{job.path}/{_TICKET}", ticket.to_bytes())
-                fsync_folder(private)
+        folders = _taken_over_all(mags, stack) if resume else None
+        if folders is None:
+            folders = []
+            for store, manifest, box in mags:
+                private = private_folder(store.path)
+                with lock(f"{private}/locks/jobs.lock"):
+                    if writes:
+                        _sweep(private, box if manifest is None else manifest.box, manifest)
+                    folder = JobFolder(_born(private, stack), manifest)
+                    if manifest is not None:
+                        with opened_folder(folder.path) as descriptor:
+                            manifest.write(descriptor, durable=durable)
+                        if durable:
+                            fsync_folder(private)
+                folders.append(folder)
+        elif writes:
+            for store, manifest, box in mags:
+                private = private_folder(store.path)
+                with lock(f"{private}/locks/jobs.lock"):
+                    _sweep(private, box if manifest is None else manifest.box, None)
         try:
-            yield job
+            yield folders
         finally:
-            if job.finished or not (job.in_second_phase or (ticket.resumable and job.has_begun)):
-                remove_folder(job.path)
-            else:
-                with contextlib.suppress(FileNotFoundError):  # an impatient user, or the whole mag is gone
-                    job.path = _renamed(job.path)
-                    job.parked = True
-                    _strip(job.path)
+            _end(folders)
+
+
+def _end(folders: list[JobFolder]) -> None:
+    """Park the folders of a job that can be resumed; take the others away."""
+    finished = all(folder.finished for folder in folders)
+    begun = any(folder.has_begun for folder in folders)
+    manifests = [folder.manifest for folder in folders]
+    resumable = begun and all(manifest is not None and manifest.resumable for manifest in manifests)
+    kept = not finished and (resumable or any(each.is_replacing or each.is_replaced for each in folders))
+    # The first folder goes last: with it goes the journal, by which a later run recognises the others.
+    for folder in reversed(folders):
+        if not kept:
+            remove_folder(folder.path)
+            continue
+        with contextlib.suppress(FileNotFoundError):  # an impatient user, or the whole mag is gone
+            folder.path = _renamed(folder.path)
+            folder.parked = True
+            with opened_folder(folder.path) as descriptor:
+                _strip(descriptor)
 
 
 def take_built(store: StoredMag, folder: str) -> StoredMag:
@@ -239,153 +260,351 @@ def take_built(store: StoredMag, folder: str) -> StoredMag:
     store
         The mag.
     folder
-        The job's private folder.
+        The job's private folder in it.
     """
     built = f"{folder}/built"
-    if not os.path.isdir(built):  # an earlier run of the job may have come so far
+    if not os.path.isdir(built):  # a previous run of the job may have come so far
         os.rename(f"{folder}/staged", built)
     return store.opened(built)
 
 
-def unfinished_jobs(store: StoredMag) -> list[Ticket]:
-    """Return what dead jobs on a mag can be resumed."""
-    jobs = _dead_jobs(f"{store.path}/{PRIVATE}")
-    return [ticket for folder, ticket in jobs if ticket.resumable or os.path.exists(f"{folder}/{_BEFORE}")]
+def private_folder(mag_path: str) -> str:
+    """Return the private folder of a mag, made if it is not there.
 
-
-def interrupted_jobs(store: StoredMag) -> list[Ticket]:
-    """Return the dead jobs on a mag that had begun to replace its cubes by what they read from it.
-
-    The rest of their voxels is in their folders only: before anybody reads or writes the mag again they are to be
-    finished.
+    Raises
+    ------
+    ReadOnlyError
+        If this user may not write there, or the folder is a link.
     """
-    private = f"{store.path}/{PRIVATE}"
-    return [ticket for folder, ticket in _dead_jobs(private) if os.path.exists(f"{folder}/{_BEFORE}")]
-
-
-def _private_of(store: StoredMag) -> str:
-    """Return the private folder of a mag, made if it is not there."""
-    private = f"{store.path}/{PRIVATE}"
+    private = f"{mag_path}/{PRIVATE}"
     try:
-        os.makedirs(f"{private}/locks", exist_ok=True)
+        make_shared_folder(private)
+        make_shared_folder(f"{private}/locks")
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        raise ReadOnlyError(f"{store.path} cannot be written to: {error.strerror}") from error
-    if os.path.realpath(f"{private}/locks") != f"{store.path}/{PRIVATE}/locks":
+        raise ReadOnlyError(f"{mag_path} cannot be written to: {error.strerror}") from error
+    if os.path.islink(private) or os.path.islink(f"{private}/locks"):
         raise ReadOnlyError(
-            f"{private}, or locks in it, is a link; jobs only work in a folder of the mag itself"
+            f"{private}, or locks in it, is a symlink; jobs only work in a folder of the mag itself"
         )
     return private
+
+
+def make_shared_folder(path: str) -> None:
+    """Make a folder, unless it is there; whoever may write into the folder above may write into it too."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return
+    above = stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) & 0o022
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if above & ~mode:
+        os.chmod(path, mode | above)
 
 
 def _born(private: str, stack: contextlib.ExitStack) -> str:
     """Make a job's folder and hold its lock; the caller holds the lock that sweepers take."""
     folder = f"{private}/{uuid.uuid4().hex[:12]}"
-    os.mkdir(folder)
-    stack.enter_context(lock(f"{folder}/alive"))
+    make_shared_folder(folder)
+    stack.enter_context(lock(f"{folder}/{_ALIVE}"))
     return folder
 
 
-def _folders(private: str) -> list[str]:
-    """Return the folders of jobs, living or dead."""
-    try:
-        with os.scandir(private) as entries:
-            return [
-                entry.path
-                for entry in entries
-                if _JOB_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
-            ]
-    except FileNotFoundError:
-        return []
+# --- dead jobs -------------------------------------------------------------------------------------------
 
 
-def _dead_jobs(private: str) -> Iterator[tuple[str, Ticket]]:
-    """Yield folder and ticket of the dead jobs that can be resumed; nothing is created."""
-    for folder in _folders(private):
-        ticket = Ticket.read(folder)
-        if ticket is not None and not _is_living(folder):
-            yield folder, ticket
+def previous_run(store: StoredMag, key: str) -> Manifest | None:
+    """Return the manifest that a previous run of a job left in its own mag; None if there is none.
 
+    A run that had built cubes from what they are to replace, and had not begun to replace them, counts only
+    if the mag is still as it was then.
 
-def _is_living(folder: str) -> bool:
-    """Tell whether a job's driver holds its lock."""
-    try:
-        if not os.path.exists(f"{folder}/alive"):
-            return False
-        with lock(f"{folder}/alive", timeout=0):
-            return False
-    except LockTimeoutError:
-        return True
-    except OSError:  # ended meanwhile, or another user's
-        return not os.path.isdir(folder) or os.path.exists(f"{folder}/alive")
-
-
-def _taken_over(private: str, ticket: Ticket, stack: contextlib.ExitStack) -> JobFolder | None:
-    """Take over the folder of a dead job of the same key, under a new name; None if there is none."""
-    for folder in _folders(private):
-        found = Ticket.read(folder)
-        if found is None or found.key != ticket.key:
-            continue
-        try:
-            stack.enter_context(lock(f"{folder}/alive", timeout=0))
-        except LockTimeoutError:
-            raise JobRunningError(
-                f"another process is at work on this job ({found.action} layer {found.layer!r} mag {found.mag}, "
-                f"{found.name}); its folder is {folder}"
-            ) from None
-        folder = _renamed(folder)
-        _strip(folder)
-        return JobFolder(folder, resumed=True)
+    Parameters
+    ----------
+    store
+        The job's own mag.
+    key
+        The job's key.
+    """
+    for dead in _dead_jobs(store.path):
+        manifest = dead.manifest
+        if (manifest.key, manifest.role) == (key, 0) and (
+            dead.replacing
+            or dead.replaced
+            or not manifest.staged
+            or manifest.state == store.fingerprint(manifest.box)
+        ):
+            return manifest
     return None
 
 
-def _sweep(private: str, box: BoundingBox | None) -> None:
-    """Remove what dead jobs left, but for what can be resumed and is not touched by a new job in `box`."""
-    with os.scandir(private) as entries:
-        for gone in [entry for entry in entries if _GONE_NAME.fullmatch(entry.name)]:
-            shutil.rmtree(gone.path, ignore_errors=True)
-    for folder in _folders(private):
-        # A folder that ended meanwhile, or is another user's, is not ours to sweep.
-        skip = contextlib.suppress(LockTimeoutError, FileNotFoundError, PermissionError)
-        with skip, lock(f"{folder}/alive", timeout=0):
-            ticket = Ticket.read(folder)
-            if ticket is not None and (_is_beside(ticket, box) or os.path.exists(f"{folder}/{_BEFORE}")):
-                _strip(folder)
+def unfinished_jobs(store: StoredMag) -> list[Manifest]:
+    """Return the manifests of dead jobs on a mag that can be resumed."""
+    return [
+        dead.manifest
+        for dead in _dead_jobs(store.path)
+        if dead.manifest.resumable or dead.replacing or dead.replaced
+    ]
+
+
+def interrupted_jobs(store: StoredMag) -> list[Manifest]:
+    """Return the manifests of dead jobs on a mag that had begun to replace its cubes, and had not ended that.
+
+    The rest of their voxels is in their folders only: they are to be finished before anybody reads or writes
+    the mag.
+    """
+    return [dead.manifest for dead in _dead_jobs(store.path) if dead.replacing]
+
+
+def replaced_jobs(store: StoredMag) -> list[Manifest]:
+    """Return the manifests of dead jobs that have replaced a mag's cubes, and have more to do."""
+    return [dead.manifest for dead in _dead_jobs(store.path) if dead.replaced]
+
+
+def replacing_now(store: StoredMag) -> list[Manifest]:
+    """Return the manifests of living jobs that replace cubes of a mag at the moment."""
+    found = []
+    for name in _job_names(store.path):
+        with contextlib.suppress(OSError), opened_folder(store.path, PRIVATE, name) as folder:
+            if (
+                _has(folder, _REPLACING)
+                and _is_living(folder)
+                and (manifest := Manifest.read(folder)) is not None
+            ):
+                found.append(manifest)
+    return found
+
+
+def is_unfinished(mag_path: str) -> str | None:
+    """Return why an unlisted folder is no mag that could be listed: a job that makes it has not ended; else None.
+
+    Parameters
+    ----------
+    mag_path
+        The folder.
+    """
+    for name in _job_names(mag_path):
+        with contextlib.suppress(OSError), opened_folder(mag_path, PRIVATE, name) as folder:
+            manifest = Manifest.read(folder)
+            if manifest is not None and manifest.creates:
+                doing = "is making" if _is_living(folder) else "was interrupted while it made"
+                return f"a job ({manifest.action}, {manifest.name}) {doing} the mag in {mag_path}"
+    return None
+
+
+def _job_names(mag_path: str) -> list[str]:
+    """Return the names of the folders of jobs in a mag, living or dead."""
+    try:
+        with os.scandir(f"{mag_path}/{PRIVATE}") as entries:
+            return [
+                entry.name
+                for entry in entries
+                if _JOB_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+            ]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _dead_jobs(mag_path: str) -> Iterator[_Dead]:
+    """Yield the dead jobs of a mag that have a sound manifest; nothing is created."""
+    for name in _job_names(mag_path):
+        with contextlib.suppress(OSError), opened_folder(mag_path, PRIVATE, name) as folder:
+            manifest = Manifest.read(folder)
+            if manifest is not None and not _is_living(folder):
+                replacing = _has(folder, _REPLACING) or (_has(folder, _BEFORE) and not manifest.resumable)
+                yield _Dead(name, manifest, replacing, _has(folder, _REPLACED))
+
+
+@contextlib.contextmanager
+def _dead_lock(folder: int) -> Iterator[None]:
+    """Hold the lock of a job that is dead.
+
+    Raises
+    ------
+    LockTimeoutError
+        If the job lives.
+    PermissionError
+        If it is another user's, who does not share it.
+    """
+    try:
+        descriptor = open_private_file(folder, _ALIVE, os.O_RDWR)
+    except PermissionError as error:
+        if error.errno == errno.EACCES:
+            raise
+        yield  # it is none that a job has left
+        return
+    except OSError:  # there is none, or a link or FIFO in its place
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockTimeoutError("the job lives") from None
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
+
+
+def _is_living(folder: int) -> bool:
+    """Return whether a job's driver holds its lock; True also where this user cannot know."""
+    try:
+        with _dead_lock(folder):
+            return False
+    except (LockTimeoutError, PermissionError):
+        return True
+
+
+def _taken_over_all(
+    mags: Sequence[tuple[StoredMag, Manifest | None, BoundingBox | None]], stack: contextlib.ExitStack
+) -> list[JobFolder] | None:
+    """Take over the folders that a previous run of a job left in all its mags; None if they are not all there."""
+    taken: list[JobFolder] = []
+    with contextlib.ExitStack() as held:
+        for store, manifest, _ in mags:
+            if manifest is None:
+                return None
+            private = private_folder(store.path)
+            with lock(f"{private}/locks/jobs.lock"):
+                folder = _taken_over(private, manifest, held)
+            if folder is not None:
+                taken.append(folder)
+            elif not taken:
+                return None
+            elif any(each.is_replacing or each.is_replaced for each in taken):
+                for each in taken:
+                    each.path = _renamed(each.path)
+                raise ResumeError(
+                    f"{manifest.label}: an interrupted job ({manifest.action} {manifest.name}) had begun to "
+                    f"replace "
+                    f"cubes in place; of what it wrote into this mag nothing is there any more, and it cannot be "
+                    f"computed again. The other mags are finished by the next call on them"
+                )
             else:
-                remove_folder(folder)
+                warnings.warn(
+                    f"{manifest.label}: of an interrupted job ({manifest.action} {manifest.name}) nothing is there "
+                    f"any more in this mag, which was deleted or written by another job; the job starts from its "
+                    f"beginning",
+                    WkdaskWarning,
+                    stacklevel=2,
+                )
+                for each in taken:
+                    remove_folder(each.path)
+                return None
+        stack.push(held.pop_all())
+    return taken
 
 
-def _is_beside(ticket: Ticket, box: BoundingBox | None) -> bool:
-    """Tell whether a dead job can be resumed after another one has written a box."""
-    return ticket.resumable and box is not None and ticket.box.intersection(box).is_empty()
+def _taken_over(private: str, manifest: Manifest, stack: contextlib.ExitStack) -> JobFolder | None:
+    """Take over the folder of a dead job of the same key and role, under a new name; None if there is none."""
+    for name in _job_names(os.path.dirname(private)):
+        with contextlib.suppress(OSError), opened_folder(private, name) as folder:
+            found = Manifest.read(folder)
+            if found is None or (found.key, found.role) != (manifest.key, manifest.role):
+                continue
+            if found.state != manifest.state and not (_has(folder, _REPLACING) or _has(folder, _REPLACED)):
+                continue  # the mag was changed since: what was built was computed from what it was
+            try:
+                stack.enter_context(_dead_lock(folder))
+            except LockTimeoutError:
+                raise JobRunningError(
+                    f"another process is at work on this job ({found.action} {found.label}, {found.name}); its "
+                    f"folder is {private}/{name}"
+                ) from None
+            path = _renamed(f"{private}/{name}")
+            if not os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(folder)):
+                raise OSError(errno.EINVAL, "the folder of a job was exchanged", f"{private}/{name}")
+            _strip(folder)
+            return JobFolder(path, found, resumed=True)
+    return None
+
+
+def _sweep(private: str, box: BoundingBox | None, new: Manifest | None) -> None:
+    """Remove what dead jobs left, but for what can be resumed and is not touched by a new job in `box`.
+
+    Parameters
+    ----------
+    private
+        The mag's private folder.
+    box
+        What the new job writes, in voxels of the mag; None where that is not known.
+    new
+        The manifest of the new job, if that begins from its start: it takes the place of a previous run.
+    """
+    with opened_folder(private) as above, os.scandir(private) as entries:
+        for gone in [entry.name for entry in entries if _GONE_NAME.fullmatch(entry.name)]:
+            remove_entry(above, gone)
+        for name in _job_names(os.path.dirname(private)):
+            # A folder that ended meanwhile, or is another user's, is not ours to sweep.
+            skip = contextlib.suppress(LockTimeoutError, OSError)
+            with skip, opened_folder(private, name) as folder, _dead_lock(folder):
+                manifest = Manifest.read(folder)
+                replaced = _has(folder, _REPLACED) and not (
+                    manifest is not None and new is not None and manifest.key == new.key
+                )
+                replacing = _has(folder, _REPLACING) or _has(folder, _BEFORE)
+                if manifest is not None and (_is_beside(manifest, box, new) or replacing or replaced):
+                    _strip(folder)
+                else:
+                    doomed = f".{name}.gone-{uuid.uuid4().hex}"
+                    os.rename(name, doomed, src_dir_fd=above, dst_dir_fd=above)
+                    remove_entry(above, doomed)
+
+
+def _is_beside(manifest: Manifest, box: BoundingBox | None, new: Manifest | None) -> bool:
+    """Return whether a dead job can be resumed after another one has written a box."""
+    if new is not None and (manifest.key, manifest.role) == (new.key, new.role):
+        return False
+    return manifest.resumable and box is not None and manifest.box.intersection(box).is_empty()
 
 
 def _renamed(folder: str) -> str:
     """Give a job's folder another name, so that tasks that know it by the old one fail."""
-    other = f"{os.path.dirname(folder)}/{uuid.uuid4().hex[:12]}"
-    os.rename(folder, other)
-    return other
+    private, name = os.path.split(folder)
+    other = uuid.uuid4().hex[:12]
+    with opened_folder(private) as above:
+        os.rename(name, other, src_dir_fd=above, dst_dir_fd=above)
+    return f"{private}/{other}"
 
 
-def _strip(folder: str) -> None:
-    """Remove what belonged to the tasks of a job from its folder."""
+def _strip(folder: int) -> None:
+    """Remove what belonged to the tasks of a job from its folder, given by its descriptor."""
     for name in os.listdir(folder):
         if not _KEPT.fullmatch(name):
-            shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
+            remove_entry(folder, name)
+
+
+def _has(folder: int, name: str) -> bool:
+    """Return whether a folder, given by its descriptor, has an entry."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _is_there(folder: str, name: str) -> bool:
+    return os.path.lexists(f"{folder}/{name}")
+
+
+# --- in tasks --------------------------------------------------------------------------------------------
 
 
 def check_alive(folder: str) -> None:
     """Refuse to go on when the job has ended; call it between building and publishing."""
-    if not os.path.lexists(f"{folder}/alive"):
+    if not os.path.lexists(f"{folder}/{_ALIVE}"):
         if _JOB_NAME.fullmatch(os.path.basename(folder)):
-            remove_folder(folder)  # made anew by what still built
+            remove_folder(folder)  # made again by what still built
         raise JobEndedError(f"the job of {folder} has ended; this task publishes nothing")
 
 
 @contextlib.contextmanager
 def of_living_job(folder: str) -> Iterator[None]:
-    """Let an error that comes of the job's end say so."""
+    """Re-raise errors that come of the job's end as such."""
     try:
         yield
     except (FileNotFoundError, DamagedHeaderError) as error:

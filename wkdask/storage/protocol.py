@@ -192,9 +192,6 @@ class StoredMag(Protocol):
     def fingerprint(self, box: BoundingBox) -> str:
         """Return a text that changes when a cube that the box touches is rewritten."""
 
-    def snapshot(self, box: BoundingBox) -> bytes:
-        """Return how the files are that tell of the content of a box: see `wkdask.storage.fingerprint`."""
-
     def cubes_on_disk(self) -> Iterator[Vec3Int]:
         """Yield the indices of the cubes that exist."""
 

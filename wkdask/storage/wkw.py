@@ -16,7 +16,7 @@ from wkdask.errors import DamagedCubeError, DamagedHeaderError, OutsideError
 from wkdask.fsio import atomic_write, checked_path
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage import wkw_build
-from wkdask.storage.fingerprint import fingerprint_of, snapshot_of
+from wkdask.storage.fingerprint import fingerprint_of
 from wkdask.storage.protocol import (
     PRIVATE,
     STAMP,
@@ -125,12 +125,6 @@ class WkwMag:
         Up to 10 000 cubes are looked at one by one; above that the times of the mag's folders and of the stamp.
         """
         return fingerprint_of(self.path, self._checked_header(), self._telling_names(box))
-
-    def snapshot(self, box: BoundingBox) -> bytes:
-        """Return how the files are that tell of the content of a box."""
-        cubes = self.spec.grid.cubes(box)
-        singly = self._telling_names(box) if cubes.shape.prod() <= _STAT_LIMIT else []
-        return snapshot_of(self.path, {*singly, *self._summary_names()})
 
     def _telling_names(self, box: BoundingBox) -> list[str]:
         """Return the names of the files that tell whether the content of a box has changed."""

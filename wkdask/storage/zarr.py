@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from wkdask.errors import DamagedCubeError, DamagedHeaderError, OutsideError, UnsupportedFormatError
 from wkdask.fsio import atomic_write, checked_path, lock
 from wkdask.geometry import COORDINATE_LIMIT, BoundingBox, Vec3Int
-from wkdask.storage.fingerprint import fingerprint_of, snapshot_of
+from wkdask.storage.fingerprint import fingerprint_of
 from wkdask.storage.protocol import (
     PRIVATE,
     STAMP,
@@ -170,10 +170,6 @@ class ZarrMag:
         """
         self._extent()
         return fingerprint_of(self.path, repr(self.layout).encode(), self._telling_names(box))
-
-    def snapshot(self, box: BoundingBox) -> bytes:
-        """Return how the files are that tell of the content of a box."""
-        return snapshot_of(self.path, {*self._telling_names(box), STAMP})
 
     def _telling_names(self, box: BoundingBox) -> list[str]:
         """Return the names of the files that tell whether the content of a box has changed."""
