@@ -63,8 +63,8 @@ def leftovers():
 
     def private(mag):
         folder = os.path.join(mag.path, ".wkdask")
-        left = sorted({*os.listdir(folder)} - {"locks"}) if os.path.isdir(folder) else []
-        return [name for name in left if {*os.listdir(f"{folder}/{name}")} - {"alive", "ticket", "journal"}]
+        left = sorted({*os.listdir(folder)} - {"locks", "finished"}) if os.path.isdir(folder) else []
+        return [name for name in left if {*os.listdir(f"{folder}/{name}")} - {"alive", "manifest", "journal"}]
 
     return private
 

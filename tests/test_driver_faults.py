@@ -214,7 +214,7 @@ def test_a_worker_that_was_cut_off_and_wakes_changes_nothing(make_mag, random_vo
     assert report.bounding_box == BOX
     assert np.array_equal(target.read(), voxels)
     assert {name: os.stat(name).st_ino for name in cube_files(target)} == files
-    assert set(os.listdir(f"{target.path}/.wkdask")) == {"locks"}
+    assert set(os.listdir(f"{target.path}/.wkdask")) == {"locks", "finished"}
 
 
 def cube_files(mag):
@@ -454,7 +454,7 @@ def test_jobs_that_write_parts_of_the_same_cubes_lose_nothing(tmp_path, compress
         expected[:, 30 * k : 30 * k + 30] = k + 1
     assert ds.get_layer("a").bounding_box == BoundingBox((0, 0, 7), (120, 100, 90))
     assert np.array_equal(mag.read(), expected)
-    assert set(os.listdir(f"{mag.path}/.wkdask")) == {"locks"}
+    assert set(os.listdir(f"{mag.path}/.wkdask")) == {"locks", "finished"}
 
 
 def test_jobs_on_other_layers_other_mags_and_the_same_cubes(shared):

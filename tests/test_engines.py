@@ -12,8 +12,8 @@ from wkdask import BoundingBox
 from wkdask.engines import DistributedEngine, LocalEngine, pick_engine
 from wkdask.errors import InvalidValueError, WorkerPathError
 from wkdask.events import JobFinished, UnitDone
-from wkdask.job import CallWindow
 from wkdask.tasks import UnitReport
+from wkdask.windows import CallWindow
 
 
 def box_of(number):

@@ -10,7 +10,7 @@ from wkdask import BoundingBox, plan
 from wkdask.errors import PlanError
 from wkdask.events import UnitDone
 from wkdask.expression import array_stages, common_tasks, cut_into_units, unit_blocks
-from wkdask.job import Job
+from wkdask.job import Job, JobFolders, WriteOptions
 from wkdask.plan import plan_write
 
 HALO = {0: 0, 1: 3, 2: 3, 3: 3}
@@ -36,9 +36,9 @@ def small_units(monkeypatch):
         monkeypatch.setattr(f"{module}.plan_write", planned)
 
 
-def job_on(mag, box, **kwargs):
+def job_on(mag, box, *, in_place=False, **kwargs):
     planned = plan_write(mag.spec, box, **kwargs)
-    return Job(mag.place.dataset_path, "layer", mag.mag, mag.place.store, planned)
+    return Job.of(mag.place, planned, "writing", WriteOptions(), in_place=in_place)
 
 
 def source(voxels, chunks):
@@ -79,7 +79,7 @@ def test_one_graph_per_window_made_when_its_turn_comes(make_mag):
 
     x = da.zeros((1, *box.size), chunks=(1, 1024, 1024, 1024), dtype="uint8").map_blocks(note, dtype="uint8")
     job = job_on(mag, box)
-    (stage,) = array_stages(job, x, "/nowhere/.wkdask/0123456789ab", reads_target=False)
+    (stage,) = array_stages(job, x, JobFolders("/nowhere/.wkdask/0123456789ab", {}))
     assert stage.units == len(job.plan.units) > 20_000
     windows = iter(stage.windows)
     first = next(windows)
@@ -225,7 +225,7 @@ def test_two_phases_are_two_stages(make_mag):
     mag, box = make_mag(), BoundingBox((0, 0, 0), (64, 64, 64))
     x = da.ones((1, 64, 64, 64), dtype="uint8")
     folder = f"{mag.path}/.wkdask/0123456789ab"
-    first, second = array_stages(job_on(mag, box), x, folder, reads_target=True)
+    first, second = array_stages(job_on(mag, box, in_place=True), x, JobFolders(folder, {}))
     assert first.units == second.units
     assert os.path.isdir(f"{folder}/staged")
     calls = [entry for window in second.windows for entry in window.calls]

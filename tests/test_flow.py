@@ -10,8 +10,8 @@ import pytest
 
 from wkdask import BoundingBox
 from wkdask.engines import DistributedEngine, LocalEngine
-from wkdask.job import NodeCall, NodeWindow
 from wkdask.tasks import UnitReport
+from wkdask.windows import NodeCall, NodeWindow
 
 
 def box_of(number):

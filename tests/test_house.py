@@ -27,11 +27,14 @@ ORDER = [
     "properties.*",
     "storage.*",
     "lazy",
+    "graph_facts",
     "plan",
     "tasks",
     "journal",
     "events",
+    "windows",
     "job",
+    "mag_folders",
     "resume",
     "space",
     "flow",
@@ -43,7 +46,9 @@ ORDER = [
     "cluster_engine",
     "engines",
     "expression",
+    "settlement",
     "driver",
+    "unwritten",
     "records",
     "tally",
     "progress",
@@ -93,7 +98,7 @@ ORDER = [
     "__main__",
 ]
 
-MAX_LINES = 500
+MAX_LINES = 600
 HEAVY = ("distributed", "numba", "zarr", "rich", "tifffile", "PIL", "matplotlib")
 
 

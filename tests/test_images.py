@@ -77,7 +77,7 @@ def check(dataset, expected, offset=(0, 0, 0), layer="color"):
 
 def nothing_left(mag_path):
     private = Path(mag_path, ".wkdask")
-    assert {entry.name for entry in private.iterdir()} == {"locks"}
+    assert {entry.name for entry in private.iterdir()} == {"locks", "finished"}
 
 
 def tree(folder):

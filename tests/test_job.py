@@ -3,8 +3,9 @@
 import pickle
 
 from wkdask import BoundingBox
-from wkdask.job import CallWindow, Job, call_windows
+from wkdask.job import Job, WriteOptions
 from wkdask.plan import plan_write
+from wkdask.windows import CallWindow, call_windows
 
 
 def call(box):
@@ -32,6 +33,6 @@ def test_windows_of_calls_are_made_one_by_one(make_mag):
 def test_a_job_says_what_it_is_and_pickles(make_mag):
     mag = make_mag(mag=(2, 2, 1))
     plan = plan_write(mag.spec, BoundingBox((5, 5, 5), (100, 100, 100)))
-    job = Job(mag.place.dataset_path, "layer", mag.mag, mag.place.store, plan)
+    job = Job.of(mag.place, plan, "writing", WriteOptions())
     assert job.label == "layer 'layer' mag 2-2-1"
     assert pickle.loads(pickle.dumps(job)) == job

@@ -1,12 +1,16 @@
 """The journal: what it notes is known to the next run, whatever the file looks like at its end."""
 
+import json
 import os
+import zlib
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wkdask import BoundingBox, Mag
+from wkdask.errors import ResumeError
 from wkdask.grid import CubeGrid
 from wkdask.journal import Journal, Lane
 from wkdask.tasks import PlaceReport, UnitReport, merge_reports
@@ -83,7 +87,9 @@ def test_a_closed_lane_is_over(tmp_path):
 
 @given(
     cut=st.integers(0, 400),
-    junk=st.sampled_from([b"", b"\0" * 30, b"[0,", b"null\n", b"[]\n[0,1]\n", b"\xff\n"]),
+    junk=st.sampled_from(
+        [b"", b"\0" * 30, b"[0,", b"null\n", b"[]\n[0,1]\n", b"\xff\n", b'00000000 ["end",0]\n']
+    ),
 )
 def test_a_torn_end_loses_only_what_was_torn(tmp_path_factory, cut, junk):
     folder = tmp_path_factory.mktemp("journal")
@@ -94,7 +100,7 @@ def test_a_torn_end_loses_only_what_was_torn(tmp_path_factory, cut, junk):
     whole = file.read_bytes()
     kept = whole[: max(0, len(whole) - cut)]
     file.write_bytes(kept + junk)
-    lines = kept.count(b"\n")
+    lines = max(0, kept.count(b"\n") - 2)  # the first two say whose journal it is, and how the lane is cut
     with Journal(str(folder)) as journal:
         assert journal.units == lines
         assert [journal.is_done(LANE, unit) for unit in UNITS[:5]] == [n < lines for n in range(5)]
@@ -126,3 +132,115 @@ def test_a_full_disk_stops_no_job(tmp_path, caplog):
     assert "could not be resumed" in caplog.text
     with Journal(str(tmp_path)) as journal:
         assert [journal.is_done(LANE, unit) for unit in UNITS[:3]] == [True, False, False]
+
+
+# --- what is not believed --------------------------------------------------------------------------------
+
+
+def lines_of(folder):
+    return (folder / "journal").read_bytes().splitlines(keepends=True)
+
+
+def line(entry):
+    """Return an entry as the journal writes it, with the right checksum."""
+    text = json.dumps(entry, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def noted(folder, count=5):
+    with Journal(str(folder), "job") as journal:
+        for number, unit in enumerate(UNITS[:count]):
+            journal.note(LANE, report(unit, number))
+        journal.close_lane(LANE)
+
+
+def test_a_journal_of_another_job_is_not_believed(tmp_path):
+    noted(tmp_path)
+    with Journal(str(tmp_path), "another job") as journal:
+        assert journal.units == 0
+        assert journal.merged is None
+        assert not journal.is_whole(LANE)
+
+
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_flipped_bit_never_makes_a_unit_done_or_a_box_larger(tmp_path_factory, place, bit):
+    folder = tmp_path_factory.mktemp("journal")
+    with Journal(str(folder), "job") as journal:
+        for number, unit in enumerate(UNITS[:5]):
+            journal.note(LANE, report(unit, number))
+    data = bytearray((folder / "journal").read_bytes())
+    data[place % len(data)] ^= 1 << bit
+    (folder / "journal").write_bytes(data)
+    with Journal(str(folder), "job") as journal:
+        done = [number for number, unit in enumerate(UNITS) if journal.is_done(LANE, unit)]
+        assert done == list(range(journal.units)), "what follows the damage is done again"
+        assert journal.units < 6
+        if journal.merged is not None:
+            assert BOX.contains_bbox(journal.merged.box)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param(lambda unit: [0, 8, list(unit), 1, 1, 1, 1, 0, 1], id="index of another unit"),
+        pytest.param(lambda unit: [0, 10**6, list(unit), 1, 1, 1, 1, 0, 1], id="index beyond the box"),
+        pytest.param(
+            lambda unit: [0, 7, list(unit), [0, 0, 0, 9000, 9000, 9000], 1, 1, 1, 0, 1], id="wrote elsewhere"
+        ),
+        pytest.param(
+            lambda unit: [0, 7, [*unit[:3], 64, 32, 64], 1, 1, 1, 1, 0, 1], id="a unit of another size"
+        ),
+        pytest.param(lambda unit: [3, 7, list(unit), 1, 1, 1, 1, 0, 1], id="a lane that nothing is said of"),
+        pytest.param(lambda unit: ["end", 3], id="the end of such a lane"),
+        pytest.param(lambda unit: ["lane", 0, [8, 8, 8], [0, 0, 0, 9, 9, 9]], id="a lane cut twice"),
+        pytest.param(lambda unit: ["job", "another"], id="another job"),
+        pytest.param(
+            lambda unit: [0, 7, list(unit), 1, 1, 1, 1, 0, 1, [["/ds", "x", "1", list(unit), 1, 1, 1, 0, 1]]],
+            id="wrote into a mag that is not the job's",
+        ),
+    ],
+)
+def test_a_sound_line_that_this_job_cannot_have_written_ends_the_journal(tmp_path, entry):
+    with Journal(str(tmp_path), "job") as journal:
+        journal.note(LANE, report(UNITS[0], 0))
+    with open(tmp_path / "journal", "ab") as file:
+        file.write(line(entry(UNITS[7].to_tuple6())))
+        file.write(line([0, 1, UNITS[1].to_tuple6(), 1, 1, 1, 1, 0, 1]))
+    with Journal(str(tmp_path), "job", {}) as journal:
+        assert [journal.is_done(LANE, unit) for unit in (UNITS[0], UNITS[7], UNITS[1])] == [
+            True,
+            False,
+            False,
+        ]
+        assert not journal.is_whole(LANE)
+        assert journal.merged.box == UNITS[0]
+
+
+def test_a_lane_that_is_cut_in_another_way_is_refused(tmp_path):
+    noted(tmp_path)
+    other = Lane(0, CubeGrid(Vec3Int(64, 32, 64)), BOX)
+    with Journal(str(tmp_path), "job") as journal, pytest.raises(ResumeError, match="without resume=True"):
+        journal.is_done(other, UNITS[0])
+
+
+@pytest.mark.parametrize("kind", ["symlink", "second name", "fifo", "folder"])
+def test_a_journal_that_is_no_file_of_the_job_is_replaced_and_not_followed(tmp_path, kind):
+    victim = tmp_path / "thesis.txt"
+    victim.write_text("three years of work")
+    folder = tmp_path / "job"
+    folder.mkdir()
+    match kind:
+        case "symlink":
+            (folder / "journal").symlink_to(victim)
+        case "second name":
+            (folder / "journal").hardlink_to(victim)
+        case "fifo":
+            os.mkfifo(folder / "journal")
+        case "folder":
+            (folder / "journal").mkdir()
+    with Journal(str(folder), "job") as journal:
+        assert journal.units == 0
+        journal.note(LANE, report(UNITS[0], 0))
+    assert victim.read_text() == "three years of work"
+    with Journal(str(folder), "job") as journal:
+        assert journal.units == 1

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from wkdask import BoundingBox, Dataset, Vec3Int
 from wkdask.errors import AlignmentError, InvalidValueError
-from wkdask.lazy import LazySource, block_shape, lazy_array, reads_from
+from wkdask.graph_facts import facts_of
+from wkdask.lazy import LazySource, block_shape, lazy_array
 from wkdask.storage.wkw import WkwMag
 
 CORNER = (100, 37, 5)
@@ -291,7 +292,7 @@ def test_a_rewritten_mag_is_not_taken_from_the_old_name(make_mag, random_voxels)
 
 
 @pytest.mark.parametrize("optimized", [False, True])
-def test_reads_from_finds_its_mag_and_no_other(filled, make_mag, random_voxels, optimized):
+def test_an_expression_is_seen_to_read_its_mag_and_no_other(filled, make_mag, random_voxels, optimized):
     mag, _ = filled
     other = make_mag(dtype="uint16", channels=2)
     other.write(random_voxels((2, *SIZE), "uint16"))
@@ -311,10 +312,10 @@ def test_reads_from_finds_its_mag_and_no_other(filled, make_mag, random_voxels, 
         mine, foreign = expression(x), expression(y)
         if optimized:
             mine, foreign = dask.optimize(mine)[0], dask.optimize(foreign)[0]
-        assert reads_from(mine, mag.place.store)
-        assert not reads_from(foreign, mag.place.store)
-    assert reads_from(x[:, :70, :64] + y[:, :70, :64], mag.place.store)
-    assert not reads_from(da.ones((2, 4, 4, 4)), mag.place.store)
+        assert facts_of(mine).reads(mag.place.store.path)
+        assert not facts_of(foreign).reads(mag.place.store.path)
+    assert facts_of(x[:, :70, :64] + y[:, :70, :64]).reads(mag.place.store.path)
+    assert not facts_of(da.ones((2, 4, 4, 4))).reads(mag.place.store.path)
 
 
 def test_a_mag_reached_through_a_link_is_the_same_mag(filled, tmp_path):
@@ -322,7 +323,7 @@ def test_a_mag_reached_through_a_link_is_the_same_mag(filled, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(mag.place.dataset_path)
     linked = Dataset(link).get_layer("layer").get_mag(1)
-    assert reads_from(linked.to_dask(), mag.place.store)
+    assert facts_of(linked.to_dask()).reads(mag.place.store.path)
     assert linked.to_dask().name == mag.to_dask().name
 
 

@@ -18,11 +18,11 @@ from wkdask import BoundingBox
 from wkdask.errors import PlanError, TaskFailedError
 from wkdask.events import JobStarted, UnitDone
 from wkdask.grid import CubeGrid
-from wkdask.job import call_windows, lane_of
 from wkdask.journal import Journal
 from wkdask.plan import plan_again
 from wkdask.tasks import UnitReport
 from wkdask.vectors import Vec3Int
+from wkdask.windows import call_windows, lane_of
 
 ROOT = Path(__file__).parents[1]
 META = np.empty((0,) * 4, "uint8")

@@ -14,17 +14,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from wkdask.driver import run_job, run_unwritten
+from wkdask.driver import run_job
 from wkdask.engines import LocalEngine, pick_engine
 from wkdask.errors import AlignmentError, InvalidValueError, TaskFailedError, WkdaskWarning
 from wkdask.events import Event, UnitDone
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.grid import IndexRange
 from wkdask.inline import TaskWrites, gathered_writes
-from wkdask.job import Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows
+from wkdask.job import Job, JobFolders, MagPlace, WriteOptions
 from wkdask.plan import plan_write
 from wkdask.storage.jobs import of_living_job
 from wkdask.tasks import PlaceReport, Target, UnitReport, here, note_landed
+from wkdask.unwritten import run_unwritten
+from wkdask.windows import Stage, call_windows
 
 if TYPE_CHECKING:
     from wkdask.events import WriteReport

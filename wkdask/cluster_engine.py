@@ -12,10 +12,10 @@ from wkdask.engine import Outcome, attempted
 from wkdask.errors import InvalidValueError, PlanError, SchedulerLostError, WorkerPathError
 from wkdask.flow import ClusterFlow
 from wkdask.geometry import BoundingBox
-from wkdask.job import AnyWindow, CallWindow, NodeWindow
 from wkdask.journal import Lane
 from wkdask.plan import WINDOW_UNITS
 from wkdask.tasks import UnitReport, sees_mag
+from wkdask.windows import AnyWindow, CallWindow, NodeWindow
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -28,13 +28,14 @@ from wkdask.errors import ChannelError, DTypeError, InvalidValueError, PlanError
 from wkdask.events import Event, UnitDone, WriteReport
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.halo import read_around
-from wkdask.job import Job, JobFolders, Stage, WriteOptions, call_windows, lane_of
+from wkdask.job import Job, JobFolders, WriteOptions
 from wkdask.mag_view import MagView
 from wkdask.plan import WritePlan, plan_again, plan_write
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.resume import identify, previous_manifest
 from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.tasks import Target, UnitReport, here, write_unit
+from wkdask.windows import Stage, call_windows, lane_of
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from wkdask.errors import InvalidValueError
-from wkdask.geometry import Vec3Int, Vec3IntLike
+from wkdask.geometry import MagLike, Vec3Int, Vec3IntLike
 from wkdask.storage.formats import check_spec, check_voxel, default_shard_shape, fitting_compression
 from wkdask.storage.protocol import ArraySpec
 
-__all__ = ["Cut", "check_array"]
+__all__ = ["Cut", "check_array", "compression_of", "either_spelling"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +107,18 @@ def check_array(array: Any, data_format: str, cut: Cut) -> int:
     check_voxel(data_format, str(array.dtype), channels)
     check_spec(cut.to_spec(data_format, str(array.dtype), channels), data_format)
     return channels
+
+
+def either_spelling(name: str, value: MagLike | None, old_name: str, old: MagLike | None) -> MagLike | None:
+    """Return a mag from its newer or its 2021 spelling; not from both."""
+    if value is not None and old is not None:
+        raise InvalidValueError(f"give either {name} or its 2021 spelling {old_name}, not both")
+    return old if value is None else value
+
+
+def compression_of(compress: bool | None, compression: str | bool | None) -> str | None:
+    """Return the compression from either spelling; what was given in 2021's way counts."""
+    wanted = compression if compress is None else compress
+    if isinstance(wanted, bool):
+        return "lz4hc" if wanted else None
+    return wanted

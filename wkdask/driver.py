@@ -21,7 +21,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,31 +33,29 @@ from wkdask.errors import (
     LockTimeoutError,
     PlanError,
     ReadOnlyError,
-    TaskFailedError,
 )
 from wkdask.events import Event, JobFinished, JobStarted, Listener, UnitDone, UnitFailed, WriteReport
 from wkdask.fsio import lock
-from wkdask.geometry import BoundingBox, Mag
-from wkdask.job import AnyWindow, Identity, Job, JobFolders, MagPlace, MagWrite, Stage, replace_stages
+from wkdask.geometry import BoundingBox
+from wkdask.job import Identity, Job, JobFolders, MagPlace, MagWrite, replace_stages
 from wkdask.journal import Journal
-from wkdask.mag_folders import discard_mag, listing_of, make_mag, owner_of, prepare_folder
-from wkdask.plan import WritePlan, plan_again
-from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
+from wkdask.mag_folders import discard_mag, make_mag, owner_of, prepare_folder
+from wkdask.plan import plan_again
+from wkdask.settlement import JobTally, commit_job, failure_of
 from wkdask.space import check_space
-from wkdask.storage.jobs import JobFolder, interrupted_jobs, job_folders, private_folder, replacing_now
+from wkdask.storage.dead_jobs import replacing_now
+from wkdask.storage.jobs import JobFolder, interrupted_jobs, job_folders
 from wkdask.storage.manifest import Manifest
+from wkdask.storage.private import private_folder
 from wkdask.storage.protocol import PRIVATE, StoredMag
 from wkdask.storage.receipts import drop_receipts, read_receipt, write_receipt
-from wkdask.tasks import NOTHING, PlaceReport, Total, UnitReport, landed_reports
+from wkdask.windows import AnyWindow, Stage
 
 __all__ = [
-    "commit_box",
     "finish_interrupted",
     "open_sources",
     "run_job",
     "run_planned",
-    "run_unwritten",
-    "stream_unwritten",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -203,7 +201,7 @@ def _run_job(
         Whether the job is over when its stages are; else its folders are parked again.
     """
     start = time.perf_counter()
-    tally = _Tally()
+    tally = JobTally()
     folders: list[JobFolder] = []
     report, ended = None, False
 
@@ -237,11 +235,11 @@ def _run_job(
                     for write in job.writes:
                         if write.new:
                             discard_mag(write)
-                report = _commit(job, tally, time.perf_counter() - start, whole=False)
+                report = commit_job(job, tally, time.perf_counter() - start, whole=False)
         finally:
             tell(JobFinished(job.label, report))  # or a bar would stay on the terminal
     if tally.first_failure is not None:
-        raise _failure(
+        raise failure_of(
             job, tally.first_failure, tally.failures, kept=any(folder.parked for folder in folders)
         )
     return report
@@ -288,7 +286,7 @@ def _run_stages(
     job: Job,
     stages: Callable[[JobFolders], Sequence[Stage]],
     engine: Engine,
-    tally: _Tally,
+    tally: JobTally,
     folders: Sequence[JobFolder],
     journal: Journal | None,
     tell: Callable[[Event], None],
@@ -349,9 +347,9 @@ def _begin_replacing(job: Job, folders: Sequence[JobFolder], engine: Engine) -> 
             folder.begin_second_phase(folder.manifest.state.encode() if folder.manifest is not None else b"")
 
 
-def _settle(job: Job, tally: _Tally, seconds: float, *, leave_receipt: bool) -> WriteReport | None:
+def _settle(job: Job, tally: JobTally, seconds: float, *, leave_receipt: bool) -> WriteReport | None:
     """Commit what a job did that came to its end, and leave a receipt; done twice it does the same."""
-    report = _commit(job, tally, seconds)
+    report = commit_job(job, tally, seconds)
     for write in job.writes:
         write.store.finish()
         drop_receipts(write.store, write.box)
@@ -475,234 +473,3 @@ def _finish(store: StoredMag, manifest: Manifest, engine: Engine) -> None:
     _run_job(
         job, [manifest], lambda folders: replace_stages(job, folders), engine, settles=not manifest.goes_on
     )
-
-
-def run_unwritten(
-    label: str,
-    plan: WritePlan,
-    windows: Iterable[AnyWindow],
-    engine: Engine,
-    listeners: Sequence[Listener] = (),
-    *,
-    reads: Iterable[StoredMag] = (),
-) -> None:
-    """Run tasks that own no cubes, so that nothing is made or locked for them.
-
-    Parameters
-    ----------
-    label
-        What they work on, for messages.
-    plan, windows
-        The units, and the tasks for them.
-    engine
-        Where it runs.
-    listeners
-        Called with the events; `UnitDone` carries what a task returned.
-    reads
-        The mags that are read.
-
-    Raises
-    ------
-    TaskFailedError
-        If a task failed.
-    JobRunningError, InterruptedJobError
-        As for `open_sources`.
-    """
-    open_sources(reads, engine)
-    for _ in stream_unwritten(label, plan, windows, engine, listeners):
-        pass
-
-
-def stream_unwritten(
-    label: str,
-    plan: WritePlan,
-    windows: Iterable[AnyWindow],
-    engine: Engine,
-    listeners: Sequence[Listener] = (),
-    units_before: int = 0,
-) -> Generator[Outcome, None, None]:
-    """Yield how tasks end that own no cubes, as they do; no more are begun than are taken soon.
-
-    Parameters
-    ----------
-    label, plan, windows, engine, listeners
-        As for `run_unwritten`.
-    units_before
-        How many of the units earlier runs have done.
-
-    Raises
-    ------
-    TaskFailedError
-        If a task failed, after what ran beside it has been yielded.
-    """
-    tally = _Tally()
-    started = JobStarted(
-        label, "reading", len(plan.units), 0, plan.nbytes, engine.description, units_before=units_before
-    )
-    try:
-        for listener in listeners:
-            listener(started)
-        for outcome in engine.run(windows):
-            tally.add(outcome)
-            if outcome.report is not None:
-                for listener in listeners:
-                    listener(UnitDone(label, outcome.report))
-                yield outcome
-    finally:
-        engine.stop()
-        for outcome in engine.late():
-            tally.add(outcome)
-        try:
-            if tally.merged is not None:
-                _commit_boxes(tally.merged.others)
-        finally:
-            for listener in listeners:
-                listener(JobFinished(label, None))
-    if tally.first_failure is not None:
-        cause = tally.first_failure.error
-        raise TaskFailedError(
-            f"{label}: reading the voxels {tally.first_failure.box} failed with {type(cause).__name__}: {cause}"
-        ) from cause
-
-
-class _Tally:
-    """What the outcomes of a job come to; its memory does not grow with their number."""
-
-    def __init__(self) -> None:
-        self._state: tuple[Total, Outcome | None] = (NOTHING, None)
-        self.first_failure: Outcome | None = None
-        self.failures = 0
-        self.cubes_before = 0
-
-    @property
-    def merged(self) -> UnitReport | None:
-        """All reports as one; None if there is none."""
-        return self._state[0].report()
-
-    def begin_with(self, earlier: UnitReport | None) -> None:
-        """Count what earlier runs of the job did."""
-        if earlier is not None:
-            self._state = (NOTHING.plus_report(earlier), None)
-            self.cubes_before = earlier.cubes
-
-    def add(self, outcome: Outcome) -> None:
-        """Count an outcome, once even if it comes twice in a row: Ctrl-C can come while it is handed over."""
-        total, last = self._state
-        if last is not None and (outcome is last or (outcome.report and outcome.report == last.report)):
-            return
-        if outcome.report is not None:
-            total = total.plus_report(outcome.report)
-        elif outcome.error is not None:
-            for landed in landed_reports(outcome.error, outcome.box):
-                total = total.plus_report(landed)
-            if self.first_failure is None:
-                self.first_failure = outcome
-            else:
-                outcome.error.__traceback__ = None  # its frames hold the blocks of a task
-        self.failures += outcome.error is not None
-        self._state = (total, outcome)
-
-
-def _commit(job: Job, tally: _Tally, seconds: float, *, whole: bool = True) -> WriteReport | None:
-    """Note in the properties what the tasks of a job wrote, and list the mags that it has made.
-
-    Parameters
-    ----------
-    job, tally, seconds
-        The job, what its tasks reported, and how long they took.
-    whole
-        Whether the job came to its end; else the mags that it makes stay unlisted.
-    """
-    merged = tally.merged
-    if merged is None:
-        return None
-    # All edits of one dataset in one commit: a reader sees a pyramid with all its mags, or without.
-    edits: dict[str, list[Edit]] = {}
-    written = [PlaceReport.of(job.dataset_path, job.layer, job.mag, merged), *merged.others]
-    new = {write.key: write for write in job.writes if write.new}
-    for report in written:
-        write = new.pop((report.dataset_path, report.layer, report.mag), None)
-        if write is not None and not whole:
-            continue
-        if write is not None and (listing := listing_of(write)) is not None:
-            edits.setdefault(report.dataset_path, []).append(listing)
-        if job.grows_box and not report.box.is_empty():
-            grown = _edits(report.layer, report.mag, report.box, report.maximum)
-            edits.setdefault(report.dataset_path, []).extend(grown)
-    for write in new.values() if whole else ():  # those of which nothing was written
-        if (listing := listing_of(write)) is not None:
-            edits.setdefault(write.place.dataset_path, []).append(listing)
-    with contextlib.ExitStack() as stack:  # each dataset, also where another one is gone
-        for dataset, each in edits.items():
-            stack.callback(commit, dataset, each)
-    if merged.box is None and not merged.cubes and not merged.others:
-        return None
-    box = merged.box or job.plan.box
-    others = tuple(_place_report(report, seconds) for report in merged.others)
-    return replace(
-        _report(job.label, job.mag, merged, box, seconds),
-        cubes_before=tally.cubes_before,
-        dataset_path=job.dataset_path,
-        others=others,
-    )
-
-
-def _commit_boxes(reports: Iterable[PlaceReport]) -> None:
-    """Note boxes in the properties: each, also where another one's dataset or layer is gone."""
-    with contextlib.ExitStack() as stack:
-        for report in reports:
-            edits = _edits(report.layer, report.mag, report.box, report.maximum)
-            stack.callback(commit, report.dataset_path, edits)
-
-
-def commit_box(landed: PlaceReport, store: StoredMag, seconds: float) -> WriteReport:
-    """Note in the properties what was written without a job's tasks, slice by slice."""
-    commit(landed.dataset_path, _edits(landed.layer, landed.mag, landed.box, landed.maximum))
-    store.finish()
-    return _place_report(landed, seconds)
-
-
-def _place_report(landed: PlaceReport, seconds: float) -> WriteReport:
-    """Return what a user gets to see of the writes into one of several mags."""
-    report = _report(f"layer {landed.layer!r} mag {landed.mag}", landed.mag, landed, landed.box, seconds)
-    return replace(report, dataset_path=landed.dataset_path)
-
-
-def _report(
-    label: str, mag: Mag, merged: UnitReport | PlaceReport, box: BoundingBox, seconds: float
-) -> WriteReport:
-    """Return what a user gets to see of merged reports."""
-    return WriteReport(
-        label=label,
-        bounding_box=box.from_mag_to_mag1(mag),
-        cubes=merged.cubes,
-        bytes=merged.nbytes,
-        file_bytes=merged.file_nbytes,
-        minimum=merged.minimum,
-        maximum=merged.maximum,
-        seconds=seconds,
-    )
-
-
-def _edits(layer: str, mag: Mag, box: BoundingBox, maximum: int | float | None) -> list[Edit]:
-    """Return the edits that note a write."""
-    edits: list[Edit] = [GrowBox(layer, box, mag)]
-    if isinstance(maximum, int):
-        edits.append(RaiseSegmentId(layer, maximum))
-    return edits
-
-
-def _failure(job: Job, first_failure: Outcome, failures: int, *, kept: bool) -> TaskFailedError:
-    """Return the error of a job whose tasks failed, with the first one's error as its cause."""
-    box, cause = first_failure.box, first_failure.error
-    cubes = job.plan.cube.cubes(box)
-    first = job.store.cube_path(cubes.start)
-    more = f" and {len(cubes) - 1} more" if len(cubes) > 1 else ""
-    others = f" ({failures} tasks failed)" if failures > 1 else ""
-    error = TaskFailedError(
-        f"{job.label}: {job.action} the cube {first}{more} (voxels {box} of that mag) failed with "
-        f"{type(cause).__name__}: {cause}{others}. What the other tasks wrote is in the properties"
-        + ("; the same call with resume=True (--resume) continues from there" if kept else "")
-    )
-    error.__cause__ = cause
-    return error

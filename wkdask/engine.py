@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from wkdask.geometry import BoundingBox
-from wkdask.job import AnyWindow
 from wkdask.journal import Lane
 from wkdask.tasks import UnitReport
+from wkdask.windows import AnyWindow
 
 __all__ = ["Engine", "Outcome", "attempted"]
 

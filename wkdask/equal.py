@@ -22,18 +22,20 @@ from typing import Any
 import numpy as np
 
 from wkdask.dataset_layers import DatasetLayers
-from wkdask.driver import open_sources, stream_unwritten
+from wkdask.driver import open_sources
 from wkdask.engines import Engine, pick_engine
 from wkdask.errors import LayerNotFoundError
 from wkdask.events import Listener
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.grid import CubeGrid
-from wkdask.job import WriteOptions, listed_windows
+from wkdask.job import WriteOptions
 from wkdask.layer import Layer
 from wkdask.plan import WritePlan, plan_again
 from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
 from wkdask.tasks import UnitReport, here
+from wkdask.unwritten import stream_unwritten
 from wkdask.whole import Counts, Whole
+from wkdask.windows import listed_windows
 
 __all__ = ["Difference", "first_difference"]
 

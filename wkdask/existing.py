@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from wkdask.driver import run_unwritten
 from wkdask.engines import Engine, pick_engine
 from wkdask.events import Event, UnitDone
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Vec3Int
-from wkdask.job import MagPlace, listed_windows
+from wkdask.job import MagPlace
 from wkdask.plan import WritePlan, plan_write
 from wkdask.storage.protocol import StoredMag
 from wkdask.tasks import UnitReport
+from wkdask.unwritten import run_unwritten
+from wkdask.windows import listed_windows
 
 if TYPE_CHECKING:
     from distributed import Client

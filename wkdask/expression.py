@@ -19,11 +19,12 @@ import numpy as np
 from wkdask.errors import PlanError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.grid import CubeGrid, chunks_on_grid
-from wkdask.job import ArrayWindow, Job, JobFolders, Stage, lane_of, replace_stages
+from wkdask.job import Job, JobFolders, replace_stages
 from wkdask.journal import Lane
 from wkdask.plan import Window, WritePlan
 from wkdask.storage.protocol import Voxels
 from wkdask.tasks import Target, UnitReport, refuse_odd_block, write_block
+from wkdask.windows import ArrayWindow, Stage, lane_of
 
 if TYPE_CHECKING:
     import dask.array as da

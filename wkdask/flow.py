@@ -16,8 +16,8 @@ from functools import partial
 from threading import Condition
 from typing import TYPE_CHECKING, Any
 
-from wkdask.job import NodeCall, NodeWindow
 from wkdask.tasks import UnitReport
+from wkdask.windows import NodeCall, NodeWindow
 
 if TYPE_CHECKING:
     from distributed import Client

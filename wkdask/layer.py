@@ -29,8 +29,8 @@ from wkdask.properties import (
 )
 from wkdask.properties.handle import Properties
 from wkdask.rechunk import rechunk_in_place
+from wkdask.storage.dead_jobs import is_unfinished
 from wkdask.storage.formats import check_spec, fitting_compression, found_format
-from wkdask.storage.jobs import is_unfinished
 from wkdask.storage.protocol import PRIVATE
 from wkdask.transfer import compress_in_place, copy_mag
 from wkdask.view import View

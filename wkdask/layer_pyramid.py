@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wkdask.chunkwise import warn_of_ignored
+from wkdask.cut import compression_of, either_spelling
 from wkdask.errors import AlreadyExistsError, InvalidValueError, ReadOnlyError, WkdaskError, WkdaskWarning
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, MagLike
@@ -21,7 +22,8 @@ from wkdask.multiscales import write_multiscales
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.pyramid import downsample_mags, plan_pyramid, upsample_mag
 from wkdask.pyramid_mags import check_mag_order, default_coarsest_mag, interpolation_of, mag_chain
-from wkdask.storage.jobs import is_unfinished, unfinished_jobs
+from wkdask.storage.dead_jobs import is_unfinished
+from wkdask.storage.jobs import unfinished_jobs
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -110,7 +112,7 @@ class LayerPyramid(LayerMags):
         warn_of_ignored(buffer_edge_len=buffer_edge_len, args=args, executor=executor)
         self._check_filled()
         del force_sampling_scheme
-        coarsest_mag = _either("coarsest_mag", coarsest_mag, "max_mag", max_mag)
+        coarsest_mag = either_spelling("coarsest_mag", coarsest_mag, "max_mag", max_mag)
         mags = [record.mag for record in self.record.mags]
         start = max(mags) if from_mag is None else self.record.mag(from_mag).mag
         if from_mag is None:  # a call that was to compute mags anew began before the first of them
@@ -135,7 +137,7 @@ class LayerPyramid(LayerMags):
             start,
             chain,
             interpolation_mode,
-            _compression(compress, compression),
+            compression_of(compress, compression),
             options,
             allow_overwrite=allow_overwrite or unfinished is not None,
             only_setup_mags=only_setup_mags,
@@ -241,7 +243,7 @@ class LayerPyramid(LayerMags):
             start,
             chain,
             interpolation_mode,
-            _compression(compress, compression),
+            compression_of(compress, compression),
             options,
             allow_overwrite=allow_overwrite,
             only_setup_mags=only_setup_mags,
@@ -348,7 +350,7 @@ class LayerPyramid(LayerMags):
         """
         warn_of_ignored(buffer_edge_len=buffer_edge_len, args=args, executor=executor)
         self._check_filled()
-        finest_mag = _either("finest_mag", finest_mag, "min_mag", min_mag)
+        finest_mag = either_spelling("finest_mag", finest_mag, "min_mag", min_mag)
         start, end = Mag(from_mag), Mag(1 if finest_mag is None else finest_mag)
         others = self._mags_of_other_layers() if align_with_other_layers else ()
         down = mag_chain(end, start, self._properties.record.voxel_size, sampling_mode, others)
@@ -361,7 +363,7 @@ class LayerPyramid(LayerMags):
         with self._making(lambda: chain):
             self._refuse_all_existing(chain)
             for mag in chain:
-                target = self._place_like(source, mag, _compression(compress, compression))
+                target = self._place_like(source, mag, compression_of(compress, compression))
                 reports.append(upsample_mag(source.place, target, self.bounding_box, options))
                 write_multiscales(self._properties, self._name)
                 source = self.get_mag(mag)
@@ -504,18 +506,3 @@ class LayerPyramid(LayerMags):
             if new:
                 write_multiscales(self._properties, self._name)
             return reports
-
-
-def _either(name: str, value: MagLike | None, old_name: str, old: MagLike | None) -> MagLike | None:
-    """Return a mag from its newer or its 2021 spelling; not from both."""
-    if value is not None and old is not None:
-        raise InvalidValueError(f"give either {name} or its 2021 spelling {old_name}, not both")
-    return old if value is None else value
-
-
-def _compression(compress: bool | None, compression: str | bool | None) -> str | None:
-    """Return the compression from either spelling; what was given in 2021's way counts."""
-    wanted = compression if compress is None else compress
-    if isinstance(wanted, bool):
-        return "lz4hc" if wanted else None
-    return wanted

@@ -17,9 +17,9 @@ from wkdask.engine import Outcome, attempted
 from wkdask.errors import WorkerPathError
 from wkdask.flow import LocalFlow, call_here
 from wkdask.geometry import BoundingBox
-from wkdask.job import AnyWindow, ArrayWindow, CallWindow, NodeCall, NodeWindow
 from wkdask.journal import Lane
 from wkdask.tasks import UnitReport, sees_mag
+from wkdask.windows import AnyWindow, ArrayWindow, CallWindow, NodeCall, NodeWindow
 
 __all__ = ["LocalEngine"]
 

@@ -19,8 +19,10 @@ from wkdask.geometry import Mag
 from wkdask.job import MagPlace, MagWrite
 from wkdask.properties import PROPERTIES_FILE, AddMag, LayerRecord, MagRecord, load
 from wkdask.properties.handle import Properties
+from wkdask.storage.dead_jobs import is_unfinished
 from wkdask.storage.formats import create_mag, entry_of, metadata_names
-from wkdask.storage.jobs import is_unfinished, make_shared_folder, unfinished_jobs
+from wkdask.storage.jobs import unfinished_jobs
+from wkdask.storage.private import make_shared_folder
 from wkdask.storage.protocol import PRIVATE, StoredMag
 
 _logger = logging.getLogger(__name__)

@@ -22,23 +22,14 @@ from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.graph_facts import GraphFacts
 from wkdask.grid import CubeGrid
 from wkdask.halo import Boundary, check_boundary
-from wkdask.job import (
-    Job,
-    JobFolders,
-    MagPlace,
-    MagWrite,
-    Stage,
-    WriteOptions,
-    call_windows,
-    lane_of,
-    replace_stages,
-)
+from wkdask.job import Job, JobFolders, MagPlace, MagWrite, WriteOptions, replace_stages
 from wkdask.map_tasks import MapSource, MapWork, map_unit, outputs_of, record_unit, scaled_box
 from wkdask.plan import UNIT_NBYTES, WritePlan, plan_again, plan_write
 from wkdask.records import RecordJob, stream_records
 from wkdask.resume import identify, previous_manifest
 from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
 from wkdask.units import format_bytes
+from wkdask.windows import Stage, call_windows, lane_of
 from wkdask.writer import replaces_what_it_reads
 
 __all__ = ["MapRequest", "map_into", "map_to_records"]

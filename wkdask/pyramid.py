@@ -26,18 +26,7 @@ from wkdask.engines import Engine, pick_engine
 from wkdask.errors import PlanError
 from wkdask.events import Listener, WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
-from wkdask.job import (
-    Identity,
-    Job,
-    JobFolders,
-    MagPlace,
-    MagWrite,
-    NodeCall,
-    NodeWindow,
-    Stage,
-    WriteOptions,
-    call_windows,
-)
+from wkdask.job import Identity, Job, JobFolders, MagPlace, MagWrite, WriteOptions
 from wkdask.plan import WINDOW_UNITS, WritePlan, plan_again, plan_write
 from wkdask.pyramid_levels import boxes_to_redo, levels_of, passes_of
 from wkdask.pyramid_plan import plan_tree
@@ -46,6 +35,7 @@ from wkdask.pyramid_tree import TreeNode, TreePlan
 from wkdask.resume import identify, previous_manifest
 from wkdask.storage.protocol import ArraySpec, StoredMag
 from wkdask.tasks import Target, UnitReport, write_unit
+from wkdask.windows import NodeCall, NodeWindow, Stage, call_windows
 
 __all__ = [
     "PyramidPlan",

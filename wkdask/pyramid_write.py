@@ -35,7 +35,7 @@ from wkdask.errors import PlanError
 from wkdask.events import WriteReport
 from wkdask.expression import common_tasks, unit_blocks
 from wkdask.geometry import BoundingBox, Mag
-from wkdask.job import JobFolders, MagPlace, Stage, WriteOptions
+from wkdask.job import JobFolders, MagPlace, WriteOptions
 from wkdask.plan import WINDOW_UNITS
 from wkdask.properties import GrowBox
 from wkdask.pyramid import (
@@ -48,6 +48,7 @@ from wkdask.pyramid import (
     writes_of,
 )
 from wkdask.storage.protocol import ArraySpec
+from wkdask.windows import Stage
 from wkdask.writer import PlannedWrite, plan_voxels, voxel_stages
 
 __all__ = ["Coarser", "WriteWithPyramid", "plan_with_pyramid", "write_with_pyramid"]

@@ -40,8 +40,8 @@ from wkdask.multiscales import write_multiscales
 from wkdask.places import is_own
 from wkdask.properties import MoveMag
 from wkdask.properties.handle import Properties
+from wkdask.storage.dead_jobs import replaced_jobs
 from wkdask.storage.formats import create_mag, entry_of, found_format, open_mag
-from wkdask.storage.jobs import replaced_jobs
 from wkdask.storage.protocol import PRIVATE, ArraySpec, StoredMag
 from wkdask.transfer import copy_cubes
 

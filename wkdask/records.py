@@ -16,17 +16,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wkdask.driver import open_sources, stream_unwritten
+from wkdask.driver import open_sources
 from wkdask.engines import Engine
 from wkdask.errors import ResumeError
 from wkdask.events import Listener
 from wkdask.geometry import BoundingBox
-from wkdask.job import Identity, MagPlace, lane_of, listed_windows
+from wkdask.job import Identity, MagPlace
 from wkdask.journal import Journal
 from wkdask.plan import WritePlan
 from wkdask.storage.jobs import JobFolder, job_folders
 from wkdask.storage.manifest import Manifest
 from wkdask.storage.protocol import StoredMag
+from wkdask.unwritten import stream_unwritten
+from wkdask.windows import lane_of, listed_windows
 
 __all__ = ["RecordJob", "stream_records"]
 

@@ -23,7 +23,8 @@ from typing import Any
 from wkdask.errors import InvalidValueError, ResumeError, WkdaskWarning
 from wkdask.geometry import BoundingBox
 from wkdask.job import Identity, MagPlace, WriteOptions
-from wkdask.storage.jobs import previous_run, unfinished_jobs
+from wkdask.storage.dead_jobs import previous_run
+from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.manifest import Manifest
 
 __all__ = ["identify", "previous_manifest", "why_name_changes"]

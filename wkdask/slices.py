@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from wkdask.driver import commit_box, finish_interrupted
+from wkdask.driver import finish_interrupted
 from wkdask.engines import LocalEngine
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, OutOfBoundsError, ReadOnlyError
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.inline import add_box, current_writes
 from wkdask.job import MagPlace
+from wkdask.settlement import commit_box
 from wkdask.storage.assemble import publish_parts
 from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import StoredMag, Voxels, check_coordinates

@@ -26,17 +26,7 @@ from wkdask.expression import cut_into_units, refuse_shared_work
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.graph_facts import GraphFacts, facts_of, refuse_p2p, structure_of
 from wkdask.grid import CubeGrid
-from wkdask.job import (
-    ArrayWindow,
-    Job,
-    JobFolders,
-    MagPlace,
-    MagWrite,
-    Stage,
-    WriteOptions,
-    lane_of,
-    replace_stages,
-)
+from wkdask.job import Job, JobFolders, MagPlace, MagWrite, WriteOptions, replace_stages
 from wkdask.mag_view import MagView
 from wkdask.map_tasks import MapOutput, outputs_of, scaled_box, write_outputs
 from wkdask.plan import UNIT_NBYTES, Window, WritePlan, plan_again, plan_write
@@ -45,6 +35,7 @@ from wkdask.resume import identify, previous_manifest, why_name_changes
 from wkdask.storage.formats import is_stored_mag
 from wkdask.storage.protocol import Voxels
 from wkdask.tasks import UnitReport
+from wkdask.windows import ArrayWindow, Stage, lane_of
 from wkdask.writer import refuse_array_expr, replaces_what_it_reads, with_whole_voxels
 
 if TYPE_CHECKING:

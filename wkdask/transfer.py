@@ -19,17 +19,7 @@ from wkdask.errors import InvalidValueError, ReadOnlyError
 from wkdask.events import WriteReport
 from wkdask.existing import plan_existing
 from wkdask.geometry import BoundingBox
-from wkdask.job import (
-    Job,
-    JobFolders,
-    MagPlace,
-    Stage,
-    WriteOptions,
-    call_windows,
-    lane_of,
-    listed_windows,
-    replace_stages,
-)
+from wkdask.job import Job, JobFolders, MagPlace, WriteOptions, replace_stages
 from wkdask.plan import WritePlan, plan_again, plan_write
 from wkdask.resume import identify, previous_manifest
 from wkdask.storage.copies import publish_copies, rewrite_cubes
@@ -37,6 +27,7 @@ from wkdask.storage.fence import Attempt
 from wkdask.storage.formats import built_by
 from wkdask.storage.protocol import ArraySpec, StoredMag
 from wkdask.tasks import Target, UnitReport, fill_part, here, write_unit
+from wkdask.windows import Stage, call_windows, lane_of, listed_windows
 
 __all__ = ["compress_in_place", "copy_cubes", "copy_mag", "plan_copy"]
 

@@ -19,7 +19,7 @@ from wkdask.expression import array_stages
 from wkdask.geometry import BoundingBox
 from wkdask.graph_facts import GraphFacts, facts_of, refuse_p2p, structure_of
 from wkdask.grid import chunks_on_grid
-from wkdask.job import Identity, Job, JobFolders, MagPlace, Stage, WriteOptions, call_windows, lane_of
+from wkdask.job import Identity, Job, JobFolders, MagPlace, WriteOptions
 from wkdask.lazy import block_shape
 from wkdask.plan import WritePlan, plan_again, plan_write, refuse_unknown_chunks
 from wkdask.resume import identify, previous_manifest, why_name_changes
@@ -28,6 +28,7 @@ from wkdask.storage.manifest import Manifest
 from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
 from wkdask.tasks import Target, write_unit
 from wkdask.units import format_bytes
+from wkdask.windows import Stage, call_windows, lane_of
 
 __all__ = [
     "MagPlace",

@@ -36,7 +36,7 @@ from wkdask.errors import AlreadyExistsError, ResumeError
 from wkdask.events import Listener, WriteReport
 from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import BoundingBox, Mag, Vec3IntLike
-from wkdask.job import CallWindow, Job, Stage, WriteOptions
+from wkdask.job import Job, WriteOptions
 from wkdask.journal import Lane
 from wkdask.layer import LayerCategories
 from wkdask.mag_view import MagView
@@ -48,6 +48,7 @@ from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
 from wkdask.tasks import UnitReport, merge_reports, publish_assembled_unit
 from wkdask.units import VoxelSize
+from wkdask.windows import CallWindow, Stage
 from wkdask.writer import PlannedWrite
 
 if TYPE_CHECKING:

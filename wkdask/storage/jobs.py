@@ -16,146 +16,48 @@ A job has one private folder in each mag that it writes. It builds cubes there a
     <mag>/.wkdask/<job>/replacing              since the second phase began: some of the mag's cubes are replaced
     <mag>/.wkdask/<job>/replaced               the same file, since the second phase ended: all of them are
 
-A reader sees the old cube or the new one. When a job ends its folders are renamed away first: whatever a
-task that was thought lost does later (rename out of them, rename into them) fails. What still builds may
-make a folder anew, but without the file ``alive``: a task looks for it between building and publishing.
+A reader sees the old cube or the new one. When a job ends its folders are renamed away first: whatever a task that was
+thought lost does later (rename out of them, rename into them) fails. What still builds may make a folder anew, but
+without the file ``alive``: a task looks for it between building and publishing.
 
-What becomes of the folder of a job whose driver is dead, when the next job on the mag begins::
-
-    no sound manifest                             swept
-    the key is the new job's, to resume           taken over under a new name: late tasks of the dead job fail
-    ``replacing``                                 finished first (`interrupted_jobs`): its voxels are in no
-    other place ``replaced``                                  kept for its own resumption: the rest of the
-    job is still to do its box touches that of the new job           swept: resumed later, it would skip what
-    the new job replaced elsewhere in the mag                          kept for its own resumption, without
-    its tasks' roots
+`wkdask.storage.dead_jobs` says what becomes of the folders of a job whose driver is dead.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
-import re
-import stat
 import uuid
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from wkdask.errors import (
-    DamagedHeaderError,
-    JobEndedError,
-    JobRunningError,
-    LockTimeoutError,
-    ReadOnlyError,
-    ResumeError,
-    WkdaskWarning,
-)
-from wkdask.fsio import fsync_folder, lock, remove_entry, remove_folder
+from wkdask.errors import DamagedHeaderError, JobEndedError
+from wkdask.fsio import fsync_folder, lock, remove_folder
 from wkdask.geometry import BoundingBox
+from wkdask.storage.dead_jobs import (
+    ALIVE,
+    JOB_NAME,
+    JobFolder,
+    interrupted_jobs,
+    renamed,
+    strip,
+    sweep,
+    taken_over,
+    unfinished_jobs,
+)
 from wkdask.storage.manifest import Manifest
-from wkdask.storage.private import open_private_file, opened_folder, write_private_file
-from wkdask.storage.protocol import PRIVATE, StoredMag
+from wkdask.storage.private import make_shared_folder, opened_folder, private_folder
+from wkdask.storage.protocol import StoredMag
 
 __all__ = [
     "JobFolder",
     "check_alive",
     "interrupted_jobs",
-    "is_unfinished",
     "job_folder",
     "job_folders",
-    "make_shared_folder",
     "of_living_job",
-    "previous_run",
-    "private_folder",
-    "replaced_jobs",
-    "replacing_now",
     "take_built",
     "unfinished_jobs",
 ]
-
-_JOB_NAME = re.compile(r"[0-9a-f]{12}")
-_GONE_NAME = re.compile(r"\.[0-9a-f]{12}\.gone-[0-9a-f]{32}")
-_ALIVE, _JOURNAL, _REPLACING, _REPLACED = "alive", "journal", "replacing", "replaced"
-_BEFORE = "before"
-"""What `replacing` was called before 0.1.0."""
-_KEPT = re.compile(r"alive|manifest|ticket|journal|replacing|replaced|before|staged.*|built|slab-.*|done-.*")
-"""Entries that a resumed job keeps; everything else is scratch of its tasks."""
-
-
-@dataclass(slots=True)
-class JobFolder:
-    """The private folder of a job in one mag."""
-
-    path: str
-    """Where it is."""
-    manifest: Manifest | None = None
-    """What the job does to the mag; None for a job of which nothing is resumed, finished or undone."""
-    resumed: bool = False
-    """Whether a previous run of the job left it."""
-    finished: bool = False
-    """Set when the job has come to its end: then nothing of it stays."""
-    landed: bool = False
-    """Set when a task has changed something: then there is something to resume."""
-    parked: bool = False
-    """Whether the job has stopped, and its folder waits under another name."""
-
-    def begin_second_phase(self, state: bytes) -> None:
-        """Note durably that all is built, before the first cube is replaced.
-
-        Parameters
-        ----------
-        state
-            The mag's fingerprint until then, for whoever looks into the folder.
-        """
-        with opened_folder(self.path) as folder:
-            write_private_file(folder, _REPLACING, state)
-
-    def end_second_phase(self) -> None:
-        """Note durably that all cubes are replaced; what was built is not needed any more."""
-        with opened_folder(self.path) as folder:
-            name = _REPLACING if _has(folder, _REPLACING) else _BEFORE
-            os.rename(name, _REPLACED, src_dir_fd=folder, dst_dir_fd=folder)
-            os.fsync(folder)
-            remove_entry(folder, "built")
-
-    @property
-    def is_replacing(self) -> bool:
-        """Whether some of the mag's cubes are replaced, and others may not be."""
-        return _is_there(self.path, _REPLACING) or _is_there(self.path, _BEFORE)
-
-    @property
-    def is_replaced(self) -> bool:
-        """Whether all of the mag's cubes are replaced."""
-        return _is_there(self.path, _REPLACED)
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is something to resume."""
-        if self.landed or self.resumed or self.is_replacing or self.is_replaced:
-            return True
-        with contextlib.suppress(OSError):
-            return os.stat(f"{self.path}/{_JOURNAL}", follow_symlinks=False).st_size > _EMPTY_JOURNAL
-        return False
-
-
-_EMPTY_JOURNAL = 64
-"""Bytes of a journal at most that names its job, and no unit."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Dead:
-    """The folder of a job whose driver is dead."""
-
-    name: str
-    manifest: Manifest
-    replacing: bool
-    replaced: bool
-
-
-# --- a job's own folders --------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -205,14 +107,14 @@ def job_folders(
         If a previous run had begun to replace cubes, and one of its further mags was taken away since.
     """
     with contextlib.ExitStack() as stack:
-        folders = _taken_over_all(mags, stack) if resume else None
+        folders = taken_over(mags, stack) if resume else None
         if folders is None:
             folders = []
             for store, manifest, box in mags:
                 private = private_folder(store.path)
                 with lock(f"{private}/locks/jobs.lock"):
                     if writes:
-                        _sweep(private, box if manifest is None else manifest.box, manifest)
+                        sweep(private, box if manifest is None else manifest.box, manifest)
                     folder = JobFolder(_born(private, stack), manifest)
                     if manifest is not None:
                         with opened_folder(folder.path) as descriptor:
@@ -224,7 +126,7 @@ def job_folders(
             for store, manifest, box in mags:
                 private = private_folder(store.path)
                 with lock(f"{private}/locks/jobs.lock"):
-                    _sweep(private, box if manifest is None else manifest.box, None)
+                    sweep(private, box if manifest is None else manifest.box, None)
         try:
             yield folders
         finally:
@@ -244,10 +146,10 @@ def _end(folders: list[JobFolder]) -> None:
             remove_folder(folder.path)
             continue
         with contextlib.suppress(FileNotFoundError):  # an impatient user, or the whole mag is gone
-            folder.path = _renamed(folder.path)
+            folder.path = renamed(folder.path)
             folder.parked = True
             with opened_folder(folder.path) as descriptor:
-                _strip(descriptor)
+                strip(descriptor)
 
 
 def take_built(store: StoredMag, folder: str) -> StoredMag:
@@ -268,327 +170,12 @@ def take_built(store: StoredMag, folder: str) -> StoredMag:
     return store.opened(built)
 
 
-def private_folder(mag_path: str) -> str:
-    """Return the private folder of a mag, made if it is not there.
-
-    Raises
-    ------
-    ReadOnlyError
-        If this user may not write there, or the folder is a link.
-    """
-    private = f"{mag_path}/{PRIVATE}"
-    try:
-        make_shared_folder(private)
-        make_shared_folder(f"{private}/locks")
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        raise ReadOnlyError(f"{mag_path} cannot be written to: {error.strerror}") from error
-    if os.path.islink(private) or os.path.islink(f"{private}/locks"):
-        raise ReadOnlyError(
-            f"{private}, or locks in it, is a symlink; jobs only work in a folder of the mag itself"
-        )
-    return private
-
-
-def make_shared_folder(path: str) -> None:
-    """Make a folder, unless it is there; whoever may write into the folder above may write into it too."""
-    try:
-        os.mkdir(path)
-    except FileExistsError:
-        return
-    above = stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) & 0o022
-    mode = stat.S_IMODE(os.stat(path).st_mode)
-    if above & ~mode:
-        os.chmod(path, mode | above)
-
-
 def _born(private: str, stack: contextlib.ExitStack) -> str:
     """Make a job's folder and hold its lock; the caller holds the lock that sweepers take."""
     folder = f"{private}/{uuid.uuid4().hex[:12]}"
     make_shared_folder(folder)
-    stack.enter_context(lock(f"{folder}/{_ALIVE}"))
+    stack.enter_context(lock(f"{folder}/{ALIVE}"))
     return folder
-
-
-# --- dead jobs -------------------------------------------------------------------------------------------
-
-
-def previous_run(store: StoredMag, key: str) -> Manifest | None:
-    """Return the manifest that a previous run of a job left in its own mag; None if there is none.
-
-    A run that had built cubes from what they are to replace, and had not begun to replace them, counts only
-    if the mag is still as it was then.
-
-    Parameters
-    ----------
-    store
-        The job's own mag.
-    key
-        The job's key.
-    """
-    for dead in _dead_jobs(store.path):
-        manifest = dead.manifest
-        if (manifest.key, manifest.role) == (key, 0) and (
-            dead.replacing
-            or dead.replaced
-            or not manifest.staged
-            or manifest.state == store.fingerprint(manifest.box)
-        ):
-            return manifest
-    return None
-
-
-def unfinished_jobs(store: StoredMag) -> list[Manifest]:
-    """Return the manifests of dead jobs on a mag that can be resumed."""
-    return [
-        dead.manifest
-        for dead in _dead_jobs(store.path)
-        if dead.manifest.resumable or dead.replacing or dead.replaced
-    ]
-
-
-def interrupted_jobs(store: StoredMag) -> list[Manifest]:
-    """Return the manifests of dead jobs on a mag that had begun to replace its cubes, and had not ended that.
-
-    The rest of their voxels is in their folders only: they are to be finished before anybody reads or writes
-    the mag.
-    """
-    return [dead.manifest for dead in _dead_jobs(store.path) if dead.replacing]
-
-
-def replaced_jobs(store: StoredMag) -> list[Manifest]:
-    """Return the manifests of dead jobs that have replaced a mag's cubes, and have more to do."""
-    return [dead.manifest for dead in _dead_jobs(store.path) if dead.replaced]
-
-
-def replacing_now(store: StoredMag) -> list[Manifest]:
-    """Return the manifests of living jobs that replace cubes of a mag at the moment."""
-    found = []
-    for name in _job_names(store.path):
-        with contextlib.suppress(OSError), opened_folder(store.path, PRIVATE, name) as folder:
-            if (
-                _has(folder, _REPLACING)
-                and _is_living(folder)
-                and (manifest := Manifest.read(folder)) is not None
-            ):
-                found.append(manifest)
-    return found
-
-
-def is_unfinished(mag_path: str) -> str | None:
-    """Return why an unlisted folder is no mag that could be listed: a job that makes it has not ended; else None.
-
-    Parameters
-    ----------
-    mag_path
-        The folder.
-    """
-    for name in _job_names(mag_path):
-        with contextlib.suppress(OSError), opened_folder(mag_path, PRIVATE, name) as folder:
-            manifest = Manifest.read(folder)
-            if manifest is not None and manifest.creates:
-                doing = "is making" if _is_living(folder) else "was interrupted while it made"
-                return f"a job ({manifest.action}, {manifest.name}) {doing} the mag in {mag_path}"
-    return None
-
-
-def _job_names(mag_path: str) -> list[str]:
-    """Return the names of the folders of jobs in a mag, living or dead."""
-    try:
-        with os.scandir(f"{mag_path}/{PRIVATE}") as entries:
-            return [
-                entry.name
-                for entry in entries
-                if _JOB_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
-            ]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _dead_jobs(mag_path: str) -> Iterator[_Dead]:
-    """Yield the dead jobs of a mag that have a sound manifest; nothing is created."""
-    for name in _job_names(mag_path):
-        with contextlib.suppress(OSError), opened_folder(mag_path, PRIVATE, name) as folder:
-            manifest = Manifest.read(folder)
-            if manifest is not None and not _is_living(folder):
-                replacing = _has(folder, _REPLACING) or (_has(folder, _BEFORE) and not manifest.resumable)
-                yield _Dead(name, manifest, replacing, _has(folder, _REPLACED))
-
-
-@contextlib.contextmanager
-def _dead_lock(folder: int) -> Iterator[None]:
-    """Hold the lock of a job that is dead.
-
-    Raises
-    ------
-    LockTimeoutError
-        If the job lives.
-    PermissionError
-        If it is another user's, who does not share it.
-    """
-    try:
-        descriptor = open_private_file(folder, _ALIVE, os.O_RDWR)
-    except PermissionError as error:
-        if error.errno == errno.EACCES:
-            raise
-        yield  # it is none that a job has left
-        return
-    except OSError:  # there is none, or a link or FIFO in its place
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockTimeoutError("the job lives") from None
-        try:
-            yield
-        finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
-
-
-def _is_living(folder: int) -> bool:
-    """Return whether a job's driver holds its lock; True also where this user cannot know."""
-    try:
-        with _dead_lock(folder):
-            return False
-    except (LockTimeoutError, PermissionError):
-        return True
-
-
-def _taken_over_all(
-    mags: Sequence[tuple[StoredMag, Manifest | None, BoundingBox | None]], stack: contextlib.ExitStack
-) -> list[JobFolder] | None:
-    """Take over the folders that a previous run of a job left in all its mags; None if they are not all there."""
-    taken: list[JobFolder] = []
-    with contextlib.ExitStack() as held:
-        for store, manifest, _ in mags:
-            if manifest is None:
-                return None
-            private = private_folder(store.path)
-            with lock(f"{private}/locks/jobs.lock"):
-                folder = _taken_over(private, manifest, held)
-            if folder is not None:
-                taken.append(folder)
-            elif not taken:
-                return None
-            elif any(each.is_replacing or each.is_replaced for each in taken):
-                for each in taken:
-                    each.path = _renamed(each.path)
-                raise ResumeError(
-                    f"{manifest.label}: an interrupted job ({manifest.action} {manifest.name}) had begun to "
-                    f"replace "
-                    f"cubes in place; of what it wrote into this mag nothing is there any more, and it cannot be "
-                    f"computed again. The other mags are finished by the next call on them"
-                )
-            else:
-                warnings.warn(
-                    f"{manifest.label}: of an interrupted job ({manifest.action} {manifest.name}) nothing is there "
-                    f"any more in this mag, which was deleted or written by another job; the job starts from its "
-                    f"beginning",
-                    WkdaskWarning,
-                    stacklevel=2,
-                )
-                for each in taken:
-                    remove_folder(each.path)
-                return None
-        stack.push(held.pop_all())
-    return taken
-
-
-def _taken_over(private: str, manifest: Manifest, stack: contextlib.ExitStack) -> JobFolder | None:
-    """Take over the folder of a dead job of the same key and role, under a new name; None if there is none."""
-    for name in _job_names(os.path.dirname(private)):
-        with contextlib.suppress(OSError), opened_folder(private, name) as folder:
-            found = Manifest.read(folder)
-            if found is None or (found.key, found.role) != (manifest.key, manifest.role):
-                continue
-            if found.state != manifest.state and not (_has(folder, _REPLACING) or _has(folder, _REPLACED)):
-                continue  # the mag was changed since: what was built was computed from what it was
-            try:
-                stack.enter_context(_dead_lock(folder))
-            except LockTimeoutError:
-                raise JobRunningError(
-                    f"another process is at work on this job ({found.action} {found.label}, {found.name}); its "
-                    f"folder is {private}/{name}"
-                ) from None
-            path = _renamed(f"{private}/{name}")
-            if not os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(folder)):
-                raise OSError(errno.EINVAL, "the folder of a job was exchanged", f"{private}/{name}")
-            _strip(folder)
-            return JobFolder(path, found, resumed=True)
-    return None
-
-
-def _sweep(private: str, box: BoundingBox | None, new: Manifest | None) -> None:
-    """Remove what dead jobs left, but for what can be resumed and is not touched by a new job in `box`.
-
-    Parameters
-    ----------
-    private
-        The mag's private folder.
-    box
-        What the new job writes, in voxels of the mag; None where that is not known.
-    new
-        The manifest of the new job, if that begins from its start: it takes the place of a previous run.
-    """
-    with opened_folder(private) as above, os.scandir(private) as entries:
-        for gone in [entry.name for entry in entries if _GONE_NAME.fullmatch(entry.name)]:
-            remove_entry(above, gone)
-        for name in _job_names(os.path.dirname(private)):
-            # A folder that ended meanwhile, or is another user's, is not ours to sweep.
-            skip = contextlib.suppress(LockTimeoutError, OSError)
-            with skip, opened_folder(private, name) as folder, _dead_lock(folder):
-                manifest = Manifest.read(folder)
-                replaced = _has(folder, _REPLACED) and not (
-                    manifest is not None and new is not None and manifest.key == new.key
-                )
-                replacing = _has(folder, _REPLACING) or _has(folder, _BEFORE)
-                if manifest is not None and (_is_beside(manifest, box, new) or replacing or replaced):
-                    _strip(folder)
-                else:
-                    doomed = f".{name}.gone-{uuid.uuid4().hex}"
-                    os.rename(name, doomed, src_dir_fd=above, dst_dir_fd=above)
-                    remove_entry(above, doomed)
-
-
-def _is_beside(manifest: Manifest, box: BoundingBox | None, new: Manifest | None) -> bool:
-    """Return whether a dead job can be resumed after another one has written a box."""
-    if new is not None and (manifest.key, manifest.role) == (new.key, new.role):
-        return False
-    return manifest.resumable and box is not None and manifest.box.intersection(box).is_empty()
-
-
-def _renamed(folder: str) -> str:
-    """Give a job's folder another name, so that tasks that know it by the old one fail."""
-    private, name = os.path.split(folder)
-    other = uuid.uuid4().hex[:12]
-    with opened_folder(private) as above:
-        os.rename(name, other, src_dir_fd=above, dst_dir_fd=above)
-    return f"{private}/{other}"
-
-
-def _strip(folder: int) -> None:
-    """Remove what belonged to the tasks of a job from its folder, given by its descriptor."""
-    for name in os.listdir(folder):
-        if not _KEPT.fullmatch(name):
-            remove_entry(folder, name)
-
-
-def _has(folder: int, name: str) -> bool:
-    """Return whether a folder, given by its descriptor, has an entry."""
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _is_there(folder: str, name: str) -> bool:
-    return os.path.lexists(f"{folder}/{name}")
 
 
 # --- in tasks --------------------------------------------------------------------------------------------
@@ -596,8 +183,8 @@ def _is_there(folder: str, name: str) -> bool:
 
 def check_alive(folder: str) -> None:
     """Refuse to go on when the job has ended; call it between building and publishing."""
-    if not os.path.lexists(f"{folder}/{_ALIVE}"):
-        if _JOB_NAME.fullmatch(os.path.basename(folder)):
+    if not os.path.lexists(f"{folder}/{ALIVE}"):
+        if JOB_NAME.fullmatch(os.path.basename(folder)):
             remove_folder(folder)  # made again by what still built
         raise JobEndedError(f"the job of {folder} has ended; this task publishes nothing")
 

@@ -22,10 +22,16 @@ import stat
 import uuid
 from collections.abc import Iterator
 
+from wkdask.errors import ReadOnlyError
+from wkdask.storage.protocol import PRIVATE
+
 __all__ = [
     "check_private_file",
+    "has_entry",
+    "make_shared_folder",
     "open_private_file",
     "opened_folder",
+    "private_folder",
     "read_private_file",
     "write_private_file",
 ]
@@ -155,3 +161,47 @@ def write_private_file(folder: int, name: str, data: bytes, *, durable: bool = T
         raise
     if durable:
         os.fsync(folder)
+
+
+def private_folder(mag_path: str) -> str:
+    """Return the private folder of a mag, made if it is not there.
+
+    Raises
+    ------
+    ReadOnlyError
+        If this user may not write there, or the folder is a link.
+    """
+    private = f"{mag_path}/{PRIVATE}"
+    try:
+        make_shared_folder(private)
+        make_shared_folder(f"{private}/locks")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise ReadOnlyError(f"{mag_path} cannot be written to: {error.strerror}") from error
+    if os.path.islink(private) or os.path.islink(f"{private}/locks"):
+        raise ReadOnlyError(
+            f"{private}, or locks in it, is a symlink; jobs only work in a folder of the mag itself"
+        )
+    return private
+
+
+def make_shared_folder(path: str) -> None:
+    """Make a folder, unless it is there; whoever may write into the folder above may write into it too."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return
+    above = stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) & 0o022
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if above & ~mode:
+        os.chmod(path, mode | above)
+
+
+def has_entry(folder: int, name: str) -> bool:
+    """Return whether a folder, given by its descriptor, has an entry; a symlink counts as one."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

@@ -16,8 +16,13 @@ from typing import Any
 
 from wkdask.errors import WkdaskError
 from wkdask.geometry import BoundingBox
-from wkdask.storage.jobs import make_shared_folder, private_folder
-from wkdask.storage.private import opened_folder, read_private_file, write_private_file
+from wkdask.storage.private import (
+    make_shared_folder,
+    opened_folder,
+    private_folder,
+    read_private_file,
+    write_private_file,
+)
 from wkdask.storage.protocol import PRIVATE, StoredMag
 
 __all__ = ["drop_receipts", "read_receipt", "write_receipt"]
