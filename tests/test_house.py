@@ -35,6 +35,7 @@ ORDER = [
     "windows",
     "job",
     "mag_folders",
+    "folder_edits",
     "resume",
     "space",
     "flow",

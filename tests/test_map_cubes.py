@@ -530,11 +530,18 @@ def test_targets_that_cannot_be(source, make_mag):
         mag.map_cubes(invert, {"a": mag, "b": mag})
     with pytest.raises(InvalidValueError, match="records"):
         mag.map_cubes(invert, {})
-    other = make_mag()
-    with pytest.raises(PlanError, match="more than one"):
-        mag.map_cubes(lambda a, b: None, {"a": mag, "b": other}, sources={"a": mag, "b": other})
     with pytest.raises(InvalidValueError, match="function"):
         mag.map_cubes(3, mag)
+
+
+def test_targets_that_are_all_read_and_replaced(source, make_mag, random_voxels):
+    mag, voxels = source
+    other, others = make_mag(), random_voxels((1, *BOX.size), seed=9)
+    other.write(others, bounding_box=BOX)
+    both = {"a": mag, "b": other}
+    mag.map_cubes(lambda a, b: {"a": a + b, "b": a - b}, both, sources=both)
+    assert np.array_equal(mag.read(bounding_box=BOX), voxels + others)
+    assert np.array_equal(other.read(bounding_box=BOX), voxels - others)
 
 
 def test_a_read_only_target(source, make_mag, new):

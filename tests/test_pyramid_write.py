@@ -185,7 +185,7 @@ def test_mags_that_are_not_there_are_added_and_all_of_the_layer_is_computed(tmp_
 def written_after(layer, array, voxels, corner=(0, 0, 0)):
     events = Events()
     report = layer.get_mag(1).write(array, offset=corner, pyramid=True, progress=events)
-    assert events.jobs == ["writing", "downsampling"]
+    assert events.jobs == ["writing"]
     assert [str(other.label).split()[-1] for other in report.others] == [str(m) for m in list(layer.mags)[1:]]
     assert np.array_equal(layer.get_mag(1).read(), voxels)
     check_pyramid(layer, voxels, corner)
@@ -264,7 +264,7 @@ def test_a_failed_job_goes_on_where_it_stopped(tmp_path, cubes):
     x = in_memory(voxels, (32, 32, 32)).map_blocks(Failing((3, 2, 1), tmp_path), dtype="uint8", meta=META)
     events = Events()
     with pytest.raises(TaskFailedError, match="not yet"):
-        mag.write(x, pyramid=True, progress=events)
+        mag.write(x, pyramid=True, in_place=False, progress=events)
     landed = [report for report in events.done if report.box is not None]
     assert landed
     assert (tmp_path / "calls").read_text().count("\n") >= len(landed)
@@ -274,7 +274,7 @@ def test_a_failed_job_goes_on_where_it_stopped(tmp_path, cubes):
         layer.downsample()
     (tmp_path / "flag").unlink()
     (tmp_path / "calls").unlink()
-    report = mag.write(x, pyramid=True, resume=True)
+    report = mag.write(x, pyramid=True, in_place=False, resume=True)
     computed = (tmp_path / "calls").read_text().split("\n")[:-1]
     units = {report.unit for report in landed}
     inside = {
@@ -289,7 +289,7 @@ def test_a_failed_job_goes_on_where_it_stopped(tmp_path, cubes):
     assert len(layer.mags) > 1
     check_pyramid(layer, voxels, (0, 0, 0))
     assert unfinished_jobs(mag.place.store) == []
-    assert os.listdir(f"{mag.path}/.wkdask") == ["locks"]
+    assert sorted(os.listdir(f"{mag.path}/.wkdask")) == ["finished", "locks"]
 
 
 def test_another_job_is_not_taken_for_it(tmp_path):
@@ -303,7 +303,7 @@ def test_another_job_is_not_taken_for_it(tmp_path):
     with pytest.warns(WkdaskWarning, match="another one"):
         layer.get_mag(1).write(other, offset=(0, 0, 0), pyramid=True, resume=True)
     check_pyramid(layer, voxels[:, ::-1], (0, 0, 0))
-    with pytest.raises(ResumeError, match="another name"):
+    with pytest.raises(ResumeError, match="non-deterministic"):
         layer.get_mag(1).write(x.map_blocks(lambda b: b) + da.random.random(x.shape).astype("uint8"),
                                offset=(0, 0, 0), pyramid=True, resume=True)  # fmt: skip
 
@@ -318,7 +318,7 @@ def test_a_job_whose_border_is_none_any_more_begins_anew(tmp_path):
         layer.get_mag(1).write(x, pyramid=True)
     (tmp_path / "flag").unlink()
     layer.get_mag(1).write(voxels[:, 61:], offset=(61, 0, 0), pyramid=True)
-    with pytest.warns(WkdaskWarning, match="another one"):
+    with pytest.warns(WkdaskWarning, match="starts from its beginning"):
         layer.get_mag(1).write(x, offset=(0, 0, 0), pyramid=True, resume=True)
     check_pyramid(layer, voxels, (0, 0, 0))
 

@@ -503,7 +503,7 @@ def test_a_pyramid_goes_on_where_it_stopped(make_mag, random_voxels, number):
     for level in (2, 4, 8):
         got, want = mag.layer.get_mag(level), whole.layer.get_mag(level)
         assert np.array_equal(got.read(), want.read())
-        assert os.listdir(f"{got.path}/.wkdask") == ["locks"]
+        assert only_locks(got) == ["locks"]
     kept = [path for path, inode in landed.items() if os.stat(path).st_ino == inode]
     assert kept, "nothing was kept of what had been done"
     assert mag.layer.downsample(coarsest_mag=8, resume=True) == []

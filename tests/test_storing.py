@@ -190,10 +190,6 @@ def test_what_is_refused(source, make_mag, new, state_of):
         store([(x, target, BOX), (x, target, BOX)])
     with pytest.raises(PlanError, match="one box"):
         store([(x, target, BOX), (x, make_mag(), BOX.offset((1, 0, 0)))])
-    other = make_mag()
-    other.write(voxels, bounding_box=BOX)
-    with pytest.raises(PlanError, match="also read"):
-        store([(x + other.to_dask(), mag, BOX), (x, other, BOX)])
     with pytest.raises(PlanError, match="would need"):
         store([(x, target, BOX), (x + 1, make_mag(), BOX)], task_memory=1 << 60)
     with pytest.raises(ResumeError, match="job="):
@@ -203,3 +199,15 @@ def test_what_is_refused(source, make_mag, new, state_of):
     assert state_of(target) == before
     with dask.config.set(num_workers=1):
         assert [report.bounding_box for report in store([(x, target, BOX)])] == [BOX]
+
+
+@pytest.mark.parametrize("data_format", ["wkw", "zarr3"])
+def test_mags_that_are_all_read_and_replaced(make_mag, random_voxels, data_format):
+    first, second = (random_voxels((1, *BOX.size), seed=seed) for seed in (1, 2))
+    a, b = make_mag(data_format=data_format), make_mag(data_format=data_format)
+    a.write(first, bounding_box=BOX)
+    b.write(second, bounding_box=BOX)
+    x, y = a.to_dask(), b.to_dask()
+    store([(x + y, a, BOX), (x - y, b, BOX)])
+    assert np.array_equal(a.read(bounding_box=BOX), first + second)
+    assert np.array_equal(b.read(bounding_box=BOX), first - second)

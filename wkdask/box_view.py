@@ -16,6 +16,7 @@ from wkdask.inline import TaskWrites, current_writes
 from wkdask.job import MagPlace, WriteOptions
 from wkdask.lazy import ChunksLike, lazy_array
 from wkdask.progress import ProgressLike, listeners_for
+from wkdask.storage.dead_jobs import warn_if_half_replaced
 from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates
 from wkdask.writer import PlannedWrite, plan_voxels, shape_of, with_whole_voxels, write_voxels
@@ -133,6 +134,11 @@ class BoxView:
             If the voxels are more than this machine's memory can hold.
         DamagedCubeError
             If a cube exists but cannot be read; names the file.
+
+        Warns
+        -----
+        WkdaskWarning
+            If a job was interrupted while it replaced cubes in place: what is read may be old voxels and new ones.
         """
         box = self._resolve(offset, size, bounding_box)
         store = self._place.store
@@ -140,6 +146,7 @@ class BoxView:
             block = store.read(box)
             writes.overlay(store, box, block)
             return block
+        warn_if_half_replaced(store.path)
         import dask.config
 
         return store.read(box, threads=dask.config.get("num_workers", None) or _cores())
@@ -186,6 +193,8 @@ class BoxView:
         box = self._resolve(None, None, bounding_box)
         if (writes := current_writes()) is not None:
             writes.note_read(self._place.store, box)
+        else:
+            warn_if_half_replaced(self._place.store.path)
         return lazy_array(self._place.store, box, chunks)
 
     # --- writing -------------------------------------------------------------------------------------

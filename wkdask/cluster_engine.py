@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,19 @@ _IDLE_NBYTES = 200 << 20
 _DEFAULT_RETRIES = 2
 """How often a task that failed is tried again, where nobody says."""
 _WORKER_TIMEOUT = 60.0
-"""Seconds to wait for a first worker: a batch system takes its time."""
+"""Seconds to wait for a first worker by default, where no batch system has to start it."""
+_BATCH_MODULES = (
+    "dask_jobqueue",
+    "dask_kubernetes",
+    "dask_gateway",
+    "dask_mpi",
+    "dask_cloudprovider",
+    "coiled",
+)
+"""Clusters whose workers wait in a queue, for as long as that takes."""
+_LOOK = 10.0
+"""Seconds between two lines of the log that say what is waited for."""
+_logger = logging.getLogger(__name__)
 
 
 class DistributedEngine:
@@ -50,16 +63,55 @@ class DistributedEngine:
         self._calls: dict[Any, tuple[tuple[Any, ...], int]] = {}
         self._flow = ClusterFlow(client, retries)
         self._causes: dict[Any, list[Any]] = {}
-        workers = self._workers()
-        if not workers:
-            with contextlib.suppress(TimeoutError):
-                client.wait_for_workers(1, timeout=_WORKER_TIMEOUT)
-            if not (workers := self._workers()):
-                raise WorkerPathError(f"no worker came to {_address(client)} within {_WORKER_TIMEOUT:.0f} s")
+        if client.status not in ("running", "connecting"):
+            raise SchedulerLostError(
+                f"the client of {self._address} is {client.status}; open a new Client, or give client=None with no "
+                f"client active to run on local threads"
+            )
+        workers = self._workers() or self._first_workers()
         if self._resources:
             workers = self._with_resources(workers)
         self.threads = sum(worker["nthreads"] for worker in workers.values())
         self.description = f"{len(workers)} workers, {self.threads} threads, at {_address(client)}"
+
+    def _first_workers(self) -> dict[str, Any]:
+        """Wait for a first worker, and say so; return what there is then.
+
+        Raises
+        ------
+        WorkerPathError
+            If none comes within ``wkdask.worker-timeout`` seconds.
+        """
+        limit = worker_timeout(self._client)
+        start = time.monotonic()
+        while limit is None or time.monotonic() - start < limit:
+            left = _LOOK if limit is None else min(_LOOK, max(0.1, limit - (time.monotonic() - start)))
+            with contextlib.suppress(TimeoutError):
+                self._client.wait_for_workers(1, timeout=left)
+            if workers := self._workers():
+                return workers
+            _logger.warning(
+                "no worker at %s yet, after %.0f s (%s)",
+                self._address,
+                time.monotonic() - start,
+                "no limit" if limit is None else f"up to {limit:g} s; the dask option wkdask.worker-timeout",
+            )
+        raise WorkerPathError(
+            f"no worker came to {self._address} within {limit:g} s; start some, or let the dask option "
+            f"wkdask.worker-timeout be more seconds, or None for no limit"
+        )
+
+    def check_inputs(self, futures: Sequence[Any]) -> None:
+        """Refuse results that were persisted on another cluster, or with a client that is closed."""
+        for future in futures:
+            owner = getattr(future, "client", None) or getattr(future, "_client", None)
+            if owner is None or owner is self._client or _address(owner) == self._address:
+                continue
+            raise InvalidValueError(
+                f"the array holds blocks that were persisted at {_address(owner)}, the job runs at "
+                f"{self._address}; give "
+                f"that client (client=), or persist them again here"
+            )
 
     def again(self) -> DistributedEngine:
         """Return another one at the same scheduler."""
@@ -82,7 +134,17 @@ class DistributedEngine:
 
     def _workers(self) -> dict[str, Any]:
         """Return what the scheduler knows of its workers."""
-        return dict(self._client.scheduler_info(n_workers=-1)["workers"])
+        try:
+            return dict(self._client.scheduler_info(n_workers=-1)["workers"])
+        except (OSError, KeyError) as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: BaseException) -> SchedulerLostError:
+        """Return the error of a scheduler that is gone."""
+        return SchedulerLostError(
+            f"the connection to the scheduler at {self._address} was lost ({error}); what landed is in the "
+            f"properties, the same call with resume=True continues from there"
+        )
 
     def task_memory(self) -> int | None:
         """Return the share of the smallest worker's thread in what its process may hold.
@@ -102,7 +164,10 @@ class DistributedEngine:
 
     def check_sees(self, path: str) -> None:
         """Ask every worker whether it sees the mag and may write to it."""
-        answers = self._client.run(sees_mag, path, on_error="return")
+        try:
+            answers = self._client.run(sees_mag, path, on_error="return")
+        except OSError as error:  # CommClosedError is one
+            raise self._lost(error) from error
         # One that was lost while it was asked gets no tasks: its answer is an error, not a text.
         blind = {worker: answer for worker, answer in answers.items() if isinstance(answer, str)}
         if blind:
@@ -231,10 +296,7 @@ class DistributedEngine:
         from concurrent.futures import CancelledError
 
         if isinstance(error, CancelledError | OSError) and self._client.status != "running":
-            raise SchedulerLostError(
-                f"the connection to the scheduler at {self._address} was lost ({error}); what landed is in the "
-                f"properties, the same call with resume=True goes on from there"
-            ) from error
+            raise self._lost(error) from error
 
     def wait_for_persisted(self, collection: Any) -> None:
         """Wait for the persisted blocks of a collection."""
@@ -294,6 +356,28 @@ def _report_of(result: Any) -> UnitReport:
     """Return the report itself, out of the array block that carries it."""
     report: UnitReport = result if isinstance(result, UnitReport) else result.item()
     return report
+
+
+def worker_timeout(client: Client) -> float | None:
+    """Return how many seconds to wait for a first worker; None for no limit.
+
+    The dask option ``wkdask.worker-timeout`` says so: seconds, or None. Without it there is no limit where a
+    batch system starts the workers, whose queue may take hours, and a minute elsewhere.
+
+    Raises
+    ------
+    InvalidValueError
+        If the option is no number of seconds.
+    """
+    import dask.config
+
+    by_batch_system = type(client.cluster).__module__.partition(".")[0] in _BATCH_MODULES
+    given = dask.config.get("wkdask.worker-timeout", None if by_batch_system else _WORKER_TIMEOUT)
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not given >= 0:
+        raise InvalidValueError(f"wkdask.worker-timeout is a number of seconds or None, got {given!r}")
+    return float(given)
 
 
 def _address(client: Client) -> str:

@@ -12,6 +12,7 @@ from wkdask.dataset_copies import DatasetCopy, plan_dataset, run_copy
 from wkdask.dataset_layers import DatasetLayers
 from wkdask.equal import Difference, first_difference
 from wkdask.errors import AlreadyExistsError, InvalidValueError
+from wkdask.folder_edits import recover_edits
 from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.job import WriteOptions
@@ -65,6 +66,7 @@ class Dataset(DatasetLayers):
     def __init__(self, dataset_path: str | os.PathLike[str], *, outside: str = "read-only") -> None:
         super().__init__(Properties(checked_path(dataset_path), outside))
         _ = self._properties.record  # a wrong path or a damaged file shows here, not later
+        recover_edits(self._properties)
         refuse_outside(self._properties)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wkdask.errors import DTypeError, InvalidValueError, LayerNotFoundError
-from wkdask.fsio import remove_folder
+from wkdask.folder_edits import recoverable_removal
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
 from wkdask.job import WriteOptions
 from wkdask.layer import Layer, LayerCategories, SegmentationLayer, layer_of
@@ -19,7 +19,6 @@ from wkdask.links import (
     link_layer,
     open_foreign_layer,
 )
-from wkdask.mag_folders import listed_folders
 from wkdask.places import cubes_box
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import (
@@ -401,14 +400,8 @@ class DatasetLayers:
         LayerNotFoundError
             If there is none of that name.
         """
-        self._properties.commit(RemoveLayer(layer_name))
-        folder = os.path.join(self.path, layer_name)
-        if os.path.islink(folder):
-            os.unlink(folder)
-        elif not any(
-            mag.startswith(f"{os.path.realpath(folder)}{os.sep}") for mag in listed_folders(self._properties)
-        ):
-            remove_folder(folder)
+        with recoverable_removal(self._properties, layer_name):
+            self._properties.commit(RemoveLayer(layer_name))
 
 
 def _refuse_dtype(dtype: object) -> None:

@@ -43,7 +43,7 @@ from wkdask.mag_folders import discard_mag, make_mag, owner_of, prepare_folder
 from wkdask.plan import plan_again
 from wkdask.settlement import JobTally, commit_job, failure_of
 from wkdask.space import check_space
-from wkdask.storage.dead_jobs import replacing_now
+from wkdask.storage.dead_jobs import is_being_replaced, replacing_now
 from wkdask.storage.jobs import JobFolder, interrupted_jobs, job_folders
 from wkdask.storage.manifest import Manifest
 from wkdask.storage.private import private_folder
@@ -264,7 +264,7 @@ def _opened(
             journal = stack.enter_context(Journal(folders[0].path, manifest.digest, _limits(job)))
         for write in job.writes:
             if write.new:
-                make_mag(write)
+                make_mag(write, keep=folders[0].resumed)
         for write in job.writes:
             engine.check_sees(write.store.path)
         done = journal.merged if journal is not None else None
@@ -429,31 +429,32 @@ def finish_interrupted(store: StoredMag, engine: Engine, but_not: str | None = N
     InterruptedJobError
         If this user may not finish it.
     """
-    for manifest in interrupted_jobs(store):
-        if manifest.key == but_not:
-            continue
-        try:
-            # Of several who come upon it, one finishes it; the others wait.
-            with lock(f"{private_folder(store.path)}/locks/finish.lock"):
-                if any(each.key == manifest.key for each in interrupted_jobs(store)):
+    if not is_being_replaced(store.path):  # in nearly all cases
+        return
+    manifest = None
+    try:
+        # Of several who come upon it, one finishes it; the others wait.
+        with lock(f"{private_folder(store.path)}/locks/finish.lock"):
+            for manifest in interrupted_jobs(store):
+                if manifest.key != but_not:
                     _finish(store, manifest, engine.again())
-        except (DamagedHeaderError, FileNotFoundError) as error:
-            raise InterruptedJobError(
-                f"{store.path} was being replaced by a job that was interrupted ({manifest.action} "
-                f"{manifest.name} into "
-                f"{manifest.box}), and what that job had built is damaged or gone ({error}): some of its "
-                f"cubes may be "
-                f"new, others old. Write the box again from its source after you have removed the job's folder in "
-                f"{store.path}/{PRIVATE}"
-            ) from error
-        except (ReadOnlyError, PermissionError) as error:
-            raise InterruptedJobError(
-                f"{store.path} is half replaced by a job that was interrupted ({manifest.action} "
-                f"{manifest.name} into "
-                f"{manifest.box}), and this user may not finish that: {error}. Let it be done by who may "
-                f"write there: "
-                f"any job on that mag does"
-            ) from error
+    except (DamagedHeaderError, FileNotFoundError) as error:
+        raise InterruptedJobError(
+            f"{store.path} was being replaced by a job that was interrupted ({_told(manifest)}), and what that job "
+            f"had built is damaged or gone ({error}): some of its cubes may be new, others old. Write the "
+            f"box again "
+            f"from its source, after you have removed the job's folder in {store.path}/{PRIVATE}"
+        ) from error
+    except (ReadOnlyError, PermissionError) as error:
+        raise InterruptedJobError(
+            f"{store.path} is half replaced by a job that was interrupted ({_told(manifest)}), and this user may "
+            f"not finish that: {error}. Any job on that mag by a user who may write there does"
+        ) from error
+
+
+def _told(manifest: Manifest | None) -> str:
+    """Return what a job does, in words."""
+    return "" if manifest is None else f"{manifest.action} {manifest.name} into {manifest.box}"
 
 
 def _finish(store: StoredMag, manifest: Manifest, engine: Engine) -> None:

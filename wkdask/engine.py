@@ -5,7 +5,7 @@ It knows neither formats nor properties, keeps at most two windows in flight, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,15 @@ class Engine(Protocol):
 
     def check_sees(self, path: str) -> None:
         """Refuse to start where a worker does not see the mag."""
+
+    def check_inputs(self, futures: Sequence[Any]) -> None:
+        """Refuse persisted results that the tasks cannot get.
+
+        Raises
+        ------
+        InvalidValueError
+            If they are on another cluster.
+        """
 
     def run(self, windows: Iterable[AnyWindow]) -> Iterator[Outcome]:
         """Yield how each unit ended; after a failure no new window is begun.

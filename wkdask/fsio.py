@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from wkdask.errors import InvalidValueError, LockTimeoutError
 
 __all__ = [
+    "EXHAUSTED",
     "atomic_write",
     "checked_path",
     "copy_sparse",
@@ -44,6 +45,9 @@ __all__ = [
 ]
 
 _logger = logging.getLogger(__name__)
+
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors of a process or machine that has run out of something: they say nothing of the file."""
 
 LOCK_TIMEOUT = 600.0
 """Default of `lock_timeout`; a frozen process must not freeze all others for good."""

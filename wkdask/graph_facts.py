@@ -62,6 +62,8 @@ class GraphFacts:
     """The stored mags, and external arrays, that it is seen to read."""
     is_known: bool
     """Whether it reads nothing else for sure: no function, object or future in it could hide a read."""
+    futures: tuple[Any, ...] = ()
+    """Results that were persisted on a cluster."""
 
     def reads(self, path: str) -> bool:
         """Return whether it is seen to read the mag in a folder."""
@@ -93,7 +95,7 @@ def facts_of(array: da.Array) -> GraphFacts:
                 walk.look(value)
         elif not _is_of_known_module(type(layer)):  # dask's own layers slice and join, whatever they are
             walk.is_known = False
-    return GraphFacts(tuple(walk.sources.values()), walk.is_known)
+    return GraphFacts(tuple(walk.sources.values()), walk.is_known, tuple(walk.futures))
 
 
 def refuse_p2p(array: da.Array) -> None:
@@ -127,12 +129,16 @@ class _Walk:
     def __init__(self) -> None:
         self.sources: dict[str, Readable] = {}
         self.is_known = True
+        self.futures: list[Any] = []
         self._known: set[Any] = set()  # functions that were looked at
 
     def look(self, value: Any, depth: int = 0) -> None:
         """Look at a value and at all that it holds."""
         if isinstance(value, LazySource):
             self.sources[value.store.path] = value.store
+        elif type(value).__module__ == "distributed.client":
+            self.futures.append(value)
+            self.is_known = False
         elif isinstance(value, _PLAIN) or type(value) is np.ndarray:
             if isinstance(value, np.ndarray) and value.dtype.hasobject:
                 self.is_known = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wkdask.chunkwise import ChunkedView, run_chunks, warn_of_ignored
 from wkdask.errors import AlreadyExistsError, WkdaskError
 from wkdask.events import WriteReport
+from wkdask.folder_edits import recoverable_rename
 from wkdask.fsio import remove_folder
 from wkdask.geometry import Mag, Vec3Int, Vec3IntLike
 from wkdask.job import WriteOptions
@@ -82,16 +83,18 @@ class Layer(LayerWriting):
     def name(self, name: str) -> None:
         if name == self._name:
             return
-        old_name, old_path = self._name, self.path
+        old_name = self._name
         new_path = os.path.join(self._properties.folder, name)
         if os.path.lexists(new_path):
             raise AlreadyExistsError(f"{new_path} exists already")
-        self._properties.commit(RenameLayer(self._name, name))
         try:
-            if os.path.lexists(old_path):
-                os.rename(old_path, new_path)
+            with recoverable_rename(self._properties, old_name, name):
+                self._properties.commit(RenameLayer(old_name, name))
         except OSError:
-            self._properties.commit(RenameLayer(name, self._name))
+            if any(
+                record.name == name for record in self._properties.record.layers
+            ):  # the folder kept its name
+                self._properties.commit(RenameLayer(name, old_name))
             raise
         for handle in [each for each in self._properties.layers if each.name == old_name]:
             handle._renamed(name)
@@ -210,6 +213,8 @@ class Layer(LayerWriting):
             compression=fitting_compression(data_format, False if compression is None else compression),
         )
         check_spec(spec, data_format)  # before anything is made
+        if spec == mag.spec and data_format != "wkw":
+            return None  # of WKW each cube says how it is stored, and some may be stored otherwise
         if data_format == "wkw" and spec == replace(mag.spec, compression=spec.compression):
             report = compress_in_place(mag.place, spec.compression, options)
         else:

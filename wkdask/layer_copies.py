@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from wkdask.driver import open_sources
+from wkdask.engines import pick_engine
 from wkdask.errors import (
     DamagedHeaderError,
     InvalidValueError,
@@ -231,6 +233,7 @@ def build_layer(
     folder = os.path.join(properties.folder, copy.name)
     os.makedirs(folder, exist_ok=True)
     edits: list[Edit] = [copy.edit]
+    open_sources([each.source for each in copy.mags], pick_engine(options.client))
     for each in copy.mags:
         source = "" if each.box.is_empty() else each.source.fingerprint(each.box)
         path = os.path.join(folder, each.mag.to_layer_name())

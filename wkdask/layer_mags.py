@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
@@ -17,7 +18,7 @@ from wkdask.errors import (
     ReadOnlyError,
     UnsupportedFormatError,
 )
-from wkdask.fsio import remove_folder
+from wkdask.folder_edits import recoverable_removal
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike
 from wkdask.job import MagPlace, WriteOptions
 from wkdask.mag_folders import (
@@ -35,7 +36,6 @@ from wkdask.places import (
     check_agreement,
     cubes_box,
     foreign_mag,
-    is_own,
     link_folder,
     mag_place,
     outside,
@@ -459,14 +459,13 @@ class LayerMags:
             If there is none.
         """
         record = self.record.mag(mag)
-        self._properties.commit(RemoveMag(self._name, record.mag))
-        if is_address(record):
-            return
-        folder = self._mag_folder(record)
-        if os.path.islink(folder):
-            os.unlink(folder)
-        elif is_own(self._properties, self._name, folder):
-            remove_folder(folder)
+        removal: AbstractContextManager[None] = nullcontext()
+        if not is_address(record):
+            above, name = os.path.split(self._mag_folder(record))
+            if os.path.realpath(above) == os.path.join(os.path.realpath(self._properties.folder), self._name):
+                removal = recoverable_removal(self._properties, self._name, name)
+        with removal:
+            self._properties.commit(RemoveMag(self._name, record.mag))
         write_multiscales(self._properties, self._name)
 
     def _mag_folder(self, record: MagRecord) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from functools import partial
@@ -14,7 +14,7 @@ from threading import Thread
 from typing import Any
 
 from wkdask.engine import Outcome, attempted
-from wkdask.errors import WorkerPathError
+from wkdask.errors import InvalidValueError, WorkerPathError
 from wkdask.flow import LocalFlow, call_here
 from wkdask.geometry import BoundingBox
 from wkdask.journal import Lane
@@ -32,7 +32,7 @@ class LocalEngine:
 
         if threads is None:
             single = dask.config.get("scheduler", None) in ("synchronous", "sync", "single-threaded")
-            threads = 1 if single else dask.config.get("num_workers", None) or len(os.sched_getaffinity(0))
+            threads = 1 if single else _configured_threads()
         self.threads: int = threads
         self.description = f"{threads} local threads"
         self._retries = retries
@@ -58,6 +58,15 @@ class LocalEngine:
         """Check that this process sees the mag."""
         if (trouble := sees_mag(path)) is not None:
             raise WorkerPathError(trouble)
+
+    def check_inputs(self, futures: Sequence[Any]) -> None:
+        """Refuse results that are on a cluster: local threads cannot fetch them."""
+        if futures:
+            raise InvalidValueError(
+                "the array holds blocks that were persisted on a cluster, and no client is active; give "
+                "that client "
+                "(client=), or build the array again"
+            )
 
     def wait_for_persisted(self, collection: Any) -> None:
         """Nothing is on its way: blocks that were persisted by local threads are there."""
@@ -192,6 +201,24 @@ class LocalEngine:
             self._put(number, Outcome(next(iter(window.units)), error=error, lane=window.lane))
         finally:
             self._signals.put((number, True))
+
+
+def _configured_threads() -> int:
+    """Return the threads that dask's option ``num_workers`` asks for; one per processor by default.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is no positive number.
+    """
+    import dask.config
+
+    given = dask.config.get("num_workers", None)
+    if given is None:
+        return len(os.sched_getaffinity(0))
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise InvalidValueError(f"dask's option num_workers is a number of threads from 1 on, got {given!r}")
+    return given
 
 
 class _Pool(ThreadPoolExecutor):

@@ -14,15 +14,14 @@ from wkdask.errors import (
     LockTimeoutError,
     UnsupportedFormatError,
 )
-from wkdask.fsio import lock, remove_folder
+from wkdask.fsio import lock, remove_entry, remove_folder
 from wkdask.geometry import Mag
 from wkdask.job import MagPlace, MagWrite
 from wkdask.properties import PROPERTIES_FILE, AddMag, LayerRecord, MagRecord, load
 from wkdask.properties.handle import Properties
-from wkdask.storage.dead_jobs import is_unfinished
+from wkdask.storage.dead_jobs import is_unfinished, unfinished_key
 from wkdask.storage.formats import create_mag, entry_of, metadata_names
-from wkdask.storage.jobs import unfinished_jobs
-from wkdask.storage.private import make_shared_folder
+from wkdask.storage.private import make_shared_folder, opened_folder
 from wkdask.storage.protocol import PRIVATE, StoredMag
 
 _logger = logging.getLogger(__name__)
@@ -198,15 +197,29 @@ def prepare_folder(write: MagWrite, key: str | None) -> None:
         The job's key, if it is to be resumed.
     """
     with mags_lock(write.place.dataset_path):
-        previous = [
-            manifest for manifest in unfinished_jobs(write.store) if manifest.key == key and manifest.creates
-        ]
-        if not previous and not is_listed(write.place):
-            clear_leftovers(write.store.path)
+        if is_listed(write.place):
+            raise AlreadyExistsError(
+                f"{write.place.label} was added by another process meanwhile; call it again"
+            )
+        if key is not None and unfinished_key(write.store.path) == key:
+            return
+        clear_leftovers(write.store.path)
 
 
-def make_mag(write: MagWrite) -> None:
-    """Write the metadata of a mag that a job makes, unless a previous run of it has; it stays unlisted."""
+def make_mag(write: MagWrite, *, keep: bool) -> None:
+    """Write the metadata of a mag that a job makes; it stays unlisted.
+
+    Parameters
+    ----------
+    write
+        The mag, in whose folder the job has its private one.
+    keep
+        Whether what a previous run of the job has made is kept; else it goes.
+    """
+    if not keep:
+        with opened_folder(write.store.path) as folder:
+            for name in {*os.listdir(folder)} - {PRIVATE}:
+                remove_entry(folder, name)
     if not os.path.lexists(write.store.metadata_path):
         spec = write.store.spec
         create_mag(write.store.path, spec, spec.data_format, write.box.bottomright)

@@ -136,6 +136,7 @@ def store(
     ]
     lead = entries[0]
     engine = pick_engine(client, retries, resources)
+    engine.check_inputs(facts.futures)
     if previous is not None:
         plan = plan_again(lead.place.store.spec, lead.box, previous.unit)
     else:
@@ -216,7 +217,9 @@ def _facts(entries: Sequence[_Entry]) -> GraphFacts:
     """Return what all the arrays together read."""
     each = [facts_of(entry.array) for entry in entries]
     return GraphFacts(
-        tuple(source for facts in each for source in facts.sources), all(facts.is_known for facts in each)
+        tuple(source for facts in each for source in facts.sources),
+        all(facts.is_known for facts in each),
+        tuple(future for facts in each for future in facts.futures),
     )
 
 

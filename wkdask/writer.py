@@ -204,6 +204,7 @@ def plan_voxels(
     else:
         in_place = replaces_what_it_reads(place, box, facts, options.in_place)
     engine = pick_engine(options.client, options.retries, options.resources)
+    engine.check_inputs(facts.futures)
     memory = engine.task_memory()
     if previous is not None and previous.part is not None:
         plan = plan_again(place.store.spec, box, previous.unit, previous.part)

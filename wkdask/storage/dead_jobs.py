@@ -42,6 +42,7 @@ __all__ = [
     "JOURNAL",
     "JobFolder",
     "interrupted_jobs",
+    "is_being_replaced",
     "is_unfinished",
     "previous_run",
     "renamed",
@@ -51,6 +52,8 @@ __all__ = [
     "sweep",
     "taken_over",
     "unfinished_jobs",
+    "unfinished_key",
+    "warn_if_half_replaced",
 ]
 
 JOB_NAME = re.compile(r"[0-9a-f]{12}")
@@ -171,6 +174,49 @@ def interrupted_jobs(store: StoredMag) -> list[Manifest]:
     the mag.
     """
     return [dead.manifest for dead in _dead_jobs(store.path) if dead.replacing]
+
+
+def is_being_replaced(mag_path: str) -> bool:
+    """Return whether a job, living or dead, has begun to replace a mag's cubes in place, and has not ended that."""
+    private = f"{mag_path}/{PRIVATE}"
+    return any(
+        os.path.lexists(f"{private}/{name}/{_REPLACING}") or os.path.lexists(f"{private}/{name}/{_BEFORE}")
+        for name in _job_names(mag_path)
+    )
+
+
+def unfinished_key(mag_path: str) -> str | None:
+    """Return the key of a job that has not finished making the mag in a folder; None if there is none."""
+    for name in _job_names(mag_path):
+        with contextlib.suppress(OSError), opened_folder(mag_path, PRIVATE, name) as folder:
+            manifest = Manifest.read(folder)
+            if manifest is not None and manifest.creates:
+                return manifest.key
+    return None
+
+
+def warn_if_half_replaced(mag_path: str) -> None:
+    """Warn before a mag is read that a dead job has replaced in part; any job on it finishes that.
+
+    It costs one look into the mag's private folder.
+
+    Warns
+    -----
+    WkdaskWarning
+        If so: what is read is a mixture of old and new voxels.
+    """
+    if not is_being_replaced(mag_path):
+        return
+    for dead in _dead_jobs(mag_path):
+        if dead.replacing:
+            warnings.warn(
+                f"{mag_path} is half replaced by a job that was interrupted ({dead.manifest.action} "
+                f"{dead.manifest.name} into {dead.manifest.box}): some of its cubes are new, others old. "
+                f"Any write or "
+                f"job on it finishes that first, and so does the same call with resume=True",
+                WkdaskWarning,
+                stacklevel=4,
+            )
 
 
 def replaced_jobs(store: StoredMag) -> list[Manifest]:

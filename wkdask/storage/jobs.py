@@ -16,9 +16,9 @@ A job has one private folder in each mag that it writes. It builds cubes there a
     <mag>/.wkdask/<job>/replacing              since the second phase began: some of the mag's cubes are replaced
     <mag>/.wkdask/<job>/replaced               the same file, since the second phase ended: all of them are
 
-A reader sees the old cube or the new one. When a job ends its folders are renamed away first: whatever a task that was
-thought lost does later (rename out of them, rename into them) fails. What still builds may make a folder anew, but
-without the file ``alive``: a task looks for it between building and publishing.
+A reader sees the old cube or the new one. When a job ends its folders are renamed away first: whatever a task
+that was thought lost does later (rename out of them, rename into them) fails. What still builds may make a folder
+anew, but without the file ``alive``: a task looks for it between building and publishing.
 
 `wkdask.storage.dead_jobs` says what becomes of the folders of a job whose driver is dead.
 """

@@ -26,7 +26,7 @@ from functools import lru_cache
 import numpy as np
 
 from wkdask.errors import CubePermissionError, DamagedCubeError
-from wkdask.fsio import open_regular
+from wkdask.fsio import EXHAUSTED, open_regular
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.wkw_format import WkwHeader, check_cube_file
@@ -201,6 +201,8 @@ def _reading(path: str) -> Iterator[None]:
     except PermissionError as error:
         raise CubePermissionError(f"the cube {path} cannot be opened: {error.strerror}") from error
     except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         raise DamagedCubeError(f"the cube {path} cannot be read: {error.strerror}") from error
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wkdask.errors import DamagedCubeError, DamagedHeaderError, DTypeError, UnsupportedFormatError
-from wkdask.fsio import open_regular
+from wkdask.fsio import EXHAUSTED, open_regular
 from wkdask.geometry import Vec3Int
 from wkdask.storage.protocol import COMPRESSIONS, DTYPES, ArraySpec
 
@@ -185,6 +185,8 @@ def read_header(path: str) -> WkwHeader:
             f"{path} is missing: is the folder a magnification, is the share mounted?"
         ) from error
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            raise
         raise DamagedHeaderError(f"{path} cannot be read: {error}") from error
     if header.block_len > MAX_BLOCK_LEN or header.file_len > MAX_FILE_LEN:
         raise UnsupportedFormatError(

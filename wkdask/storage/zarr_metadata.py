@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from wkdask.errors import DamagedHeaderError, DTypeError, UnsupportedFormatError
-from wkdask.fsio import open_regular
+from wkdask.fsio import EXHAUSTED, open_regular
 from wkdask.geometry import BoundingBox
 from wkdask.storage.protocol import DTYPES
 from wkdask.storage.zarr_codecs import Codec, codec_of
@@ -298,6 +298,8 @@ def read_bytes(path: str) -> bytes:
             f"{path} is missing: is the folder a magnification, is the share mounted?"
         ) from error
     except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         raise DamagedHeaderError(f"{path} cannot be read: {error}") from error
     if len(data) > _METADATA_NBYTES:
         raise DamagedHeaderError(
