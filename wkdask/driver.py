@@ -43,7 +43,7 @@ from wkdask.mag_folders import discard_mag, make_mag, owner_of, prepare_folder
 from wkdask.plan import plan_again
 from wkdask.settlement import JobTally, commit_job, failure_of
 from wkdask.space import check_space
-from wkdask.storage.dead_jobs import replacing_now
+from wkdask.storage.dead_jobs import replacing_now, sweep_ended
 from wkdask.storage.jobs import JobFolder, interrupted_jobs, job_folders
 from wkdask.storage.manifest import Manifest
 from wkdask.storage.private import private_folder
@@ -103,6 +103,8 @@ def run_job(
     """
     key = job.identity.key if job.resume and job.identity is not None else None
     if key is not None and (report := _receipt(job, key)) is not None:
+        for write in job.writes:  # it may have been killed before its folders went
+            sweep_ended(write.store, key)
         return report
     for write in job.writes:
         if not write.new:
