@@ -54,7 +54,7 @@ class State:
 
     def fill(self, key, box, values):
         """Write into a mag; the layer's box stays."""
-        name, layer, mag = key
+        _name, _layer, mag = key
         canvas = self.voxels.setdefault(key, np.zeros([side // mag for side in CANVAS], values.dtype))
         part = tuple(slice(a // mag, b // mag) for a, b in zip(box.topleft, box.bottomright, strict=True))
         canvas[part] = in_mag(values, mag)[part]

@@ -1,4 +1,4 @@
-"""Every public call that reads or writes, in every format, on threads and on processes, read back by others' libraries."""
+"""Every public call that reads or writes, in every format, on threads and processes; others' libraries read it."""
 
 import numpy as np
 import pytest
@@ -8,18 +8,18 @@ from every_call import (
     CANVAS,
     FIRST,
     SOURCE,
-    Scene,
     State,
     difference,
-    in_mag,
     make_scene,
     whole_state,
 )
 
-from wkdask import BoundingBox, Dataset
+from wkdask import BoundingBox
 
 FORMATS = ["wkw", "zarr3", "zarr"]
 OLDER = [(name, older) for name, call in CALLS.items() for older in (False, True) if call.older or not older]
+SOME = [pytest.param(name, older, marks=[pytest.mark.slow] * older) for name, older in OLDER]
+"""Those that find older voxels are slow: the rest is enough for every day."""
 
 
 def check(scene, state, moment):
@@ -41,7 +41,7 @@ def run_and_grow(name, data_format, older, folder, **how):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
-@pytest.mark.parametrize(("name", "older"), OLDER)
+@pytest.mark.parametrize(("name", "older"), SOME)
 def test_a_call_on_threads(tmp_path, name, older, data_format):
     run_and_grow(name, data_format, older, tmp_path)
 
@@ -54,6 +54,7 @@ def test_a_call_on_processes(client, tmp_path, name, older, data_format):
     run_and_grow(name, data_format, older, tmp_path, **how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.resumes])
 def test_a_call_that_may_go_on_and_has_nothing_to_go_on_from(tmp_path, name, data_format):
@@ -78,7 +79,9 @@ def reads(scene, state, **how):
     assert mag.bounding_box == box
     np.testing.assert_array_equal(mag.read(), part)
     np.testing.assert_array_equal(mag.to_dask().compute(), part)
-    np.testing.assert_array_equal(mag.to_dask(bounding_box=BEYOND).compute(), expected[BEYOND.to_slices()][None])
+    np.testing.assert_array_equal(
+        mag.to_dask(bounding_box=BEYOND).compute(), expected[BEYOND.to_slices()][None]
+    )
     view = mag.get_view(bounding_box=FIRST)
     np.testing.assert_array_equal(view.read(), expected[FIRST.to_slices()][None])
     around = BoundingBox((0, 0, 0), CANVAS)
@@ -97,7 +100,8 @@ def reads(scene, state, **how):
     total = sum(total for total, _ in means)
     assert total == int(part.sum(dtype="int64"))
     assert sorted(record for record in mag.map_cubes(total_of, **how)) == sorted(
-        int(expected[each.intersection(box).to_slices()].sum(dtype="int64")) for each in box.chunk((16, 16, 16), (16, 16, 16))
+        int(expected[each.intersection(box).to_slices()].sum(dtype="int64"))
+        for each in box.chunk((16, 16, 16), (16, 16, 16))
     )
 
 
