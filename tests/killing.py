@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import dask
 import numpy as np
+from every_call import CALLS, CANVAS, CUBE, ELSEWHERE, FIRST, Scene, copied
 
-from every_call import CALLS, CANVAS, CUBE, ELSEWHERE, FIRST, Scene, copied, whole_state
 from wkdask import Dataset
 from wkdask.errors import WkdaskError
 
@@ -119,10 +119,9 @@ def _compress(scene, mag, box):
 
 def _result(scene, mag):
     result = Dataset.create(scene.path("result"), (1, 1, 1))
-    layer = result.add_layer(
+    return result.add_layer(
         "color", "color", dtype_per_channel=mag.get_dtype(), data_format=scene.data_format
     )
-    return layer
 
 
 def _copy_mag(scene, mag, box):
@@ -153,11 +152,10 @@ def warm_up():
     import tempfile
 
     import dask.threaded
-
     from every_call import make_scene
 
     for data_format in ("wkw", "zarr3"):
-        for name, call in CALLS.items():
+        for call in CALLS.values():
             with tempfile.TemporaryDirectory() as folder, dask.config.set(num_workers=2):
                 scene, state = make_scene(folder, data_format)
                 call.prepare(scene, state, FIRST, call.older)
@@ -202,7 +200,8 @@ def left_in(folder, *, finished):
     """Return what is left in private folders that must not be; of an unfinished job less is too much."""
     left = []
     for above, folders, files in os.walk(folder):
-        left += [os.path.join(above, name) for name in [*folders, *files] if _TRASH.fullmatch(name)]
+        if ".wkdask" in above:
+            left += [os.path.join(above, name) for name in [*folders, *files] if _TRASH.fullmatch(name)]
         if os.path.basename(above) == ".wkdask":
             for name in [*folders, *files]:
                 kept = name in ("locks", "finished", "stamp", "copy.json")
@@ -230,11 +229,7 @@ def unlisted_mags(folder, state):
             if ".wkdask" in above or not {"header.wkw", "zarr.json", ".zarray"} & set(files):
                 continue
             parts = os.path.relpath(above, folder).split(os.sep)
-            if (
-                len(parts) == 3
-                and parts[2].isdigit()
-                and tuple([*parts[:2], int(parts[2])]) not in state.voxels
-            ):
+            if len(parts) == 3 and parts[2].isdigit() and (*parts[:2], int(parts[2])) not in state.voxels:
                 unlisted.append("/".join(parts))
     return unlisted
 
