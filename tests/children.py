@@ -103,10 +103,16 @@ def begin(out):
 
 
 class Children:
-    """Starts children in milliseconds; used in a ``with`` statement."""
+    """Starts children in milliseconds; used in a ``with`` statement.
 
-    def __init__(self):
-        self._zygote = Zygote(PRELUDE)
+    Parameters
+    ----------
+    prelude
+        What the process that they are forked of runs as well; no thread of it may live on.
+    """
+
+    def __init__(self, prelude=""):
+        self._zygote = Zygote(PRELUDE + prelude)
         self._folder = tempfile.TemporaryDirectory(prefix="wkdask-children-")
 
     def __enter__(self):

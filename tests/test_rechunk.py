@@ -388,3 +388,17 @@ def test_killed_around_the_switch(tmp_path, zygote):
 def test_killed_at_every_call(tmp_path, zygote):
     calls = count_calls(tmp_path, zygote)
     assert check_killed(tmp_path, zygote, range(1, calls)) == {"1", "1_2"}
+
+
+def test_a_draft_of_a_call_that_died_at_once_goes(filled):
+    mag, voxels = filled()
+    draft = Path(mag.layer.path, ".1_2.new")
+    draft.mkdir()
+    (draft / ".header.wkw.0123.tmp").write_bytes(b"half")
+    other = Path(mag.layer.path, ".10.new")  # of mag 10: not ours
+    other.mkdir()
+    mag.rechunk(16, 64)
+    assert np.array_equal(mag.read(), voxels)
+    assert not draft.exists()
+    assert os.listdir(mag.path) == [name for name in os.listdir(mag.path) if not name.endswith(".tmp")]
+    assert other.exists()

@@ -507,3 +507,23 @@ def test_a_pyramid_goes_on_where_it_stopped(make_mag, random_voxels, number):
     kept = [path for path, inode in landed.items() if os.stat(path).st_ino == inode]
     assert kept, "nothing was kept of what had been done"
     assert mag.layer.downsample(coarsest_mag=8, resume=True) == []
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_a_finished_job_left_goes_when_it_is_called_again(
+    make_mag, random_voxels, monkeypatch, leftovers, in_place
+):
+    mag, other, voxels = make_mag(), make_mag(), random_voxels((1, *BOX.size))
+    mag.write(voxels, bounding_box=BOX)
+    target = mag if in_place else other
+    with monkeypatch.context() as patch:  # killed after the receipt, before the folders went
+        patch.setattr("wkdask.storage.jobs.remove_folder", lambda path: None)
+        target.write(255 - mag.to_dask(), bounding_box=BOX)
+    (left,) = {*only_locks(target)} - {"locks", "stamp"}
+    os.makedirs(f"{target.path}/.wkdask/.{left}.gone-{'0' * 32}/inside")
+    report = target.write(255 - mag.to_dask(), bounding_box=BOX, resume=True)
+    assert report.was_finished
+    assert {*only_locks(target)} <= {"locks", "stamp"}
+    assert np.array_equal(target.read(), 255 - voxels)
+    target.rechunk(16, 64)  # refused while a job seemed to have more to do
+    assert np.array_equal(target.read(), 255 - voxels)

@@ -116,9 +116,7 @@ def either_spelling(name: str, value: MagLike | None, old_name: str, old: MagLik
     return old if value is None else value
 
 
-def compression_of(compress: bool | None, compression: str | bool | None) -> str | None:
-    """Return the compression from either spelling; what was given in 2021's way counts."""
+def compression_of(data_format: str, compress: bool | None, compression: str | bool | None) -> str | None:
+    """Return what a format makes of a compression in either spelling; what was given in 2021's way counts."""
     wanted = compression if compress is None else compress
-    if isinstance(wanted, bool):
-        return "lz4hc" if wanted else None
-    return wanted
+    return fitting_compression(data_format, False if wanted is None else wanted)

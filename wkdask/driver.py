@@ -43,7 +43,7 @@ from wkdask.mag_folders import discard_mag, make_mag, owner_of, prepare_folder
 from wkdask.plan import plan_again
 from wkdask.settlement import JobTally, commit_job, failure_of
 from wkdask.space import check_space
-from wkdask.storage.dead_jobs import is_being_replaced, replacing_now
+from wkdask.storage.dead_jobs import is_being_replaced, replacing_now, sweep_ended
 from wkdask.storage.jobs import JobFolder, interrupted_jobs, job_folders
 from wkdask.storage.manifest import Manifest
 from wkdask.storage.private import private_folder
@@ -103,6 +103,8 @@ def run_job(
     """
     key = job.identity.key if job.resume and job.identity is not None else None
     if key is not None and (report := _receipt(job, key)) is not None:
+        for write in job.writes:  # it may have been killed before its folders went
+            sweep_ended(write.store, key)
         return report
     for write in job.writes:
         if not write.new:
@@ -441,9 +443,8 @@ def finish_interrupted(store: StoredMag, engine: Engine, but_not: str | None = N
     except (DamagedHeaderError, FileNotFoundError) as error:
         raise InterruptedJobError(
             f"{store.path} was being replaced by a job that was interrupted ({_told(manifest)}), and what that job "
-            f"had built is damaged or gone ({error}): some of its cubes may be new, others old. Write the "
-            f"box again "
-            f"from its source, after you have removed the job's folder in {store.path}/{PRIVATE}"
+            f"had built is damaged or gone ({error}): some of its cubes may be new, others old. Write the box "
+            f"again from its source, after you have removed the job's folder in {store.path}/{PRIVATE}"
         ) from error
     except (ReadOnlyError, PermissionError) as error:
         raise InterruptedJobError(

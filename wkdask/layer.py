@@ -155,7 +155,7 @@ class Layer(LayerWriting):
             shard_shape=Vec3Int.from_scalar_or_vec(
                 mag.spec.shard_shape if shard_shape is None else shard_shape
             ),
-            compression=compression,
+            compression=fitting_compression(self.data_format, False if compression is None else compression),
         )
         check_spec(spec, self.data_format)  # before anything is made
         if os.path.lexists(dataset_path) and not self._is_unfinished_copy(dataset_path, mag.mag):

@@ -70,7 +70,7 @@ class LayerPyramid(LayerMags):
             ``"nearest"`` (the first voxel of a window), ``"min"``, ``"max"``, ``"bilinear"`` or ``"bicubic"`` (the
             interpolant at a window's centre, see :mod:`wkdask.kernels.interpolation`; not for segmentations).
         compression
-            Of the new mags: ``"lz4"``, ``"lz4hc"`` or None. ``True`` means ``"lz4hc"``, ``False`` None.
+            Of the new mags, as in :meth:`add_mag`; ``"lz4"`` and ``"lz4hc"`` mean ``"zstd"`` in Zarr.
         sampling_mode
             ``"anisotropic"`` brings voxels towards cubes, ``"isotropic"`` doubles all axes, ``"constant_z"``
             only x and y.
@@ -138,7 +138,7 @@ class LayerPyramid(LayerMags):
             start,
             chain,
             interpolation_mode,
-            compression_of(compress, compression),
+            compression_of(self.data_format, compress, compression),
             options,
             allow_overwrite=allow_overwrite or unfinished is not None,
             only_setup_mags=only_setup_mags,
@@ -244,7 +244,7 @@ class LayerPyramid(LayerMags):
             start,
             chain,
             interpolation_mode,
-            compression_of(compress, compression),
+            compression_of(self.data_format, compress, compression),
             options,
             allow_overwrite=allow_overwrite,
             only_setup_mags=only_setup_mags,
@@ -364,7 +364,7 @@ class LayerPyramid(LayerMags):
         with self._making(lambda: chain):
             self._refuse_all_existing(chain)
             for mag in chain:
-                target = self._place_like(source, mag, compression_of(compress, compression))
+                target = self._place_like(source, mag, compression_of(self.data_format, compress, compression))
                 reports.append(upsample_mag(source.place, target, self.bounding_box, options))
                 write_multiscales(self._properties, self._name)
                 source = self.get_mag(mag)

@@ -167,13 +167,17 @@ def _remove_leftovers(properties: Properties, place: MagPlace) -> None:
     """Remove what calls that died have left of a mag; the caller holds its lock.
 
     A folder with a marker that is not listed was never switched to; one that is listed was, and what it replaces
-    goes.
+    goes. A draft goes also where it has no marker yet.
     """
     folder = os.path.join(place.dataset_path, place.layer)
     name = re.escape(place.mag.to_layer_name())
     going = re.compile(rf"\.\.?{name}(_[0-9]+)?(\.new)?\.gone-[0-9a-f]{{32}}")
+    draft = re.compile(rf"\.{name}(_[0-9]+)?\.new")
     for entry in sorted(os.listdir(folder)):
         path = os.path.join(folder, entry)
+        if draft.fullmatch(entry):
+            remove_folder(path)
+            continue
         if going.fullmatch(entry):  # renamed away already, by `remove_folder`
             shutil.rmtree(path, ignore_errors=True)
             continue

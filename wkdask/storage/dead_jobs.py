@@ -50,6 +50,7 @@ __all__ = [
     "replacing_now",
     "strip",
     "sweep",
+    "sweep_ended",
     "taken_over",
     "unfinished_jobs",
     "unfinished_key",
@@ -418,6 +419,39 @@ def sweep(private: str, box: BoundingBox | None, new: Manifest | None) -> None:
                     doomed = f".{name}.gone-{uuid.uuid4().hex}"
                     os.rename(name, doomed, src_dir_fd=above, dst_dir_fd=above)
                     remove_entry(above, doomed)
+
+
+def sweep_ended(store: StoredMag, key: str) -> None:
+    """Remove what a job left in a mag that had ended, and was killed before it took its folders away.
+
+    Parameters
+    ----------
+    store
+        The mag.
+    key
+        The job's key.
+    """
+
+    def is_ended(name: str) -> bool:
+        if _GONE_NAME.fullmatch(name):
+            return True
+        skip = contextlib.suppress(LockTimeoutError, OSError)
+        if JOB_NAME.fullmatch(name):
+            with skip, opened_folder(store.path, PRIVATE, name) as folder, _dead_lock(folder):
+                manifest = Manifest.read(folder)
+                return manifest is not None and manifest.key == key
+        return False
+
+    try:
+        with opened_folder(store.path, PRIVATE) as above:
+            if not any(is_ended(name) for name in os.listdir(above)):
+                return
+            with lock(f"{private_folder(store.path)}/locks/jobs.lock"):
+                for name in os.listdir(above):
+                    if is_ended(name):
+                        remove_entry(above, name)
+    except FileNotFoundError:  # the mag, or all that is private in it, is gone
+        return
 
 
 def _is_beside(manifest: Manifest, box: BoundingBox | None, new: Manifest | None) -> bool:
