@@ -23,7 +23,6 @@ from wkdask.progress import ProgressLike, listeners_for
 from wkdask.pyramid import downsample_mags, plan_pyramid, upsample_mag
 from wkdask.pyramid_mags import check_mag_order, default_coarsest_mag, interpolation_of, mag_chain
 from wkdask.storage.dead_jobs import is_unfinished
-from wkdask.storage.formats import fitting_compression
 from wkdask.storage.jobs import unfinished_jobs
 
 if TYPE_CHECKING:
@@ -431,8 +430,7 @@ class LayerPyramid(LayerMags):
 
     def _place_like(self, source: MagView, mag: Mag, compression: str | None) -> MagPlace:
         """Return where a mag will be that a job makes, stored like another; nothing is made."""
-        fitting = fitting_compression(self.data_format, compression or False)
-        return self._new_place(mag, replace(source.spec, compression=fitting))
+        return self._new_place(mag, replace(source.spec, compression=compression))
 
     @contextlib.contextmanager
     def _making(self, chain: Callable[[], list[Mag]]) -> Iterator[list[Mag]]:
