@@ -173,11 +173,14 @@ def _convert_images(
     from wkdask.convert.images import convert_images, is_converted, notes_of, plan_images
     from wkdask.convert.selection import open_images
     from wkdask.events import Event, JobStarted
+    from wkdask.fsio import checked_path
+    from wkdask.progress import listeners_for
 
     name, resume = options["layer_name"], options["resume"]
     options["offset"] = options["offset"] or (0, 0, 0)
     options["gaps"] = options["gaps"] or "close"
     options["tiles"] = options["tiles"] or "refuse"
+    checked_path(dataset)
     if plan_only or not (pyramid and resume and is_converted(dataset, name)):
         source = open_images(paths, **{key: options.pop(key) for key in ("bbox", *_IMAGES_ONLY)})
         told = [f"Images: {source.stack.order}"]
@@ -197,7 +200,10 @@ def _convert_images(
             if isinstance(event, JobStarted):
                 click.echo("\n".join(told), err=True)
 
-        report = convert_images(source, dataset, client=client, progress=True, listeners=[tell], **options)
+        listeners = [tell, *listeners_for(True)]
+        report = convert_images(
+            source, dataset, client=client, progress=False, listeners=listeners, **options
+        )
         click.echo(repr(report))
     if pyramid:
         _downsample([name], dataset, client, options)

@@ -162,22 +162,24 @@ def _probe_image(path: str, kind: str, choice: Choice) -> tuple[ImageFile, Layou
         raise ImageStackError(f"{shown(path)}: of PNG and JPEG files only page 1 can be chosen")
     page = None if choice.pages is None else 1
     if kind == "png":
-        width, height, dtype, channels, widens, orientation = probe_png(path, page)
+        layout, images, widens, orientation = probe_png(path, page)
     else:
-        width, height, dtype, channels, orientation = _probe_jpeg(path, page)
+        layout, images, orientation = _probe_jpeg(path, page)
         widens = False
     notes = [] if choice.orient or orientation == 1 else [orientation_note(orientation)]
+    if images > 1:
+        notes.append(f"of its {images} images the first is taken")
     if widens:
         notes.append(
             "its grey values of few bits, or of a palette, are taken as 8 bits, from 0 (black) to 255"
         )
     turn = orientation if choice.orient else 1
     file = ImageFile(path, kind, orientation=turn, widens=widens, notes=tuple(notes))
-    return file, (width, height, dtype, channels)
+    return file, layout
 
 
-def _probe_jpeg(path: str, page: int | None) -> tuple[int, int, str, int, int]:
-    """Return width, height, data type, channels and orientation of a JPEG."""
+def _probe_jpeg(path: str, page: int | None) -> tuple[Layout, int, int]:
+    """Return the layout of a JPEG, its number of images, and its orientation."""
     from PIL.JpegImagePlugin import JpegImageFile
 
     # The class, not Image.open: its limit on pixels is global, and large sections exceed it.
@@ -192,7 +194,7 @@ def _probe_jpeg(path: str, page: int | None) -> tuple[int, int, str, int, int]:
             raise ImageStackError(
                 f"{shown(path)}: holds {image.mode} samples; expected 8 bits of grey or RGB"
             )
-        return (*image.size, "uint8", channels, exif_orientation(image.info.get("exif")))
+        return (*image.size, "uint8", channels), images, exif_orientation(image.info.get("exif"))
 
 
 def _images_of_set(image: Any) -> int:

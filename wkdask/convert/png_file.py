@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wkdask.convert.image_info import shown
+from wkdask.convert.image_info import Layout, shown
 from wkdask.convert.orientation import ORIENTATIONS
 from wkdask.errors import ImageStackError
 
@@ -65,7 +65,7 @@ def exif_orientation(metadata: bytes | None) -> int:
     return value if value in ORIENTATIONS else 1
 
 
-def probe_png(path: str, page: int | None) -> tuple[int, int, str, int, bool, int]:
+def probe_png(path: str, page: int | None) -> tuple[Layout, int, bool, int]:
     """Read a PNG's header.
 
     Parameters
@@ -78,8 +78,8 @@ def probe_png(path: str, page: int | None) -> tuple[int, int, str, int, bool, in
     Returns
     -------
     tuple
-        Width and height in pixels, data type, channels; whether the samples are of fewer than 8 bits or a
-        palette's, so that they may stand for wider ones too; the orientation that its Exif metadata name.
+        The layout; the number of images; whether the samples are of fewer than 8 bits or a palette's, so that they
+        may stand for wider ones too; the orientation that its Exif metadata name.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def probe_png(path: str, page: int | None) -> tuple[int, int, str, int, bool, in
     else:
         few = colour == 3 or bits < 8
         dtype = "uint16" if bits == 16 else "uint8"
-        return (*size, dtype, 3 if colour == 2 else 1, few, orientation)
+        return (*size, dtype, 3 if colour == 2 else 1), frames, few, orientation
     raise ImageStackError(f"{shown(path)}: {problem}")
 
 

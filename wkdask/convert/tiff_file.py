@@ -74,12 +74,12 @@ def probe_tiff(path: str, choice: Choice, *, framed: bool) -> tuple[ImageFile, L
         described = tiff.is_imagej or tiff.is_ome or tiff.is_shaped or tiff.is_mmstack
         notes = []
         if main.is_multifile or (described and main.kind in ("generic", "uniform")):
-            if tiff.is_ome and choice.pages is None:
-                if "BinaryOnly" not in tiff.ome_metadata:
-                    return ImageFile(path, "set"), (0, 0, "", 0)
+            if tiff.is_ome and "BinaryOnly" in tiff.ome_metadata:
                 notes.append(
-                    "its OME metadata are in another file, which is not read: its pages are sections"
+                    "its OME metadata are in another file, not read: its pages are taken in file order"
                 )
+            elif tiff.is_ome and choice.pages is None and "FileName=" in tiff.ome_metadata:
+                return ImageFile(path, "set"), (0, 0, "", 0)
             elif choice.pages is None:
                 raise ImageStackError(
                     f"{name}: its metadata describe more than this file holds: it is truncated, or one of several "
@@ -341,12 +341,13 @@ def series_depth(path: str, tiff: Any, series: Any, notes: list[str]) -> int:
     # tifffile calls the pages of a plain ImageJ stack channels; those that ImageJ shows as channels are.
     mode = (tiff.imagej_metadata or {}).get("mode", "") if series.kind == "imagej" else "colour"
     channels = "C" in dict(stacking) and mode not in ("", "grayscale")
-    if inner != page.axes or len(stacking) > 1 or channels:
+    fits = inner == page.axes and tuple(n for _, n in named[split:]) == tuple(page.shape)
+    if not fits or len(stacking) > 1 or channels:
         sides = " x ".join(str(n) for _, n in named)
         raise ImageStackError(
             f"{shown(path)}: has the axes {''.join(axis for axis, _ in named)} of {sides}; expected Y, X and one "
             "stacking axis before them (channels only as RGB samples): save one stack per channel and time point"
-            + ("" if inner != page.axes else ", or choose pages with page= (--page), such as 1-:2")
+            + (", or choose pages with page= (--page), such as 1-:2" if fits else "")
         )
     axis = stacking[0][0] if stacking else "Z"
     if axis not in "ZIQ":
@@ -366,12 +367,18 @@ def _page_layout(name: str, page: Any) -> Layout:
         problem = f"has samples of {page.bitspersample} bits; expected as many in each"
     elif colours == "PALETTE":
         problem = "is a palette image: its indices or its colours may be meant; save it as grey or RGB"
-    elif page.extrasamples and (samples in (2, 4) or any(kind in _ALPHA for kind in page.extrasamples)):
+    elif any(kind in _ALPHA for kind in page.extrasamples):
         problem = "has transparency (an alpha channel); save it without, as grey or RGB"
     elif colours == "YCBCR" and (page.compression not in _JPEG or page.planarconfig != 1):
-        problem = "holds YCBCR samples that are not JPEG; save it as grey or RGB"
+        problem = "holds YCBCR samples that are not stored as JPEG; save it as grey or RGB"
+    elif 262 not in page.tags and page.compression not in _JPEG:
+        problem = "does not say what its samples are (no PhotometricInterpretation); save it as grey or RGB"
+    elif page.compression == 1 and page.predictor != 1:
+        problem = "is not compressed, but says that it holds differences (Predictor); readers disagree on it"
     elif colours not in ("MINISBLACK", "MINISWHITE", "RGB", "YCBCR") or samples not in (1, 3):
         problem = f"holds {samples} {colours} samples per pixel; expected grey or RGB"
+    elif colours in ("RGB", "YCBCR") and samples == 1:
+        problem = f"holds 1 {colours} sample per pixel; expected 3, or grey"
     elif page.axes not in (("YX",) if samples == 1 else ("YXS", "SYX")):
         problem = f"its pages have the axes {page.axes}; expected one image per page"
     elif page.dtype is None or page.dtype.name not in _DTYPES:

@@ -15,6 +15,12 @@ from wkdask.errors import ImageStackError
 
 __all__ = ["check_extent", "decode_tiff", "piece_of"]
 
+_JPEG = (7, 33007)
+"""Compressions of which every strip or tile is a JPEG with an end."""
+_JPEG_END = b"\xff\xd9"
+_TAIL = 64
+"""The end may be followed by so many bytes of padding."""
+
 
 def check_extent(name: str, page: Any) -> None:
     """Refuse a page whose strips or tiles are not all there: tifffile would fill them with zeros.
@@ -86,13 +92,14 @@ def decode_tiff(
             else:
                 check_extent(file.page_name(k), page)
                 if cut is None:
+                    _check_jpeg_ends(file.page_name(k), page)
                     image = page.asarray(maxworkers=1)  # the caller has the threads
                 elif page.is_final:
                     image = _stored_rows(tiff, page, page.dataoffsets[0], cut)
                 elif page.is_contiguous:  # of reversed bits, or differences: tifffile reads it whole
                     image = page.asarray(maxworkers=1)[(..., *cut) if page.axes == "SYX" else cut]
                 else:
-                    image = _segments(tiff, page, cut)
+                    image = _segments(file.page_name(k), tiff, page, cut)
             yield np.moveaxis(image, 0, -1) if page.axes == "SYX" else image
 
 
@@ -113,7 +120,23 @@ def _stored_rows(tiff: Any, page: Any, start: int, window: Window | None) -> NDA
     return image.reshape(count, *row)[:, columns]
 
 
-def _segments(tiff: Any, page: Any, window: Window) -> NDArray[Any]:
+def _check_jpeg_ends(name: str, page: Any) -> None:
+    """Refuse strips and tiles whose JPEG is cut off: its decoder would fill them with grey."""
+    if page.compression not in _JPEG:
+        return
+    file = page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.seek(offset + max(0, count - _TAIL))
+        _check_jpeg_end(name, file.read(min(count, _TAIL)))
+
+
+def _check_jpeg_end(name: str, data: bytes) -> None:
+    """Refuse a JPEG without its end."""
+    if _JPEG_END not in data[-_TAIL:]:
+        raise ImageStackError(f"{name}: a strip or tile is cut off: its JPEG has no end")
+
+
+def _segments(name: str, tiff: Any, page: Any, window: Window) -> NDArray[Any]:
     """Return a window of an image, decoding only the strips or tiles that it touches."""
     rows, columns = window
     height, width = (
@@ -133,7 +156,10 @@ def _segments(tiff: Any, page: Any, window: Window) -> NDArray[Any]:
         if low_y >= high_y or low_x >= high_x:
             continue
         tiff.filehandle.seek(offset)
-        segment, _, _ = decode(tiff.filehandle.read(count), index, **options)
+        data = tiff.filehandle.read(count)
+        if page.compression in _JPEG:
+            _check_jpeg_end(name, data)
+        segment, _, _ = decode(data, index, **options)
         out[
             plane, low_y - rows.start : high_y - rows.start, low_x - columns.start : high_x - columns.start
         ] = segment[0, low_y - top : high_y - top, low_x - left : high_x - left]
