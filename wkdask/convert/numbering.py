@@ -58,6 +58,8 @@ class Order:
     """Paths that have the same number."""
     notes: tuple[str, ...]
     """How the names were read, where that is not plain."""
+    step: Number = 1
+    """By how much the numbers grow from name to name."""
 
     @property
     def text(self) -> str:
@@ -65,7 +67,8 @@ class Order:
         if len(self.paths) == 1:
             return f"1 file, {shown(self.paths[0])}"
         names = _short(self.paths)
-        return f"{len(self.paths)} files, from {names[self.paths[0]]} to {names[self.paths[-1]]}"
+        steps = "" if self.step == 1 else f", numbered in steps of {_digits(self.step)}"
+        return f"{len(self.paths)} files, from {names[self.paths[0]]} to {names[self.paths[-1]]}{steps}"
 
     @property
     def gaps_text(self) -> str:
@@ -128,8 +131,8 @@ def put_in_order(paths: Sequence[str]) -> Order:
     # Python's sort is stable: equal ones stay in natural order.
     places = sorted(range(len(ordered)), key=values.__getitem__)
     ordered, values = [ordered[k] for k in places], [values[k] for k in places]
-    gaps, doubles = _missing(ordered, values)
-    return Order(tuple(ordered), tuple(gaps), tuple(doubles), tuple(notes))
+    gaps, doubles, step = _missing(ordered, values)
+    return Order(tuple(ordered), tuple(gaps), tuple(doubles), tuple(notes), step)
 
 
 def _read(paths: Sequence[str]) -> tuple[_Names | None, list[str]]:
@@ -198,23 +201,23 @@ def _value(text: str) -> Number:
 
 def _missing(
     paths: Sequence[str], values: Sequence[tuple[Number, ...]]
-) -> tuple[list[Gap], list[tuple[str, str]]]:
-    """Return gaps and doubles of paths in their order.
+) -> tuple[list[Gap], list[tuple[str, str]], Number]:
+    """Return gaps and doubles of paths in their order, and the step of their numbers.
 
     The number of a section is the one of those in its name that differs in all of them; if there are several, the
     one with the fewest gaps. If there is none, names that differ in their last number only are a group.
     """
     fields = list(zip(*values, strict=True))
     varying = [k for k, field in enumerate(fields) if len(set(field)) > 1]
-    found = []
+    found: list[tuple[list[Gap], list[tuple[str, str]], Number]] = []
     for k in varying:
         field = fields[k]
         if all(a < b for a, b in pairwise(field)):
-            found.append(_gaps(paths, field))
+            found.append((_gaps(paths, field), [], _step(field)))
     if found:
-        return min(found, key=lambda gaps: sum(gap.count for gap in gaps)), []
+        return min(found, key=lambda one: sum(gap.count for gap in one[0]))
     if not varying:  # names that differ in leading zeros, or in nothing that is a number
-        return [], list(pairwise(paths)) if fields else []
+        return [], list(pairwise(paths)) if fields else [], 1
     groups: dict[tuple[Number, ...], list[int]] = {}
     last = varying[-1]
     for place, value in enumerate(values):
@@ -230,16 +233,12 @@ def _missing(
                 kept.append(place)
         inside = _gaps([paths[k] for k in kept], [fields[last][k] for k in kept])
         gaps += [Gap(kept[gap.place], gap.count, gap.text) for gap in inside]
-    return gaps, doubles
+    return gaps, doubles, 1
 
 
 def _gaps(paths: Sequence[str], numbers: Sequence[Number]) -> list[Gap]:
     """Return the gaps in numbers that rise; their step is the largest that all differences are multiples of."""
-    steps = [b - a for a, b in pairwise(numbers)]
-    if not steps:
-        return []
-    scale = math.lcm(*(step.denominator for step in steps))
-    step = Fraction(math.gcd(*(int(step * scale) for step in steps)), scale)
+    step = _step(numbers)
     names, found = _short(paths), []
     for place, (low, high) in enumerate(pairwise(numbers), 1):
         count = int((high - low) / step) - 1
@@ -249,6 +248,15 @@ def _gaps(paths: Sequence[str], numbers: Sequence[Number]) -> list[Gap]:
             before, after = names[paths[place - 1]], names[paths[place]]
             found.append(Gap(place, count, f"{which} between {before} and {after}"))
     return found
+
+
+def _step(numbers: Sequence[Number]) -> Number:
+    """Return the largest number that all differences are multiples of; of whole numbers at least two must be."""
+    steps = [b - a for a, b in pairwise(numbers)]
+    scale = math.lcm(*(step.denominator for step in steps))
+    if scale == 1 and len(steps) < 2:
+        return 1
+    return Fraction(math.gcd(*(int(step * scale) for step in steps)), scale)
 
 
 def _digits(number: Number) -> str:
