@@ -365,6 +365,8 @@ def _page_layout(name: str, page: Any) -> Layout:
         problem = "is a 1-bit image; save it with 8 bits per pixel"
     elif isinstance(page.bitspersample, tuple):
         problem = f"has samples of {page.bitspersample} bits; expected as many in each"
+    elif page.bitspersample == 24 and page.sampleformat != 3:
+        problem = "has integers of 24 bits, whose bytes readers order in two ways; save it with 32 bits"
     elif colours == "PALETTE":
         problem = "is a palette image: its indices or its colours may be meant; save it as grey or RGB"
     elif any(kind in _ALPHA for kind in page.extrasamples):
