@@ -275,6 +275,12 @@ def test_images_inside_of_pages(tmp_path):
         writer.write(LARGE[0, ::4, ::4], subfiletype=1, tile=(16, 16))
     (note,) = check(tmp_path / "pyramid.tif", LARGE[:1])
     assert "2 smaller copies" in note
+    with tifffile.TiffWriter(tmp_path / "unflagged.tif") as writer:
+        writer.write(LARGE[0], subifds=2)
+        writer.write(LARGE[0, ::2, ::2])
+        writer.write(LARGE[0, ::4, ::4])
+    (note,) = check(tmp_path / "unflagged.tif", LARGE[:1])
+    assert "2 smaller copies" in note
     with tifffile.TiffWriter(tmp_path / "raw.tif") as writer:
         writer.write(SMALL[0], subifds=1, subfiletype=1, metadata=None)
         writer.write(LARGE[0], metadata=None)

@@ -221,7 +221,8 @@ def _choose_series(path: str, tiff: Any, choice: Choice, notes: list[str]) -> Se
                 f"{name}: its {main.kind.upper()} metadata promise {depth} planes, {there} are there"
             )
     elif kind == "shaped":
-        alike = [s for s in tiff.series if s.keyframe is not None and s.keyframe.index in taken.directories]
+        offsets = {tiff.pages.get(index).offset for index in taken.directories}  # SubIFDs have other ones
+        alike = [s for s in tiff.series if s.keyframe is not None and s.keyframe.offset in offsets]
         depth = sum(series_depth(path, tiff, series, notes) for series in alike)
         if depth != len(taken.directories):
             raise ImageStackError(
