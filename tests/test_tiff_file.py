@@ -376,6 +376,21 @@ def test_channels_of_a_hyperstack_one_by_one(tmp_path):
     check(tmp_path / "a.tif", sections[:, 1], page="2-:2")
 
 
+def test_the_calibration_of_imagej_is_told(tmp_path):
+    """It stores signed numbers as unsigned ones."""
+    for name, lines, text in (
+        ("signed", "cf=0\nc0=-32768\nc1=1\n", "as -32768 + 1 * value"),
+        ("curve", "cf=3\nc0=2\nc1=1\nc2=5\n", "by a calibration"),
+        ("plain", "cf=0\nc0=0\nc1=1\n", None),
+        ("none", "", None),
+    ):
+        image = random_image((9, 13), "uint16")
+        text_of_imagej = f"ImageJ=1.54f\nmin=0\nmax=9\n{lines}"
+        tifffile.imwrite(tmp_path / f"{name}.tif", image, description=text_of_imagej, metadata=None)
+        notes = check(tmp_path / f"{name}.tif", image[None])
+        assert [text in note for note in notes] == [True] * (text is not None)
+
+
 # ---- OME
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from wkdask.convert.image_info import shown
@@ -14,6 +15,7 @@ from wkdask.errors import ImageStackError
 __all__ = ["find_images", "find_with_notes"]
 
 _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+_THREADS = 8  # looking at files on a shared file system is mostly waiting
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -74,7 +76,8 @@ def find_with_notes(inputs: Sequence[str | Path] | str | Path) -> tuple[list[str
                 f"{shown(path)}: {shown(twin)} has the same name but for the suffix, so its section would come "
                 "twice; give the files of one format only"
             )
-        _check_file(path)
+    with ThreadPoolExecutor(min(_THREADS, len(ordered)), "wkdask-paths") as pool:
+        list(pool.map(_check_file, ordered))
     return ordered, _skipped_notes(skipped)
 
 

@@ -71,8 +71,8 @@ def probe_tiff(path: str, choice: Choice, *, framed: bool) -> tuple[ImageFile, L
         if tiff.filehandle.read(tiff.tiff.offsetsize) != bytes(tiff.tiff.offsetsize):
             raise ImageStackError(f"{name}: is damaged or truncated after page {count}")
         main = tiff.series[0]
+        notes = _calibration_notes(tiff.imagej_metadata or {})
         described = tiff.is_imagej or tiff.is_ome or tiff.is_shaped or tiff.is_mmstack
-        notes = []
         if main.is_multifile or (described and main.kind in ("generic", "uniform")):
             if tiff.is_ome and "BinaryOnly" in tiff.ome_metadata:
                 notes.append(
@@ -354,6 +354,15 @@ def series_depth(path: str, tiff: Any, series: Any, notes: list[str]) -> int:
     if axis not in "ZIQ":
         notes.append(f"its axis {axis} is taken for z")
     return math.prod(n for _, n in stacking)
+
+
+def _calibration_notes(metadata: dict[str, Any]) -> list[str]:
+    """Tell of ImageJ's calibration: it stores signed numbers as unsigned ones, with an offset."""
+    terms = [metadata.get(f"c{k}", default) for k, default in ((0, 0), (1, 1))]
+    if "cf" not in metadata or (metadata["cf"] == 0 and terms == [0, 1]):
+        return []
+    shows = f" as {terms[0]} + {terms[1]} * value" if metadata["cf"] == 0 else " by a calibration"
+    return [f"ImageJ shows its values{shows}; they are taken as they are stored"]
 
 
 def _page_layout(name: str, page: Any) -> Layout:
