@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import wkdask
 from wkdask.convert.images import convert_images, plan_images
-from wkdask.convert.numbering import put_in_order
+from wkdask.convert.numbering import natural_key, put_in_order
 from wkdask.convert.selection import select
 from wkdask.convert.stack import open_stack
 from wkdask.convert.tile_names import refuse_tiles
@@ -25,7 +25,7 @@ from wkdask.geometry import BoundingBox
 def ordered(names):
     """Order names given in another order; return them, and the order."""
     paths = [f"/data/{name}.tif" for name in names]
-    order = put_in_order(random.Random(3).sample(paths, len(paths)))
+    order = put_in_order(sorted(random.Random(3).sample(paths, len(paths)), key=natural_key))
     return [path.removeprefix("/data/").removesuffix(".tif") for path in order.paths], order
 
 

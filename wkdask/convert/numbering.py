@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from wkdask.convert.image_info import shown
 
-__all__ = ["Gap", "Order", "natural_key", "put_in_order"]
+__all__ = ["Gap", "Order", "below_common_folder", "natural_key", "put_in_order"]
 
 _PLAIN = r"([0-9]+)"
 _SIGNED = r"(-?[0-9]+)"
@@ -114,14 +114,14 @@ def put_in_order(paths: Sequence[str]) -> Order:
     Parameters
     ----------
     paths
-        Absolute paths, each once.
+        Absolute paths, each once, in natural order.
 
     Returns
     -------
     Order
         In natural order, or that of decimals or negative numbers; without gaps where the names have no one pattern.
     """
-    ordered = sorted(paths, key=natural_key)
+    ordered = list(paths)
     if len(ordered) < 2:
         return Order(tuple(ordered), (), (), ())
     names, notes = _read(ordered)
@@ -137,8 +137,7 @@ def put_in_order(paths: Sequence[str]) -> Order:
 
 def _read(paths: Sequence[str]) -> tuple[_Names | None, list[str]]:
     """Split names at their numbers, whose kind all of them together tell; None if there is no one pattern."""
-    common = os.path.commonpath([os.path.dirname(path) for path in paths])
-    stems = [os.path.splitext(os.path.relpath(path, common))[0] for path in paths]
+    stems = [os.path.splitext(name)[0] for name in below_common_folder(paths)]
     if any(len(digits) > 4000 for stem in stems for digits in re.findall(_PLAIN, stem)):
         return None, []  # int() refuses them
     for pattern in (_PLAIN, _SIGNED, _DECIMAL, _SIGNED_DECIMAL):
@@ -152,6 +151,12 @@ def _read(paths: Sequence[str]) -> tuple[_Names | None, list[str]]:
                 pattern, names = wider, other
         return names, _reading_notes(pattern, names)
     return None, []
+
+
+def below_common_folder(paths: Sequence[str]) -> list[str]:
+    """Return absolute paths without the folder that all of them are in."""
+    common = os.path.commonpath(list({os.path.dirname(path) for path in paths}))
+    return [path[len(os.path.join(common, "")) :] for path in paths]
 
 
 def _split(pattern: str, stem: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

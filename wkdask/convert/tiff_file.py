@@ -345,10 +345,11 @@ def series_depth(path: str, tiff: Any, series: Any, notes: list[str]) -> int:
     fits = inner == page.axes and tuple(n for _, n in named[split:]) == tuple(page.shape)
     if not fits or len(stacking) > 1 or channels:
         sides = " x ".join(str(n) for _, n in named)
+        stored = "" if inner == page.axes else f", in pages of {page.axes}"
         raise ImageStackError(
-            f"{shown(path)}: has the axes {''.join(axis for axis, _ in named)} of {sides}; expected Y, X and one "
-            "stacking axis before them (channels only as RGB samples): save one stack per channel and time point"
-            + (", or choose pages with page= (--page), such as 1-:2" if fits else "")
+            f"{shown(path)}: has the axes {''.join(axis for axis, _ in named)} of {sides}{stored}; expected Y, X "
+            "and one stacking axis before them (channels only as RGB samples): save one stack per channel and time "
+            "point" + (", or choose pages with page= (--page), such as 1-:2" if fits else "")
         )
     axis = stacking[0][0] if stacking else "Z"
     if axis not in "ZIQ":

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from wkdask.convert.image_info import shown
+from wkdask.convert.numbering import below_common_folder
 from wkdask.errors import ImageStackError
 
 __all__ = ["refuse_tiles"]
@@ -39,8 +40,7 @@ def refuse_tiles(paths: Sequence[str]) -> None:
     """
     if len(paths) < 2:
         return
-    common = os.path.commonpath([os.path.dirname(path) for path in paths])
-    parts = [os.path.splitext(os.path.relpath(path, common))[0].casefold().split(os.sep) for path in paths]
+    parts = [os.path.splitext(name)[0].casefold().split(os.sep) for name in below_common_folder(paths)]
     pattern = _folders(parts) or _names(parts)
     if pattern:
         raise ImageStackError(
