@@ -80,6 +80,21 @@ def test_gaps_of_any_numbers(numbers, width):
     assert order.doubles == ()
 
 
+def test_names_of_several_patterns_are_told():
+    found, order = ordered(["raw_1", "raw_2", "raw_4", "mask_1", "mask_2", "mask_3"])
+    assert found == ["mask_1", "mask_2", "mask_3", "raw_1", "raw_2", "raw_4"]
+    assert order.notes == (
+        "the names have 2 patterns, which come one after the other: mask_#.tif (3 files), raw_#.tif (3 files)",
+    )
+    assert {gap.place: gap.count for gap in order.gaps} == {5: 1}
+    assert "in natural order" in ordered(["s1", "s1b", "s2", "s2b"])[1].notes[0]
+    assert "a/s#.tif (2 files), /data/b/t.tif" in ordered(["a/s1", "a/s2", "b/t"])[1].notes[0]
+    assert ordered(["S_1", "s_2", "S_3"])[1].notes == ()
+    assert "9 patterns" in (text := ordered([*"abcdefgh", "i1", "i2"])[1].notes[0])
+    assert text.endswith("...")
+    assert ordered(list("abc"))[1].notes == ()
+
+
 # ---- gaps and doubles
 
 GAPS = {

@@ -119,20 +119,49 @@ def put_in_order(paths: Sequence[str]) -> Order:
     Returns
     -------
     Order
-        In natural order, or that of decimals or negative numbers; without gaps where the names have no one pattern.
+        In natural order, or that of decimals or negative numbers.
     """
     ordered = list(paths)
     if len(ordered) < 2:
         return Order(tuple(ordered), (), (), ())
     names, notes = _read(ordered)
     if names is None:
-        return Order(tuple(ordered), (), (), ())
+        return _by_pattern(ordered)
     values = [tuple(map(_value, numbers)) for _, numbers in names]
     # Python's sort is stable: equal ones stay in natural order.
     places = sorted(range(len(ordered)), key=values.__getitem__)
     ordered, values = [ordered[k] for k in places], [values[k] for k in places]
     gaps, doubles, step = _missing(ordered, values)
     return Order(tuple(ordered), tuple(gaps), tuple(doubles), tuple(notes), step)
+
+
+def _by_pattern(paths: Sequence[str]) -> Order:
+    """Order names of several patterns: those of one pattern are put in order among themselves."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, name in enumerate(below_common_folder(paths)):
+        groups.setdefault(_split(_PLAIN, name)[0], []).append(place)
+    # Numbers that are too long to be numbers, or names that are no numbers: what comes first is the alphabet's choice.
+    if len(groups) in (1, len(paths)):
+        return Order(tuple(paths), (), (), ())
+    named = ", ".join(
+        f"{shown('#'.join(texts))} ({len(places)} files)" if len(places) > 1 else shown(paths[places[0]])
+        for texts, places in list(groups.items())[:_TOLD]
+    )
+    more = ", ..." if len(groups) > _TOLD else ""
+    notes = [f"the names have {len(groups)} patterns, which come one after the other: {named}{more}"]
+    if any(places != list(range(places[0], places[0] + len(places))) for places in groups.values()):
+        notes = [f"the names have {len(groups)} patterns, mixed in natural order: {named}{more}"]
+        return Order(tuple(paths), (), (), tuple(notes))
+    ordered: list[str] = []
+    gaps: list[Gap] = []
+    doubles: list[tuple[str, str]] = []
+    for places in groups.values():
+        part = put_in_order([paths[place] for place in places])
+        gaps += [Gap(len(ordered) + gap.place, gap.count, gap.text) for gap in part.gaps]
+        doubles += part.doubles
+        notes += part.notes
+        ordered += part.paths
+    return Order(tuple(ordered), tuple(gaps), tuple(doubles), tuple(notes))
 
 
 def _read(paths: Sequence[str]) -> tuple[_Names | None, list[str]]:
@@ -162,7 +191,7 @@ def below_common_folder(paths: Sequence[str]) -> list[str]:
 def _split(pattern: str, stem: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the texts around the numbers of a name, and the numbers."""
     parts = re.split(pattern, stem)
-    return tuple(parts[::2]), tuple(parts[1::2])
+    return tuple(text.casefold() for text in parts[::2]), tuple(parts[1::2])
 
 
 def _reading_notes(pattern: str, names: _Names) -> list[str]:
