@@ -497,6 +497,16 @@ def test_metadata_in_another_file(tmp_path):
     assert "another file" in note
 
 
+def test_what_tifffile_logs_is_told_once(tmp_path, capfd):
+    tags = grey_tags(13, 9, t42113=(2, b"none\0"))
+    for k in range(3):
+        (tmp_path / f"{k}.tif").write_bytes(by_hand([(tags, bytes(9 * 13))]))
+    (note,) = check(tmp_path, np.zeros((3, 9, 13), "uint8"))
+    assert note.startswith("3 files, the first is")
+    assert "tifffile says: parsing GDAL_NODATA tag raised" in note
+    assert capfd.readouterr() == ("", "")
+
+
 # ---- damage
 
 
@@ -558,5 +568,6 @@ def test_files_that_are_turned_and_files_that_are_not(tmp_path):
 def test_an_orientation_that_does_not_exist(tmp_path):
     tifffile.imwrite(tmp_path / "0.tif", LARGE[0], extratags=[(274, 3, 1, 1, True)])
     retag(tmp_path / "0.tif", 274, 9)
-    assert check(tmp_path, LARGE[:1]) == ()
-    assert check(tmp_path, LARGE[:1], orient=True) == ()
+    for orient in (False, True):
+        (note,) = check(tmp_path, LARGE[:1], orient=orient)
+        assert "9 is not a valid ORIENTATION" in note

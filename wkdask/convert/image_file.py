@@ -17,6 +17,7 @@ from wkdask.convert.image_info import Choice, ImageFile, Layout, describe, shown
 from wkdask.convert.orientation import Window, stored_window, swaps_axes, turned
 from wkdask.convert.png_file import decode_png, exif_orientation, probe_png
 from wkdask.convert.tiff_file import orientation_note, probe_tiff
+from wkdask.convert.tiff_log import collected_log
 from wkdask.convert.tiff_pixels import decode_tiff
 from wkdask.errors import ImageStackError
 
@@ -59,7 +60,10 @@ def probe(
         if kind is None:
             raise ImageStackError(f"{shown(path)}: is neither TIFF, PNG nor JPEG; it starts with {magic!r}")
         if kind == "tiff":
-            file, layout = probe_tiff(path, choice, framed=like is None)
+            with collected_log() as messages:
+                file, layout = probe_tiff(path, choice, framed=like is None)
+            logged = tuple(f"tifffile says: {text}" for text in messages)
+            file = replace(file, notes=(*file.notes, *logged))
         else:
             file, layout = _probe_image(path, kind, choice)
         if swaps_axes(file.orientation):

@@ -140,7 +140,7 @@ def _by_pattern(paths: Sequence[str]) -> Order:
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, name in enumerate(below_common_folder(paths)):
         groups.setdefault(_split(_PLAIN, name)[0], []).append(place)
-    # Numbers that are too long to be numbers, or names that are no numbers: what comes first is the alphabet's choice.
+    # Numbers that are too long to be numbers, or names without common numbers: the alphabet orders them.
     if len(groups) in (1, len(paths)):
         return Order(tuple(paths), (), (), ())
     named = ", ".join(

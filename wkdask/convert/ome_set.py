@@ -10,6 +10,7 @@ from xml.sax.saxutils import unescape
 from wkdask.convert.image_info import Choice, ImageFile, Layout, describe, shown
 from wkdask.convert.orientation import swaps_axes
 from wkdask.convert.tiff_file import sections_of, series_depth
+from wkdask.convert.tiff_log import collected_log
 from wkdask.errors import ImageStackError
 
 __all__ = ["check_members", "read_set"]
@@ -42,7 +43,7 @@ def read_set(path: str, choice: Choice) -> tuple[list[ImageFile], Layout, list[s
     import tifffile
 
     notes: list[str] = []
-    with tifffile.TiffFile(path) as tiff:
+    with collected_log(), tifffile.TiffFile(path) as tiff:  # what it misses is counted below
         found = [series for series in tiff.series if series.kind == "ome"]
         if not found:
             missing = _missing_files(path, str(tiff.ome_metadata))
@@ -69,7 +70,7 @@ def read_set(path: str, choice: Choice) -> tuple[list[ImageFile], Layout, list[s
         runs[-1][1].append(index)
     files, layout = [], None
     for name, indexes in runs:
-        with tifffile.TiffFile(name, _multifile=False) as tiff:
+        with collected_log(), tifffile.TiffFile(name, _multifile=False) as tiff:
             file, found_layout = sections_of(os.path.realpath(name), tiff, indexes, choice, [])
         if layout is not None and found_layout != layout:
             raise ImageStackError(
