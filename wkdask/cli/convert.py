@@ -158,7 +158,8 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
 
 
 _ZARR_ONLY = ("axes", "no_labels", "together")
-_IMAGES_ONLY = ("dtype", "rescale", "gaps", "page", "series", "orient", "tiles")
+_OF_FILES = ("gaps", "page", "series", "orient", "tiles")
+_IMAGES_ONLY = ("dtype", "rescale", *_OF_FILES)
 
 
 def _convert_images(
@@ -182,7 +183,8 @@ def _convert_images(
     options["tiles"] = options["tiles"] or "refuse"
     checked_path(dataset)
     if plan_only or not (pyramid and resume and is_converted(dataset, name)):
-        source = open_images(paths, **{key: options.pop(key) for key in ("bbox", *_IMAGES_ONLY)})
+        chosen = {key: options.pop(key) for key in ("bbox", "dtype", "rescale", *_OF_FILES)}
+        source = open_images(paths, **chosen)
         told = [f"Images: {source.stack.order}"]
         told += [f"Note: {note}" for note in notes_of(source, options["category"])]
         if plan_only:
