@@ -310,6 +310,15 @@ def test_pages_of_one_directory(tmp_path):
     assert open_stack(tmp_path, page="2-3").section_name(1).endswith("a.tif, page 3")
 
 
+def test_channels_of_one_directory(tmp_path):
+    text = "ImageJ=1.53t\nimages=6\nchannels=2\nslices=3\nhyperstack=true\nmode=composite\n"
+    tifffile.imwrite(tmp_path / "a.tif", SMALL[0], byteorder=">", description=text, metadata=None)
+    with open(tmp_path / "a.tif", "ab") as file:
+        file.write(SMALL[1:].tobytes())
+    refused(tmp_path / "a.tif", "ZCYX", "--page")
+    check(tmp_path / "a.tif", SMALL[1::2], page="2-:2")
+
+
 @pytest.mark.parametrize("page", ["0", "3-2", "x", "1,2", "-3", "1-4:0", ""])
 def test_pages_that_cannot_be(tmp_path, page):
     path = write_pages(tmp_path / "a.tif", *SMALL)

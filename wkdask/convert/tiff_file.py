@@ -85,9 +85,8 @@ def probe_tiff(path: str, choice: Choice, *, framed: bool) -> tuple[ImageFile, L
                     f"{name}: its metadata describe more than this file holds: it is truncated, or one of several "
                     "files; save it again as one plain TIFF, or choose pages with page= (--page)"
                 )
-        first = main.keyframe
         if count == 1 and main.kind != "ome":
-            depth = sum(series_depth(path, tiff, series, notes) for series in tiff.series[:1])
+            depth = series_depth(path, tiff, main, notes, any_axes=choice.pages is not None)
             if depth > 1:
                 return _together(path, tiff, main, depth, choice, notes)
         pages = choice.of_pages(path, count)
@@ -97,9 +96,7 @@ def probe_tiff(path: str, choice: Choice, *, framed: bool) -> tuple[ImageFile, L
                 notes.append(f"of its {count} pages {len(pages)} are taken")
         else:
             chosen = _choose_series(path, tiff, choice, notes)
-        return sections_of(
-            path, tiff, chosen, choice, notes, framed=framed and count == 1 and first is not None
-        )
+        return sections_of(path, tiff, chosen, choice, notes, framed=framed and count == 1)
 
 
 def sections_of(
@@ -312,7 +309,7 @@ def _note_copies_inside(name: str, tiff: Any, index: int, notes: list[str]) -> N
         notes.append(f"{len(page.subifds)} smaller copies of a page, in SubIFDs, are left out")
 
 
-def series_depth(path: str, tiff: Any, series: Any, notes: list[str]) -> int:
+def series_depth(path: str, tiff: Any, series: Any, notes: list[str], *, any_axes: bool = False) -> int:
     """Return the sections of one series, which may have one axis beside y, x and samples.
 
     Parameters
@@ -325,6 +322,8 @@ def series_depth(path: str, tiff: Any, series: Any, notes: list[str]) -> int:
         One of its series.
     notes
         Grows by what is guessed.
+    any_axes
+        Count the pages of all axes: the user says which of them are sections.
 
     Raises
     ------
@@ -343,6 +342,8 @@ def series_depth(path: str, tiff: Any, series: Any, notes: list[str]) -> int:
     mode = (tiff.imagej_metadata or {}).get("mode", "") if series.kind == "imagej" else "colour"
     channels = "C" in dict(stacking) and mode not in ("", "grayscale")
     fits = inner == page.axes and tuple(n for _, n in named[split:]) == tuple(page.shape)
+    if fits and any_axes:
+        return math.prod(n for _, n in stacking)
     if not fits or len(stacking) > 1 or channels:
         sides = " x ".join(str(n) for _, n in named)
         stored = "" if inner == page.axes else f", in pages of {page.axes}"
