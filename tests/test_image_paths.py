@@ -201,7 +201,7 @@ def test_options_of_the_command(tmp_path):
         "--page PAGES",
         "--series",
         "--orient",
-        "--tiles [refuse|sections]",
+        "--tiles [refuse|join|sections]",
     ):
         assert option in text
     assert "--gaps keep --plan" in text

@@ -82,8 +82,9 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
 )
 @click.option("--orient", is_flag=True, help="Turn images as their orientation tag (TIFF, Exif) says.")
 @click.option(
-    "--tiles", type=click.Choice(["refuse", "sections"]),
-    help="Images that are tiles by their names (z/y/x.png): refuse them, the default, or take each for a section.",
+    "--tiles", type=click.Choice(["refuse", "join", "sections"]),
+    help="Images that are tiles by their names (z/y/x.png): refuse them, the default, put those of each section "
+    "side by side (join), or take each for a section.",
 )  # fmt: skip
 @click.option(
     "--data-format", type=click.Choice(["wkw", "zarr3", "zarr"]), default="wkw", show_default=True,
@@ -133,6 +134,7 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
       wkdask convert raw/ dataset --voxel-size 4,4,4 --gaps keep --plan
       wkdask convert two_channels.tif dataset --voxel-size 4,4,4 --layer second --page 2-:2
       wkdask convert photos/ dataset --voxel-size 4,4,4 --page 1 --orient
+      wkdask convert tiles/1/ dataset --voxel-size 4,4,4 --tiles join
       wkdask convert image.ome.zarr dataset
       wkdask convert array.zarr dataset --voxel-size 4,4,4 --axes zyx
     """

@@ -6,8 +6,10 @@ image) is refused by name, or noted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -104,6 +106,9 @@ def decode(
         If a page cannot be decoded, or holds something else; names file and page.
     """
     width, height, dtype, channels = layout
+    if file.format == "tiles":
+        yield _joined(file, layout, window or (slice(0, height), slice(0, width)))
+        return
     if window is not None:
         window = stored_window(window, height, width, file.orientation)
     if swaps_axes(file.orientation):
@@ -148,6 +153,10 @@ def decoded_nbytes(file: ImageFile, layout: Layout, window: Window | None) -> in
         The rows and columns that are wanted; None: all.
     """
     width, height, dtype, channels = layout
+    if file.format == "tiles":
+        tile = max(b - a for a, b in pairwise(file.edges[0])), max(b - a for a, b in pairwise(file.edges[1]))
+        sides = (width, height) if window is None else (side.stop - side.start for side in window)
+        return int(math.prod(sides) + math.prod(tile)) * np.dtype(dtype).itemsize * channels
     voxel = np.dtype(dtype).itemsize * channels
     if window is None or file.piece is None:
         return width * height * voxel
@@ -158,6 +167,28 @@ def decoded_nbytes(file: ImageFile, layout: Layout, window: Window | None) -> in
     if file.piece == (1, width):  # stored plainly: its rows are read as a whole
         return int(rows * width * voxel)
     return int(rows * columns + min(file.piece[0], height) * file.piece[1]) * voxel
+
+
+def _joined(file: ImageFile, layout: Layout, window: Window) -> NDArray[Any]:
+    """Decode a window of a section of tiles."""
+    rows, columns = window
+    out = np.empty(
+        (rows.stop - rows.start, columns.stop - columns.start, 3)[: 2 if layout[3] == 1 else 3], layout[2]
+    )
+    for line, (top, bottom) in zip(file.tiles, pairwise(file.edges[0]), strict=True):
+        for tile, (left, right) in zip(line, pairwise(file.edges[1]), strict=True):
+            low_y, high_y = max(rows.start, top), min(rows.stop, bottom)
+            low_x, high_x = max(columns.start, left), min(columns.stop, right)
+            if low_y >= high_y or low_x >= high_x:
+                continue
+            own = (right - left, bottom - top, *layout[2:])
+            part = (slice(low_y - top, high_y - top), slice(low_x - left, high_x - left))
+            whole = (high_y - low_y, high_x - low_x) == (bottom - top, right - left)
+            image = next(decode(tile, range(1), own, None if whole else part))
+            out[low_y - rows.start : high_y - rows.start, low_x - columns.start : high_x - columns.start] = (
+                image
+            )
+    return out
 
 
 def _probe_image(path: str, kind: str, choice: Choice) -> tuple[ImageFile, Layout]:

@@ -103,7 +103,8 @@ class ImageFile:
     path: str
     """Absolute path, links resolved; of missing sections the empty text."""
     format: str
-    """``"tiff"``, ``"png"``, ``"jpeg"``; ``"missing"``: empty sections; ``"set"``: a part of an OME image."""
+    """``"tiff"``, ``"png"``, ``"jpeg"``; ``"tiles"``: several of them side by side; ``"missing"``: empty sections;
+    ``"set"``: a part of an OME image."""
     pages: int = 1
     """Number of sections in the file."""
     directories: Sequence[int] = range(1)
@@ -118,6 +119,10 @@ class ImageFile:
     """How its images are turned when they are read; 1: not at all."""
     widens: bool = False
     """Grey of few bits: taken for wider grey where the others of its stack are."""
+    tiles: tuple[tuple[ImageFile, ...], ...] = ()
+    """Row by row, the files that make the section."""
+    edges: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    """The rows of pixels, and the columns, at which rows and columns of tiles begin; and the last ones end."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What is left out or guessed of it, in words, without its name."""
 

@@ -249,8 +249,8 @@ def convert_images(
     orient
         Turn images as their orientation tag (TIFF, Exif) says.
     tiles
-        What becomes of images that are tiles of sections by their names: ``"refuse"``, or ``"sections"``, each is
-        taken for a section.
+        What becomes of images that are tiles of sections by their names: ``"refuse"``; ``"join"``, those of a
+        section are put side by side; ``"sections"``, each is taken for a section.
     data_format
         How the layer is stored: ``"wkw"``, ``"zarr3"`` or ``"zarr"``.
     compression

@@ -68,7 +68,11 @@ class Selection:
     def image_nbytes(self) -> int:
         """Bytes that a decoder holds for one section at most, before anything is cut from it."""
         stack, window = self.stack, self.window
-        kinds = {(file.piece, file.orientation): file for file in stack.sections if file.format != "missing"}
+        kinds = {
+            (file.piece, file.orientation, file.edges): file
+            for file in stack.sections
+            if file.format != "missing"
+        }
         return max(decoded_nbytes(file, stack.layout, window) for file in kinds.values())
 
     @property

@@ -28,14 +28,15 @@ from wkdask.convert.image_paths import find_images, find_with_notes
 from wkdask.convert.numbering import Order, natural_key, put_in_order
 from wkdask.convert.ome_set import check_members, read_set
 from wkdask.convert.orientation import Window
-from wkdask.convert.tile_names import refuse_tiles
+from wkdask.convert.tile_grid import join_tiles, sections_of_tiles
+from wkdask.convert.tile_names import TileNames, read_tile_names, refuse_tiles
 from wkdask.errors import ImageStackError, InvalidValueError, OutOfBoundsError
 
 __all__ = ["GAPS", "TILES", "ImageFile", "ImageStack", "find_images", "natural_key", "open_stack"]
 
 GAPS = ("close", "keep", "refuse")
 """What becomes of numbers that are missing in the names."""
-TILES = ("refuse", "sections")
+TILES = ("refuse", "join", "sections")
 """What becomes of images that are tiles by their names."""
 _HEADER_THREADS = 8  # opening files on a shared file system is mostly waiting
 
@@ -210,6 +211,8 @@ class ImageStack:
 def _identity(file: ImageFile) -> str:
     """Return what tells a file and what is taken of it from others."""
     text = f"{file.path}:{file.pages}"
+    if file.tiles:
+        return ",".join(_identity(tile) for line in file.tiles for tile in line)
     if file.directories == range(file.pages) and file.orientation == 1:
         return text
     return f"{text}:{list(file.directories)}:{file.orientation}"
@@ -241,8 +244,9 @@ def open_stack(
         Which group of alike pages of every file is taken, counted from 1.
     orient : bool, default False
         Turn images as their orientation tag (TIFF, Exif) says.
-    tiles : {"refuse", "sections"}
-        What becomes of images that are tiles by their names.
+    tiles : {"refuse", "join", "sections"}
+        What becomes of images that are tiles by their names: those of a section side by side are a section, or each
+        is.
 
     Returns
     -------
@@ -271,6 +275,8 @@ def open_stack(
     order = put_in_order(found)
     if tiles == "refuse":
         refuse_tiles(order.paths)
+    elif tiles == "join" and (names := read_tile_names(found)) is not None:
+        return _open_tiles(found, names, gaps, choice, notes)
     paths = [os.path.realpath(path) for path in order.paths]
     first = probe(
         paths[0], choice=choice
@@ -285,22 +291,54 @@ def open_stack(
         notes += [*check_members(paths, files), *more]
     else:
         layout = _common_layout(files, layouts)
-        notes += [*order.notes, *_numbering_notes(order, gaps)]
-        if gaps == "keep":
-            files = _with_missing(files, order)
-    notes += _file_notes(files)
+        files, more = _numbered(files, order, gaps)
+        notes += more
     depth = sum(file.pages for file in files)
+    return _stack(files, layout, f"{depth} section(s) of {order.text}", notes)
+
+
+def _open_tiles(
+    paths: Sequence[str], names: TileNames, gaps: str, choice: Choice, notes: Sequence[str]
+) -> ImageStack:
+    """Describe tiles as one stack."""
+    order, grids = sections_of_tiles(paths, names)
+    like = probe(os.path.realpath(min(grids[0].items())[1]), choice=choice)
+    with ThreadPoolExecutor(min(_HEADER_THREADS, len(grids)), "wkdask-headers") as pool:
+        joined = partial(join_tiles, probe=partial(probe, like=like, choice=choice))
+        files, layouts = zip(*pool.map(joined, grids), strict=True)
+    layout = _common_layout(files, layouts)
+    rows, columns = len(files[0].tiles), len(files[0].tiles[0])
+    numbered, more = _numbered(files, order, gaps)
+    text = f"{len(files)} section(s) of {rows} x {columns} tiles (rows x columns), {names.pattern}"
+    side_by_side = f"tiles are put side by side, {rows} x {columns} in each section, without overlap"
+    return _stack(numbered, layout, text, [*notes, side_by_side, *more])
+
+
+def _numbered(files: Sequence[ImageFile], order: Order, gaps: str) -> tuple[tuple[ImageFile, ...], list[str]]:
+    """Return files with empty sections where those are wanted, and what is to be told of their numbers."""
+    notes = [*order.notes, *_numbering_notes(order, gaps)]
+    return (_with_missing(files, order) if gaps == "keep" else tuple(files)), notes
+
+
+def _stack(files: Sequence[ImageFile], layout: Layout, order: str, notes: Sequence[str]) -> ImageStack:
+    """Return a stack of checked files."""
     width, height, dtype, channels = layout
     return ImageStack(
-        tuple(replace(file, notes=()) for file in files),
+        tuple(_without_notes(file) for file in files),
         width,
         height,
-        depth,
+        sum(file.pages for file in files),
         dtype,
         channels,
-        order=f"{depth} section(s) of {order.text}",
-        notes=tuple(notes),
+        order=order,
+        notes=(*notes, *_file_notes(files)),
     )
+
+
+def _without_notes(file: ImageFile) -> ImageFile:
+    """Return a file as tasks need it."""
+    tiles = tuple(tuple(replace(tile, notes=()) for tile in line) for line in file.tiles)
+    return replace(file, tiles=tiles, notes=())
 
 
 def _common_layout(files: Sequence[ImageFile], layouts: Sequence[Layout]) -> Layout:
