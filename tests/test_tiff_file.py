@@ -1,5 +1,8 @@
 """Which pages of a TIFF are sections, and what is refused, or noted, instead of guessed."""
 
+import json
+import struct
+
 import numpy as np
 import pytest
 import tifffile
@@ -400,6 +403,39 @@ def test_the_calibration_of_imagej_is_told(tmp_path):
         assert [text in note for note in notes] == [True] * (text is not None)
 
 
+def write_micro_manager(path, sections, order, *, slices=None):
+    """Write a Micro-Manager stack whose pages were taken in another order than that of z."""
+    summary = json.dumps({"MicroManagerVersion": "1.4", "Frames": 1, "Channels": 1, "Positions": 1,
+                          "Slices": slices or len(sections)}).encode()  # fmt: skip
+    start = 8 + 32 + len(summary)
+    header = struct.pack("<8I", 54773648, start, 0, 0, 0, 0, 2355492, len(summary)) + summary
+    index_map = struct.pack("<2I", 3453623, len(order)) + bytes(20 * len(order))
+    height, width = sections.shape[1:]
+    pages = [(grey_tags(width, height, t51123=(2, b'{"a": 1}\0\0')), sections[z].tobytes()) for z in order]
+    content = bytearray(by_hand(pages, after_header=header + index_map) + bytes(4000))
+    path.write_bytes(content)
+    with tifffile.TiffFile(path) as tiff:
+        offsets = [page.offset for page in tiff.pages]
+    for k, (z, offset) in enumerate(zip(order, offsets, strict=True)):
+        struct.pack_into("<5I", content, start + 8 + 20 * k, 0, z, 0, 0, offset)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]])
+def test_micro_manager_says_the_order(tmp_path, order):
+    write_micro_manager(tmp_path / "a_MMStack.tif", LARGE, order)
+    with tifffile.TiffFile(tmp_path / "a_MMStack.tif") as tiff:
+        assert tiff.series[0].kind == "mmstack"
+    notes = check(tmp_path / "a_MMStack.tif", LARGE)
+    assert all("tifffile says: failed to read display settings" in note for note in notes)
+
+
+def test_a_micro_manager_stack_that_is_not_complete(tmp_path):
+    write_micro_manager(tmp_path / "a_MMStack.tif", LARGE, [1, 0, 3, 2], slices=9)
+    notes = check(tmp_path / "a_MMStack.tif", LARGE)
+    assert any("MMStack series is missing files" in note for note in notes)
+
+
 # ---- OME
 
 
@@ -420,7 +456,7 @@ def test_fewer_planes_than_the_metadata_say(tmp_path, compression):
     refused(path, "a.ome.tif", "OME metadata promise 9 planes, 6 are there")
     check(path, SMALL, page="1-")
     write_ome(path, SMALL, said=4, compression=compression)
-    refused(path, "pages 5-6 are not part of what its metadata describe")
+    refused(path, "its metadata do not describe pages 5-6")
     write_ome(path, SMALL[:1], said=4, compression=compression)
     refused(path, "promise 4 planes, 1")
 

@@ -37,13 +37,14 @@ def retag(path, code, value):
             page.tags[code].overwrite(value)
 
 
-def by_hand(pages, *, byteorder="<"):
+def by_hand(pages, *, byteorder="<", after_header=b""):
     """Return a classic TIFF: of each page its tags, and its data in one strip.
 
     Tags are {code: (type, values)}; those of the strip are added.
     """
     sizes = {1: "B", 2: "s", 3: "H", 4: "I", 5: "I", 12: "d"}
     content = bytearray((b"II" if byteorder == "<" else b"MM") + struct.pack(f"{byteorder}HI", 42, 8))
+    content += after_header
     links = [4]
     for tags, data in pages:
         start = len(content)

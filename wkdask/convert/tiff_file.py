@@ -212,7 +212,7 @@ def _choose_series(path: str, tiff: Any, choice: Choice, notes: list[str]) -> Se
     if kind not in _IN_FILE_ORDER:
         main = tiff.series[number]
         depth = series_depth(path, tiff, main, notes)
-        there = sum(frame is not None for frame in main)
+        there = len(taken.directories)
         if there != depth:
             raise ImageStackError(
                 f"{name}: its {main.kind.upper()} metadata promise {depth} planes, {there} are there"
@@ -268,10 +268,14 @@ def _leave_out_thumbnail(groups: dict[Layout, list[int]], notes: list[str]) -> N
 
 def _described(name: str, tiff: Any, notes: list[str]) -> list[_Series]:
     """Return the series that ImageJ, OME and similar metadata describe."""
+    # A frame's own index may be its place in the series (Micro-Manager); where it lies in the file is certain.
+    places = {tiff.pages.get(index).offset: index for index in range(len(tiff.pages))}
     found, listed = [], set[int]()
     for series in tiff.series:
         page = series.keyframe
-        indexes = tuple(frame.index for frame in series if frame is not None and isinstance(frame.index, int))
+        indexes = tuple(
+            places[frame.offset] for frame in series if frame is not None and frame.offset in places
+        )
         listed.update(indexes)
         label = f"{series.name!r}, " if series.name else ""
         found.append(
@@ -285,7 +289,7 @@ def _described(name: str, tiff: Any, notes: list[str]) -> list[_Series]:
     if len(rest) > len(reduced) and tiff.series[0].kind not in _SLIDES:
         others = _numbers([index for index in rest if index not in reduced])
         raise ImageStackError(
-            f"{name}: {others} are not part of what its metadata describe; choose pages with page= (--page)"
+            f"{name}: its metadata do not describe {others}; choose pages with page= (--page)"
         )
     if rest:
         notes.append(f"{len(rest)} page(s) that are no part of its image are left out")
