@@ -1,7 +1,10 @@
 """Which pages of a TIFF are sections, and what is refused, or noted, instead of guessed."""
 
 import json
+import pickle
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -550,6 +553,19 @@ def test_what_tifffile_logs_is_told_once(tmp_path, capfd):
     assert note.startswith("3 files, the first is")
     assert "tifffile says: parsing GDAL_NODATA tag raised" in note
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_does_not_print_what_was_told(tmp_path):
+    tags = grey_tags(13, 9, t42113=(2, b"none\0"))
+    (tmp_path / "a.tif").write_bytes(by_hand([(tags, bytes(9 * 13)), (tags, bytes(9 * 13))]))
+    code = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read()).read(0, 2).sum())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(open_stack(tmp_path)),
+        capture_output=True,
+        check=True,
+    )
+    assert (done.stdout.strip(), done.stderr) == (b"0", b"")
 
 
 # ---- damage

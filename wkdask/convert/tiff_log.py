@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["collected_log"]
+__all__ = ["collected_log", "handle_log"]
 
 _OBJECT = re.compile(r"<tifffile\.[^>]*>,?\s*")
 """How a message names the file, page or tag that it is about: files that are alike have one message."""
@@ -39,6 +39,14 @@ class _Collector(logging.Handler):
 _collector = _Collector()
 
 
+def handle_log() -> None:
+    """Keep tifffile's log from being printed where nobody handles it: all that is to be told of a file was told."""
+    logger = logging.getLogger("tifffile")
+    with _installing:
+        if _collector not in logger.handlers:
+            logger.addHandler(_collector)
+
+
 @contextmanager
 def collected_log() -> Iterator[list[str]]:
     """Collect the warnings and errors that tifffile logs in this thread.
@@ -48,10 +56,7 @@ def collected_log() -> Iterator[list[str]]:
     list of str
         The messages so far, each once, without names of objects.
     """
-    logger = logging.getLogger("tifffile")
-    with _installing:
-        if _collector not in logger.handlers:
-            logger.addHandler(_collector)
+    handle_log()
     messages: list[str] = []
     _collector.wanted.messages = messages
     try:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wkdask.convert.image_info import ImageFile, Layout, shown
 from wkdask.convert.orientation import Window
+from wkdask.convert.tiff_log import handle_log
 from wkdask.errors import ImageStackError
 
 __all__ = ["check_extent", "decode_tiff", "piece_of"]
@@ -82,6 +83,7 @@ def decode_tiff(
     if file.frame is not None and (image := file.frame.read(file.path, window)) is not None:
         yield image
         return
+    handle_log()
     with tifffile.TiffFile(file.path, _multifile=False) as tiff:
         for k in pages:
             page = tiff.pages.get(0 if file.together else file.directories[k])
