@@ -10,6 +10,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiff_files import write_reversed
 
 import wkdask
 from wkdask.convert.images import convert_images, plan_images
@@ -227,13 +228,40 @@ def test_into_zarr_as_other_readers_see_it(tmp_path, data_format, shard):
     np.testing.assert_array_equal(array[:, :150, :100, :5], voxels.transpose(3, 2, 1, 0))
 
 
-def test_what_the_plan_needs_counts_whole_images(tmp_path, monkeypatch):
+PLANNED = {
+    # an image is 6 MB, of which the box is 64 x 64
+    "one strip": ({"compression": "zlib", "rowsperstrip": 1500}, 13_000_000, 11_000_000),
+    "reversed bits": ({"reversed": True}, 13_000_000, 11_000_000),
+    "plain": ({}, 600_000, 500_000),  # twice 64 rows of 4000 bytes
+    "strips": ({"compression": "zlib", "rowsperstrip": 100}, 900_000, 700_000),
+    "tiles": ({"tile": (256, 256)}, 330_000, 270_000),
+    "packed tiles": ({"tile": (256, 256), "compression": "zlib"}, 330_000, 270_000),
+}
+
+
+@pytest.mark.parametrize(("options", "enough", "less"), PLANNED.values(), ids=PLANNED)
+def test_the_plan_counts_what_is_decoded(tmp_path, monkeypatch, options, enough, less):
     from wkdask.convert import images as images_module
 
-    saved(tmp_path / "a.tif", image(width=2000, height=1500))
+    if "reversed" in options:
+        write_reversed(tmp_path / "a.tif", image(width=2000, height=1500))
+    else:
+        saved(tmp_path / "a.tif", image(width=2000, height=1500), **options)
     small = BoundingBox((0, 0, 0), (64, 64, 1))
-    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: 13_000_000)
-    plan_images(tmp_path / "a.tif", bbox=small)  # two images of 6 MB, and a little
-    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: 11_000_000)
+    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: enough)
+    plan_images(tmp_path / "a.tif", bbox=small)
+    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: less)
     with pytest.raises(PlanError, match="decode"):
         plan_images(tmp_path / "a.tif", bbox=small)
+
+
+def test_the_plan_counts_a_whole_png(tmp_path, monkeypatch):
+    from wkdask.convert import images as images_module
+
+    Image.fromarray(image(width=2000, height=1500)).save(tmp_path / "a.png")
+    small = BoundingBox((0, 0, 0), (64, 64, 1))
+    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: 13_000_000)
+    plan_images(tmp_path / "a.png", bbox=small)
+    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: 11_000_000)
+    with pytest.raises(PlanError, match="decode"):
+        plan_images(tmp_path / "a.png", bbox=small)

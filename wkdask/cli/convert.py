@@ -70,6 +70,23 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
     help="Make MIN 0 and MAX the largest value of --dtype, and the rest in proportion.",
 )
 @click.option(
+    "--gaps", type=click.Choice(["close", "keep", "refuse"]),
+    help="Numbers that are missing in the names: later sections move up (close, the default), empty sections stay "
+    "there (keep), or nothing is done (refuse).",
+)  # fmt: skip
+@click.option(
+    "--page", metavar="PAGES", help="Take these pages of every file: 3, 2-7, 2- or 1-9:2, from 1 on."
+)
+@click.option(
+    "--series", type=click.IntRange(min=1), help="Take this group of alike pages of every file, from 1 on."
+)
+@click.option("--orient", is_flag=True, help="Turn images as their orientation tag (TIFF, Exif) says.")
+@click.option(
+    "--tiles", type=click.Choice(["refuse", "join", "sections"]),
+    help="Images that are tiles by their names (z/y/x.png): refuse them, the default, put those of each section "
+    "side by side (join), or take each for a section.",
+)  # fmt: skip
+@click.option(
     "--data-format", type=click.Choice(["wkw", "zarr3", "zarr"]), default="wkw", show_default=True,
     help="How the layer is stored.",
 )  # fmt: skip
@@ -103,7 +120,8 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
 
     IMAGES are the sections of a stack: TIFF, PNG or JPEG files or folders of them, in natural order (2.tif before
     10.tif), or multi-page TIFFs, with 8 to 64 bits of grey or RGB; images with transparency are refused. Column
-    is x, row is y, section is z.
+    is x, row is y, section is z. What is left out or guessed is printed, also by --plan: gaps in the numbers of the
+    names, pages that are no sections, orientations.
 
     Or IMAGES is one OME-Zarr image (0.4 or 0.5), whose scales all become mags as they are, and whose labels become
     layers; or one Zarr array. Channels become layers of their own, but for RGB.
@@ -113,6 +131,10 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
       wkdask convert stack/*.tif dataset --voxel-size 4.6,4.6,45 --downsample
       wkdask convert labels/ dataset --voxel-size 4.6,4.6,45 --layer cells --category segmentation
       wkdask convert raw/ dataset --voxel-size 4,4,4 --dtype uint8 --rescale 0,4095
+      wkdask convert raw/ dataset --voxel-size 4,4,4 --gaps keep --plan
+      wkdask convert two_channels.tif dataset --voxel-size 4,4,4 --layer second --page 2-:2
+      wkdask convert photos/ dataset --voxel-size 4,4,4 --page 1 --orient
+      wkdask convert tiles/1/ dataset --voxel-size 4,4,4 --tiles join
       wkdask convert image.ome.zarr dataset
       wkdask convert array.zarr dataset --voxel-size 4,4,4 --axes zyx
     """
@@ -138,7 +160,8 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
 
 
 _ZARR_ONLY = ("axes", "no_labels", "together")
-_IMAGES_ONLY = ("dtype", "rescale")
+_OF_FILES = ("gaps", "page", "series", "orient", "tiles")
+_IMAGES_ONLY = ("dtype", "rescale", *_OF_FILES)
 
 
 def _convert_images(
@@ -150,18 +173,42 @@ def _convert_images(
     plan_only: bool,
 ) -> None:
     """Convert a stack, or say how it would be."""
-    from wkdask.convert.images import convert_images, is_converted, plan_images
+    from wkdask.convert.images import convert_images, is_converted, notes_of, plan_images
+    from wkdask.convert.selection import open_images
+    from wkdask.events import Event, JobStarted
+    from wkdask.fsio import checked_path
+    from wkdask.progress import listeners_for
 
     name, resume = options["layer_name"], options["resume"]
     options["offset"] = options["offset"] or (0, 0, 0)
-    if plan_only:
-        cut = {
-            key: value for key, value in options.items() if key not in ("voxel_size", "category", "resume")
-        }
-        click.echo(repr(plan_images(paths, client=client, **cut)))
-        return
-    if not (pyramid and resume and is_converted(dataset, name)):
-        click.echo(repr(convert_images(paths, dataset, client=client, progress=True, **options)))
+    options["gaps"] = options["gaps"] or "close"
+    options["tiles"] = options["tiles"] or "refuse"
+    checked_path(dataset)
+    if plan_only or not (pyramid and resume and is_converted(dataset, name)):
+        chosen = {key: options.pop(key) for key in ("bbox", "dtype", "rescale", *_OF_FILES)}
+        source = open_images(paths, **chosen)
+        told = [f"Images: {source.stack.order}"]
+        told += [f"Note: {note}" for note in notes_of(source, options["category"])]
+        if plan_only:
+            click.echo("\n".join(told))
+            cut = {
+                key: value
+                for key, value in options.items()
+                if key not in ("voxel_size", "category", "resume")
+            }
+            click.echo(repr(plan_images(source, client=client, **cut)))
+            return
+
+        def tell(event: Event) -> None:
+            """Print what is to be known once the job has begun: a refusal is one line."""
+            if isinstance(event, JobStarted):
+                click.echo("\n".join(told), err=True)
+
+        listeners = [tell, *listeners_for(True)]
+        report = convert_images(
+            source, dataset, client=client, progress=False, listeners=listeners, **options
+        )
+        click.echo(repr(report))
     if pyramid:
         _downsample([name], dataset, client, options)
 

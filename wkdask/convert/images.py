@@ -19,20 +19,21 @@ import os
 import socket
 import time
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wkdask.convert.image_info import shown
 from wkdask.convert.image_plan import ConversionPlan, plan_conversion
-from wkdask.convert.selection import Selection, select
-from wkdask.convert.stack import open_stack
-from wkdask.convert.target import add_mag, check_layer, open_target, same_cut, spec_of
+from wkdask.convert.selection import Selection, open_images
+from wkdask.convert.target import add_mag, check_layer, open_target, same_cut, spec_of, viewer_notes
 from wkdask.dataset import Dataset, as_voxel_size
 from wkdask.driver import run_planned
 from wkdask.engines import LocalEngine, pick_engine
-from wkdask.errors import AlreadyExistsError, ResumeError
+from wkdask.errors import AlreadyExistsError, InvalidValueError, ResumeError, WkdaskWarning
 from wkdask.events import Listener, WriteReport
 from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import BoundingBox, Mag, Vec3IntLike
@@ -54,7 +55,7 @@ from wkdask.writer import PlannedWrite
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["convert_images", "is_converted", "plan_images"]
+__all__ = ["convert_images", "is_converted", "notes_of", "plan_images"]
 
 
 # --- the tasks -----------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ class _Conversion:
 
 
 def convert_images(
-    inputs: Sequence[str | Path] | str | Path,
+    inputs: Sequence[str | Path] | str | Path | Selection,
     dataset_path: str | os.PathLike[str],
     *,
     voxel_size: Sequence[float] | VoxelSize,
@@ -191,6 +192,11 @@ def convert_images(
     bbox: BoundingBox | None = None,
     dtype: str | None = None,
     rescale: Sequence[float] | None = None,
+    gaps: str = "close",
+    page: int | str | None = None,
+    series: int | None = None,
+    orient: bool = False,
+    tiles: str = "refuse",
     data_format: str = "wkw",
     compression: str | bool | None = None,
     shard_shape: Vec3IntLike | int | None = None,
@@ -212,7 +218,8 @@ def convert_images(
     inputs
         TIFF, PNG or JPEG files, folders of them, or multi-page TIFFs, all in natural order (2.tif before
         10.tif); see :func:`wkdask.convert.stack.open_stack`. RGB is three channels (uint24). Images with
-        transparency are refused: nobody says what is behind it.
+        transparency are refused: nobody says what is behind it. The files of one OME-TIFF set are one stack.
+        Or what :func:`wkdask.convert.selection.open_images` returned, which has told all that there is to tell.
     dataset_path
         The dataset's folder; a dataset is made there if there is none.
     voxel_size
@@ -233,6 +240,19 @@ def convert_images(
         Two values: the first becomes 0, the second the largest of `dtype` (``"uint8"``, ``"uint16"`` or
         ``"uint32"``), others in proportion, rounded, and what is below or above is cut off there. Without it no
         value changes.
+    gaps
+        What becomes of numbers that are missing in the names: ``"close"``, the sections after them move up;
+        ``"keep"``, empty sections stay in their place; ``"refuse"``, also where two names have the same number.
+    page
+        Which pages of every file are taken, counted from 1: ``3``, ``"2-7"``, ``"2-"`` or, every second one,
+        ``"1-9:2"``. Of an animated PNG, or a JPEG of several images, only the first.
+    series
+        Which group of alike pages of every file is taken, counted from 1, where there are several.
+    orient
+        Turn images as their orientation tag (TIFF, Exif) says.
+    tiles
+        What becomes of images that are tiles of sections by their names: ``"refuse"``; ``"join"``, those of a
+        section are put side by side; ``"sections"``, each is taken for a section.
     data_format
         How the layer is stored: ``"wkw"``, ``"zarr3"`` or ``"zarr"``.
     compression
@@ -275,9 +295,17 @@ def convert_images(
     TaskFailedError
         If an image cannot be decoded; names the file. Slabs that were complete by then stay, and are in the
         layer's box; if there are none the layer is removed again.
+
+    Warns
+    -----
+    WkdaskWarning
+        For all that is left out, guessed or taken otherwise than one may expect: gaps and doubles in the numbers,
+        pages and files that are left out, orientations, white that is 0, what WEBKNOSSOS does not show.
     """
+    choices: dict[str, Any] = {"bbox": bbox, "dtype": dtype, "rescale": rescale, "gaps": gaps, "page": page}
+    choices |= {"series": series, "orient": orient, "tiles": tiles}
+    source = _opened(inputs, category, choices)
     size = as_voxel_size(voxel_size)
-    source = select(open_stack([inputs] if isinstance(inputs, str | Path) else inputs), bbox, dtype, rescale)
     box = source.box.offset(offset)
     spec = spec_of(
         data_format,
@@ -289,7 +317,7 @@ def convert_images(
         chunk_shape=chunk_shape,
     )
     check_coordinates(box, spec.shard_shape)
-    check_layer(layer_name, category, source.dtype, source.num_channels, source.first_file.path)
+    check_layer(layer_name, category, source.dtype, source.num_channels, shown(source.first_file.path))
     options = WriteOptions(
         client=client,
         durable=durable,
@@ -301,10 +329,13 @@ def convert_images(
     memory = engine.task_memory()
     image_nbytes = source.image_nbytes
     plan = plan_conversion(spec, box, threads=engine.threads, memory=memory, image_nbytes=image_nbytes)
-    dataset = open_target(checked_path(dataset_path), size, layer_name, resume=resume)
-    mag, is_new = _mag(dataset, layer_name, category, spec, resume=resume)
-    name = f"{source.depth} sections from {source.first_file.path} on ({source.digest})"
+    folder = checked_path(dataset_path)
+    is_new_dataset = not os.path.lexists(folder)
+    dataset = open_target(folder, size, layer_name, resume=resume)
+    is_new_layer, mag = layer_name not in dataset.layers, None
+    name = f"{source.depth} sections from {shown(source.first_file.path)} on ({source.digest})"
     try:
+        mag = _mag(dataset, layer_name, category, spec, resume=resume)
         identity = identify(mag.place, box, name, options, name=name)
         previous = previous_manifest(mag.place, box, identity, options)
         if previous is not None and previous.part is not None:
@@ -335,10 +366,35 @@ def convert_images(
             options.listeners,
         )
     except BaseException as error:
-        interrupted = not isinstance(error, Exception) and unfinished_jobs(mag.place.store)
-        if is_new and not interrupted and mag.layer.bounding_box.is_empty():
-            dataset.delete_layer(layer_name)  # nothing landed: the same call can be made again
+        interrupted = not isinstance(error, Exception) and mag is not None and unfinished_jobs(mag.place.store)
+        landed = mag is not None and not mag.layer.bounding_box.is_empty()
+        if is_new_layer and not interrupted and not landed:  # then the same call can be made again
+            if is_new_dataset:
+                remove_folder(folder)
+            elif layer_name in dataset.layers:
+                dataset.delete_layer(layer_name)
         raise
+
+
+def notes_of(source: Selection, category: str) -> list[str]:
+    """Return all that is to be told of a selection that becomes a layer."""
+    return [*source.notes, *viewer_notes(category, source.dtype, source.num_channels)]
+
+
+def _opened(
+    inputs: Sequence[str | Path] | str | Path | Selection, category: str, choices: dict[str, Any]
+) -> Selection:
+    """Open images, and warn of all that is to be told of them; what was opened before is taken as it is."""
+    if isinstance(inputs, Selection):
+        usual = {"gaps": "close", "orient": False, "tiles": "refuse"}
+        given = [name for name, value in choices.items() if value != usual.get(name)]
+        if given:
+            raise InvalidValueError(f"the images are opened already: give {', '.join(given)} to open_images")
+        return inputs
+    source = open_images(inputs, **choices)
+    for note in notes_of(source, category):
+        warnings.warn(note, WkdaskWarning, stacklevel=3)
+    return source
 
 
 def is_converted(dataset_path: str | os.PathLike[str], layer_name: str) -> bool:
@@ -361,13 +417,19 @@ def is_converted(dataset_path: str | os.PathLike[str], layer_name: str) -> bool:
 
 
 def plan_images(
-    inputs: Sequence[str | Path] | str | Path,
+    inputs: Sequence[str | Path] | str | Path | Selection,
     *,
     layer_name: str = "color",
+    category: str = LayerCategories.COLOR_TYPE,
     offset: Vec3IntLike = (0, 0, 0),
     bbox: BoundingBox | None = None,
     dtype: str | None = None,
     rescale: Sequence[float] | None = None,
+    gaps: str = "close",
+    page: int | str | None = None,
+    series: int | None = None,
+    orient: bool = False,
+    tiles: str = "refuse",
     data_format: str = "wkw",
     compression: str | bool | None = None,
     shard_shape: Vec3IntLike | int | None = None,
@@ -378,15 +440,23 @@ def plan_images(
 
     Parameters
     ----------
-    inputs, layer_name, offset, bbox, dtype, rescale, data_format, compression, shard_shape, chunk_shape, client
+    inputs, layer_name, category, offset, bbox, dtype, rescale, gaps, page, series, orient, tiles, data_format, \
+    compression, shard_shape, chunk_shape, client
         As for `convert_images`.
 
     Raises
     ------
     ImageStackError, PlanError
         As there.
+
+    Warns
+    -----
+    WkdaskWarning
+        As there.
     """
-    source = select(open_stack([inputs] if isinstance(inputs, str | Path) else inputs), bbox, dtype, rescale)
+    choices: dict[str, Any] = {"bbox": bbox, "dtype": dtype, "rescale": rescale, "gaps": gaps, "page": page}
+    choices |= {"series": series, "orient": orient, "tiles": tiles}
+    source = _opened(inputs, category, choices)
     spec = spec_of(
         data_format,
         source.dtype,
@@ -410,8 +480,8 @@ def plan_images(
 
 def _mag(
     dataset: Dataset, name: str, category: str, spec: ArraySpec, *, resume: bool
-) -> tuple[MagView, bool]:
-    """Return the mag that is to be filled, and whether it is new; that of an earlier call only with `resume`."""
+) -> MagView:
+    """Return the mag that is to be filled; that of an earlier call only with `resume`."""
     if name in dataset.layers:
         layer = dataset.get_layer(name)
         if Mag(1) in layer.mags:
@@ -422,7 +492,7 @@ def _mag(
                 )
             if not layer.bounding_box.is_empty() and not unfinished_jobs(mag.place.store):
                 raise AlreadyExistsError(f"layer {name!r} has no unfinished job: there is nothing to resume")
-            return mag, False
+            return mag
     else:
         layer = dataset.add_layer(
             name,
@@ -431,4 +501,4 @@ def _mag(
             num_channels=spec.num_channels,
             data_format=spec.data_format,
         )
-    return add_mag(layer, 1, spec), True
+    return add_mag(layer, 1, spec)

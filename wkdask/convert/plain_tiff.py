@@ -110,7 +110,7 @@ def frame_of(path: str, tiff: Any, page: Any) -> Frame | None:
     Frame or None
         None if the image is not stored plainly, row by row, or what is parsed may lie between its pixels.
     """
-    if not page.is_contiguous or page.is_tiled or page.axes not in ("YX", "YXS"):
+    if not page.is_final or page.is_tiled or page.axes not in ("YX", "YXS"):
         return None
     start = page.dataoffsets[0]
     stop, size = start + page.nbytes, tiff.filehandle.size

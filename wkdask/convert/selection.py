@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wkdask.convert.image_file import ImageFile
-from wkdask.convert.stack import ImageStack
+from wkdask.convert.image_file import ImageFile, decoded_nbytes
+from wkdask.convert.image_info import shown
+from wkdask.convert.orientation import Window
+from wkdask.convert.stack import ImageStack, open_stack
 from wkdask.errors import DTypeError, InvalidValueError, OutOfBoundsError
 from wkdask.geometry import BoundingBox
 
-__all__ = ["Selection", "select"]
+__all__ = ["Selection", "open_images", "select"]
 
 _RESCALED = ("uint8", "uint16", "uint32")
 """The types that values can be rescaled to."""
@@ -55,10 +58,27 @@ class Selection:
         return self.box.size.z
 
     @property
+    def window(self) -> Window | None:
+        """Rows and columns that are taken; None: all."""
+        low, high = self.box.topleft, self.box.bottomright
+        whole = (low.x, low.y, high.x, high.y) == (0, 0, self.stack.width, self.stack.height)
+        return None if whole else (slice(low.y, high.y), slice(low.x, high.x))
+
+    @property
     def image_nbytes(self) -> int:
-        """Bytes of one decoded image, before anything is cut from it."""
-        voxels = self.stack.width * self.stack.height * self.stack.num_channels
-        return voxels * np.dtype(self.stack.dtype).itemsize
+        """Bytes that a decoder holds for one section at most, before anything is cut from it."""
+        stack, window = self.stack, self.window
+        kinds = {
+            (file.piece, file.orientation, file.edges): file
+            for file in stack.sections
+            if file.format != "missing"
+        }
+        return max(decoded_nbytes(file, stack.layout, window) for file in kinds.values())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, guessed or converted, in words."""
+        return self.stack.notes
 
     @property
     def first_file(self) -> ImageFile:
@@ -102,8 +122,8 @@ class Selection:
         ImageStackError
             An image cannot be decoded, or is not what it was; names file and page.
         """
-        low, high, corner = self.box.topleft, self.box.bottomright, self.box.topleft.z
-        out = np.empty((*self.shape[:3], z_stop - z_start), self.dtype, order="F")
+        corner = self.box.topleft.z
+        out = np.zeros((*self.shape[:3], z_stop - z_start), self.dtype, order="F")
         table = None if self.rescale is None else _table(self.stack.dtype, self.dtype, self.rescale)
 
         def put(number: int, image: NDArray[Any]) -> None:
@@ -117,9 +137,7 @@ class Selection:
             else:
                 _rescale(image, target, self.rescale)
 
-        whole = (low.x, low.y, high.x, high.y) == (0, 0, self.stack.width, self.stack.height)
-        window = None if whole else (slice(low.y, high.y), slice(low.x, high.x))
-        self.stack.each(corner + z_start, corner + z_stop, put, threads=threads, window=window)
+        self.stack.each(corner + z_start, corner + z_stop, put, threads=threads, window=self.window)
         return out
 
 
@@ -159,8 +177,8 @@ def select(
     if rescale is None:
         if not _holds(wanted, stack.dtype):
             raise DTypeError(
-                f"{stack.sections[0].path} holds {stack.dtype}, of which {wanted} cannot hold every value; say "
-                f"which values become 0 and the largest: rescale=(MIN, MAX) (--rescale MIN,MAX)"
+                f"{shown(stack.sections[0].path)} holds {stack.dtype}, of which {wanted} cannot hold every value; "
+                f"say which values become 0 and the largest: rescale=(MIN, MAX) (--rescale MIN,MAX)"
             )
         return Selection(stack, box or whole, wanted, None)
     if dtype not in _RESCALED:
@@ -173,6 +191,39 @@ def select(
             f"rescale is two numbers, the first below the second, such as 0,4095; got {rescale!r}"
         )
     return Selection(stack, box or whole, wanted, (values[0], values[1]))
+
+
+def open_images(
+    inputs: Sequence[str | Path] | str | Path,
+    *,
+    bbox: BoundingBox | None = None,
+    dtype: str | None = None,
+    rescale: Sequence[float] | None = None,
+    gaps: str = "close",
+    page: int | str | None = None,
+    series: int | None = None,
+    orient: bool = False,
+    tiles: str = "refuse",
+) -> Selection:
+    """Open images and select what is to be converted, for :func:`wkdask.convert.images.convert_images`.
+
+    Parameters
+    ----------
+    inputs, bbox, dtype, rescale, gaps, page, series, orient, tiles
+        As there.
+
+    Returns
+    -------
+    Selection
+        Its `notes` say what was left out, guessed or converted; `stack.order` which files come first and last.
+
+    Raises
+    ------
+    ImageStackError, OutOfBoundsError, DTypeError, InvalidValueError
+        As there.
+    """
+    stack = open_stack(inputs, gaps=gaps, page=page, series=series, orient=orient, tiles=tiles)
+    return select(stack, bbox, dtype, rescale)
 
 
 def _holds(wanted: str, stored: str) -> bool:

@@ -18,7 +18,7 @@ from wkdask.storage.formats import check_format, check_spec, fitting_compression
 from wkdask.storage.protocol import ArraySpec
 from wkdask.units import VoxelSize
 
-__all__ = ["add_mag", "check_layer", "open_target", "same_cut", "spec_of"]
+__all__ = ["add_mag", "check_layer", "open_target", "same_cut", "spec_of", "viewer_notes"]
 
 
 def spec_of(
@@ -113,6 +113,30 @@ def check_layer(name: str, category: str, dtype: str, num_channels: int, source:
         )
     edit = AddLayer(name, category, dtype, num_channels)
     edit.apply({"scale": {}, "version": 1, "dataLayers": []})
+
+
+def viewer_notes(category: str, dtype: str, num_channels: int, *, remedy: str | None = None) -> list[str]:
+    """Say what of a layer WEBKNOSSOS does not show, and what would make it.
+
+    It shows images of one channel of up to 32 bits, or of three of uint8 (RGB); segmentations of any integers.
+
+    Parameters
+    ----------
+    category, dtype, num_channels
+        Of the layer.
+    remedy
+        What would make a layer that it shows; by default what converts images.
+    """
+    if category == LayerCategories.SEGMENTATION_TYPE:
+        return []
+    if num_channels > 1 and (num_channels, dtype) != (3, "uint8"):
+        what = f"{num_channels} channels of {dtype}: of several channels only three of uint8 (RGB)"
+    elif dtype in ("int64", "uint64", "float64"):
+        what = f"{dtype}: of images no more than 32 bits per voxel"
+    else:
+        return []
+    usual = 'dtype="uint8" with rescale=(MIN, MAX) (--dtype uint8 --rescale MIN,MAX) makes one that it shows'
+    return [f"WEBKNOSSOS does not show a layer of {what}; {remedy or usual}"]
 
 
 def open_target(path: str, voxel_size: VoxelSize, layer_name: str, *, resume: bool) -> Dataset:
