@@ -6,7 +6,7 @@
       labels/nuclei    >  layer "nuclei"     its scales, by the image's voxels
     array.zarr         >  layer "color"      mag 1
 
-Only metadata are read.
+Only metadata are read, and of labels of floats their coarsest scale, to tell masks.
 """
 
 from __future__ import annotations
@@ -15,16 +15,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wkdask.convert.ome_zarr import Image, ScaleEntry, corner_of, label_names, place, read_image
-from wkdask.convert.target import check_layer
-from wkdask.convert.zarr_array import ZarrArray, is_zarr, open_zarr_array, read_json
+from wkdask.convert.ome_zarr import (
+    Image,
+    ScaleEntry,
+    corner_of,
+    is_whole,
+    label_names,
+    matched,
+    place,
+    read_image,
+)
+from wkdask.convert.target import check_layer, server_note
+from wkdask.convert.zarr_array import ZarrArray, open_zarr_array
+from wkdask.convert.zarr_store import is_file, is_zarr, read_json, root_of
 from wkdask.dataset import Dataset, as_voxel_size
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
 from wkdask.layer import LayerCategories
 from wkdask.properties import PROPERTIES_FILE
-from wkdask.storage.formats import format_of
 from wkdask.storage.protocol import ArraySpec
 from wkdask.units import VoxelSize, format_bytes
 
@@ -32,6 +41,8 @@ __all__ = ["Scale", "ScaledLayer", "Scales", "open_scales"]
 
 _MAX_CHANNELS = 64
 """More channels than that are an axis that was taken for channels."""
+_LOOK_NBYTES = 64 << 20
+"""So much of labels of floats is looked at, to tell whether they are a mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +117,13 @@ def open_scales(
     axes: str | None = None,
     labels: bool = True,
     together: bool = False,
+    dtype: str | None = None,
 ) -> Scales:
-    """Tell what a Zarr array, or an OME-Zarr image, would become; only metadata are read.
+    """Tell what a Zarr array, or an OME-Zarr image, would become.
 
     Parameters
     ----------
-    path, voxel_size, layer_name, category, offset, bbox, axes, labels, together
+    path, voxel_size, layer_name, category, offset, bbox, axes, labels, together, dtype
         As for :func:`wkdask.convert.zarr_layers.convert_zarr`.
 
     Raises
@@ -119,22 +131,22 @@ def open_scales(
     WkdaskError
         As there.
     """
-    folder = os.path.realpath(checked_path(path))
+    folder = root_of(os.path.realpath(checked_path(path)))
     if not is_zarr(folder):
         raise InvalidValueError(
             f"{folder} is no Zarr array or group: it has neither zarr.json nor .zarray, .zattrs"
         )
     size = None if voxel_size is None else as_voxel_size(voxel_size)
     if _is_array(folder):
-        return _open_array(folder, size, layer_name, category, offset, bbox, axes, together)
-    return _open_image(folder, size, layer_name, category, offset, bbox, axes, labels, together)
+        return _open_array(folder, size, layer_name, category, offset, bbox, axes, together, dtype)
+    return _open_image(folder, size, layer_name, category, offset, bbox, axes, labels, together, dtype)
 
 
 def _is_array(folder: str) -> bool:
     """Tell an array from a group."""
-    if os.path.isfile(os.path.join(folder, "zarr.json")):
-        return read_json(os.path.join(folder, "zarr.json")).get("node_type") == "array"
-    return format_of(folder) is not None
+    if is_file(f"{folder}/zarr.json"):
+        return read_json(f"{folder}/zarr.json").get("node_type") == "array"
+    return is_file(f"{folder}/.zarray")
 
 
 def _open_array(
@@ -146,6 +158,7 @@ def _open_array(
     bbox: BoundingBox | None,
     axes: str | None,
     together: bool,
+    dtype: str | None,
 ) -> Scales:
     """Tell what one array becomes."""
     array = open_zarr_array(folder, axes)
@@ -155,18 +168,38 @@ def _open_array(
         )
     corner = Vec3Int(offset or (0, 0, 0))
     box = _selected(array, bbox).offset(corner)
-    notes = (
-        [
+    notes = []
+    if array.are_assumed:
+        notes.append(
             f"the axes of {folder}, of shape {_shape(array)}, were taken for {array.axes}; --axes says otherwise"
-        ]
-        if array.are_assumed
-        else []
-    )
+        )
+    notes += _array_notes(array)
+    array = array if dtype is None else array.as_dtype(dtype)
     layers = tuple(
         ScaledLayer(name, category, (Scale(Mag(1), _channel_of(array, channel), corner, box),))
         for name, channel in _channels(array, layer_name, together, notes)
     )
+    notes += _server_notes(layers)
     return Scales(folder, size, layers, tuple(notes))
+
+
+def _array_notes(array: ZarrArray) -> list[str]:
+    """Return what of an array is not as it looks."""
+    notes = []
+    if not array.has_chunks:
+        notes.append(f"{array.path} has no chunk files: all its voxels are its fill value")
+    if array.stored == "bool":
+        notes.append(f"{array.path} holds bool, which is stored as uint8: 0 and 1")
+    return notes
+
+
+def _server_notes(layers: Sequence[ScaledLayer]) -> list[str]:
+    """Return what WEBKNOSSOS does not show, once for layers that are alike."""
+    kinds = {
+        (layer.category, layer.spec.dtype, layer.spec.num_channels): layer.name for layer in reversed(layers)
+    }
+    found = (server_note(name, *kind, split="leave out --together") for kind, name in kinds.items())
+    return [note for note in found if note is not None]
 
 
 def _channels(
@@ -217,13 +250,14 @@ def _open_image(
     axes: str | None,
     labels: bool,
     together: bool,
+    dtype: str | None,
 ) -> Scales:
     """Tell what an OME-Zarr image and its labels become."""
     image = read_image(folder)
     if size is None and image.voxel_size is None:
         raise InvalidValueError(
-            f"{folder}: its axes have no units; say how large a voxel of the finest scale is: voxel_size= "
-            f"(--voxel-size)"
+            f"{folder}: its axes have no units that are known ({image.unit_text}); say how large a voxel of the "
+            f"finest scale is: voxel_size= (--voxel-size)"
         )
     finest = image.scales[0]
     array = _scale_array(image, finest, axes)
@@ -234,10 +268,10 @@ def _open_image(
     wanted = _selected(array, None).intersection(known) if known is not None else _selected(array, bbox)
     if wanted.is_empty():
         raise InvalidValueError(f"{folder}: nothing was written into this layer, its box is {known}")
-    limit = wanted.offset(corner)
-    notes: list[str] = []
+    taken = _Taken(finest, array.size, corner, wanted.offset(corner))
+    notes = [*image.notes, *_array_notes(array)]
     layers = [
-        ScaledLayer(name, category, _scales_of(image, finest, corner, limit, axes, notes, channel))
+        ScaledLayer(name, category, _scales_of(image, taken, axes, notes, channel, dtype))
         for name, channel in _channels(array, layer_name, together or own is not None, notes)
     ]
     for name in label_names(folder) if labels else []:
@@ -246,18 +280,83 @@ def _open_image(
                 f"{folder}: both its image and its labels would become the layer {name!r}; choose another name "
                 f"(--layer), or leave the labels out (--no-labels)"
             )
+        mine: list[str] = []
         try:
-            found = read_image(os.path.join(folder, "labels", name))
-            if (found.voxel_size is None) != (image.voxel_size is None):
-                raise InvalidValueError("only one of image and labels has units")
-            scales = _scales_of(found, finest, corner, limit, axes and axes.lower().replace("c", ""), notes)
-            label = ScaledLayer(name, LayerCategories.SEGMENTATION_TYPE, scales)
-            check_layer(name, label.category, label.spec.dtype, label.spec.num_channels, found.path)
+            layers.append(_label_layer(image, name, taken, mine))
         except WkdaskError as error:
             notes.append(f"the labels {name!r} are left out: {error}")
         else:
-            layers.append(label)
+            notes += mine
+    notes += _server_notes(layers)
     return Scales(folder, size or image.voxel_size or VoxelSize((1, 1, 1)), tuple(layers), tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What is taken of an image, by its finest scale."""
+
+    finest: ScaleEntry
+    """The scale that is mag 1."""
+    size: Vec3Int
+    """Its extent, in its voxels."""
+    corner: Vec3Int
+    """Where it begins: absolute, in voxels of mag 1."""
+    limit: BoundingBox
+    """What is taken: absolute, in voxels of mag 1."""
+
+
+def _label_layer(image: Image, name: str, taken: _Taken, notes: list[str]) -> ScaledLayer:
+    """Return the layer that labels of an image become; refuse what cannot be one."""
+    found = read_image(os.path.join(image.path, "labels", name), image)
+    notes += found.notes
+    array = _scale_array(found, found.scales[0], None)
+    if found.unit_text and image.voxel_size is not None:
+        found = _by_extent(image, found, array.size, taken, notes)
+    is_mask = array.stored.startswith("float")
+    if is_mask:
+        _check_mask(_scale_array(found, found.scales[-1], None))
+    notes += _array_notes(array)
+    scales = _scales_of(found, taken, None, notes, None, "mask" if is_mask else None)
+    layer = ScaledLayer(name, LayerCategories.SEGMENTATION_TYPE, scales)
+    check_layer(name, layer.category, layer.spec.dtype, layer.spec.num_channels, found.path)
+    if is_mask:
+        notes.append(f"the labels {name!r} hold {array.stored}, of 0 and 1 only: they are stored as uint8")
+    return layer
+
+
+def _by_extent(image: Image, found: Image, size: Vec3Int, taken: _Taken, notes: list[str]) -> Image:
+    """Return labels without units as an image in the units of theirs: by its numbers, or by its extent."""
+    how = "their numbers are taken for those of the image"
+    try:
+        mag, _ = place(found.scales[0], taken.finest, (size, taken.size))
+        step = mag.to_vec3_int()
+        fits = all(
+            n in (whole // s, -(-whole // s)) for n, whole, s in zip(size, taken.size, step, strict=True)
+        )
+    except InvalidValueError:
+        fits = False
+    if not fits:
+        for entry in image.scales:
+            if _scale_array(image, entry, None).size == size:
+                found = matched(found, entry)
+                how = f"they have as many voxels as scale {entry.name!r} of the image, and are taken for as large"
+                break
+    notes.append(f"the labels {os.path.basename(found.path)!r} have no units ({found.unit_text}): {how}")
+    return found
+
+
+def _check_mask(array: ZarrArray) -> None:
+    """Refuse labels of floats that are no mask, by what is in the middle of their coarsest scale."""
+    size = array.size
+    while size.prod() * array.stored_nbytes > _LOOK_NBYTES:
+        size = (size // 2).pairmax(1)
+    box = BoundingBox((array.size - size) // 2, size)
+    found = array.read(box)
+    other = found[(found != 0) & (found != 1)]
+    if other.size:
+        raise InvalidValueError(
+            f"{array.path} holds {array.stored}, such as {other[0]}: the ids of a segmentation are whole numbers"
+        )
 
 
 def _scale_array(image: Image, scale: ScaleEntry, axes: str | None) -> ZarrArray:
@@ -282,12 +381,11 @@ def _layer_box(folder: str) -> BoundingBox | None:
 
 def _scales_of(
     image: Image,
-    finest: ScaleEntry,
-    corner: Vec3Int,
-    limit: BoundingBox,
+    taken: _Taken,
     axes: str | None,
     notes: list[str],
     channel: int | None = None,
+    dtype: str | None = None,
 ) -> tuple[Scale, ...]:
     """Return the scales of an image that are mags; note those that are not.
 
@@ -295,24 +393,22 @@ def _scales_of(
     ----------
     image
         The image, or one of its labels.
-    finest
-        The scale that is mag 1.
-    corner
-        Where that begins: absolute, in voxels of mag 1.
-    limit
-        What is taken: absolute, in voxels of mag 1.
+    taken
+        What is taken.
     axes
         Instead of the image's.
     notes
         Grows; the first of several channels tells for all.
     channel
         The channel that is taken; None for all.
+    dtype
+        Type that the voxels are read as, or "mask"; None for the stored one.
     """
     scales: dict[Mag, Scale] = {}
     notes = notes if not channel else []
     for entry in image.scales:
         try:
-            scale = _scale_of(image, entry, finest, corner, limit, axes, channel)
+            scale = _scale_of(image, entry, taken, axes, channel, dtype)
             if scale.mag in scales:
                 raise InvalidValueError(f"it is mag {scale.mag}, as {scales[scale.mag].array.path} is")
             if scales:
@@ -325,37 +421,53 @@ def _scales_of(
             notes.append(f"scale {entry.name!r} of {image.path} is left out: {error}")
             continue
         scales[scale.mag] = scale
-        whole = limit.aligned_outwards(scale.mag.to_vec3_int()).in_mag(scale.mag)
-        if scale.box != whole:
-            notes.append(
-                f"scale {entry.name!r} of {image.path} holds {scale.box} of {whole} (voxels of mag {scale.mag}); "
-                f"the rest of that mag is 0"
-            )
+        notes += _scale_notes(image, entry, scale, taken)
     return tuple(scales.values())
+
+
+def _scale_notes(image: Image, entry: ScaleEntry, scale: Scale, taken: _Taken) -> list[str]:
+    """Return how a scale differs from the mag that it is taken for."""
+    notes = []
+    name = f"scale {entry.name!r} of {image.path}"
+    factors = [side / unit for side, unit in zip(entry.sides, taken.finest.sides, strict=True)]
+    if any(round(f) != n for f, n in zip(factors, scale.mag, strict=True)) or not all(map(is_whole, factors)):
+        notes.append(
+            f"{name} says that its voxels are {' × '.join(f'{f:.6g}' for f in factors)} of the finest; since it "
+            f"has {scale.array.size.to_tuple()} of {taken.size.to_tuple()} voxels, it is taken for mag {scale.mag}"
+        )
+    if not scale.array.has_chunks and scale.mag != Mag(1):
+        notes.append(f"{name} has no chunk files: all its voxels are its fill value")
+    whole = taken.limit.aligned_outwards(scale.mag.to_vec3_int()).in_mag(scale.mag)
+    if scale.box != whole:
+        notes.append(
+            f"{name} holds {scale.box} of {whole} (voxels of mag {scale.mag}); the rest of that mag is 0"
+        )
+    return notes
 
 
 def _scale_of(
     image: Image,
     entry: ScaleEntry,
-    finest: ScaleEntry,
-    corner: Vec3Int,
-    limit: BoundingBox,
+    taken: _Taken,
     axes: str | None,
     channel: int | None,
+    dtype: str | None,
 ) -> Scale:
     """Return a scale as a mag; refuse one that is none."""
-    mag, distance = place(entry, finest)
-    step, start = mag.to_vec3_int(), corner + distance
+    array = _channel_of(_scale_array(image, entry, axes), channel)
+    mag, distance = place(entry, taken.finest, (array.size, taken.size))
+    step, start = mag.to_vec3_int(), taken.corner + distance
     if any(start % step) or not start.is_positive():
         raise InvalidValueError(
             f"it begins at voxel {start.to_tuple()} of mag 1, which is no voxel of mag {mag}: those begin at "
             f"multiples of {step.to_tuple()}. Another offset (--offset) may do, such as 0,0,0"
         )
-    array = _channel_of(_scale_array(image, entry, axes), channel)
     at = start // step
-    box = BoundingBox(at, array.size).intersection(limit.aligned_outwards(step).in_mag(mag))
+    box = BoundingBox(at, array.size).intersection(taken.limit.aligned_outwards(step).in_mag(mag))
     if box.is_empty():
-        raise InvalidValueError(f"it holds nothing of the box {limit} (voxels of mag 1)")
+        raise InvalidValueError(f"it holds nothing of the box {taken.limit} (voxels of mag 1)")
+    if dtype is not None:
+        array = array.as_mask() if dtype == "mask" else array.as_dtype(dtype)
     return Scale(mag, array, at, box)
 
 

@@ -18,7 +18,11 @@ from wkdask.storage.formats import check_format, check_spec, fitting_compression
 from wkdask.storage.protocol import ArraySpec
 from wkdask.units import VoxelSize
 
-__all__ = ["add_mag", "check_layer", "open_target", "same_cut", "spec_of"]
+__all__ = ["add_mag", "check_layer", "open_target", "same_cut", "server_note", "spec_of"]
+
+_SHOWN = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32")
+"""Types of one channel that WEBKNOSSOS shows as an image; as segmentations it shows integers of any size."""
+_CASTS = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
 
 
 def spec_of(
@@ -113,6 +117,35 @@ def check_layer(name: str, category: str, dtype: str, num_channels: int, source:
         )
     edit = AddLayer(name, category, dtype, num_channels)
     edit.apply({"scale": {}, "version": 1, "dataLayers": []})
+
+
+def server_note(name: str, category: str, dtype: str, num_channels: int, *, split: str) -> str | None:
+    """Return what WEBKNOSSOS does not show of a layer, and what does; None where it shows all.
+
+    It shows one channel, or three of uint8 as colours (RGB); no images of 64 bits.
+
+    Parameters
+    ----------
+    name, category, dtype, num_channels
+        Of the layer.
+    split
+        How channels become layers of their own, for the message: "use --split".
+    """
+    if category == LayerCategories.SEGMENTATION_TYPE:
+        return None
+    remedies = []
+    if dtype not in _SHOWN:
+        remedies.append(
+            f"store it as another type (--dtype {_CASTS[dtype]}, or another one that holds its values)"
+        )
+    if num_channels > 1 and (num_channels, dtype) != (3, "uint8"):
+        remedies.append(f"make each channel a layer of its own ({split})")
+    if not remedies:
+        return None
+    return (
+        f"the layer {name!r} holds {num_channels} channel(s) of {dtype}, which WEBKNOSSOS does not show: it shows "
+        f"one channel of {', '.join(_SHOWN)}, or three of uint8 as RGB. To see it there, {' and '.join(remedies)}"
+    )
 
 
 def open_target(path: str, voxel_size: VoxelSize, layer_name: str, *, resume: bool) -> Dataset:
