@@ -13,7 +13,7 @@ import zarr
 from click.testing import CliRunner
 from foreign_zarr import halved, image, labels, turned
 
-from wkdask import Dataset, VoxelSize
+from wkdask import BoundingBox, Dataset, VoxelSize
 from wkdask.cli.main import main
 from wkdask.convert.scales import open_scales
 from wkdask.convert.target import server_note
@@ -430,3 +430,41 @@ def test_numbers_of_the_command_line(tmp_path, random_voxels):
     assert done.exit_code == 0, done.output
     assert "Note" not in done.output
     np.testing.assert_array_equal(read(tmp_path / "ds"), voxels.astype("uint8"))
+
+
+# --- layers whose missing chunks are not zeros ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(("fill", "dtype"), [(7, "uint8"), (-1, "int16"), (0.5, "float32"), (0, "uint8")])
+def test_missing_chunks_of_a_layer_count_as_their_fill_value(tmp_path, zarr_format, fill, dtype):
+    voxels = np.full((1, 40, 40, 40), fill, dtype)
+    voxels[:, :16, :16, :16] = 0
+    voxels[:, 20:24, 3:5, 30:33] = 3
+    ds = Dataset.create(tmp_path / "ds", (4, 4, 4))
+    array = zarr.create_array(
+        tmp_path / "ds/l/1", shape=(1, 48, 40, 40), dtype=dtype, chunks=(1, 16, 16, 16), fill_value=fill,
+        zarr_format=zarr_format,
+    )  # fmt: skip
+    array[:, :40] = voxels
+    array[:, 40:] = 0
+    layer = ds.add_layer_for_existing_files("l", "color")
+    mag = layer.get_mag(1)
+    nonzero = np.argwhere(voxels[0])
+    expected = BoundingBox.from_corners(nonzero.min(0), nonzero.max(0) + 1)
+    assert mag.calculate_bounding_box() == expected
+    layer.bounding_box = BoundingBox((0, 0, 0), (40, 40, 40))
+    np.testing.assert_array_equal(mag.read(), voxels)
+    copies = [
+        ds.copy_dataset(tmp_path / "copy").get_layer("l"),
+        ds.copy_dataset(tmp_path / "zarr", data_format="zarr3", shard_shape=32, chunk_shape=16).get_layer(
+            "l"
+        ),
+        ds.add_copy_layer(layer, "again"),
+    ]
+    for copy in copies:
+        np.testing.assert_array_equal(copy.get_mag(1).read(offset=(0, 0, 0), size=(40, 40, 40)), voxels)
+        assert copy.get_mag(1).calculate_bounding_box() == expected
+    layer.downsample(coarsest_mag=2, interpolation_mode="nearest", sampling_mode="isotropic")
+    np.testing.assert_array_equal(layer.get_mag(2).read(), voxels[:, ::2, ::2, ::2])
+    assert ds.first_difference(tmp_path / "copy", ["l"]) is not None  # of mag 2, which came later

@@ -151,8 +151,11 @@ class ZarrMag:
             )
 
     def cubes_on_disk(self) -> Iterator[Vec3Int]:
-        """Yield the indices of the cubes that exist."""
-        self._extent()
+        """Yield the indices of the cubes that exist; all of an array whose missing chunks are not zeros."""
+        extent = self._extent()
+        if self.layout.fill:
+            yield from self.spec.grid.cubes(BoundingBox((0, 0, 0), extent))
+            return
         seen = set()
         several = self.layout.files_per_cube > 1
         for place in places_on_disk(self.layout, self.path):
