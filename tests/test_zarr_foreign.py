@@ -23,6 +23,7 @@ from wkdask.errors import (
     DTypeError,
     InvalidValueError,
     TaskFailedError,
+    UnsupportedFormatError,
     WkdaskWarning,
 )
 
@@ -468,3 +469,52 @@ def test_missing_chunks_of_a_layer_count_as_their_fill_value(tmp_path, zarr_form
     layer.downsample(coarsest_mag=2, interpolation_mode="nearest", sampling_mode="isotropic")
     np.testing.assert_array_equal(layer.get_mag(2).read(), voxels[:, ::2, ::2, ::2])
     assert ds.first_difference(tmp_path / "copy", ["l"]) is not None  # of mag 2, which came later
+
+
+# --- small things that metadata say ---------------------------------------------------------------------------
+
+
+def test_labels_that_are_listed_and_not_there_are_told(tmp_path, random_voxels):
+    path = image(tmp_path / "i.zarr", [((1, 1, 1), random_voxels((1, 8, 8, 8)))])
+    labels(path, cells=([((1, 1, 1), random_voxels((1, 8, 8, 8)))], {"axes": "zyx"}))
+    shutil.rmtree(path / "labels/cells")
+    (note,) = open_scales(path).notes
+    assert "'cells' are left out" in note
+
+
+def test_dimensions_that_contradict_the_image_are_refused(tmp_path, random_voxels):
+    path = image(tmp_path / "i.zarr", [((1, 1, 1), random_voxels((1, 8, 6, 4)))], "zyx")
+    file = Path(path, "0", "zarr.json")
+    content = json.loads(file.read_text()) | {"dimension_names": ["x", "y", "z"]}
+    file.write_text(json.dumps(content))
+    with pytest.raises(UnsupportedFormatError, match=r"xyz.*zyx.*--axes"):
+        open_scales(path)
+    assert open_scales(path, axes="xyz").layers[0].scales[0].array.size == (4, 6, 8)
+    file.write_text(json.dumps(content | {"dimension_names": ["a", "b", "c"]}))
+    assert open_scales(path).layers[0].scales[0].array.size == (8, 6, 4)
+
+
+def test_names_of_channels_are_told(tmp_path, random_voxels):
+    path = image(tmp_path / "i.zarr", [((1, 1, 1), random_voxels((2, 8, 8, 8)))], version="0.4")
+    file = Path(path, ".zattrs")
+    content = json.loads(file.read_text())
+    named = {"channels": [{"label": "DAPI"}, {"label": "GFP"}]}
+    for omero, words in [(named, "channels (DAPI, GFP) of"), ({}, "channels of"), (7, "channels of")]:
+        file.write_text(json.dumps(content | {"omero": omero}))
+        assert any(words in note for note in open_scales(path).notes)
+
+
+def test_half_floats_are_stored_as_floats(tmp_path, random_voxels):
+    voxels = random_voxels((1, 20, 16, 8)).astype("float16") / 3
+    path = image(tmp_path / "i.zarr", [((1, 1, 1), voxels)])
+    with pytest.warns(WkdaskWarning, match="float16, which is stored as float32"):
+        convert_zarr(path, tmp_path / "ds", **CALL)
+    np.testing.assert_array_equal(read(tmp_path / "ds"), voxels)
+
+
+def test_plates_are_named(tmp_path):
+    group = zarr.create_group(tmp_path / "p.zarr", zarr_format=2)
+    group.attrs["plate"] = {"rows": [{"name": "A"}]}
+    group.create_group("A")
+    with pytest.raises(DamagedHeaderError, match="but a plate; convert what is in it one by one: A"):
+        open_scales(tmp_path / "p.zarr")

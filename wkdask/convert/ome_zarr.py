@@ -56,6 +56,8 @@ class Image:
     """Of the axes (x, y, z); None where there is none that is known."""
     unit_text: str
     """What its own metadata say of units, for messages; empty where all are known."""
+    channel_names: tuple[str, ...]
+    """What omero metadata call the channels; none where there are none."""
     notes: tuple[str, ...]
     """What else is in the metadata, and is not taken."""
 
@@ -129,7 +131,17 @@ def read_image(path: str, parent: Image | None = None) -> Image:
     text = ""
     if not all(unit_named(named[axis]) for axis in "xyz" if axis in named):
         text = ", ".join(f"{axis}: {named[axis]!r}" for axis in "xyz" if axis in named)
-    return Image(path, axes, size, scales, units, text, tuple(notes))
+    return Image(path, axes, size, scales, units, text, _channel_names(content), tuple(notes))
+
+
+def _channel_names(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the labels of channels in omero metadata, which may hold anything."""
+    omero = content.get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    return tuple(
+        str(channel.get("label", number)) if isinstance(channel, dict) else str(number)
+        for number, channel in enumerate(channels if isinstance(channels, list) else [])
+    )
 
 
 def _units(named: Mapping[str, Any], parent: Image | None) -> tuple[str | None, str | None, str | None]:

@@ -15,16 +15,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wkdask.convert.ome_zarr import (
-    Image,
-    ScaleEntry,
-    corner_of,
-    is_whole,
-    label_names,
-    matched,
-    place,
-    read_image,
-)
+from wkdask.convert.ome_zarr import Image, corner_of, label_names, matched, place, read_image
+from wkdask.convert.scale_mags import Scale, Taken, channel_of, scale_array, scales_of
 from wkdask.convert.target import check_layer, server_note
 from wkdask.convert.zarr_array import ZarrArray, open_zarr_array
 from wkdask.convert.zarr_store import is_file, is_zarr, read_json, root_of
@@ -37,26 +29,12 @@ from wkdask.properties import PROPERTIES_FILE
 from wkdask.storage.protocol import ArraySpec
 from wkdask.units import VoxelSize, format_bytes
 
-__all__ = ["Scale", "ScaledLayer", "Scales", "open_scales"]
+__all__ = ["ScaledLayer", "Scales", "open_scales"]
 
 _MAX_CHANNELS = 64
 """More channels than that are an axis that was taken for channels."""
 _LOOK_NBYTES = 64 << 20
 """So much of labels of floats is looked at, to tell whether they are a mask."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """One array, and the mag that it becomes."""
-
-    mag: Mag
-    """Which one."""
-    array: ZarrArray
-    """Where its voxels are."""
-    corner: Vec3Int
-    """Where the array's first voxel goes: absolute, in voxels of the mag."""
-    box: BoundingBox
-    """What is taken: absolute, in voxels of the mag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +154,7 @@ def _open_array(
     notes += _array_notes(array)
     array = array if dtype is None else array.as_dtype(dtype)
     layers = tuple(
-        ScaledLayer(name, category, (Scale(Mag(1), _channel_of(array, channel), corner, box),))
+        ScaledLayer(name, category, (Scale(Mag(1), channel_of(array, channel), corner, box),))
         for name, channel in _channels(array, layer_name, together, notes)
     )
     notes += _server_notes(layers)
@@ -188,8 +166,8 @@ def _array_notes(array: ZarrArray) -> list[str]:
     notes = []
     if not array.has_chunks:
         notes.append(f"{array.path} has no chunk files: all its voxels are its fill value")
-    if array.stored == "bool":
-        notes.append(f"{array.path} holds bool, which is stored as uint8: 0 and 1")
+    if array.stored != array.spec.dtype:  # bool, float16
+        notes.append(f"{array.path} holds {array.stored}, which is stored as {array.spec.dtype}")
     return notes
 
 
@@ -203,7 +181,7 @@ def _server_notes(layers: Sequence[ScaledLayer]) -> list[str]:
 
 
 def _channels(
-    array: ZarrArray, layer_name: str, together: bool, notes: list[str]
+    array: ZarrArray, layer_name: str, together: bool, notes: list[str], names: Sequence[str] = ()
 ) -> list[tuple[str, int | None]]:
     """Return the layers of an image: name, and channel of the array, None for all; note what is split."""
     count = array.spec.num_channels
@@ -214,16 +192,13 @@ def _channels(
             f"{array.path}, of shape {_shape(array)}, would become {count} layers, one for each channel; are its "
             f"axes {array.axes}? Name them (--axes), or keep the channels in one layer (--together)"
         )
+    called = f" ({', '.join(names)})" if len(names) == count else ""
     notes.append(
-        f"the {count} channels of {array.path} become the layers {layer_name}_0 to {layer_name}_{count - 1}, since "
-        f"a layer is shown as one channel or as RGB; --together keeps them in one layer"
+        f"the {count} channels{called} of {array.path} become the layers {layer_name}_0 to "
+        f"{layer_name}_{count - 1}, since a layer is shown as one channel or as RGB; --together keeps them in one "
+        f"layer"
     )
     return [(f"{layer_name}_{number}", number) for number in range(count)]
-
-
-def _channel_of(array: ZarrArray, channel: int | None) -> ZarrArray:
-    """Return one channel of an array, or all of it."""
-    return array if channel is None else array.one_channel(channel)
 
 
 def _shape(array: ZarrArray) -> tuple[int, ...]:
@@ -260,7 +235,7 @@ def _open_image(
             f"finest scale is: voxel_size= (--voxel-size)"
         )
     finest = image.scales[0]
-    array = _scale_array(image, finest, axes)
+    array = scale_array(image, finest, axes)
     own = _layer_box(folder)
     known = own if bbox is None else None
     corner = corner_of(folder, finest) if offset is None else Vec3Int(offset)
@@ -268,11 +243,13 @@ def _open_image(
     wanted = _selected(array, None).intersection(known) if known is not None else _selected(array, bbox)
     if wanted.is_empty():
         raise InvalidValueError(f"{folder}: nothing was written into this layer, its box is {known}")
-    taken = _Taken(finest, array.size, corner, wanted.offset(corner))
+    taken = Taken(finest, array.size, corner, wanted.offset(corner))
     notes = [*image.notes, *_array_notes(array)]
     layers = [
-        ScaledLayer(name, category, _scales_of(image, taken, axes, notes, channel, dtype))
-        for name, channel in _channels(array, layer_name, together or own is not None, notes)
+        ScaledLayer(name, category, scales_of(image, taken, axes, notes, channel, dtype))
+        for name, channel in _channels(
+            array, layer_name, together or own is not None, notes, image.channel_names
+        )
     ]
     for name in label_names(folder) if labels else []:
         if name in {layer.name for layer in layers}:
@@ -282,7 +259,7 @@ def _open_image(
             )
         mine: list[str] = []
         try:
-            layers.append(_label_layer(image, name, taken, mine))
+            layers.append(_label_layer(image, name, taken, axes, mine))
         except WkdaskError as error:
             notes.append(f"the labels {name!r} are left out: {error}")
         else:
@@ -291,32 +268,21 @@ def _open_image(
     return Scales(folder, size or image.voxel_size or VoxelSize((1, 1, 1)), tuple(layers), tuple(notes))
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """What is taken of an image, by its finest scale."""
-
-    finest: ScaleEntry
-    """The scale that is mag 1."""
-    size: Vec3Int
-    """Its extent, in its voxels."""
-    corner: Vec3Int
-    """Where it begins: absolute, in voxels of mag 1."""
-    limit: BoundingBox
-    """What is taken: absolute, in voxels of mag 1."""
-
-
-def _label_layer(image: Image, name: str, taken: _Taken, notes: list[str]) -> ScaledLayer:
+def _label_layer(image: Image, name: str, taken: Taken, axes: str | None, notes: list[str]) -> ScaledLayer:
     """Return the layer that labels of an image become; refuse what cannot be one."""
     found = read_image(os.path.join(image.path, "labels", name), image)
     notes += found.notes
-    array = _scale_array(found, found.scales[0], None)
+    if axes is not None:  # what the user says of the image is meant of its labels too, which have no channels
+        given = axes.lower()
+        axes = next((each for each in (given, given.replace("c", "")) if len(each) == len(found.axes)), None)
+    array = scale_array(found, found.scales[0], axes)
     if found.unit_text and image.voxel_size is not None:
         found = _by_extent(image, found, array.size, taken, notes)
     is_mask = array.stored.startswith("float")
     if is_mask:
-        _check_mask(_scale_array(found, found.scales[-1], None))
+        _check_mask(scale_array(found, found.scales[-1], axes))
     notes += _array_notes(array)
-    scales = _scales_of(found, taken, None, notes, None, "mask" if is_mask else None)
+    scales = scales_of(found, taken, axes, notes, None, "mask" if is_mask else None)
     layer = ScaledLayer(name, LayerCategories.SEGMENTATION_TYPE, scales)
     check_layer(name, layer.category, layer.spec.dtype, layer.spec.num_channels, found.path)
     if is_mask:
@@ -324,7 +290,7 @@ def _label_layer(image: Image, name: str, taken: _Taken, notes: list[str]) -> Sc
     return layer
 
 
-def _by_extent(image: Image, found: Image, size: Vec3Int, taken: _Taken, notes: list[str]) -> Image:
+def _by_extent(image: Image, found: Image, size: Vec3Int, taken: Taken, notes: list[str]) -> Image:
     """Return labels without units as an image in the units of theirs: by its numbers, or by its extent."""
     how = "their numbers are taken for those of the image"
     try:
@@ -337,7 +303,7 @@ def _by_extent(image: Image, found: Image, size: Vec3Int, taken: _Taken, notes: 
         fits = False
     if not fits:
         for entry in image.scales:
-            if _scale_array(image, entry, None).size == size:
+            if scale_array(image, entry, None).size == size:
                 found = matched(found, entry)
                 how = f"they have as many voxels as scale {entry.name!r} of the image, and are taken for as large"
                 break
@@ -359,14 +325,6 @@ def _check_mask(array: ZarrArray) -> None:
         )
 
 
-def _scale_array(image: Image, scale: ScaleEntry, axes: str | None) -> ZarrArray:
-    """Open the array of a scale, which must lie inside of the image's folder."""
-    path = os.path.realpath(os.path.join(image.path, scale.name))
-    if os.path.commonpath([path, image.path]) != image.path:
-        raise InvalidValueError(f"{image.path}: its scale {scale.name!r} lies outside of it, at {path}")
-    return open_zarr_array(path, axes or image.axes)
-
-
 def _layer_box(folder: str) -> BoundingBox | None:
     """Return the box of a layer of a WEBKNOSSOS dataset, in voxels of its finest mag; None if a folder is none."""
     parent, name = os.path.split(folder)
@@ -377,104 +335,3 @@ def _layer_box(folder: str) -> BoundingBox | None:
         return None
     mag = min(layer.mags, key=lambda mag: mag.to_vec3_int().prod())
     return layer.get_mag(mag).box
-
-
-def _scales_of(
-    image: Image,
-    taken: _Taken,
-    axes: str | None,
-    notes: list[str],
-    channel: int | None = None,
-    dtype: str | None = None,
-) -> tuple[Scale, ...]:
-    """Return the scales of an image that are mags; note those that are not.
-
-    Parameters
-    ----------
-    image
-        The image, or one of its labels.
-    taken
-        What is taken.
-    axes
-        Instead of the image's.
-    notes
-        Grows; the first of several channels tells for all.
-    channel
-        The channel that is taken; None for all.
-    dtype
-        Type that the voxels are read as, or "mask"; None for the stored one.
-    """
-    scales: dict[Mag, Scale] = {}
-    notes = notes if not channel else []
-    for entry in image.scales:
-        try:
-            scale = _scale_of(image, entry, taken, axes, channel, dtype)
-            if scale.mag in scales:
-                raise InvalidValueError(f"it is mag {scale.mag}, as {scales[scale.mag].array.path} is")
-            if scales:
-                _check_alike(next(iter(scales.values())).array, scale.array)
-        except InvalidValueError as error:
-            if not scales and entry is image.scales[-1]:
-                raise InvalidValueError(
-                    f"{image.path}: scale {entry.name!r} cannot be a mag: {error}"
-                ) from error
-            notes.append(f"scale {entry.name!r} of {image.path} is left out: {error}")
-            continue
-        scales[scale.mag] = scale
-        notes += _scale_notes(image, entry, scale, taken)
-    return tuple(scales.values())
-
-
-def _scale_notes(image: Image, entry: ScaleEntry, scale: Scale, taken: _Taken) -> list[str]:
-    """Return how a scale differs from the mag that it is taken for."""
-    notes = []
-    name = f"scale {entry.name!r} of {image.path}"
-    factors = [side / unit for side, unit in zip(entry.sides, taken.finest.sides, strict=True)]
-    if any(round(f) != n for f, n in zip(factors, scale.mag, strict=True)) or not all(map(is_whole, factors)):
-        notes.append(
-            f"{name} says that its voxels are {' × '.join(f'{f:.6g}' for f in factors)} of the finest; since it "
-            f"has {scale.array.size.to_tuple()} of {taken.size.to_tuple()} voxels, it is taken for mag {scale.mag}"
-        )
-    if not scale.array.has_chunks and scale.mag != Mag(1):
-        notes.append(f"{name} has no chunk files: all its voxels are its fill value")
-    whole = taken.limit.aligned_outwards(scale.mag.to_vec3_int()).in_mag(scale.mag)
-    if scale.box != whole:
-        notes.append(
-            f"{name} holds {scale.box} of {whole} (voxels of mag {scale.mag}); the rest of that mag is 0"
-        )
-    return notes
-
-
-def _scale_of(
-    image: Image,
-    entry: ScaleEntry,
-    taken: _Taken,
-    axes: str | None,
-    channel: int | None,
-    dtype: str | None,
-) -> Scale:
-    """Return a scale as a mag; refuse one that is none."""
-    array = _channel_of(_scale_array(image, entry, axes), channel)
-    mag, distance = place(entry, taken.finest, (array.size, taken.size))
-    step, start = mag.to_vec3_int(), taken.corner + distance
-    if any(start % step) or not start.is_positive():
-        raise InvalidValueError(
-            f"it begins at voxel {start.to_tuple()} of mag 1, which is no voxel of mag {mag}: those begin at "
-            f"multiples of {step.to_tuple()}. Another offset (--offset) may do, such as 0,0,0"
-        )
-    at = start // step
-    box = BoundingBox(at, array.size).intersection(taken.limit.aligned_outwards(step).in_mag(mag))
-    if box.is_empty():
-        raise InvalidValueError(f"it holds nothing of the box {taken.limit} (voxels of mag 1)")
-    if dtype is not None:
-        array = array.as_mask() if dtype == "mask" else array.as_dtype(dtype)
-    return Scale(mag, array, at, box)
-
-
-def _check_alike(first: ZarrArray, other: ZarrArray) -> None:
-    """Refuse a scale of another type than the finest has."""
-    have, want = other.spec, first.spec
-    if (have.dtype, have.num_channels) != (want.dtype, want.num_channels):
-        raise InvalidValueError(
-            f"it holds {have.num_channels} × {have.dtype}, {first.path} {want.num_channels} × {want.dtype}"
-        )

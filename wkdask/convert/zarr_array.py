@@ -31,7 +31,7 @@ from wkdask.storage.formats import open_mag
 from wkdask.storage.protocol import DTYPES, ArraySpec, StoredMag, Voxels, empty_block
 from wkdask.storage.zarr_layout import METADATA_NAMES
 
-__all__ = ["ZarrArray", "open_zarr_array"]
+__all__ = ["ZarrArray", "named_axes", "open_zarr_array"]
 
 _USUAL_AXES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
 """The axes of an array that does not name them: the order of OME-Zarr."""
@@ -40,6 +40,8 @@ _LETTERS = {
     "width": "x", "column": "x", "col": "x",
 }  # fmt: skip
 """Names of dimensions that are no letters."""
+_WIDENED = {"bool": "uint8", "float16": "float32"}
+"""Types that layers do not have, and the smallest one that holds them."""
 _CHUNKS_AT_ONCE = 10
 """So many chunks zarr-python decodes at a time."""
 
@@ -221,10 +223,12 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
         raise DamagedHeaderError(
             f"{folder} cannot be opened as a Zarr array: {type(error).__name__}: {error}"
         ) from error
-    found = None if axes is not None else _named_axes(folder, data_format, len(shape))
+    found = None if axes is not None else named_axes(folder, data_format, len(shape))
     letters = _checked_axes(folder, axes or found or _assumed_axes(folder, shape), shape)
-    if dtype.name not in (*DTYPES, "bool"):
-        raise DTypeError(f"{folder}: a layer cannot hold {dtype}; known types are bool, {', '.join(DTYPES)}")
+    kind = _WIDENED.get(dtype.name, dtype.name)
+    if kind not in DTYPES:
+        known = ", ".join((*_WIDENED, *DTYPES))
+        raise DTypeError(f"{folder}: a layer cannot hold {dtype}; known types are {known}")
 
     def per_axis(lengths: Sequence[int]) -> Vec3Int:
         known = dict(zip(letters, lengths, strict=True))
@@ -235,7 +239,6 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
     separator = "/" if "/" in key else "."
     there = first_chunk(folder, len(shape), f"c{separator}" if key.startswith("c") else "", separator)
     channels = shape[letters.index("c")] if "c" in letters else 1
-    kind = "uint8" if dtype.name == "bool" else dtype.name
     return ZarrArray(
         path=folder,
         axes=letters,
@@ -277,7 +280,7 @@ def _own_reader(folder: str, data_format: str, letters: str) -> StoredMag | None
         return None
 
 
-def _named_axes(folder: str, data_format: str, ndim: int) -> str | None:
+def named_axes(folder: str, data_format: str, ndim: int) -> str | None:
     """Return the axes that an array names; None if it does not.
 
     Raises

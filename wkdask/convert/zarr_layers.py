@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wkdask.convert.scales import Scale, ScaledLayer, Scales, open_scales
+from wkdask.convert.scale_mags import Scale
+from wkdask.convert.scales import ScaledLayer, Scales, open_scales
 from wkdask.convert.target import add_mag, check_layer, open_target, same_cut, spec_of
 from wkdask.dataset import Dataset
 from wkdask.engines import pick_engine

@@ -89,11 +89,14 @@ def read_json(path: str) -> dict[str, Any]:
 
 
 def children(path: str) -> list[str]:
-    """Return the names of the folders in a folder, or in one of a zip file, in order."""
+    """Return the names of the folders in a folder, or in one of a zip file, in order; none where there is none."""
     found = in_zip(path)
     if found is None:
-        with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+        try:
+            with os.scandir(path) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
     return sorted({name.partition("/")[0] for name in _below(*found) if "/" in name})
 
 
