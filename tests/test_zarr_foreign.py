@@ -518,3 +518,26 @@ def test_plates_are_named(tmp_path):
     group.create_group("A")
     with pytest.raises(DamagedHeaderError, match="but a plate; convert what is in it one by one: A"):
         open_scales(tmp_path / "p.zarr")
+
+
+@pytest.mark.parametrize(
+    ("said", "is_"), [((2, 2, 1), (2, 2, 2)), ((2, 2, 2), (2, 2, 1)), ((4, 4, 1), (2, 2, 1))]
+)
+def test_scales_that_contradict_their_voxels_are_left_out(tmp_path, random_voxels, said, is_):
+    voxels = random_voxels((1, 64, 48, 12))
+    path = image(tmp_path / "i.zarr", [((1, 1, 1), voxels), (said, halved(voxels, is_))], chunks=6)
+    found = open_scales(path)
+    assert [str(scale.mag) for scale in found.layers[0].scales] == ["1"]
+    (note,) = found.notes
+    assert "scale '1'" in note
+    assert "as if they were" in note
+
+
+def test_scales_of_whole_cubes_are_taken(tmp_path, random_voxels):
+    # webknossos rounds the shapes of all mags up to whole shards
+    voxels = random_voxels((1, 64, 64, 64))
+    coarse = np.zeros_like(voxels)
+    coarse[:, :32, :32, :32] = halved(voxels, (2, 2, 2))
+    path = image(tmp_path / "i.zarr", [((1, 1, 1), voxels), ((2, 2, 2), coarse)], chunks=64)
+    convert_zarr(path, tmp_path / "ds", **CALL)
+    np.testing.assert_array_equal(read(tmp_path / "ds", mag=2), coarse[:, :32, :32, :32])

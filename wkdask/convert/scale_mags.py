@@ -141,6 +141,7 @@ def _scale_of(
     """Return a scale as a mag; refuse one that is none."""
     array = channel_of(scale_array(image, entry, axes), channel)
     mag, distance = place(entry, taken.finest, (array.size, taken.size))
+    _check_extent(array, mag, taken)
     step, start = mag.to_vec3_int(), taken.corner + distance
     if any(start % step) or not start.is_positive():
         raise InvalidValueError(
@@ -154,6 +155,25 @@ def _scale_of(
     if dtype is not None:
         array = array.as_mask() if dtype == "mask" else array.as_dtype(dtype)
     return Scale(mag, array, at, box)
+
+
+def _check_extent(array: ZarrArray, mag: Mag, taken: Taken) -> None:
+    """Refuse a scale that has as many voxels as one of another mag: either its numbers or its voxels are wrong.
+
+    More voxels than it needs may be whole cubes, as webknossos writes them; fewer may be a part, or one section.
+    """
+    for axis, step, has, whole, cube in zip(
+        "xyz", mag, array.size, taken.size, array.spec.shard_shape, strict=True
+    ):
+        needs = -(-whole // step)
+        if has in (1, whole // step, needs, -(-needs // cube) * cube):
+            continue
+        for power in (1 << n for n in range(whole.bit_length())):
+            if has in (whole // power, -(-whole // power)):
+                raise InvalidValueError(
+                    f"along {axis} its voxels are {step} of the finest, but it has {has} voxels where the finest "
+                    f"has {whole}, as if they were {power}"
+                )
 
 
 def _check_alike(first: ZarrArray, other: ZarrArray) -> None:
