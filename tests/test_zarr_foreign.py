@@ -541,3 +541,32 @@ def test_scales_of_whole_cubes_are_taken(tmp_path, random_voxels):
     path = image(tmp_path / "i.zarr", [((1, 1, 1), voxels), ((2, 2, 2), coarse)], chunks=64)
     convert_zarr(path, tmp_path / "ds", **CALL)
     np.testing.assert_array_equal(read(tmp_path / "ds", mag=2), coarse[:, :32, :32, :32])
+
+
+def test_scales_that_are_empty_shells_are_left_out(tmp_path, random_voxels):
+    voxels = random_voxels((1, 64, 48, 12))
+    scales = [(f, halved(voxels, f)) for f in [(1, 1, 1), (2, 2, 1), (4, 4, 1)]]
+    path = image(tmp_path / "i.zarr", scales)
+    shutil.rmtree(path / "1/c")
+    shutil.rmtree(path / "2")
+    found = open_scales(path)
+    assert [str(scale.mag) for scale in found.layers[0].scales] == ["1"]
+    assert "scale '1'" in found.notes[0]
+    assert "no chunk files, but finer scales have" in found.notes[0]
+    assert "scale '2'" in found.notes[1]
+    assert "listed, but not there" in found.notes[1]
+
+
+@pytest.mark.parametrize("separator", [".", "/"])
+def test_chunks_beyond_the_shape_are_told(tmp_path, random_voxels, separator):
+    voxels = random_voxels((1, 20, 16, 8))
+    zarr.create_array(
+        tmp_path / "a.zarr", data=zyx(voxels), chunks=(4, 4, 4), zarr_format=2,
+        chunk_key_encoding={"name": "v2", "separator": separator},
+    )  # fmt: skip
+    assert not open_scales(tmp_path / "a.zarr", voxel_size=(1, 1, 1), axes="zyx").notes
+    file = tmp_path / "a.zarr/.zarray"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"shape": [8, 16, 15]}))
+    (note,) = open_scales(tmp_path / "a.zarr", voxel_size=(1, 1, 1), axes="zyx").notes
+    assert "beyond its shape (8, 16, 15)" in note
+    assert "such as" in note

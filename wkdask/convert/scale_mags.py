@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from wkdask.convert.ome_zarr import Image, ScaleEntry, is_whole, place
 from wkdask.convert.zarr_array import ZarrArray, named_axes, open_zarr_array
+from wkdask.convert.zarr_store import is_zarr
 from wkdask.errors import InvalidValueError, UnsupportedFormatError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 
@@ -93,7 +94,11 @@ def scales_of(
     notes = notes if not channel else []
     for entry in image.scales:
         try:
+            if not is_zarr(f"{image.path}/{entry.name}"):
+                raise InvalidValueError("it is listed, but not there")
             scale = _scale_of(image, entry, taken, axes, channel, dtype)
+            if not scale.array.has_chunks and any(finer.array.has_chunks for finer in scales.values()):
+                raise InvalidValueError("it has no chunk files, but finer scales have")
             if scale.mag in scales:
                 raise InvalidValueError(f"it is mag {scale.mag}, as {scales[scale.mag].array.path} is")
             if scales:
@@ -120,8 +125,6 @@ def _scale_notes(image: Image, entry: ScaleEntry, scale: Scale, taken: Taken) ->
             f"{name} says that its voxels are {' × '.join(f'{f:.6g}' for f in factors)} of the finest; since it "
             f"has {scale.array.size.to_tuple()} of {taken.size.to_tuple()} voxels, it is taken for mag {scale.mag}"
         )
-    if not scale.array.has_chunks and scale.mag != Mag(1):
-        notes.append(f"{name} has no chunk files: all its voxels are its fill value")
     whole = taken.limit.aligned_outwards(scale.mag.to_vec3_int()).in_mag(scale.mag)
     if scale.box != whole:
         notes.append(

@@ -166,6 +166,11 @@ def _array_notes(array: ZarrArray) -> list[str]:
     notes = []
     if not array.has_chunks:
         notes.append(f"{array.path} has no chunk files: all its voxels are its fill value")
+    if array.beyond is not None:
+        notes.append(
+            f"{array.path} has chunk files beyond its shape {_shape(array)}, such as {array.beyond}, which are "
+            f"left out"
+        )
     if array.stored != array.spec.dtype:  # bool, float16
         notes.append(f"{array.path} holds {array.stored}, which is stored as {array.spec.dtype}")
     return notes

@@ -30,6 +30,7 @@ from wkdask.properties import PROPERTIES_FILE
 from wkdask.storage.formats import open_mag
 from wkdask.storage.protocol import DTYPES, ArraySpec, StoredMag, Voxels, empty_block
 from wkdask.storage.zarr_layout import METADATA_NAMES
+from wkdask.storage.zarr_names import name_beyond
 
 __all__ = ["ZarrArray", "named_axes", "open_zarr_array"]
 
@@ -68,6 +69,8 @@ class ZarrArray:
     """Bytes of a decoded chunk, with all the channels in it."""
     has_chunks: bool
     """Whether there is any chunk; else all voxels are the fill value."""
+    beyond: str | None
+    """The name of a chunk's file that lies beyond the shape, and is not read; None where there is none."""
     channel: int | None = None
     """The channel that is read; None for all."""
     is_mask: bool = False
@@ -237,7 +240,9 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
     if 0 in shape:
         raise UnsupportedFormatError(f"{folder} has the shape {shape}: it holds no voxel")
     separator = "/" if "/" in key else "."
-    there = first_chunk(folder, len(shape), f"c{separator}" if key.startswith("c") else "", separator)
+    prefix = f"c{separator}" if key.startswith("c") else ""
+    there = first_chunk(folder, len(shape), prefix, separator)
+    counts = [-(-length // side) for length, side in zip(shape, shards, strict=True)]
     channels = shape[letters.index("c")] if "c" in letters else 1
     return ZarrArray(
         path=folder,
@@ -249,6 +254,7 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
         store=_own_reader(folder, data_format, letters),
         chunk_nbytes=math.prod(chunks) * dtype.itemsize,
         has_chunks=there is not None,
+        beyond=None if there is None else name_beyond(folder, counts, prefix, separator),
     )
 
 

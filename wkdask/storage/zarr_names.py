@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from wkdask.errors import DamagedCubeError, DamagedHeaderError
 from wkdask.storage.zarr_layout import ZarrLayout
 
-__all__ = ["check_names", "check_names_in", "places_on_disk"]
+__all__ = ["check_names", "check_names_in", "name_beyond", "places_on_disk"]
+
+_LOOK_AT = 100_000
+"""So many files are looked at for those that lie beyond an array: some tenths of a second."""
 
 _KEY = re.compile(r"(c[./])?[0-9]+([./][0-9]+)*")
 """The name of a chunk's file in any of the forms that there are, relative to the array's folder."""
@@ -68,6 +72,26 @@ def check_names_in(folder: str, names: Iterable[str], ndim: int, prefix: str, se
     if found is None:
         return None
     raise _misnamed(folder, found, ndim, prefix, separator)
+
+
+def name_beyond(folder: str, counts: Sequence[int], prefix: str, separator: str) -> str | None:
+    """Return the name of a chunk's file that lies beyond an array, and so is not part of it; None if none is seen.
+
+    Parameters
+    ----------
+    folder
+        The folder of the array.
+    counts
+        Its files along each dimension.
+    prefix, separator
+        As for `check_names`.
+    """
+    with contextlib.suppress(OSError):
+        places = _places(folder, len(counts), prefix, separator, in_order=False)
+        for place in itertools.islice(places, _LOOK_AT):
+            if any(n >= count for n, count in zip(place, counts, strict=True)):
+                return prefix + separator.join(map(str, place))
+    return None
 
 
 def _misnamed(folder: str, found: str, ndim: int, prefix: str, separator: str) -> DamagedHeaderError:
