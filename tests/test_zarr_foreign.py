@@ -16,7 +16,7 @@ from foreign_zarr import halved, image, labels, turned
 from wkdask import BoundingBox, Dataset, VoxelSize
 from wkdask.cli.main import main
 from wkdask.convert.scales import open_scales
-from wkdask.convert.target import server_note
+from wkdask.convert.target import viewer_notes
 from wkdask.convert.zarr_layers import convert_zarr
 from wkdask.errors import (
     DamagedHeaderError,
@@ -369,20 +369,19 @@ def test_names_of_dimensions_are_known_or_refused(tmp_path, random_voxels):
 
 def test_what_webknossos_shows_needs_no_note():
     for dtype in ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32"):
-        assert server_note("l", "color", dtype, 1, split="-") is None
-    assert server_note("l", "color", "uint8", 3, split="-") is None
+        assert viewer_notes("color", dtype, 1) == []
+    assert viewer_notes("color", "uint8", 3) == []
     for dtype in ("uint8", "uint64", "int64"):
-        assert server_note("l", "segmentation", dtype, 1, split="-") is None
-    for dtype, channels, words in [
-        ("float64", 1, ["--dtype float32"]),
-        ("uint64", 1, ["--dtype uint32"]),
-        ("int64", 1, ["--dtype int32"]),
-        ("uint8", 2, ["use --split"]),
-        ("uint16", 3, ["use --split"]),
-        ("float64", 3, ["--dtype float32", "use --split"]),
-    ]:
-        note = server_note("raw", "color", dtype, channels, split="use --split")
-        assert all(word in note for word in ["'raw'", f"{channels} channel(s) of {dtype}", *words])
+        assert viewer_notes("segmentation", dtype, 1) == []
+    for dtype, channels in [
+        ("float64", 1), ("uint64", 1), ("int64", 1), ("uint8", 2), ("uint16", 3), ("float64", 3)
+    ]:  # fmt: skip
+        (note,) = viewer_notes("color", dtype, channels)
+        assert dtype in note
+        assert "--rescale" in note
+        (note,) = viewer_notes("color", dtype, channels, remedy="use --split")
+        assert "use --split" in note
+        assert "--rescale" not in note
 
 
 @pytest.mark.parametrize(
@@ -395,7 +394,7 @@ def test_layers_are_cast_where_that_is_asked_for(tmp_path, random_voxels, stored
     else:
         voxels[0, 0, 0, 0] = np.iinfo(wanted).max
     path = image(tmp_path / "i.zarr", [((1, 1, 1), voxels)])
-    with pytest.warns(WkdaskWarning, match=f"does not show.*--dtype {wanted}"):
+    with pytest.warns(WkdaskWarning, match=rf"does not show.*--dtype {wanted}"):
         convert_zarr(path, tmp_path / "as it is", **CALL)
     np.testing.assert_array_equal(read(tmp_path / "as it is"), voxels)
     convert_zarr(path, tmp_path / "ds", dtype=wanted, **CALL)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from wkdask.convert.ome_zarr import Image, corner_of, label_names, matched, place, read_image
 from wkdask.convert.scale_mags import Scale, Taken, channel_of, scale_array, scales_of
-from wkdask.convert.target import check_layer, server_note
+from wkdask.convert.target import check_layer, viewer_notes
 from wkdask.convert.zarr_array import ZarrArray, open_zarr_array
 from wkdask.convert.zarr_store import is_file, is_zarr, read_json, root_of
 from wkdask.dataset import Dataset, as_voxel_size
@@ -33,6 +33,8 @@ __all__ = ["ScaledLayer", "Scales", "open_scales"]
 
 _MAX_CHANNELS = 64
 """More channels than that are an axis that was taken for channels."""
+_CASTS = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
+"""Types of images that WEBKNOSSOS does not show, and those that it does."""
 _LOOK_NBYTES = 64 << 20
 """So much of labels of floats is looked at, to tell whether they are a mask."""
 
@@ -157,7 +159,7 @@ def _open_array(
         ScaledLayer(name, category, (Scale(Mag(1), channel_of(array, channel), corner, box),))
         for name, channel in _channels(array, layer_name, together, notes)
     )
-    notes += _server_notes(layers)
+    notes += _viewer_notes(layers)
     return Scales(folder, size, layers, tuple(notes))
 
 
@@ -176,13 +178,18 @@ def _array_notes(array: ZarrArray) -> list[str]:
     return notes
 
 
-def _server_notes(layers: Sequence[ScaledLayer]) -> list[str]:
+def _viewer_notes(layers: Sequence[ScaledLayer]) -> list[str]:
     """Return what WEBKNOSSOS does not show, once for layers that are alike."""
-    kinds = {
-        (layer.category, layer.spec.dtype, layer.spec.num_channels): layer.name for layer in reversed(layers)
-    }
-    found = (server_note(name, *kind, split="leave out --together") for kind, name in kinds.items())
-    return [note for note in found if note is not None]
+    notes: dict[str, None] = {}
+    for layer in layers:
+        dtype, channels = layer.spec.dtype, layer.spec.num_channels
+        cast = (
+            f"--dtype {_CASTS[dtype]} (or another type) stores one that it shows" if dtype in _CASTS else ""
+        )
+        split = "without --together each channel becomes a layer" if channels > 1 else ""
+        remedy = "; ".join(filter(None, (split, cast)))
+        notes |= dict.fromkeys(viewer_notes(layer.category, dtype, channels, remedy=remedy))
+    return list(notes)
 
 
 def _channels(
@@ -269,7 +276,7 @@ def _open_image(
             notes.append(f"the labels {name!r} are left out: {error}")
         else:
             notes += mine
-    notes += _server_notes(layers)
+    notes += _viewer_notes(layers)
     return Scales(folder, size or image.voxel_size or VoxelSize((1, 1, 1)), tuple(layers), tuple(notes))
 
 

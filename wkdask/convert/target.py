@@ -18,11 +18,7 @@ from wkdask.storage.formats import check_format, check_spec, fitting_compression
 from wkdask.storage.protocol import ArraySpec
 from wkdask.units import VoxelSize
 
-__all__ = ["add_mag", "check_layer", "open_target", "same_cut", "server_note", "spec_of"]
-
-_SHOWN = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32")
-"""Types of one channel that WEBKNOSSOS shows as an image; as segmentations it shows integers of any size."""
-_CASTS = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
+__all__ = ["add_mag", "check_layer", "open_target", "same_cut", "spec_of", "viewer_notes"]
 
 
 def spec_of(
@@ -119,33 +115,28 @@ def check_layer(name: str, category: str, dtype: str, num_channels: int, source:
     edit.apply({"scale": {}, "version": 1, "dataLayers": []})
 
 
-def server_note(name: str, category: str, dtype: str, num_channels: int, *, split: str) -> str | None:
-    """Return what WEBKNOSSOS does not show of a layer, and what does; None where it shows all.
+def viewer_notes(category: str, dtype: str, num_channels: int, *, remedy: str | None = None) -> list[str]:
+    """Say what of a layer WEBKNOSSOS does not show, and what would make it.
 
-    It shows one channel, or three of uint8 as colours (RGB); no images of 64 bits.
+    It shows images of one channel of up to 32 bits, or of three of uint8 (RGB); segmentations of any integers.
 
     Parameters
     ----------
-    name, category, dtype, num_channels
+    category, dtype, num_channels
         Of the layer.
-    split
-        How channels become layers of their own, for the message: "use --split".
+    remedy
+        What would make a layer that it shows; by default what converts images.
     """
     if category == LayerCategories.SEGMENTATION_TYPE:
-        return None
-    remedies = []
-    if dtype not in _SHOWN:
-        remedies.append(
-            f"store it as another type (--dtype {_CASTS[dtype]}, or another one that holds its values)"
-        )
+        return []
     if num_channels > 1 and (num_channels, dtype) != (3, "uint8"):
-        remedies.append(f"make each channel a layer of its own ({split})")
-    if not remedies:
-        return None
-    return (
-        f"the layer {name!r} holds {num_channels} channel(s) of {dtype}, which WEBKNOSSOS does not show: it shows "
-        f"one channel of {', '.join(_SHOWN)}, or three of uint8 as RGB. To see it there, {' and '.join(remedies)}"
-    )
+        what = f"{num_channels} channels of {dtype}: of several channels only three of uint8 (RGB)"
+    elif dtype in ("int64", "uint64", "float64"):
+        what = f"{dtype}: of images no more than 32 bits per voxel"
+    else:
+        return []
+    usual = 'dtype="uint8" with rescale=(MIN, MAX) (--dtype uint8 --rescale MIN,MAX) makes one that it shows'
+    return [f"WEBKNOSSOS does not show a layer of {what}; {remedy or usual}"]
 
 
 def open_target(path: str, voxel_size: VoxelSize, layer_name: str, *, resume: bool) -> Dataset:
