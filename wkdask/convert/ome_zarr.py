@@ -249,8 +249,13 @@ def place(
     if scale.shift == finest.shift:  # nobody says that the middles of larger voxels lie further
         return mag, Vec3Int(0, 0, 0)
     corner = []
-    for there, here, unit, step in zip(scale.shift, finest.shift, finest.sides, whole, strict=True):
-        steps = ((there - here) / unit - (step - 1) / 2) / step
+    for there, here, unit, step, factor in zip(
+        scale.shift, finest.shift, finest.sides, whole, factors, strict=True
+    ):
+        # Who writes a quotient of extents as the scale writes the middle of such a voxel as the translation.
+        steps = ((there - here) / unit - (factor - 1) / 2) / factor
+        if abs(steps - round(steps)) > 10 * _TOLERANCE:
+            steps = ((there - here) / unit - (step - 1) / 2) / step
         if abs(steps - round(steps)) > 10 * _TOLERANCE:
             raise InvalidValueError(
                 f"its corner is {steps:.4g} of its voxels from that of the finest, which lies between them"
