@@ -168,15 +168,18 @@ def test_units_that_mean_nothing_need_a_voxel_size(tmp_path, random_voxels, unit
     "rounding", [lambda n: n // 2, lambda n: -(-n // 2), round], ids=["floor", "ceil", "round"]
 )
 @pytest.mark.parametrize("side", [101, 4999, 7007, 30975])
-def test_odd_sides_that_were_halved(tmp_path, side, rounding):
+@pytest.mark.parametrize("translated", [None, "by the quotient", "by the factor"])
+def test_odd_sides_that_were_halved(tmp_path, side, rounding, translated):
     path, datasets, n = tmp_path / "i.zarr", [], side
     group = zarr.create_group(path, zarr_format=3)
     for level in range(5):
-        group.create_array(str(level), shape=(3, 16, n), chunks=(3, 16, n), dtype="uint8")[...] = level + 1
+        group.create_array(str(level), shape=(1, 2, n), chunks=(1, 2, n), dtype="uint8")[...] = level + 1
         scale = [1.0, 1.0, side / n]
-        datasets.append(
-            {"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
-        )
+        placed = [{"type": "scale", "scale": scale}]
+        if translated is not None:
+            factor = side / n if translated == "by the quotient" else 2**level
+            placed.append({"type": "translation", "translation": [0.0, 0.0, (factor - 1) / 2]})
+        datasets.append({"path": str(level), "coordinateTransformations": placed})
         n = rounding(n / 2) if rounding is round else rounding(n)
     axes = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
     group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
