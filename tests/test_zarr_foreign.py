@@ -572,3 +572,13 @@ def test_chunks_beyond_the_shape_are_told(tmp_path, random_voxels, separator):
     (note,) = open_scales(tmp_path / "a.zarr", voxel_size=(1, 1, 1), axes="zyx").notes
     assert "beyond its shape (8, 16, 15)" in note
     assert "such as" in note
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_calibration_that_is_not_applied_is_told(tmp_path, random_voxels, zarr_format):
+    voxels = random_voxels((1, 20, 16, 8))
+    array = zarr.create_array(tmp_path / "a.zarr", data=zyx(voxels), zarr_format=zarr_format)
+    array.attrs.update(scale_factor=0.5, add_offset=100)
+    with pytest.warns(WkdaskWarning, match=r"scale_factor.*not applied"):
+        convert_zarr(tmp_path / "a.zarr", tmp_path / "ds", voxel_size=(1, 1, 1), axes="zyx", **CALL)
+    np.testing.assert_array_equal(read(tmp_path / "ds"), voxels)

@@ -153,7 +153,7 @@ def _open_array(
         notes.append(
             f"the axes of {folder}, of shape {_shape(array)}, were taken for {array.axes}; --axes says otherwise"
         )
-    notes += _array_notes(array)
+    notes += array.notes
     array = array if dtype is None else array.as_dtype(dtype)
     layers = tuple(
         ScaledLayer(name, category, (Scale(Mag(1), channel_of(array, channel), corner, box),))
@@ -161,21 +161,6 @@ def _open_array(
     )
     notes += _viewer_notes(layers)
     return Scales(folder, size, layers, tuple(notes))
-
-
-def _array_notes(array: ZarrArray) -> list[str]:
-    """Return what of an array is not as it looks."""
-    notes = []
-    if not array.has_chunks:
-        notes.append(f"{array.path} has no chunk files: all its voxels are its fill value")
-    if array.beyond is not None:
-        notes.append(
-            f"{array.path} has chunk files beyond its shape {_shape(array)}, such as {array.beyond}, which are "
-            f"left out"
-        )
-    if array.stored != array.spec.dtype:  # bool, float16
-        notes.append(f"{array.path} holds {array.stored}, which is stored as {array.spec.dtype}")
-    return notes
 
 
 def _viewer_notes(layers: Sequence[ScaledLayer]) -> list[str]:
@@ -256,7 +241,7 @@ def _open_image(
     if wanted.is_empty():
         raise InvalidValueError(f"{folder}: nothing was written into this layer, its box is {known}")
     taken = Taken(finest, array.size, corner, wanted.offset(corner))
-    notes = [*image.notes, *_array_notes(array)]
+    notes = [*image.notes, *array.notes]
     layers = [
         ScaledLayer(name, category, scales_of(image, taken, axes, notes, channel, dtype))
         for name, channel in _channels(
@@ -293,7 +278,7 @@ def _label_layer(image: Image, name: str, taken: Taken, axes: str | None, notes:
     is_mask = array.stored.startswith("float")
     if is_mask:
         _check_mask(scale_array(found, found.scales[-1], axes))
-    notes += _array_notes(array)
+    notes += array.notes
     scales = scales_of(found, taken, axes, notes, None, "mask" if is_mask else None)
     layer = ScaledLayer(name, LayerCategories.SEGMENTATION_TYPE, scales)
     check_layer(name, layer.category, layer.spec.dtype, layer.spec.num_channels, found.path)

@@ -69,8 +69,8 @@ class ZarrArray:
     """Bytes of a decoded chunk, with all the channels in it."""
     has_chunks: bool
     """Whether there is any chunk; else all voxels are the fill value."""
-    beyond: str | None
-    """The name of a chunk's file that lies beyond the shape, and is not read; None where there is none."""
+    notes: tuple[str, ...]
+    """What is not read of it, or not as it is stored."""
     channel: int | None = None
     """The channel that is read; None for all."""
     is_mask: bool = False
@@ -221,7 +221,7 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
         array = open_array(folder)
         shape, dtype = tuple(array.shape), np.dtype(array.dtype)
         chunks, shards = tuple(array.chunks), tuple(array.shards or array.chunks)
-        key = array.metadata.encode_chunk_key((0,) * len(shape))
+        key, attributes = array.metadata.encode_chunk_key((0,) * len(shape)), array.attrs.asdict()
     except Exception as error:  # zarr-python raises whatever it stumbles over
         raise DamagedHeaderError(
             f"{folder} cannot be opened as a Zarr array: {type(error).__name__}: {error}"
@@ -243,6 +243,18 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
     prefix = f"c{separator}" if key.startswith("c") else ""
     there = first_chunk(folder, len(shape), prefix, separator)
     counts = [-(-length // side) for length, side in zip(shape, shards, strict=True)]
+    notes = []
+    if there is None:
+        notes.append(f"{folder} has no chunk files: all its voxels are its fill value")
+    elif (beyond := name_beyond(folder, counts, prefix, separator)) is not None:
+        notes.append(
+            f"{folder} has chunk files beyond its shape {shape}, such as {beyond}, which are left out"
+        )
+    if kind != dtype.name:
+        notes.append(f"{folder} holds {dtype.name}, which is stored as {kind}")
+    calibration = {key: attributes[key] for key in ("scale_factor", "add_offset") if key in attributes}
+    if calibration:
+        notes.append(f"{folder} has the calibration {calibration!r:.100}, which is not applied to its voxels")
     channels = shape[letters.index("c")] if "c" in letters else 1
     return ZarrArray(
         path=folder,
@@ -254,7 +266,7 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
         store=_own_reader(folder, data_format, letters),
         chunk_nbytes=math.prod(chunks) * dtype.itemsize,
         has_chunks=there is not None,
-        beyond=None if there is None else name_beyond(folder, counts, prefix, separator),
+        notes=tuple(notes),
     )
 
 
