@@ -514,6 +514,14 @@ def test_what_the_mags_tell(changes, notes):
         assert f"layer 'color': {words}" in note
 
 
+@pytest.mark.parametrize("unit", ["Micrometer", "micrometre", "microns", "um"])
+def test_units_as_people_spell_them(unit):
+    raw = json.loads(one_layer()) | {"scale": {"factor": [1, 2, 3], "unit": unit}}
+    record = parse(json.dumps(raw), "x")
+    assert record.voxel_size == VoxelSize((1, 2, 3), "micrometer")
+    assert record.raw["scale"]["unit"] == unit
+
+
 def test_layers_of_one_name():
     raw = json.loads(OLD)
     raw["dataLayers"].append(raw["dataLayers"][0])

@@ -237,6 +237,8 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
         known = dict(zip(letters, lengths, strict=True))
         return Vec3Int(*(known.get(axis, 1) for axis in "xyz"))
 
+    if min(*chunks, *shards) < 1:
+        raise DamagedHeaderError(f"{folder} has chunks of {chunks} in files of {shards} voxels")
     if 0 in shape:
         raise UnsupportedFormatError(f"{folder} has the shape {shape}: it holds no voxel")
     separator = "/" if "/" in key else "."

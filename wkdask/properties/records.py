@@ -36,7 +36,7 @@ from wkdask.properties.rawjson import (
     typed,
     whole,
 )
-from wkdask.units import VoxelSize
+from wkdask.units import VoxelSize, unit_named
 
 __all__ = [
     "PROPERTIES_FILE",
@@ -288,7 +288,7 @@ def _voxel_size(raw: Raw, path: str) -> VoxelSize:
     try:
         if not numbers or not isinstance(unit, str):
             raise InvalidValueError("expected three numbers, or {factor, unit}")
-        return VoxelSize(tuple(factor), unit)  # type: ignore[arg-type]
+        return VoxelSize(tuple(factor), unit_named(unit) or unit)  # type: ignore[arg-type]
     except (InvalidValueError, OverflowError) as error:
         raise PropertiesError(f"{path}: scale {reprlib.repr(scale)}: {error}") from None
 
