@@ -571,7 +571,26 @@ def test_chunks_beyond_the_shape_are_told(tmp_path, random_voxels, separator):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"shape": [8, 16, 15]}))
     (note,) = open_scales(tmp_path / "a.zarr", voxel_size=(1, 1, 1), axes="zyx").notes
     assert "beyond its shape (8, 16, 15)" in note
-    assert "such as" in note
+
+
+def test_chunks_of_two_forms_are_told(tmp_path, random_voxels):
+    voxels = random_voxels((1, 16, 16, 8))
+    zarr.create_array(tmp_path / "a.zarr", data=zyx(voxels), chunks=(2, 4, 4), zarr_format=2)
+    (tmp_path / "a.zarr/1/2").mkdir(parents=True)
+    (tmp_path / "a.zarr/1.2.3").rename(tmp_path / "a.zarr/1/2/3")
+    (note,) = open_scales(tmp_path / "a.zarr", voxel_size=(1, 1, 1), axes="zyx").notes
+    assert "such as 1/2/3" in note
+    path = zipped(tmp_path / "a.zarr", tmp_path / "a.zip")
+    (note,) = open_scales(path, voxel_size=(1, 1, 1), axes="zyx").notes
+    assert "such as 1/2/3" in note
+
+
+def test_a_plan_is_refused_where_the_run_is(tmp_path, random_voxels):
+    path = image(tmp_path / "i.zarr", [((1, 1, 1), random_voxels((1, 8, 8, 8)))])
+    for more in ([], ["--plan"]):
+        done = CliRunner().invoke(main, ["convert", str(path), f"{tmp_path}/ds\udcff", *more])
+        assert done.exit_code == 1
+        assert "Unicode" in done.output
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

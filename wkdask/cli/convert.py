@@ -178,7 +178,9 @@ def _convert_zarr(
     """Convert what is Zarr, or say what it would become."""
     from wkdask.convert.scales import open_scales
     from wkdask.convert.zarr_layers import convert_scales, is_converted, plan_scales
+    from wkdask.fsio import checked_path
 
+    checked_path(dataset)  # a plan is refused where the run would be
     taken = ("voxel_size", "layer_name", "category", "offset", "bbox", "axes", "together", "dtype")
     source = open_scales(paths[0], labels=not options["no_labels"], **{name: options[name] for name in taken})
     cut = {name: options[name] for name in ("data_format", "compression", "shard_shape", "chunk_shape")}

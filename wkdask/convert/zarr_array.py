@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from wkdask.convert.zarr_store import first_chunk, in_zip, is_file, open_array, read_json
+from wkdask.convert.zarr_store import first_chunk, in_zip, is_file, left_out_chunk, open_array, read_json
 from wkdask.errors import (
     DamagedCubeError,
     DamagedHeaderError,
@@ -30,7 +30,6 @@ from wkdask.properties import PROPERTIES_FILE
 from wkdask.storage.formats import open_mag
 from wkdask.storage.protocol import DTYPES, ArraySpec, StoredMag, Voxels, empty_block
 from wkdask.storage.zarr_layout import METADATA_NAMES
-from wkdask.storage.zarr_names import name_beyond
 
 __all__ = ["ZarrArray", "named_axes", "open_zarr_array"]
 
@@ -248,9 +247,10 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
     notes = []
     if there is None:
         notes.append(f"{folder} has no chunk files: all its voxels are its fill value")
-    elif (beyond := name_beyond(folder, counts, prefix, separator)) is not None:
+    elif (other := left_out_chunk(folder, counts, prefix, separator)) is not None:
         notes.append(
-            f"{folder} has chunk files beyond its shape {shape}, such as {beyond}, which are left out"
+            f"{folder} has chunk files, such as {other}, that lie beyond its shape {shape} or have other names "
+            f"than {there}: they are left out"
         )
     if kind != dtype.name:
         notes.append(f"{folder} holds {dtype.name}, which is stored as {kind}")

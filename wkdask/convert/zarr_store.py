@@ -8,20 +8,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wkdask.errors import DamagedHeaderError
-from wkdask.storage.zarr_names import check_names, check_names_in
+from wkdask.storage.zarr_names import check_names, check_names_in, keys_on_disk, name_left_out
 
 if TYPE_CHECKING:
     from zarr import Array
 
-__all__ = ["children", "first_chunk", "in_zip", "is_file", "is_zarr", "open_array", "read_json", "root_of"]
+__all__ = [
+    "children",
+    "first_chunk",
+    "in_zip",
+    "is_file",
+    "is_zarr",
+    "left_out_chunk",
+    "open_array",
+    "read_json",
+    "root_of",
+]
 
 _SUFFIXES = (".zip", ".ozx")
 _FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
@@ -117,6 +128,16 @@ def first_chunk(path: str, ndim: int, prefix: str, separator: str) -> str | None
     if found is None:
         return check_names(path, ndim, prefix, separator)
     return check_names_in(path, _below(*found), ndim, prefix, separator)
+
+
+def left_out_chunk(path: str, counts: Sequence[int], prefix: str, separator: str) -> str | None:
+    """Return the name of a chunk's file that is none of an array; see `name_left_out`."""
+    found = in_zip(path)
+    with contextlib.suppress(OSError):  # what cannot be listed is told by whoever reads it
+        return name_left_out(
+            keys_on_disk(path) if found is None else _below(*found), counts, prefix, separator
+        )
+    return None
 
 
 # --- zip files ----------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from wkdask.errors import DamagedCubeError, DamagedHeaderError
 from wkdask.storage.zarr_layout import ZarrLayout
 
-__all__ = ["check_names", "check_names_in", "name_beyond", "places_on_disk"]
+__all__ = ["check_names", "check_names_in", "keys_on_disk", "name_left_out", "places_on_disk"]
 
 _LOOK_AT = 20_000
-"""So many files are looked at for those that lie beyond an array: a quarter of a second."""
+"""So many files are looked at for those that are none of an array: some tenths of a second."""
 
 _KEY = re.compile(r"(c[./])?[0-9]+([./][0-9]+)*")
 """The name of a chunk's file in any of the forms that there are, relative to the array's folder."""
@@ -54,7 +54,7 @@ def check_names(folder: str, ndim: int, prefix: str, separator: str) -> str | No
     with contextlib.suppress(OSError):  # what cannot be listed is told by whoever reads it
         for place in _places(folder, ndim, prefix, separator, in_order=False):
             return prefix + separator.join(map(str, place))
-        found = next(_keys(folder, ""), None)
+        found = next(keys_on_disk(folder), None)
     if found is None:
         return None
     raise _misnamed(folder, found, ndim, prefix, separator)
@@ -74,23 +74,23 @@ def check_names_in(folder: str, names: Iterable[str], ndim: int, prefix: str, se
     raise _misnamed(folder, found, ndim, prefix, separator)
 
 
-def name_beyond(folder: str, counts: Sequence[int], prefix: str, separator: str) -> str | None:
-    """Return the name of a chunk's file that lies beyond an array, and so is not part of it; None if none is seen.
+def name_left_out(names: Iterable[str], counts: Sequence[int], prefix: str, separator: str) -> str | None:
+    """Return the name of a chunk's file that is none of an array: of another form, or beyond its shape.
 
     Parameters
     ----------
-    folder
-        The folder of the array.
+    names
+        The names of its files, relative to its folder, of which the first are looked at.
     counts
         Its files along each dimension.
     prefix, separator
         As for `check_names`.
     """
-    with contextlib.suppress(OSError):
-        places = _places(folder, len(counts), prefix, separator, in_order=False)
-        for place in itertools.islice(places, _LOOK_AT):
-            if any(n >= count for n, count in zip(place, counts, strict=True)):
-                return prefix + separator.join(map(str, place))
+    wanted = _pattern(prefix, len(counts), separator)
+    for name in itertools.islice(filter(_KEY.fullmatch, names), _LOOK_AT):
+        place = wanted.fullmatch(name)
+        if place is None or any(int(n) >= count for n, count in zip(place.groups(), counts, strict=True)):
+            return name
     return None
 
 
@@ -110,14 +110,14 @@ def _pattern(prefix: str, count: int, separator: str) -> re.Pattern[str]:
     return re.compile(re.escape(prefix) + re.escape(separator).join([number] * count))
 
 
-def _keys(folder: str, above: str) -> Iterator[str]:
+def keys_on_disk(folder: str, above: str = "") -> Iterator[str]:
     """Yield the names of files that are chunks in any form, relative to the array's folder."""
     with os.scandir(folder) as entries:
         for entry in entries:
             name = above + entry.name
             if entry.is_dir():
                 if _KEY.fullmatch(f"{name}/0"):
-                    yield from _keys(entry.path, f"{name}/")
+                    yield from keys_on_disk(entry.path, f"{name}/")
             elif _KEY.fullmatch(name):
                 yield name
 
