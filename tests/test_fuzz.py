@@ -281,7 +281,7 @@ def use(dataset):
             lambda: repr(layer), lambda: layer._repr_html_(),
         ):
             attempt(call)
-        for mag in layer.mags:
+        for mag in attempt(lambda: list(layer.mags)) or ():
             view = attempt(lambda: layer.get_mag(mag))
             if view is not None:
                 for call in (

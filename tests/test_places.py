@@ -18,7 +18,6 @@ from wkdask.errors import (
     WkdaskError,
 )
 from wkdask.places import (
-    channels_by_headers,
     check_agreement,
     cubes_box,
     foreign_mag,
@@ -29,6 +28,7 @@ from wkdask.places import (
     mag_place,
     outside,
     refuse_outside,
+    voxel_by_headers,
 )
 from wkdask.properties import AddMag, MagRecord
 from wkdask.properties.handle import Properties
@@ -193,18 +193,18 @@ def test_channels_come_from_a_header_that_agrees(make_mag):
     layer = mag.layer
     folder = mag.place.dataset_path
     layer.add_mag(2, shard_shape=32)
-    assert channels_by_headers(folder, layer.record) == 3
+    assert voxel_by_headers(folder, layer.record)[1] == 3
     header = Path(mag.path, "header.wkw")
     good = header.read_bytes()
     for content in (b"", good[:6] + b"\1\1" + good[8:]):
         header.write_bytes(content)
-        assert channels_by_headers(folder, layer.record) == 3  # the other mag's
+        assert voxel_by_headers(folder, layer.record)[1] == 3  # the other mag's
     layer.delete_mag(2)
     with pytest.raises(DamagedHeaderError, match=r"'uint48'.*header\.wkw says uint8"):
-        channels_by_headers(folder, layer.record)
+        voxel_by_headers(folder, layer.record)
     layer.delete_mag(1)
     with pytest.raises(DamagedHeaderError, match="there are no mags"):
-        channels_by_headers(folder, layer.record)
+        voxel_by_headers(folder, layer.record)
 
 
 # --- what may be removed --------------------------------------------------------------------------------

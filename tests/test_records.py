@@ -80,7 +80,8 @@ def one_layer(**changes):
 
 
 def layer_of(**changes):
-    return parse(one_layer(**changes), "ds/p.json").layers[0]
+    record = parse(one_layer(**changes), "ds/p.json")
+    return record.layer(record.names[0])
 
 
 # --- the three examples of the format ---------------------------------------------------------------
@@ -394,31 +395,53 @@ for name in ("..", ".", "", ".hidden", "../x", "/abs", "a/b", "a\0b", "\ud800", 
     HOSTILE[f"name {name!r}"] = (one_layer(name=name).encode(), "name|folder")
 BAD_LAYERS = {
     "category": ["video", "", None, 3, ...],
-    "elementClass": ["V999999999", "uint30", "nonsense", None, 8, ...],
-    "dataFormat": [None, 3, ...],
+    "elementClass": ["V999999999", "uint30", "nonsense", 8],
+    "dataFormat": [3],
     "numChannels": [0, -1, 1.5, "1", True, 3],
     "mags": [..., {}, "1", [1], [{}], [{"mag": 1}, {"mag": [1, 1, 1]}]]
     + [
         [{"mag": mag}]
-        for mag in (0, -1, 3, [1, 1], [1, 1, 1, 1], [2], True, 1.5, "1", None, 2**70, [1, 1, 10**40])
+        for mag in (
+            0,
+            -1,
+            3,
+            [1, 1],
+            [1, 1, 1, 1],
+            [2],
+            True,
+            1.5,
+            "x",
+            "3",
+            "1-1",
+            "-1",
+            None,
+            2**70,
+        )
     ]
     + [[{"mag": 1, "cubeLength": length}] for length in (0, -64, 1.5, "64", 2**70)]
-    + [[{"mag": 1, "path": 5}]],
+    + [[{"mag": 1, "path": 5}]]
+    + [[{"mag": [1, 1, 10**40]}]],
     "wkwResolutions": [{}, [3], [{"resolution": 1}, {"resolution": [1, 1, 1]}], [{"resolution": 0}]],
     "mappings": ["axons", [1], {}],
     "defaultViewConfiguration": [[], "x"],
 }
+BROKEN = {}
 for key, values in BAD_LAYERS.items():
     for value in values:
-        HOSTILE[f"{key} {value!r}"] = (one_layer(**{key: value}).encode(), "layer 'color'")
+        BROKEN[f"{key} {value!r}"] = (one_layer(**{key: value}).encode(), "layer 'color'")
+for value in (None, ...):
+    BROKEN[f"dataFormat {value!r}"] = (
+        one_layer(dataFormat=value, mags=[{"mag": 1}]).encode(),
+        "layer 'color'",
+    )
 for value in ("7", 1.5, [], {}, True, 2**70, -(2**70)):
     text = one_layer(category="segmentation", largestSegmentId=value)
-    HOSTILE[f"id {value!r}"] = (text.encode(), "largestSegmentId")
+    BROKEN[f"id {value!r}"] = (text.encode(), "largestSegmentId")
 for value in ("", "x", "9" * 5000, "1.5", 5, None, "٣"):
     text = one_layer(
         category="segmentation", largestSegmentId={"customJsonEncoding": "bigint", "value": value}
     )
-    HOSTILE[f"bigint {str(value)[:9]!r}"] = (text.encode(), "largestSegmentId")
+    BROKEN[f"bigint {str(value)[:9]!r}"] = (text.encode(), "largestSegmentId")
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -433,6 +456,70 @@ def test_hostile_files(name, tmp_path):
     assert str(caught.value).startswith(str(path))
     assert len(str(caught.value)) < 1000
     assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_layer_that_cannot_be_understood_raises_when_it_is_used(name, tmp_path):
+    data, message = BROKEN[name]
+    raw = json.loads(data)
+    good = json.loads(one_layer(name="good"))["dataLayers"][0]
+    raw["dataLayers"].append(good)
+    path = tmp_path / PROPERTIES_FILE
+    path.write_text(json.dumps(raw))
+    record = load(tmp_path)
+    assert record.names == ("color", "good")
+    assert [layer.name for layer in record.layers] == ["good"]
+    assert record.layer("good").mags
+    with pytest.raises(PropertiesError, match=message) as caught:
+        record.layer("color")
+    assert str(caught.value).startswith(str(path))
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("said", "mag"),
+    [("1", 1), ("1-1-1", 1), ("4", 4), ("2-2-1", (2, 2, 1)), ("016-16-4", (16, 16, 4))],
+)
+@pytest.mark.parametrize("key", ["mags", "wkwResolutions"])
+def test_mags_that_are_texts(said, mag, key):
+    inner = "mag" if key == "mags" else "resolution"
+    layer = (
+        layer_of(mags=..., **{key: [{inner: said, "cubeLength": 32}]})
+        if key != "mags"
+        else layer_of(mags=[{inner: said, "cubeLength": 32}])
+    )
+    assert [record.mag for record in layer.mags] == [Mag(mag)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "notes"),
+    [
+        ({"elementClass": ...}, ["elementClass is missing"]),
+        ({"elementClass": None}, ["elementClass is missing"]),
+        ({"dataFormat": ..., "mags": [{"mag": 1, "cubeLength": 32}]}, ["dataFormat is missing"]),
+        ({"dataFormat": None, "mags": ..., "wkwResolutions": [{"resolution": 1}]}, ["dataFormat is missing"]),
+        (
+            {"dataFormat": ..., "elementClass": ..., "mags": [{"mag": 1, "cubeLength": 32}]},
+            ["dataFormat is missing", "elementClass is missing"],
+        ),
+        ({}, []),
+    ],
+)
+def test_what_the_mags_tell(changes, notes):
+    layer = layer_of(**changes)
+    assert layer.data_format == "wkw"
+    assert (layer.element_class is None) == ("elementClass" in changes)
+    assert len(layer.notes) == len(notes)
+    for note, words in zip(layer.notes, notes, strict=True):
+        assert f"layer 'color': {words}" in note
+
+
+@pytest.mark.parametrize("unit", ["Micrometer", "micrometre", "microns", "um"])
+def test_units_as_people_spell_them(unit):
+    raw = json.loads(one_layer()) | {"scale": {"factor": [1, 2, 3], "unit": unit}}
+    record = parse(json.dumps(raw), "x")
+    assert record.voxel_size == VoxelSize((1, 2, 3), "micrometer")
+    assert record.raw["scale"]["unit"] == unit
 
 
 def test_layers_of_one_name():

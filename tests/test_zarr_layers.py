@@ -1,5 +1,6 @@
 """Zarr in: every scale is a mag, voxel by voxel as it was; what cannot be is refused by name, early."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -72,7 +73,10 @@ def test_scales_become_mags(tmp_path, random_voxels, version, axes):
 def test_types_and_formats(tmp_path, random_voxels, data_format, dtype):
     scales = pyramid(random_voxels((1, 40, 33, 10), dtype), FACTORS[:2])
     path = image(tmp_path / "i.zarr", scales)
-    convert_zarr(path, tmp_path / "ds", data_format=data_format, chunk_shape=16, progress=False)
+    category = "segmentation" if dtype == "uint64" else "color"  # images of 64 bits are not shown
+    convert_zarr(
+        path, tmp_path / "ds", data_format=data_format, chunk_shape=16, category=category, progress=False
+    )
     layer = check(tmp_path / "ds", scales)
     assert (layer.data_format, layer.dtype_per_channel) == (data_format, dtype)
 
@@ -156,7 +160,8 @@ def test_channels_become_layers_but_for_rgb(tmp_path, random_voxels, axes):
     assert list(Dataset(tmp_path / "ds").layers) == ["color_0", "color_1", "color_2"]
     for number in range(3):
         check(tmp_path / "ds", [(f, v[number : number + 1]) for f, v in scales], layer=f"color_{number}")
-    convert_zarr(path, tmp_path / "one", chunk_shape=16, progress=False, together=True)
+    with pytest.warns(WkdaskWarning, match=r"does not show .*3 channels of uint16.*without --together"):
+        convert_zarr(path, tmp_path / "one", chunk_shape=16, progress=False, together=True)
     check(tmp_path / "one", scales)
     with pytest.raises(InvalidValueError, match="no channel 3"):
         open_scales(path, together=True).layers[0].scales[0].array.one_channel(3)
@@ -186,10 +191,8 @@ def test_one_array(tmp_path, random_voxels, zarr_format, axes):
     )  # fmt: skip
     array[...] = data
     call = {"voxel_size": (4, 4, 40), "axes": axes, "chunk_shape": 16, "progress": False, "together": True}
-    if axes is None:
-        with pytest.warns(WkdaskWarning, match="taken for zyx"):
-            convert_zarr(tmp_path / "a.zarr", tmp_path / "ds", **call)
-    else:
+    words = {None: "taken for zyx", "cxyz": "does not show .*2 channels"}.get(axes)
+    with contextlib.nullcontext() if words is None else pytest.warns(WkdaskWarning, match=words):
         convert_zarr(tmp_path / "a.zarr", tmp_path / "ds", **call)
     check(tmp_path / "ds", [((1, 1, 1), voxels)])
 
@@ -315,7 +318,7 @@ def placing(kind, numbers, scale=None):
         (lambda ome: first(ome).pop("axes"), DamagedHeaderError, "axes"),
         (lambda ome: first(ome).update(axes=["z", "y", "x"]), UnsupportedFormatError, "0.4"),
         (lambda ome: first(ome)["axes"][0].update(name="q", type="space"), UnsupportedFormatError, "q, z, y, x"),
-        (lambda ome: first(ome)["axes"][1].update(unit="cubit"), UnsupportedFormatError, "cubit"),
+        (lambda ome: first(ome)["axes"][1].update(unit="cubit"), InvalidValueError, "cubit.*--voxel-size"),
         (lambda ome: first(ome)["axes"][1].pop("unit"), InvalidValueError, "--voxel-size"),
         (lambda ome: first(ome)["datasets"].clear(), DamagedHeaderError, "no scale"),
         (lambda ome: first(ome)["datasets"][0].update(path="9"), DamagedHeaderError, "9"),
@@ -341,8 +344,7 @@ def test_images_that_cannot_be_are_refused_before_anything_is_written(
 def test_times_types_and_shapes_that_no_layer_holds(tmp_path):
     for name, shape, dtype, axes, error, words in [
         ("time", (2, 8, 8, 8), "uint8", "tzyx", UnsupportedFormatError, "2 time points"),
-        ("bool", (8, 8, 8), "bool", "zyx", DTypeError, "bool"),
-        ("half", (8, 8, 8), "float16", "zyx", DTypeError, "float16"),
+        ("complex", (8, 8, 8), "complex64", "zyx", DTypeError, "complex64"),
         ("empty", (0, 8, 8), "uint8", "zyx", UnsupportedFormatError, "no voxel"),
         ("twice", (8, 8, 8), "uint8", "zyy", InvalidValueError, "zyy"),
         ("few", (8, 8, 8), "uint8", "yx", InvalidValueError, "yx"),
@@ -417,7 +419,10 @@ def test_blocks_are_whole_chunks_of_the_array_and_fit_in_memory(tmp_path, monkey
     assert module._block_shape(scale, spec, 1, 7 << 20) == (256, 256, 32)  # 2 MiB, three times
     zarr.create_array(tmp_path / "one.zarr", shape=(256, 512, 512), dtype="uint8", chunks=(256, 512, 512))
     monkeypatch.setattr(module, "pick_engine", lambda client: Small)
-    with pytest.raises(PlanError, match=r"one\.zarr is compressed in chunks of \(512, 512, 256\)"):
+    with (
+        pytest.warns(WkdaskWarning, match="no chunk files"),
+        pytest.raises(PlanError, match=r"one\.zarr is compressed in chunks of \(512, 512, 256\)"),
+    ):
         convert_zarr(tmp_path / "one.zarr", tmp_path / "ds", voxel_size=(1, 1, 1), axes="zyx", progress=False)
     assert not (tmp_path / "ds").exists()
 

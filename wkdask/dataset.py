@@ -19,7 +19,7 @@ from wkdask.job import WriteOptions
 from wkdask.layer import Layer, LayerCategories
 from wkdask.layer_copies import CopyCut
 from wkdask.links import copy_view_configuration, link_mags
-from wkdask.places import refuse_outside
+from wkdask.places import refuse_outside, warn_of_layers
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import (
     PROPERTIES_FILE,
@@ -41,7 +41,8 @@ class Dataset(DatasetLayers):
     ----------
     dataset_path
         Its folder, which holds ``datasource-properties.json``. Datasets of 2021 and later open; what the file
-        says beyond what is known here stays as it is through every edit.
+        says beyond what is known here stays as it is through every edit. A layer that cannot be understood is
+        listed, with a warning; it raises a `PropertiesError` when it is used.
     outside
         What may happen with mags, and cubes, that a path in the file or a link reaches outside of the folder:
         ``"read-only"``: they are read, writes are refused; ``"refuse"``: a dataset with such mags does not open,
@@ -65,7 +66,7 @@ class Dataset(DatasetLayers):
 
     def __init__(self, dataset_path: str | os.PathLike[str], *, outside: str = "read-only") -> None:
         super().__init__(Properties(checked_path(dataset_path), outside))
-        _ = self._properties.record  # a wrong path or a damaged file shows here, not later
+        warn_of_layers(self._properties.record)  # a wrong path or a damaged file shows here, not later
         recover_edits(self._properties)
         refuse_outside(self._properties)
 

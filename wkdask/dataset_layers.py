@@ -75,8 +75,13 @@ class DatasetLayers:
 
     @property
     def layers(self) -> dict[str, Layer]:
-        """The layers by name, as the properties file lists them now."""
-        return {record.name: layer_of(self._properties, record) for record in self._properties.record.layers}
+        """The layers by name, as the properties file lists them now.
+
+        One that cannot be understood is listed too, and raises a `PropertiesError` when it is used.
+        """
+        record = self._properties.record
+        found = {layer.name: layer_of(self._properties, layer) for layer in record.layers}
+        return {name: found.get(name) or Layer(self._properties, name) for name in record.names}
 
     def get_layer(self, layer_name: str) -> Layer:
         """Return a layer.
@@ -118,7 +123,8 @@ class DatasetLayers:
         """Return the layer of a name, or the only one of a category."""
         if layer_name is not None:
             return self.get_layer(layer_name)
-        found = [layer for layer in self.layers.values() if layer.category == category]
+        records = self._properties.record.layers
+        found = [layer_of(self._properties, record) for record in records if record.category == category]
         if len(found) != 1:
             names = ", ".join(repr(layer.name) for layer in found) or "none"
             raise LayerNotFoundError(
@@ -240,7 +246,7 @@ class DatasetLayers:
             If the layer is there and differs.
         """
         _refuse_dtype(dtype)
-        if all(record.name != layer_name for record in self._properties.record.layers):
+        if layer_name not in self._properties.record.names:
             return self.add_layer(
                 layer_name,
                 category,

@@ -32,13 +32,13 @@ from wkdask.mag_folders import (
 from wkdask.mag_view import MagView
 from wkdask.multiscales import write_multiscales
 from wkdask.places import (
-    channels_by_headers,
     check_agreement,
     cubes_box,
     foreign_mag,
     link_folder,
     mag_place,
     outside,
+    voxel_by_headers,
 )
 from wkdask.properties import (
     AddMag,
@@ -50,6 +50,7 @@ from wkdask.properties import (
     SetBox,
     SetNumChannels,
     dtype_of,
+    element_class,
 )
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import (
@@ -114,17 +115,20 @@ class LayerMags:
     @property
     def dtype_per_channel(self) -> np.dtype[Any]:
         """Type of one channel."""
-        return dtype_of(self.record.element_class, self.num_channels)
+        record = self.record
+        if record.element_class is None:
+            return np.dtype(voxel_by_headers(self._properties.folder, record)[0])
+        return dtype_of(record.element_class, self.num_channels)
 
     @property
     def dtype_per_layer(self) -> str:
         """Type of a voxel, all channels, as the properties file names it: ``"uint24"``."""
-        return self.record.element_class
+        return self.record.element_class or element_class(self.dtype_per_channel, self.num_channels)
 
     @property
     def num_channels(self) -> int:
         """Channels of a voxel; from the header of a mag that agrees with them where the properties do not say."""
-        return self.record.num_channels or channels_by_headers(self._properties.folder, self.record)
+        return self.record.num_channels or voxel_by_headers(self._properties.folder, self.record)[1]
 
     @property
     def data_format(self) -> str:

@@ -363,7 +363,9 @@ class LayerPyramid(LayerMags):
         with self._making(lambda: chain):
             self._refuse_all_existing(chain)
             for mag in chain:
-                target = self._place_like(source, mag, compression_of(self.data_format, compress, compression))
+                target = self._place_like(
+                    source, mag, compression_of(self.data_format, compress, compression)
+                )
                 reports.append(upsample_mag(source.place, target, self.bounding_box, options))
                 write_multiscales(self._properties, self._name)
                 source = self.get_mag(mag)

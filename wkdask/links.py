@@ -152,7 +152,7 @@ def _refuse_taken(properties: Properties, name: str) -> None:
     """Refuse a name that a layer or a file of the dataset has, or that is no name of a folder in it."""
     if os.path.basename(name) != name:
         raise InvalidValueError(f"a layer's name is the name of its folder, got {name!r}")
-    if any(record.name == name for record in properties.record.layers):
+    if name in properties.record.names:
         raise AlreadyExistsError(f"the dataset {properties.folder} has a layer {name!r} already")
     if os.path.lexists(os.path.join(properties.folder, name)):
         raise AlreadyExistsError(f"{os.path.join(properties.folder, name)} exists already")

@@ -71,13 +71,22 @@ def is_address(record: MagRecord) -> bool:
 
 
 def listed_folders(properties: Properties) -> set[str]:
-    """Return the real paths of the folders of all mags that a dataset lists."""
-    return {
+    """Return the real paths of the folders of all mags that a dataset lists; of a broken layer what it may mean."""
+    listed = {
         os.path.realpath(mag_folder(properties.folder, layer.name, mag))
         for layer in properties.record.layers
         for mag in layer.mags
         if not is_address(mag)
     }
+    for broken in properties.record.broken:
+        mags = broken.raw.get("mags")
+        paths = [mag.get("path") for mag in mags if isinstance(mag, dict)] if isinstance(mags, list) else []
+        listed |= {
+            os.path.realpath(os.path.join(properties.folder, path))
+            for path in (broken.name, *paths)
+            if isinstance(path, str) and "://" not in path and "\0" not in path
+        }
+    return listed
 
 
 def owner_of(store: StoredMag) -> MagPlace | None:

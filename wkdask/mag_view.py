@@ -245,7 +245,7 @@ class MagView(View):
         )
 
     def cubes_on_disk(self) -> Iterator[BoundingBox]:
-        """Yield the boxes, in voxels of this mag, of the cubes that exist."""
+        """Yield the boxes, in voxels of this mag, of the cubes that exist; of Zarr with a fill value, of all."""
         return (self.spec.grid.cube_box(index) for index in self._place.store.cubes_on_disk())
 
     def map_cubes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from functools import reduce
 
 from wkdask.box_view import BoxView
@@ -14,18 +15,18 @@ from wkdask.errors import (
     InvalidValueError,
     OutsideError,
     WkdaskError,
+    WkdaskWarning,
 )
 from wkdask.fsio import checked_path
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
 from wkdask.job import MagPlace
 from wkdask.mag_folders import is_address, listed_folders, mag_folder, refuse_unfinished
-from wkdask.properties import PROPERTIES_FILE, LayerRecord, MagRecord, dtype_of
+from wkdask.properties import PROPERTIES_FILE, DatasetRecord, LayerRecord, MagRecord, dtype_of
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import found_format, open_mag
 from wkdask.storage.protocol import OUTSIDE, StoredMag
 
 __all__ = [
-    "channels_by_headers",
     "check_agreement",
     "cubes_box",
     "foreign_mag",
@@ -34,6 +35,8 @@ __all__ = [
     "mag_place",
     "outside",
     "refuse_outside",
+    "voxel_by_headers",
+    "warn_of_layers",
 ]
 
 
@@ -68,6 +71,15 @@ def refuse_outside(properties: Properties) -> None:
                 why = outside(properties.folder, mag_folder(properties.folder, layer.name, mag))
             if why is not None:
                 raise _forbidden(layer.name, mag.mag, why)
+
+
+def warn_of_layers(record: DatasetRecord) -> None:
+    """Warn of layers that cannot be understood, or of which something is missing that their mags tell."""
+    for broken in record.broken:
+        warnings.warn(f"a layer cannot be used: {broken.reason}", WkdaskWarning, stacklevel=3)
+    for layer in record.layers:
+        for note in layer.notes:
+            warnings.warn(note, WkdaskWarning, stacklevel=3)
 
 
 def mag_place(properties: Properties, layer_name: str, mag: Mag, store: StoredMag) -> MagPlace:
@@ -162,30 +174,42 @@ def check_agreement(layer_name: str, record: MagRecord, dtype: str, channels: in
         )
 
 
-def channels_by_headers(dataset_path: str, layer: LayerRecord) -> int:
-    """Return the channels of a layer whose properties do not say: those of the first mag that agrees with them.
+def voxel_by_headers(dataset_path: str, layer: LayerRecord) -> tuple[str, int]:
+    """Return type and channels of a layer whose properties do not say: those of the first mag that agrees.
 
-    What is wrong with one mag is told when that mag is used; the others do not need it.
+    What is wrong with one mag is told when that mag is used; the others do not need it. Where the properties say
+    neither type nor channels, all mags that can be opened must be alike.
 
     Raises
     ------
     DamagedHeaderError
-        If no mag has metadata that do; says what is wrong with the first.
+        If no mag has metadata that do, with what is wrong with the first; or if they differ.
     """
-    reasons = []
+    reasons: list[str] = []
+    found: dict[tuple[str, int], Mag] = {}
+    word = layer.element_class
     for mag in layer.mags:
         try:
             store = open_mag(mag_folder(dataset_path, layer.name, mag), layer.data_format, mag.raw)
         except (WkdaskError, OSError) as error:
             reasons.append(str(error))
             continue
+        spec = store.spec
+        voxel = (spec.dtype, spec.num_channels)
+        if word is None and layer.num_channels in (None, spec.num_channels):
+            found.setdefault(voxel, mag.mag)
+            continue
         with contextlib.suppress(DTypeError):  # its channels do not divide the class
-            if dtype_of(layer.element_class, store.spec.num_channels) == store.spec.dtype:
-                return store.spec.num_channels
-        reasons.append(f"{store.metadata_path} says {store.spec}")
+            if word is not None and dtype_of(word, spec.num_channels) == spec.dtype:
+                return voxel
+        reasons.append(f"{store.metadata_path} says {spec}")
+    if len(found) == 1:
+        return next(iter(found))
+    if found:
+        reasons = [" and ".join(f"mag {mag} holds {n} × {dtype}" for (dtype, n), mag in found.items())]
+    lacks = "elementClass" if word is None else f"numChannels for the element class {word!r}"
     raise DamagedHeaderError(
-        f"layer {layer.name!r}: the properties give no numChannels for the element class "
-        f"{layer.element_class!r}, and no mag has metadata that do: "
+        f"layer {layer.name!r}: the properties give no {lacks}, and no mag has metadata that do: "
         f"{reasons[0] if reasons else 'there are no mags'}"
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wkdask.errors import InvalidValueError
 
-__all__ = ["VoxelSize", "format_bytes", "format_rate"]
+__all__ = ["VoxelSize", "format_bytes", "format_rate", "unit_named"]
 
 _UNITS_IN_NM = {
     "yoctometer": 1e-15,
@@ -67,6 +67,34 @@ _SHORT_UNITS = {
     "mi": "mile",
     "pc": "parsec",
 }
+
+
+_SPELLED = {
+    "micron": "micrometer",
+    "inche": "inch",
+    "feet": "foot",
+    "µ": "micrometer",
+    "\u03bc": "micrometer",
+}
+"""Other words for units, in lower case, without the s of a plural; the Greek letter looks like the sign."""
+
+
+def unit_named(text: object) -> str | None:
+    """Return the full name of a unit that other programs spell as they like; None if it is none that is known.
+
+    Examples
+    --------
+    >>> unit_named("Micrometre"), unit_named("microns"), unit_named("nm"), unit_named("pixel")
+    ('micrometer', 'micrometer', 'nanometer', None)
+    """
+    if not isinstance(text, str):
+        return None
+    word = text.strip()
+    if word in _SHORT_UNITS:
+        return _SHORT_UNITS[word]
+    word = word.lower().replace("metre", "meter").replace("ångström", "angstrom").removesuffix("s")
+    word = _SPELLED.get(word, word)
+    return word if word in _UNITS_IN_NM else None
 
 
 @dataclass(frozen=True, slots=True)

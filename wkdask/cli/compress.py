@@ -35,7 +35,7 @@ def compress(
     """
     with plain_errors(), connected(scheduler) as client:
         opened = wkdask.Dataset(dataset)
-        chosen = [opened.get_layer(name) for name in layers] or list(opened.layers.values())
+        chosen = [opened.get_layer(name) for name in layers or opened.layers]
         views = [layer.get_mag(mag) for layer in chosen for mag in mags or layer.mags]
         for view in views:
             report = view.compress(compression=compression, client=client, progress=True)

@@ -62,7 +62,7 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
 @click.option("--bbox", type=BOX, help="Convert only this part, in voxels of the images; it keeps its place.")
 @click.option(
     "--dtype", help="Type of the layer, such as uint8; that of the images by default. Without --rescale one that "
-    "holds all their values.",
+    "holds all their values; of Zarr each voxel is checked, and floats are rounded.",
 )  # fmt: skip
 @click.option(
     "--rescale",
@@ -123,8 +123,8 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
     is x, row is y, section is z. What is left out or guessed is printed, also by --plan: gaps in the numbers of the
     names, pages that are no sections, orientations.
 
-    Or IMAGES is one OME-Zarr image (0.4 or 0.5), whose scales all become mags as they are, and whose labels become
-    layers; or one Zarr array. Channels become layers of their own, but for RGB.
+    Or IMAGES is one OME-Zarr image (0.4 or 0.5; a folder, or a .zip or .ozx file), whose scales all become mags
+    as they are, and whose labels become layers; or one Zarr array. Channels become layers of their own, RGB one.
 
     \b
     Example:
@@ -143,9 +143,10 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
     given = options.pop("compression")
     options["compression"] = False if given == "none" else given or "lz4"
     paths, context = [str(Path(image)) for image in images], click.get_current_context()
-    from wkdask.convert.zarr_array import is_zarr
+    from wkdask.convert.zarr_store import is_zarr, root_of
 
-    zarr = [path for path in paths if is_zarr(path)]
+    with plain_errors():
+        zarr = [path for path in paths if is_zarr(root_of(path))]
     for name in _IMAGES_ONLY if zarr else _ZARR_ONLY:
         if options.pop(name):
             kind = "image files" if zarr else "Zarr"
@@ -161,7 +162,7 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
 
 _ZARR_ONLY = ("axes", "no_labels", "together")
 _OF_FILES = ("gaps", "page", "series", "orient", "tiles")
-_IMAGES_ONLY = ("dtype", "rescale", *_OF_FILES)
+_IMAGES_ONLY = ("rescale", *_OF_FILES)
 
 
 def _convert_images(
@@ -224,8 +225,10 @@ def _convert_zarr(
     """Convert what is Zarr, or say what it would become."""
     from wkdask.convert.scales import open_scales
     from wkdask.convert.zarr_layers import convert_scales, is_converted, plan_scales
+    from wkdask.fsio import checked_path
 
-    taken = ("voxel_size", "layer_name", "category", "offset", "bbox", "axes", "together")
+    checked_path(dataset)  # a plan is refused where the run would be
+    taken = ("voxel_size", "layer_name", "category", "offset", "bbox", "axes", "together", "dtype")
     source = open_scales(paths[0], labels=not options["no_labels"], **{name: options[name] for name in taken})
     cut = {name: options[name] for name in ("data_format", "compression", "shard_shape", "chunk_shape")}
     if plan_only:

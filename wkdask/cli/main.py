@@ -139,7 +139,7 @@ def downsample(
     """
     with plain_errors(), connected(scheduler, report_path) as client:
         opened = wkdask.Dataset(dataset)
-        chosen = [opened.get_layer(name) for name in layers] or list(opened.layers.values())
+        chosen = [opened.get_layer(name) for name in layers or opened.layers]
         for layer in chosen:
             reports = layer.downsample(
                 from_mag=from_mag,

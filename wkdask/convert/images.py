@@ -366,7 +366,9 @@ def convert_images(
             options.listeners,
         )
     except BaseException as error:
-        interrupted = not isinstance(error, Exception) and mag is not None and unfinished_jobs(mag.place.store)
+        interrupted = (
+            not isinstance(error, Exception) and mag is not None and unfinished_jobs(mag.place.store)
+        )
         landed = mag is not None and not mag.layer.bounding_box.is_empty()
         if is_new_layer and not interrupted and not landed:  # then the same call can be made again
             if is_new_dataset:
@@ -478,9 +480,7 @@ def plan_images(
     return PlannedWrite(f"layer {layer_name!r} mag 1", plan.write, engine, memory, reads_target=False)
 
 
-def _mag(
-    dataset: Dataset, name: str, category: str, spec: ArraySpec, *, resume: bool
-) -> MagView:
+def _mag(dataset: Dataset, name: str, category: str, spec: ArraySpec, *, resume: bool) -> MagView:
     """Return the mag that is to be filled; that of an earlier call only with `resume`."""
     if name in dataset.layers:
         layer = dataset.get_layer(name)

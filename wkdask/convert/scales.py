@@ -6,7 +6,7 @@
       labels/nuclei    >  layer "nuclei"     its scales, by the image's voxels
     array.zarr         >  layer "color"      mag 1
 
-Only metadata are read.
+Only metadata are read, and of labels of floats their coarsest scale, to tell masks.
 """
 
 from __future__ import annotations
@@ -15,37 +15,28 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wkdask.convert.ome_zarr import Image, ScaleEntry, corner_of, label_names, place, read_image
-from wkdask.convert.target import check_layer
-from wkdask.convert.zarr_array import ZarrArray, is_zarr, open_zarr_array, read_json
+from wkdask.convert.ome_zarr import Image, corner_of, label_names, matched, place, read_image
+from wkdask.convert.scale_mags import Scale, Taken, channel_of, scale_array, scales_of
+from wkdask.convert.target import check_layer, viewer_notes
+from wkdask.convert.zarr_array import ZarrArray, open_zarr_array
+from wkdask.convert.zarr_store import is_file, is_zarr, read_json, root_of
 from wkdask.dataset import Dataset, as_voxel_size
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
 from wkdask.layer import LayerCategories
 from wkdask.properties import PROPERTIES_FILE
-from wkdask.storage.formats import format_of
 from wkdask.storage.protocol import ArraySpec
 from wkdask.units import VoxelSize, format_bytes
 
-__all__ = ["Scale", "ScaledLayer", "Scales", "open_scales"]
+__all__ = ["ScaledLayer", "Scales", "open_scales"]
 
 _MAX_CHANNELS = 64
 """More channels than that are an axis that was taken for channels."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """One array, and the mag that it becomes."""
-
-    mag: Mag
-    """Which one."""
-    array: ZarrArray
-    """Where its voxels are."""
-    corner: Vec3Int
-    """Where the array's first voxel goes: absolute, in voxels of the mag."""
-    box: BoundingBox
-    """What is taken: absolute, in voxels of the mag."""
+_CASTS = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
+"""Types of images that WEBKNOSSOS does not show, and those that it does."""
+_LOOK_NBYTES = 64 << 20
+"""So much of labels of floats is looked at, to tell whether they are a mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +97,13 @@ def open_scales(
     axes: str | None = None,
     labels: bool = True,
     together: bool = False,
+    dtype: str | None = None,
 ) -> Scales:
-    """Tell what a Zarr array, or an OME-Zarr image, would become; only metadata are read.
+    """Tell what a Zarr array, or an OME-Zarr image, would become.
 
     Parameters
     ----------
-    path, voxel_size, layer_name, category, offset, bbox, axes, labels, together
+    path, voxel_size, layer_name, category, offset, bbox, axes, labels, together, dtype
         As for :func:`wkdask.convert.zarr_layers.convert_zarr`.
 
     Raises
@@ -119,22 +111,22 @@ def open_scales(
     WkdaskError
         As there.
     """
-    folder = os.path.realpath(checked_path(path))
+    folder = root_of(os.path.realpath(checked_path(path)))
     if not is_zarr(folder):
         raise InvalidValueError(
             f"{folder} is no Zarr array or group: it has neither zarr.json nor .zarray, .zattrs"
         )
     size = None if voxel_size is None else as_voxel_size(voxel_size)
     if _is_array(folder):
-        return _open_array(folder, size, layer_name, category, offset, bbox, axes, together)
-    return _open_image(folder, size, layer_name, category, offset, bbox, axes, labels, together)
+        return _open_array(folder, size, layer_name, category, offset, bbox, axes, together, dtype)
+    return _open_image(folder, size, layer_name, category, offset, bbox, axes, labels, together, dtype)
 
 
 def _is_array(folder: str) -> bool:
     """Tell an array from a group."""
-    if os.path.isfile(os.path.join(folder, "zarr.json")):
-        return read_json(os.path.join(folder, "zarr.json")).get("node_type") == "array"
-    return format_of(folder) is not None
+    if is_file(f"{folder}/zarr.json"):
+        return read_json(f"{folder}/zarr.json").get("node_type") == "array"
+    return is_file(f"{folder}/.zarray")
 
 
 def _open_array(
@@ -146,6 +138,7 @@ def _open_array(
     bbox: BoundingBox | None,
     axes: str | None,
     together: bool,
+    dtype: str | None,
 ) -> Scales:
     """Tell what one array becomes."""
     array = open_zarr_array(folder, axes)
@@ -155,22 +148,37 @@ def _open_array(
         )
     corner = Vec3Int(offset or (0, 0, 0))
     box = _selected(array, bbox).offset(corner)
-    notes = (
-        [
+    notes = []
+    if array.are_assumed:
+        notes.append(
             f"the axes of {folder}, of shape {_shape(array)}, were taken for {array.axes}; --axes says otherwise"
-        ]
-        if array.are_assumed
-        else []
-    )
+        )
+    notes += array.notes
+    array = array if dtype is None else array.as_dtype(dtype)
     layers = tuple(
-        ScaledLayer(name, category, (Scale(Mag(1), _channel_of(array, channel), corner, box),))
+        ScaledLayer(name, category, (Scale(Mag(1), channel_of(array, channel), corner, box),))
         for name, channel in _channels(array, layer_name, together, notes)
     )
+    notes += _viewer_notes(layers)
     return Scales(folder, size, layers, tuple(notes))
 
 
+def _viewer_notes(layers: Sequence[ScaledLayer]) -> list[str]:
+    """Return what WEBKNOSSOS does not show, once for layers that are alike."""
+    notes: dict[str, None] = {}
+    for layer in layers:
+        dtype, channels = layer.spec.dtype, layer.spec.num_channels
+        cast = (
+            f"--dtype {_CASTS[dtype]} (or another type) stores one that it shows" if dtype in _CASTS else ""
+        )
+        split = "without --together each channel becomes a layer" if channels > 1 else ""
+        remedy = "; ".join(filter(None, (split, cast)))
+        notes |= dict.fromkeys(viewer_notes(layer.category, dtype, channels, remedy=remedy))
+    return list(notes)
+
+
 def _channels(
-    array: ZarrArray, layer_name: str, together: bool, notes: list[str]
+    array: ZarrArray, layer_name: str, together: bool, notes: list[str], names: Sequence[str] = ()
 ) -> list[tuple[str, int | None]]:
     """Return the layers of an image: name, and channel of the array, None for all; note what is split."""
     count = array.spec.num_channels
@@ -181,16 +189,13 @@ def _channels(
             f"{array.path}, of shape {_shape(array)}, would become {count} layers, one for each channel; are its "
             f"axes {array.axes}? Name them (--axes), or keep the channels in one layer (--together)"
         )
+    called = f" ({', '.join(names)})" if len(names) == count else ""
     notes.append(
-        f"the {count} channels of {array.path} become the layers {layer_name}_0 to {layer_name}_{count - 1}, since "
-        f"a layer is shown as one channel or as RGB; --together keeps them in one layer"
+        f"the {count} channels{called} of {array.path} become the layers {layer_name}_0 to "
+        f"{layer_name}_{count - 1}, since a layer is shown as one channel or as RGB; --together keeps them in one "
+        f"layer"
     )
     return [(f"{layer_name}_{number}", number) for number in range(count)]
-
-
-def _channel_of(array: ZarrArray, channel: int | None) -> ZarrArray:
-    """Return one channel of an array, or all of it."""
-    return array if channel is None else array.one_channel(channel)
 
 
 def _shape(array: ZarrArray) -> tuple[int, ...]:
@@ -217,16 +222,17 @@ def _open_image(
     axes: str | None,
     labels: bool,
     together: bool,
+    dtype: str | None,
 ) -> Scales:
     """Tell what an OME-Zarr image and its labels become."""
     image = read_image(folder)
     if size is None and image.voxel_size is None:
         raise InvalidValueError(
-            f"{folder}: its axes have no units; say how large a voxel of the finest scale is: voxel_size= "
-            f"(--voxel-size)"
+            f"{folder}: its axes have no units that are known ({image.unit_text}); say how large a voxel of the "
+            f"finest scale is: voxel_size= (--voxel-size)"
         )
     finest = image.scales[0]
-    array = _scale_array(image, finest, axes)
+    array = scale_array(image, finest, axes)
     own = _layer_box(folder)
     known = own if bbox is None else None
     corner = corner_of(folder, finest) if offset is None else Vec3Int(offset)
@@ -234,11 +240,13 @@ def _open_image(
     wanted = _selected(array, None).intersection(known) if known is not None else _selected(array, bbox)
     if wanted.is_empty():
         raise InvalidValueError(f"{folder}: nothing was written into this layer, its box is {known}")
-    limit = wanted.offset(corner)
-    notes: list[str] = []
+    taken = Taken(finest, array.size, corner, wanted.offset(corner))
+    notes = [*image.notes, *array.notes]
     layers = [
-        ScaledLayer(name, category, _scales_of(image, finest, corner, limit, axes, notes, channel))
-        for name, channel in _channels(array, layer_name, together or own is not None, notes)
+        ScaledLayer(name, category, scales_of(image, taken, axes, notes, channel, dtype))
+        for name, channel in _channels(
+            array, layer_name, together or own is not None, notes, image.channel_names
+        )
     ]
     for name in label_names(folder) if labels else []:
         if name in {layer.name for layer in layers}:
@@ -246,26 +254,72 @@ def _open_image(
                 f"{folder}: both its image and its labels would become the layer {name!r}; choose another name "
                 f"(--layer), or leave the labels out (--no-labels)"
             )
+        mine: list[str] = []
         try:
-            found = read_image(os.path.join(folder, "labels", name))
-            if (found.voxel_size is None) != (image.voxel_size is None):
-                raise InvalidValueError("only one of image and labels has units")
-            scales = _scales_of(found, finest, corner, limit, axes and axes.lower().replace("c", ""), notes)
-            label = ScaledLayer(name, LayerCategories.SEGMENTATION_TYPE, scales)
-            check_layer(name, label.category, label.spec.dtype, label.spec.num_channels, found.path)
+            layers.append(_label_layer(image, name, taken, axes, mine))
         except WkdaskError as error:
             notes.append(f"the labels {name!r} are left out: {error}")
         else:
-            layers.append(label)
+            notes += mine
+    notes += _viewer_notes(layers)
     return Scales(folder, size or image.voxel_size or VoxelSize((1, 1, 1)), tuple(layers), tuple(notes))
 
 
-def _scale_array(image: Image, scale: ScaleEntry, axes: str | None) -> ZarrArray:
-    """Open the array of a scale, which must lie inside of the image's folder."""
-    path = os.path.realpath(os.path.join(image.path, scale.name))
-    if os.path.commonpath([path, image.path]) != image.path:
-        raise InvalidValueError(f"{image.path}: its scale {scale.name!r} lies outside of it, at {path}")
-    return open_zarr_array(path, axes or image.axes)
+def _label_layer(image: Image, name: str, taken: Taken, axes: str | None, notes: list[str]) -> ScaledLayer:
+    """Return the layer that labels of an image become; refuse what cannot be one."""
+    found = read_image(os.path.join(image.path, "labels", name), image)
+    notes += found.notes
+    if axes is not None:  # what the user says of the image is meant of its labels too, which have no channels
+        given = axes.lower()
+        axes = next((each for each in (given, given.replace("c", "")) if len(each) == len(found.axes)), None)
+    array = scale_array(found, found.scales[0], axes)
+    if found.unit_text and image.voxel_size is not None:
+        found = _by_extent(image, found, array.size, taken, notes)
+    is_mask = array.stored.startswith("float")
+    if is_mask:
+        _check_mask(scale_array(found, found.scales[-1], axes))
+    notes += array.notes
+    scales = scales_of(found, taken, axes, notes, None, "mask" if is_mask else None)
+    layer = ScaledLayer(name, LayerCategories.SEGMENTATION_TYPE, scales)
+    check_layer(name, layer.category, layer.spec.dtype, layer.spec.num_channels, found.path)
+    if is_mask:
+        notes.append(f"the labels {name!r} hold {array.stored}, of 0 and 1 only: they are stored as uint8")
+    return layer
+
+
+def _by_extent(image: Image, found: Image, size: Vec3Int, taken: Taken, notes: list[str]) -> Image:
+    """Return labels without units as an image in the units of theirs: by its numbers, or by its extent."""
+    how = "their numbers are taken for those of the image"
+    try:
+        mag, _ = place(found.scales[0], taken.finest, (size, taken.size))
+        step = mag.to_vec3_int()
+        fits = all(
+            n in (whole // s, -(-whole // s)) for n, whole, s in zip(size, taken.size, step, strict=True)
+        )
+    except InvalidValueError:
+        fits = False
+    if not fits:
+        for entry in image.scales:
+            if scale_array(image, entry, None).size == size:
+                found = matched(found, entry)
+                how = f"they have as many voxels as scale {entry.name!r} of the image, and are taken for as large"
+                break
+    notes.append(f"the labels {os.path.basename(found.path)!r} have no units ({found.unit_text}): {how}")
+    return found
+
+
+def _check_mask(array: ZarrArray) -> None:
+    """Refuse labels of floats that are no mask, by what is in the middle of their coarsest scale."""
+    size = array.size
+    while size.prod() * array.stored_nbytes > _LOOK_NBYTES:
+        size = (size // 2).pairmax(1)
+    box = BoundingBox((array.size - size) // 2, size)
+    found = array.read(box)
+    other = found[(found != 0) & (found != 1)]
+    if other.size:
+        raise InvalidValueError(
+            f"{array.path} holds {array.stored}, such as {other[0]}: the ids of a segmentation are whole numbers"
+        )
 
 
 def _layer_box(folder: str) -> BoundingBox | None:
@@ -278,91 +332,3 @@ def _layer_box(folder: str) -> BoundingBox | None:
         return None
     mag = min(layer.mags, key=lambda mag: mag.to_vec3_int().prod())
     return layer.get_mag(mag).box
-
-
-def _scales_of(
-    image: Image,
-    finest: ScaleEntry,
-    corner: Vec3Int,
-    limit: BoundingBox,
-    axes: str | None,
-    notes: list[str],
-    channel: int | None = None,
-) -> tuple[Scale, ...]:
-    """Return the scales of an image that are mags; note those that are not.
-
-    Parameters
-    ----------
-    image
-        The image, or one of its labels.
-    finest
-        The scale that is mag 1.
-    corner
-        Where that begins: absolute, in voxels of mag 1.
-    limit
-        What is taken: absolute, in voxels of mag 1.
-    axes
-        Instead of the image's.
-    notes
-        Grows; the first of several channels tells for all.
-    channel
-        The channel that is taken; None for all.
-    """
-    scales: dict[Mag, Scale] = {}
-    notes = notes if not channel else []
-    for entry in image.scales:
-        try:
-            scale = _scale_of(image, entry, finest, corner, limit, axes, channel)
-            if scale.mag in scales:
-                raise InvalidValueError(f"it is mag {scale.mag}, as {scales[scale.mag].array.path} is")
-            if scales:
-                _check_alike(next(iter(scales.values())).array, scale.array)
-        except InvalidValueError as error:
-            if not scales and entry is image.scales[-1]:
-                raise InvalidValueError(
-                    f"{image.path}: scale {entry.name!r} cannot be a mag: {error}"
-                ) from error
-            notes.append(f"scale {entry.name!r} of {image.path} is left out: {error}")
-            continue
-        scales[scale.mag] = scale
-        whole = limit.aligned_outwards(scale.mag.to_vec3_int()).in_mag(scale.mag)
-        if scale.box != whole:
-            notes.append(
-                f"scale {entry.name!r} of {image.path} holds {scale.box} of {whole} (voxels of mag {scale.mag}); "
-                f"the rest of that mag is 0"
-            )
-    return tuple(scales.values())
-
-
-def _scale_of(
-    image: Image,
-    entry: ScaleEntry,
-    finest: ScaleEntry,
-    corner: Vec3Int,
-    limit: BoundingBox,
-    axes: str | None,
-    channel: int | None,
-) -> Scale:
-    """Return a scale as a mag; refuse one that is none."""
-    mag, distance = place(entry, finest)
-    step, start = mag.to_vec3_int(), corner + distance
-    if any(start % step) or not start.is_positive():
-        raise InvalidValueError(
-            f"it begins at voxel {start.to_tuple()} of mag 1, which is no voxel of mag {mag}: those begin at "
-            f"multiples of {step.to_tuple()}. Another offset (--offset) may do, such as 0,0,0"
-        )
-    array = _channel_of(_scale_array(image, entry, axes), channel)
-    at = start // step
-    box = BoundingBox(at, array.size).intersection(limit.aligned_outwards(step).in_mag(mag))
-    if box.is_empty():
-        raise InvalidValueError(f"it holds nothing of the box {limit} (voxels of mag 1)")
-    return Scale(mag, array, at, box)
-
-
-def _check_alike(first: ZarrArray, other: ZarrArray) -> None:
-    """Refuse a scale of another type than the finest has."""
-    have, want = other.spec, first.spec
-    if (have.dtype, have.num_channels) != (want.dtype, want.num_channels):
-        raise InvalidValueError(
-            f"it holds {have.num_channels} × {have.dtype}, {first.path} {want.num_channels} × {want.dtype}"
-        )

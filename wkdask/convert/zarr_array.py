@@ -6,15 +6,16 @@ know (flat arrays without z, filters, unusual codecs) is read by zarr-python.
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from wkdask.convert.zarr_store import first_chunk, in_zip, is_file, left_out_chunk, open_array, read_json
 from wkdask.errors import (
     DamagedCubeError,
     DamagedHeaderError,
@@ -26,15 +27,21 @@ from wkdask.errors import (
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.properties import PROPERTIES_FILE
-from wkdask.storage.formats import format_of, open_mag
+from wkdask.storage.formats import open_mag
 from wkdask.storage.protocol import DTYPES, ArraySpec, StoredMag, Voxels, empty_block
+from wkdask.storage.zarr_layout import METADATA_NAMES
 
-__all__ = ["ZarrArray", "is_zarr", "open_zarr_array", "read_json"]
+__all__ = ["ZarrArray", "named_axes", "open_zarr_array"]
 
-_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 _USUAL_AXES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
 """The axes of an array that does not name them: the order of OME-Zarr."""
-_LETTERS = {"time": "t", "channel": "c"}
+_LETTERS = {
+    "time": "t", "channel": "c", "channels": "c", "depth": "z", "plane": "z", "height": "y", "row": "y",
+    "width": "x", "column": "x", "col": "x",
+}  # fmt: skip
+"""Names of dimensions that are no letters."""
+_WIDENED = {"bool": "uint8", "float16": "float32"}
+"""Types that layers do not have, and the smallest one that holds them."""
 _CHUNKS_AT_ONCE = 10
 """So many chunks zarr-python decodes at a time."""
 
@@ -52,13 +59,40 @@ class ZarrArray:
     size: Vec3Int
     """Extent along (x, y, z); 1 along z where there is no such axis."""
     spec: ArraySpec
-    """Type, channels and cut."""
+    """Type of the voxels that are read, channels and cut."""
+    stored: str
+    """Type of the voxels as they are stored; where it is another one, each voxel is checked on its way."""
     store: StoredMag | None
     """Our own reader; None where zarr-python reads the array."""
     chunk_nbytes: int
     """Bytes of a decoded chunk, with all the channels in it."""
+    has_chunks: bool
+    """Whether there is any chunk; else all voxels are the fill value."""
+    notes: tuple[str, ...]
+    """What is not read of it, or not as it is stored."""
     channel: int | None = None
     """The channel that is read; None for all."""
+    is_mask: bool = False
+    """Whether the voxels must be 0 and 1."""
+
+    def as_dtype(self, dtype: str) -> ZarrArray:
+        """Return the array read as another type, of which each voxel is checked when it is read.
+
+        Raises
+        ------
+        DTypeError
+            If a layer cannot hold it.
+        """
+        if dtype not in DTYPES:
+            raise DTypeError(f"a layer cannot hold {dtype}; known types are {', '.join(DTYPES)}")
+        kind = np.dtype(dtype).kind
+        if kind == "f" and np.dtype(self.stored).kind != "f" and not np.can_cast(self.stored, dtype, "safe"):
+            raise DTypeError(f"{self.path} holds {self.stored}, of which {dtype} does not hold every value")
+        return replace(self, spec=replace(self.spec, dtype=dtype))
+
+    def as_mask(self) -> ZarrArray:
+        """Return the array read as uint8, and refused if a voxel is neither 0 nor 1."""
+        return replace(self.as_dtype("uint8"), is_mask=True)
 
     def one_channel(self, number: int) -> ZarrArray:
         """Return one channel of the array; zarr-python reads it, which passes over the chunks of others.
@@ -80,11 +114,14 @@ class ZarrArray:
         return self.spec.chunk_shape
 
     @property
+    def stored_nbytes(self) -> int:
+        """Bytes of one voxel as it is stored, all channels."""
+        return self.spec.num_channels * np.dtype(self.stored).itemsize
+
+    @property
     def decoding_nbytes(self) -> int:
         """Bytes that decoding takes beside the voxels that are read: chunks, and what they are in the file."""
-        return (
-            2 * self.chunk.prod() * self.spec.bytes_per_voxel * (_CHUNKS_AT_ONCE if self.store is None else 1)
-        )
+        return 2 * self.chunk.prod() * self.stored_nbytes * (_CHUNKS_AT_ONCE if self.store is None else 1)
 
     def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
         """Return the voxels of a box, ``(c, *box.size)`` in Fortran order.
@@ -100,17 +137,18 @@ class ZarrArray:
         ------
         DamagedCubeError
             If they cannot be read; names the file, or the array.
+        DTypeError
+            If another type than the stored one is wanted, and it does not hold a voxel; names that.
         """
         if self.store is not None:
-            return self.store.read(box, threads)
+            block = self.store.read(box, threads)
+            return block if self.spec.dtype == self.stored else self._cast(block, box)
         spans = dict(zip("xyz", box.to_slices(), strict=True))
         fixed = {"t": 0} if self.channel is None else {"t": 0, "c": self.channel}
         index = tuple(fixed.get(axis, spans.get(axis, slice(None))) for axis in self.axes)
-        import zarr
-
         try:
             # Opened anew: it takes a millisecond, and a block is read for many.
-            block = np.asarray(zarr.open_array(self.path, mode="r")[index])
+            block = np.asarray(open_array(self.path)[index])
         except (WkdaskError, MemoryError):
             raise
         except Exception as error:  # codecs raise whatever they stumble over
@@ -121,34 +159,39 @@ class ZarrArray:
         for axis in "zc":
             if axis not in left:
                 left, block = axis + left, block[None]
+        block = block.transpose([left.index(axis) for axis in "cxyz"])
+        if self.spec.dtype != block.dtype.name:
+            return self._cast(block, box)
         out = empty_block(self.spec, box)
-        out[...] = block.transpose([left.index(axis) for axis in "cxyz"])
+        out[...] = block
         return out
 
+    def _cast(self, block: Voxels, box: BoundingBox) -> Voxels:
+        """Return voxels in the type that is wanted; integers exactly, floats rounded."""
+        out = empty_block(self.spec, box)
+        for z in range(box.size.z):  # what is compared takes room too
+            wrong = self._put(block[..., z], out[..., z])
+            if wrong.any():
+                channel, x, y = (int(n[0]) for n in np.nonzero(wrong))
+                where = Vec3Int(x, y, z) + box.topleft
+                kind = "a mask of 0 and 1" if self.is_mask else self.spec.dtype
+                value = block[channel, x, y, z]
+                raise DTypeError(
+                    f"{self.path} holds {value} at voxel {where.to_tuple()}, which {kind} cannot hold"
+                )
+        return out
 
-def is_zarr(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path is the folder of a Zarr array or group."""
-    return any(os.path.isfile(os.path.join(path, name)) for name in _FILES)
-
-
-def read_json(path: str) -> dict[str, Any]:
-    """Return the JSON object in a file; an empty one where there is no file.
-
-    Raises
-    ------
-    DamagedHeaderError
-        If it is no JSON object.
-    """
-    try:
-        with open(path, "rb") as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedHeaderError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise DamagedHeaderError(f"{path} holds no JSON object")
-    return content
+    def _put(self, section: Voxels, out: Voxels) -> Any:
+        """Write a section in another type, and return which of its voxels that does not hold."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            out[...] = section
+            if out.dtype.kind == "f":
+                return np.isinf(out) & np.isfinite(section)
+            if section.dtype.kind == "b":
+                return np.zeros((), bool)
+            top = 1 if self.is_mask else int(np.iinfo(out.dtype).max)
+            low = int(np.iinfo(out.dtype).min)
+            return (section < low) | (section >= top + 1) | (out.astype(section.dtype) != section)
 
 
 def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> ZarrArray:
@@ -172,39 +215,84 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
         If the axes are not those of the array.
     """
     folder = os.path.realpath(checked_path(path))
-    data_format = format_of(folder)
-    if data_format not in ("zarr3", "zarr"):
-        raise DamagedHeaderError(f"{folder} is no Zarr array: it holds neither zarr.json nor .zarray")
+    data_format = _format_of(folder)
     try:
-        import zarr
-
-        array = zarr.open_array(folder, mode="r")
+        array = open_array(folder)
         shape, dtype = tuple(array.shape), np.dtype(array.dtype)
         chunks, shards = tuple(array.chunks), tuple(array.shards or array.chunks)
+        key, attributes = array.metadata.encode_chunk_key((0,) * len(shape)), array.attrs.asdict()
     except Exception as error:  # zarr-python raises whatever it stumbles over
         raise DamagedHeaderError(
             f"{folder} cannot be opened as a Zarr array: {type(error).__name__}: {error}"
         ) from error
-    found = None if axes is not None else _named_axes(folder, data_format, len(shape))
+    found = None if axes is not None else named_axes(folder, data_format, len(shape))
     letters = _checked_axes(folder, axes or found or _assumed_axes(folder, shape), shape)
-    if dtype.name not in DTYPES:
-        raise DTypeError(f"{folder}: a layer cannot hold {dtype}; known types are {', '.join(DTYPES)}")
+    kind = _WIDENED.get(dtype.name, dtype.name)
+    if kind not in DTYPES:
+        known = ", ".join((*_WIDENED, *DTYPES))
+        raise DTypeError(f"{folder}: a layer cannot hold {dtype}; known types are {known}")
 
     def per_axis(lengths: Sequence[int]) -> Vec3Int:
         known = dict(zip(letters, lengths, strict=True))
         return Vec3Int(*(known.get(axis, 1) for axis in "xyz"))
 
+    if min(*chunks, *shards) < 1:
+        raise DamagedHeaderError(f"{folder} has chunks of {chunks} in files of {shards} voxels")
     if 0 in shape:
         raise UnsupportedFormatError(f"{folder} has the shape {shape}: it holds no voxel")
+    separator = "/" if "/" in key else "."
+    prefix = f"c{separator}" if key.startswith("c") else ""
+    there = first_chunk(folder, len(shape), prefix, separator)
+    counts = [-(-length // side) for length, side in zip(shape, shards, strict=True)]
+    notes = []
+    if there is None:
+        notes.append(f"{folder} has no chunk files: all its voxels are its fill value")
+    elif (other := left_out_chunk(folder, counts, prefix, separator)) is not None:
+        notes.append(
+            f"{folder} has chunk files, such as {other}, that lie beyond its shape {shape} or have other names "
+            f"than {there}: they are left out"
+        )
+    if kind != dtype.name:
+        notes.append(f"{folder} holds {dtype.name}, which is stored as {kind}")
+    calibration = {key: attributes[key] for key in ("scale_factor", "add_offset") if key in attributes}
+    if calibration:
+        notes.append(f"{folder} has the calibration {calibration!r:.100}, which is not applied to its voxels")
     channels = shape[letters.index("c")] if "c" in letters else 1
-    spec = ArraySpec(dtype.name, channels, per_axis(chunks), per_axis(shards), None, data_format)
-    store = _own_reader(folder, data_format, letters)
-    chunk_nbytes = math.prod(chunks) * dtype.itemsize
-    return ZarrArray(folder, letters, (axes or found) is None, per_axis(shape), spec, store, chunk_nbytes)
+    return ZarrArray(
+        path=folder,
+        axes=letters,
+        are_assumed=(axes or found) is None,
+        size=per_axis(shape),
+        spec=ArraySpec(kind, channels, per_axis(chunks), per_axis(shards), None, data_format),
+        stored=dtype.name,
+        store=_own_reader(folder, data_format, letters),
+        chunk_nbytes=math.prod(chunks) * dtype.itemsize,
+        has_chunks=there is not None,
+        notes=tuple(notes),
+    )
+
+
+def _format_of(folder: str) -> str:
+    """Return the format of an array, by the file that holds its metadata."""
+    for data_format, name in METADATA_NAMES.items():
+        if is_file(f"{folder}/{name}"):
+            return data_format
+    consolidated = os.path.dirname(folder)
+    hint = ""
+    if is_file(f"{consolidated}/.zmetadata") or "consolidated_metadata" in read_json(
+        f"{consolidated}/zarr.json"
+    ):
+        hint = (
+            f": its metadata are only in those that {consolidated} consolidates. Write them beside the array, as "
+            f"they are there under its name"
+        )
+    raise DamagedHeaderError(f"{folder} is no Zarr array: it holds neither zarr.json nor .zarray{hint}")
 
 
 def _own_reader(folder: str, data_format: str, letters: str) -> StoredMag | None:
     """Return the array as a mag, if our reader knows its kind."""
+    if in_zip(folder) is not None:
+        return None
     order = {axis: n for n, axis in enumerate(letters) if axis != "t"}
     try:
         return open_mag(folder, data_format, {"axisOrder": order})
@@ -212,17 +300,33 @@ def _own_reader(folder: str, data_format: str, letters: str) -> StoredMag | None
         return None
 
 
-def _named_axes(folder: str, data_format: str, ndim: int) -> str | None:
-    """Return the axes that an array names; None if it does not."""
+def named_axes(folder: str, data_format: str, ndim: int) -> str | None:
+    """Return the axes that an array names; None if it does not.
+
+    Raises
+    ------
+    InvalidValueError
+        If it names others than are known.
+    """
     if data_format == "zarr3":
         content = read_json(os.path.join(folder, "zarr.json"))
-        names = content.get("dimension_names") or content.get("attributes", {}).get("_ARRAY_DIMENSIONS")
+        attributes = content.get("attributes")
+        names = content.get("dimension_names")
+        if not names and isinstance(attributes, dict):
+            names = attributes.get("_ARRAY_DIMENSIONS")
     else:
         names = read_json(os.path.join(folder, ".zattrs")).get("_ARRAY_DIMENSIONS")
-    if not isinstance(names, list) or len(names) != ndim or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or len(names) != ndim:
         return None
-    letters = [_LETTERS.get(name.lower(), name.lower()) for name in names]
-    return "".join(letters) if all(letter in tuple("tczyx") for letter in letters) else None
+    if all(name is None or re.fullmatch(r"|dim_?[0-9]+", str(name)) for name in names):  # xarray's for none
+        return None
+    letters = [_LETTERS.get(str(name).lower(), str(name).lower()) for name in names]
+    if any(letter not in tuple("tczyx") for letter in letters):
+        raise InvalidValueError(
+            f"{folder} calls its dimensions {', '.join(map(str, names))}; which axis is which? Name a letter of "
+            f"t, c, z, y, x for each (--axes)"
+        )
+    return "".join(letters)
 
 
 def _assumed_axes(folder: str, shape: tuple[int, ...]) -> str:
@@ -234,9 +338,12 @@ def _assumed_axes(folder: str, shape: tuple[int, ...]) -> str:
             f"{os.path.dirname(folder)}, or name the axes (--axes), such as cxyz"
         )
     usual = _USUAL_AXES.get(len(shape))
-    if usual is None:
+    colours = len(shape) > 2 and shape[-1] in (3, 4) and min(shape[-3:-1]) > 4
+    if usual is None or colours:
+        last = f", the last of which may be {shape[-1]} colours" if colours else ""
         raise InvalidValueError(
-            f"{folder} has the shape {shape}; which axis is which? Name a letter of t, c, z, y, x for each (--axes)"
+            f"{folder} has the shape {shape}{last}; which axis is which? Name a letter of t, c, z, y, x for "
+            f"each (--axes)"
         )
     return usual
 

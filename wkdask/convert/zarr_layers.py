@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wkdask.convert.scales import Scale, ScaledLayer, Scales, open_scales
+from wkdask.convert.scale_mags import Scale
+from wkdask.convert.scales import ScaledLayer, Scales, open_scales
 from wkdask.convert.target import add_mag, check_layer, open_target, same_cut, spec_of
 from wkdask.dataset import Dataset
 from wkdask.engines import pick_engine
@@ -58,6 +59,7 @@ def convert_zarr(
     axes: str | None = None,
     labels: bool = True,
     together: bool = False,
+    dtype: str | None = None,
     data_format: str = "wkw",
     compression: str | bool | None = None,
     shard_shape: Vec3IntLike | int | None = None,
@@ -76,8 +78,8 @@ def convert_zarr(
     Parameters
     ----------
     path
-        Folder of the image or array. Of a layer of a WEBKNOSSOS dataset that is stored as Zarr, the layer's box is
-        taken, not all of its whole cubes.
+        Folder of the image or array, or a zip file (``.zip``, ``.ozx``) of one. Of a layer of a WEBKNOSSOS dataset
+        that is stored as Zarr, the layer's box is taken, not all of its whole cubes.
     dataset_path
         The dataset's folder; a dataset is made there if there is none.
     voxel_size
@@ -99,6 +101,10 @@ def convert_zarr(
     together
         Keep all channels in one layer. By default only three of uint8, which are shown as colours (RGB), and those
         of a layer of a WEBKNOSSOS dataset; of others each becomes a layer, named by its number: ``color_0``.
+    dtype
+        Type of the image's layers; that of the array by default. Floats are rounded to it; integers must fit, which
+        is checked voxel by voxel. Labels keep their type, but masks, of bool or of floats that are 0 and 1, which
+        become uint8.
     data_format, compression, shard_shape, chunk_shape
         How the layers are stored; as for :func:`wkdask.convert.images.convert_images`.
     client, progress, durable
@@ -125,7 +131,8 @@ def convert_zarr(
     Warns
     -----
     WkdaskWarning
-        For each scale, or labels, that are left out.
+        For each scale, or labels, that are left out or taken for what they do not say; and for what WEBKNOSSOS does
+        not show.
     """
     source = open_scales(
         path,
@@ -137,6 +144,7 @@ def convert_zarr(
         axes=axes,
         labels=labels,
         together=together,
+        dtype=dtype,
     )
     for note in source.notes:
         warnings.warn(note, WkdaskWarning, stacklevel=2)
@@ -372,7 +380,8 @@ def _block_shape(scale: Scale, spec: ArraySpec, threads: int, memory: int | None
     limit = min(_BLOCK_NBYTES, max(least, nbytes // (4 * threads)))
     if memory is not None:
         # A task holds a block, a copy in the order of the file, and what it is decoded from.
-        limit = min(limit, (memory - array.decoding_nbytes) // 3)
+        more = max(1, array.stored_nbytes // spec.bytes_per_voxel)  # where it is read as a smaller type
+        limit = min(limit, (memory - array.decoding_nbytes) // (3 * more))
     if memory is not None and limit < spec.chunk_shape.prod() * spec.bytes_per_voxel:
         raise PlanError(
             f"{array.path} is compressed in chunks of {array.chunk.to_tuple()} voxels, which take "
@@ -404,5 +413,6 @@ def _lazy(scale: Scale, blocks: Vec3Int) -> da.Array:
 def _digest(scale: Scale) -> str:
     """Return a short text that is the same for the same conversion of the same array, by its path."""
     array = scale.array
-    text = f"{array.path}|{array.axes}|{array.channel}|{array.size}|{array.spec}|{scale.corner}|{scale.box}"
+    what = (array.path, array.axes, array.channel, array.stored, array.is_mask, array.size, array.spec)
+    text = "|".join(map(str, (*what, scale.corner, scale.box)))
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -22,6 +22,7 @@ from wkdask.properties.commit import (
 )
 from wkdask.properties.records import (
     PROPERTIES_FILE,
+    BrokenLayer,
     DatasetRecord,
     LayerRecord,
     Layout,
@@ -36,6 +37,7 @@ __all__ = [
     "PROPERTIES_FILE",
     "AddLayer",
     "AddMag",
+    "BrokenLayer",
     "DatasetRecord",
     "Edit",
     "GrowBox",

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from wkdask import fsio
-from wkdask.errors import AlreadyExistsError, InvalidValueError
+from wkdask.errors import AlreadyExistsError, InvalidValueError, PropertiesError
 from wkdask.properties.rawjson import PROPERTIES_FILE, Raw, read_bytes, to_bytes, to_raw
 from wkdask.properties.records import DatasetRecord, Layout, parse
 from wkdask.properties.structure import AddLayer, AddMag, MoveMag, RemoveLayer, RemoveMag, RenameLayer
@@ -150,7 +150,7 @@ def commit(folder: str | os.PathLike[str], edits: Sequence[Edit]) -> DatasetReco
         data = to_bytes(raw, path)
         if data == to_bytes(dict(before.raw), path):
             return before
-        record = parse(data, path)
+        record = _parsed_after(before, data, path)
         _remove_leftovers(path)
         fsio.atomic_write(path, data)
     return record
@@ -167,7 +167,17 @@ def check_edit(folder: str | os.PathLike[str], edit: Edit) -> None:
     data, path = read_bytes(fsio.checked_path(folder))
     raw = to_raw(data, path)
     edit.apply(raw)
-    parse(to_bytes(raw, path), path)
+    _parsed_after(parse(data, path), to_bytes(raw, path), path)
+
+
+def _parsed_after(before: DatasetRecord, data: bytes, path: str) -> DatasetRecord:
+    """Return what edits made of a dataset; refuse them if a layer cannot be understood that could be before."""
+    record = parse(data, path)
+    known = {layer.name for layer in before.broken}
+    for layer in record.broken:
+        if layer.name not in known:
+            raise PropertiesError(layer.reason)
+    return record
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ from wkdask.properties.rawjson import (
     typed,
     whole,
 )
-from wkdask.units import VoxelSize
+from wkdask.units import VoxelSize, unit_named
 
 __all__ = [
     "PROPERTIES_FILE",
@@ -79,10 +79,10 @@ class LayerRecord:
     """Also the name of its folder."""
     category: str
     """``"color"`` or ``"segmentation"``."""
-    element_class: str
-    """All channels of a voxel in one word, such as ``"uint24"``."""
-    dtype_per_channel: np.dtype[Any]
-    """What `element_class` comes to per channel."""
+    element_class: str | None
+    """All channels of a voxel in one word, such as ``"uint24"``; None where only the metadata of the mags know."""
+    dtype_per_channel: np.dtype[Any] | None
+    """What `element_class` comes to per channel; None where that is not known."""
     num_channels: int | None
     """Channels per voxel; None where only ``header.wkw`` knows."""
     data_format: str
@@ -95,6 +95,8 @@ class LayerRecord:
     """Names of mappings of a segmentation."""
     default_view_configuration: Mapping[str, Any] | None = field(hash=False)
     """How WEBKNOSSOS shows the layer; not to be changed."""
+    notes: tuple[str, ...]
+    """What the file does not say of the layer, and where it is taken from."""
     raw: Mapping[str, Any] = field(repr=False, hash=False)
     """The JSON object; not to be changed."""
 
@@ -131,6 +133,18 @@ class LayerRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokenLayer:
+    """A layer that cannot be understood: it is listed and kept, and raises when it is used."""
+
+    name: str
+    """Also the name of its folder."""
+    reason: str
+    """What is wrong, with the path of the file."""
+    raw: Mapping[str, Any] = field(repr=False, hash=False)
+    """The JSON object; not to be changed."""
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetRecord:
     """A whole properties file."""
 
@@ -139,7 +153,9 @@ class DatasetRecord:
     voxel_size: VoxelSize
     """The size of a voxel of mag 1."""
     layers: tuple[LayerRecord, ...]
-    """In the order of the file."""
+    """Those that can be used, in the order of the file."""
+    broken: tuple[BrokenLayer, ...]
+    """Those that cannot."""
     version: int
     """Of the file's format; 1 where the file has none."""
     layout: Layout
@@ -149,6 +165,11 @@ class DatasetRecord:
     raw: Mapping[str, Any] = field(repr=False, hash=False)
     """The JSON object; not to be changed."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all layers, in the order of the file; also of those that cannot be used."""
+        return tuple(layer["name"] for layer in self.raw["dataLayers"])
+
     def layer(self, name: str) -> LayerRecord:
         """Return the record of a layer.
 
@@ -156,11 +177,16 @@ class DatasetRecord:
         ------
         LayerNotFoundError
             If there is none of that name; the message lists those that there are.
+        PropertiesError
+            If it is there, and cannot be understood.
         """
         for record in self.layers:
             if record.name == name:
                 return record
-        raise no_such_layer(name, (record.name for record in self.layers))
+        for broken in self.broken:
+            if broken.name == name:
+                raise PropertiesError(broken.reason)
+        raise no_such_layer(name, self.names)
 
 
 def no_such_layer(name: str, names: Iterable[str]) -> LayerNotFoundError:
@@ -202,7 +228,8 @@ def parse(data: bytes | str, path: str) -> DatasetRecord:
     Raises
     ------
     PropertiesError
-        If it is not JSON, or not of the form that both layouts share. Boxes are checked when used.
+        If it is not JSON, or not of the form that both layouts share. What is wrong with a layer is noted, and
+        raised when that is used; so are boxes.
     """
     return _dataset(to_raw(data, path), path)
 
@@ -224,18 +251,27 @@ def _dataset(raw: Raw, path: str) -> DatasetRecord:
     if version != 1:
         raise PropertiesError(f"{path}: version {version} of the format is not known, only 1 is")
     identity = required(raw, "id", dict, path)
-    layers = tuple(
-        _layer(typed(layer, dict, f"{path}: layer number {number}"), number, path)
-        for number, layer in enumerate(required(raw, "dataLayers", list, path))
-    )
-    names = [layer.name for layer in layers]
+    layers: list[LayerRecord] = []
+    broken: list[BrokenLayer] = []
+    names = []
+    for number, layer in enumerate(required(raw, "dataLayers", list, path)):
+        place = f"{path}: layer number {number}"
+        name = required(typed(layer, dict, place), "name", str, place)
+        where = f"{path}: layer {reprlib.repr(name)}"
+        _check_folder_name(name, where)
+        names.append(name)
+        try:
+            layers.append(_layer(layer, name, where))
+        except PropertiesError as error:
+            broken.append(BrokenLayer(name, str(error), layer))
     for name, count in Counter(names).most_common(1):
         if count > 1:
             raise PropertiesError(f"{path}: {count} layers are called {reprlib.repr(name)}")
     return DatasetRecord(
         name=required(identity, "name", str, f"{path}: id"),
         voxel_size=_voxel_size(raw, path),
-        layers=layers,
+        layers=tuple(layers),
+        broken=tuple(broken),
         version=version,
         layout=layout_of(raw),
         default_view_configuration=optional(raw, "defaultViewConfiguration", dict, path),
@@ -252,32 +288,34 @@ def _voxel_size(raw: Raw, path: str) -> VoxelSize:
     try:
         if not numbers or not isinstance(unit, str):
             raise InvalidValueError("expected three numbers, or {factor, unit}")
-        return VoxelSize(tuple(factor), unit)  # type: ignore[arg-type]
+        return VoxelSize(tuple(factor), unit_named(unit) or unit)  # type: ignore[arg-type]
     except (InvalidValueError, OverflowError) as error:
         raise PropertiesError(f"{path}: scale {reprlib.repr(scale)}: {error}") from None
 
 
-def _layer(raw: Raw, number: int, path: str) -> LayerRecord:
-    name = required(raw, "name", str, f"{path}: layer number {number}")
-    where = f"{path}: layer {reprlib.repr(name)}"
-    _check_folder_name(name, where)
+def _layer(raw: Raw, name: str, where: str) -> LayerRecord:
     category = required(raw, "category", str, where)
     if category not in CATEGORIES:
         raise PropertiesError(
             f"{where}: unknown category {reprlib.repr(category)}, known are {', '.join(CATEGORIES)}"
         )
-    word = required(raw, "elementClass", str, where)
+    word = optional(raw, "elementClass", str, where)
     channels = raw.get("numChannels")
     if channels is not None:
         channels = whole(channels, f"{where}: numChannels", low=1)
     try:
-        dtype = dtype_of(word, channels)
-        if channels is None and element_class(dtype, 3) == word:
+        dtype = None if word is None else dtype_of(word, channels)
+        if channels is None and dtype is not None and element_class(dtype, 3) == word:
             channels = 3  # by convention: no plain type has that many bits
     except DTypeError as error:
         raise PropertiesError(f"{where}: {error}") from None
-    data_format = required(raw, "dataFormat", str, where)
+    data_format = data_format_of(raw, where)
     is_segmentation = category == "segmentation"
+    notes = []
+    if raw.get("dataFormat") is None:
+        notes.append("dataFormat is missing, and taken for wkw, since its mags have what only wkw has")
+    if word is None:
+        notes.append("elementClass is missing, and taken from the metadata of its mags")
     return LayerRecord(
         name=name,
         category=category,
@@ -289,8 +327,21 @@ def _layer(raw: Raw, number: int, path: str) -> LayerRecord:
         largest_segment_id=segment_id_of(raw, f"{where}: largestSegmentId") if is_segmentation else None,
         mappings=_mappings(raw, where),
         default_view_configuration=optional(raw, "defaultViewConfiguration", dict, where),
+        notes=tuple(f"{where}: {note}" for note in notes),
         raw=raw,
     )
+
+
+def data_format_of(layer: Mapping[str, Any], where: str = "a layer") -> str:
+    """Return the data format in the JSON object of a layer; if it is missing, its mags may tell that it is wkw."""
+    if layer.get("dataFormat") is None:
+        mags = layer.get("mags")
+        entries = mags if isinstance(mags, list) else []
+        cut = [isinstance(mag, dict) and mag.get("cubeLength") is not None for mag in entries]
+        if (cut and all(cut)) or (mags is None and layer.get("wkwResolutions")):
+            return "wkw"
+    found: str = required(layer, "dataFormat", str, where)
+    return found
 
 
 def _check_folder_name(name: str, where: str) -> None:
@@ -313,6 +364,9 @@ def entry_mag(entry: Mapping[str, Any], key: str, where: str) -> Mag:
     """Return the mag of an entry of ``mags`` (key "mag") or ``wkwResolutions`` (key "resolution")."""
     value = entry.get(key)
     parts = value if isinstance(value, list) else [value] * 3
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}(-[0-9]{1,10}-[0-9]{1,10})?", value):
+        words = value.split("-")  # as some programs write it: "2" or "2-2-1"
+        parts = [int(word) for word in (words if len(words) == 3 else words * 3)]
     try:
         if len(parts) != 3:
             raise InvalidValueError("expected one integer or three")

@@ -13,7 +13,14 @@ from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.geometry import COORDINATE_LIMIT, EMPTY_BOX, BoundingBox, Mag
 from wkdask.properties.elements import element_class
 from wkdask.properties.rawjson import PROPERTIES_FILE, Raw
-from wkdask.properties.records import CATEGORIES, MAX_NAME_BYTES, entry_mag, layout_of, no_such_mag
+from wkdask.properties.records import (
+    CATEGORIES,
+    MAX_NAME_BYTES,
+    data_format_of,
+    entry_mag,
+    layout_of,
+    no_such_mag,
+)
 from wkdask.properties.values import box_json, find_layer, id_json, names_json, plain_json, whole_argument
 
 __all__ = ["AddLayer", "AddMag", "MoveMag", "RemoveLayer", "RemoveMag", "RenameLayer"]
@@ -153,7 +160,8 @@ class RenameLayer:
 
 def _path_holders(layer: Raw) -> Iterator[Raw]:
     """Yield the objects of a layer that hold a ``path``: its mags and its attachments."""
-    holders = list(layer.get("mags") or [])
+    mags = layer.get("mags")
+    holders = list(mags) if isinstance(mags, list) else []
     attachments = layer.get("attachments")
     if isinstance(attachments, dict):
         for value in attachments.values():
@@ -188,7 +196,7 @@ class AddMag:
         old, new = _listed(layer, "wkwResolutions"), _listed(layer, "mags")
         if mag in old or mag in new:
             raise AlreadyExistsError(f"layer {self.layer!r} already has mag {mag}")
-        is_wkw = layer["dataFormat"] == "wkw"
+        is_wkw = data_format_of(layer) == "wkw"
         if self.cube_length is None and is_wkw:
             raise InvalidValueError(f"mag {mag} of the wkw layer {self.layer!r} needs a cube length")
         cube = self.cube_length

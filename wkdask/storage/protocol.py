@@ -193,7 +193,7 @@ class StoredMag(Protocol):
         """Return a text that changes when a cube that the box touches is rewritten."""
 
     def cubes_on_disk(self) -> Iterator[Vec3Int]:
-        """Yield the indices of the cubes that exist."""
+        """Yield the indices of the cubes that exist, and of those that hold something without a file."""
 
     def cube_path(self, index: Vec3Int) -> str:
         """Return the path under which a cube is published."""

@@ -32,7 +32,7 @@ from wkdask.storage.protocol import (
 from wkdask.storage.zarr_build import build_cube, encode_cube, read_scratch, write_in_place
 from wkdask.storage.zarr_layout import METADATA_NAMES, ZarrLayout, document_of, layout_of_spec
 from wkdask.storage.zarr_metadata import covers, frozen, parsed, read_bytes, shape_around, to_json
-from wkdask.storage.zarr_names import places_on_disk
+from wkdask.storage.zarr_names import check_names, places_on_disk
 from wkdask.storage.zarr_shard import CubeFile, fill_of, read_file, region
 
 if TYPE_CHECKING:
@@ -87,13 +87,14 @@ class ZarrMag:
         Raises
         ------
         DamagedHeaderError
-            If the metadata are missing or damaged.
+            If the metadata are missing or damaged, or say that its files have other names than they have.
         UnsupportedFormatError, DTypeError
             If the array is sound, but cannot be a layer here.
         """
         folder = os.path.realpath(checked_path(path))
         name = os.path.join(folder, METADATA_NAMES[data_format])
         layout, _ = parsed(name, read_bytes(name), data_format, frozen(axis_order))
+        check_names(folder, len(layout.axes), layout.prefix, layout.separator)
         return cls(folder, layout)
 
     @classmethod
@@ -150,8 +151,11 @@ class ZarrMag:
             )
 
     def cubes_on_disk(self) -> Iterator[Vec3Int]:
-        """Yield the indices of the cubes that exist."""
-        self._extent()
+        """Yield the indices of the cubes that exist; all of an array whose missing chunks are not zeros."""
+        extent = self._extent()
+        if self.layout.fill:
+            yield from self.spec.grid.cubes(BoundingBox((0, 0, 0), extent))
+            return
         seen = set()
         several = self.layout.files_per_cube > 1
         for place in places_on_disk(self.layout, self.path):
@@ -370,7 +374,8 @@ class ZarrMag:
         """Return the array's metadata as zarr-python's own object."""
         import zarr
 
-        return zarr.open_array(self.path, mode="r").metadata
+        # A text with "::" or "://" in it would be taken for a URL.
+        return zarr.open_array(zarr.storage.LocalStore(self.path, read_only=True), mode="r").metadata
 
     def opened(self, path: str) -> ZarrMag:
         """Open another mag, such as a private one, by its folder."""
