@@ -1,13 +1,16 @@
 """WEBKNOSSOS datasets, native to Dask."""
 
+from wkdask.axis_vectors import VecInt
 from wkdask.components import Components, label_components
 from wkdask.dataset import Dataset
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.layer import Layer, LayerCategories, SegmentationLayer
 from wkdask.mag_view import MagView
+from wkdask.nd_geometry import NDBoundingBox, NormalizedBoundingBox
 from wkdask.storing import store
 from wkdask.units import VoxelSize
+from wkdask.vec3_float import Vec3Float
 from wkdask.view import View
 from wkdask.view_configuration import DatasetViewConfiguration, LayerViewConfiguration
 
@@ -23,8 +26,12 @@ __all__ = (
     "LayerViewConfiguration",
     "Mag",
     "MagView",
+    "NDBoundingBox",
+    "NormalizedBoundingBox",
     "SegmentationLayer",
+    "Vec3Float",
     "Vec3Int",
+    "VecInt",
     "View",
     "VoxelSize",
     "WriteReport",

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "AlignmentError",
     "AlreadyExistsError",
+    "AxisNotFoundError",
     "ChannelError",
     "CubePermissionError",
     "DTypeError",
@@ -55,6 +56,12 @@ class AlignmentError(InvalidValueError):
 
 class OutOfBoundsError(InvalidValueError):
     """A box leaves the region that it must stay in."""
+
+
+class AxisNotFoundError(InvalidValueError, KeyError):
+    """A vector or a box has no axis of that name."""
+
+    __str__ = Exception.__str__  # KeyError would print the repr of the message
 
 
 class ChannelError(InvalidValueError):
