@@ -25,6 +25,7 @@ PARENTS = {
     "LockTimeoutError": (TimeoutError,),
     "MagNotFoundError": (IndexError, KeyError, ValueError),
     "OutOfBoundsError": (ValueError, errors.InvalidValueError),
+    "OutOfScopeError": (AttributeError,),
     "OutsideError": (PermissionError, ValueError),
     "PlanError": (ValueError, errors.InvalidValueError),
     "PropertiesError": (ValueError,),

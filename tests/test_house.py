@@ -17,6 +17,7 @@ PACKAGE = Path(wkdask.__file__).parent
 # modules may import each other, but not in a circle. A new module needs a place here: a decision.
 ORDER = [
     "errors",
+    "absent",
     "fsio",
     "vectors",
     "axis_vectors",
@@ -71,6 +72,7 @@ ORDER = [
     "display",
     "preview",
     "view_configuration",
+    "transformations",
     "box_view",
     "view",
     "mag_view",
@@ -83,6 +85,9 @@ ORDER = [
     "layer_mags",
     "layer_pyramid",
     "layer_writing",
+    "agglomerates",
+    "attachment_kinds",
+    "attachments",
     "layer",
     "layer_copies",
     "links",

@@ -23,6 +23,7 @@ __all__ = [
     "LockTimeoutError",
     "MagNotFoundError",
     "OutOfBoundsError",
+    "OutOfScopeError",
     "OutsideError",
     "PlanError",
     "PropertiesError",
@@ -110,6 +111,10 @@ class CubePermissionError(DamagedCubeError, PermissionError):
 
 class ReadOnlyError(WkdaskError, PermissionError, ValueError):
     """A write through a read-only view, or through a link that leaves the dataset."""
+
+
+class OutOfScopeError(WkdaskError, AttributeError):
+    """Something of the webknossos library that wkdask will not have; the message says where it is."""
 
 
 class OutsideError(WkdaskError, PermissionError, ValueError):
