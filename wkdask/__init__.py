@@ -21,6 +21,7 @@ from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.layer import Layer, LayerCategories, SegmentationLayer
 from wkdask.mag_view import MagView
 from wkdask.nd_geometry import NDBoundingBox, NormalizedBoundingBox
+from wkdask.nd_mag import NDMagView
 from wkdask.storing import store
 from wkdask.transformations import (
     AffineCoordinateTransformation,
@@ -54,6 +55,7 @@ __all__ = (
     "MagView",
     "MeshAttachment",
     "NDBoundingBox",
+    "NDMagView",
     "NormalizedBoundingBox",
     "SegmentIndexAttachment",
     "SegmentStatisticsAttachment",

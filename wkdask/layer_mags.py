@@ -21,8 +21,10 @@ from wkdask.errors import (
 from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike
 from wkdask.job import WriteOptions
+from wkdask.layer_axes import add_nd_mag, box_edits, normalized_box_of, open_nd_mag
 from wkdask.mag_view import MagView
 from wkdask.multiscales import write_multiscales
+from wkdask.nd_geometry import NDBoundingBox, NormalizedBoundingBox
 from wkdask.places import (
     channels_by_headers,
     check_agreement,
@@ -44,10 +46,10 @@ from wkdask.properties import (
     LayerRecord,
     MagRecord,
     RemoveMag,
-    SetBox,
     SetNumChannels,
     dtype_of,
 )
+from wkdask.properties.further_axes import has_further_axes
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import (
     check_format,
@@ -133,8 +135,13 @@ class LayerMags:
         return self.record.bounding_box
 
     @bounding_box.setter
-    def bounding_box(self, box: BoundingBox) -> None:
-        self._commit(SetBox(self._name, box))
+    def bounding_box(self, box: BoundingBox | NDBoundingBox) -> None:
+        self._commit(*box_edits(self.record, box))
+
+    @property
+    def normalized_bounding_box(self) -> NormalizedBoundingBox:
+        """Where there are data along all axes of the stored arrays, channels too; in voxels of mag 1."""
+        return normalized_box_of(cast("Layer", self))
 
     def set_bounding_box(self, offset: Vec3IntLike, size: Vec3IntLike) -> None:
         """Set the layer's box, in voxels of mag 1; data are never touched."""
@@ -154,7 +161,7 @@ class LayerMags:
     # --- mags ----------------------------------------------------------------------------------------
 
     def get_mag(self, mag: MagLike) -> MagView:
-        """Return a magnification.
+        """Return a magnification; of a layer with axes beside c, x, y, z an :class:`~wkdask.NDMagView`.
 
         Parameters
         ----------
@@ -173,6 +180,8 @@ class LayerMags:
             If it lies outside of the dataset, which was opened with ``outside="refuse"``.
         """
         record = self.record.mag(mag)
+        if has_further_axes(self.record.raw):
+            return cast(MagView, open_nd_mag(cast("Layer", self), record))
         store = self._open(record)
         self._check_agreement(record, store)
         return self._view(Mag(mag), store)
@@ -239,6 +248,8 @@ class LayerMags:
         spec = cut.to_spec(data_format, str(self.dtype_per_channel), self.num_channels)
         self._refuse_linked_folder()
         check_spec(spec, data_format)  # before a folder is made
+        if has_further_axes(self.record.raw):
+            return cast(MagView, add_nd_mag(cast("Layer", self), mag, spec))
         folder = os.path.join(self.path, mag.to_layer_name())
         with mags_lock(self._properties.folder):  # of two who add the same mag, one does
             self._refuse_existing(mag)
