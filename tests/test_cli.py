@@ -55,7 +55,7 @@ def error_line(output):
 def test_every_help_shows_an_example(invoke, command, option):
     text = invoke(*command, option)
     assert "Example:" in text
-    examples = re.findall(r"^ +wkdask (\w+)", text.split("Example:")[1], re.MULTILINE)
+    examples = re.findall(r"^ +wkdask ([\w-]+)", text.split("Example:")[1], re.MULTILINE)
     assert examples
     assert {*examples} <= {*COMMANDS}
     if command:

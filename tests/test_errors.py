@@ -11,6 +11,7 @@ MESSAGE = "cube /data/color/1/z0/y1/x2.wkw: got 'a', expected 'b'"
 PARENTS = {
     "AlignmentError": (ValueError, errors.InvalidValueError),
     "AlreadyExistsError": (FileExistsError, IndexError, ValueError),
+    "AxisNotFoundError": (KeyError, ValueError, errors.InvalidValueError),
     "ChannelError": (ValueError, errors.InvalidValueError),
     "CubePermissionError": (PermissionError, errors.DamagedCubeError),
     "DTypeError": (TypeError, ValueError),
@@ -24,6 +25,7 @@ PARENTS = {
     "LockTimeoutError": (TimeoutError,),
     "MagNotFoundError": (IndexError, KeyError, ValueError),
     "OutOfBoundsError": (ValueError, errors.InvalidValueError),
+    "OutOfScopeError": (AttributeError,),
     "OutsideError": (PermissionError, ValueError),
     "PlanError": (ValueError, errors.InvalidValueError),
     "PropertiesError": (ValueError,),

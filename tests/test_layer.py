@@ -422,7 +422,7 @@ def test_types_that_no_mag_can_hold(ds, layer):
 
 def test_transformations_and_attachments_are_reachable_and_kept(tmp_path):
     dataset = Dataset.create(tmp_path / "ds", (1, 1, 1))
-    layer = dataset.add_layer("color", "color")
+    layer = dataset.add_layer("color", "segmentation")
     matrix = [[1.0, 0.0, 0.0, 5.5], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
     transformation = {"type": "affine", "matrix": matrix}
     attachments = {"meshes": [{"name": "m", "path": "./color/meshes/m", "dataFormat": "zarr3"}]}
@@ -433,8 +433,8 @@ def test_transformations_and_attachments_are_reachable_and_kept(tmp_path):
 
     layer.add_mag(1, shard_shape=32).write(np.ones((8, 8, 8), np.uint8))
 
-    assert layer.coordinate_transformations == (transformation,)
-    assert layer.attachments == attachments
+    assert [each.to_json() for each in layer.coordinate_transformations] == [transformation]
+    assert [mesh.name for mesh in layer.attachments.meshes] == ["m"]
     assert json.loads(path.read_text())["dataLayers"][0]["attachments"] == attachments
 
 

@@ -19,6 +19,7 @@ LAYER = {
     "isDisabled": False,
     "isInverted": True,
     "isInEditMode": False,
+    "mapping": {"name": "view", "type": "HDF5"},
 }
 DATASET = {
     "fourBit": True,
@@ -29,6 +30,10 @@ DATASET = {
     "zoom": 0.5,
     "position": [10, 20, 30],
     "rotation": [0, 0, 90],
+    "layers": {"color": {"alpha": 10, "isDisabled": True, "future": 1}},
+    "colorLayerOrder": ["color", "other"],
+    "blendMode": "Cover",
+    "nativelyRenderedLayerName": "color",
 }
 CASES = [(LayerViewConfiguration, LAYER), (DatasetViewConfiguration, DATASET)]
 each_kind = pytest.mark.parametrize(("kind", "raw"), CASES, ids=["layer", "dataset"])
@@ -69,7 +74,7 @@ def test_names_in_python_and_in_the_file():
 
 @each_kind
 def test_unknown_keys_stay(kind, raw):
-    unknown = {"layers": {"color": {"alpha": 10}}, "future": [1, [2]], "nothing": None, "is_disabled": 1}
+    unknown = {"future": [1, [2]], "nothing": None, "is_disabled": 1}
     configuration = kind.from_json(raw | unknown)
     assert configuration.extra == unknown
     assert configuration.to_json() == raw | unknown
@@ -78,11 +83,50 @@ def test_unknown_keys_stay(kind, raw):
 @each_kind
 @given(data=st.data())
 def test_any_object_without_nulls_goes_both_ways(kind, raw, data):
-    keys = st.sampled_from([*raw, "extra", "min_", "fourbit"]) | st.text(max_size=6)
+    keys = st.sampled_from([*raw.keys() - {"layers"}, "extra", "min_", "fourbit"]) | st.text(max_size=6)
     given_raw = data.draw(st.dictionaries(keys, json_values.filter(lambda value: value is not None)))
     configuration = kind.from_json(given_raw)
     assert json.loads(json.dumps(configuration.to_json())) == given_raw
     assert kind.from_json(configuration.to_json()) == configuration
+
+
+def test_lists_are_compared_as_tuples():
+    given = DatasetViewConfiguration(color_layer_order=["a", "b"], position=[1, 2, 3])
+    assert given == DatasetViewConfiguration(color_layer_order=("a", "b"), position=(1, 2, 3))
+    assert hash(given) == hash(DatasetViewConfiguration.from_json(given.to_json()))
+
+
+def test_settings_of_layers_are_configurations():
+    raw = {"layers": {"a": {"isDisabled": True}, "b": {}}}
+    expected = {"a": LayerViewConfiguration(is_disabled=True), "b": LayerViewConfiguration()}
+    assert DatasetViewConfiguration.from_json(raw).layers == expected
+    assert DatasetViewConfiguration(layers=expected).to_json() == raw
+
+
+def test_settings_of_layers_in_the_spelling_of_webknossos_4_3_3():
+    theirs = {
+        "color": None,
+        "alpha": 1.0,
+        "intensity_range": [0, 5],
+        "is_disabled": True,
+        "min": None,
+        "new": None,
+    }
+    found = DatasetViewConfiguration.from_json({"layers": {"c": theirs}})
+    assert found.layers == {
+        "c": LayerViewConfiguration(alpha=1.0, intensity_range=(0, 5), is_disabled=True, extra={"new": None})
+    }
+    ours = {"alpha": 1.0, "intensityRange": [0, 5], "isDisabled": True, "new": None}
+    assert found.to_json() == {"layers": {"c": ours}}
+    both = {"isDisabled": False, "is_disabled": True}
+    assert DatasetViewConfiguration.from_json({"layers": {"c": both}}).to_json() == {"layers": {"c": both}}
+
+
+@pytest.mark.parametrize("layers", [5, [1], {"a": 1}])
+def test_layers_that_are_something_else_stay(layers):
+    found = DatasetViewConfiguration.from_json({"layers": layers})
+    assert found.layers is None
+    assert found.to_json() == {"layers": layers}
 
 
 @each_kind

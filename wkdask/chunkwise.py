@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from wkdask.driver import run_job
@@ -263,15 +264,14 @@ def _published(writes: TaskWrites, owner: ChunkedView, target: Target | None, bo
     result = UnitReport(unit=box, others=others, worker=here())
     if not ours:
         return result
-    (own,) = ours
-    return replace(
+    return replace(  # of several positions along further axes, which have one layer and mag, all
         result,
-        box=own.box,
-        cubes=own.cubes,
-        nbytes=own.nbytes,
-        file_nbytes=own.file_nbytes,
-        minimum=own.minimum,
-        maximum=own.maximum,
+        box=reduce(BoundingBox.extended_by, (own.box for own in ours)),
+        cubes=sum(own.cubes for own in ours),
+        nbytes=sum(own.nbytes for own in ours),
+        file_nbytes=sum(own.file_nbytes for own in ours),
+        minimum=min((own.minimum for own in ours if own.minimum is not None), default=None),
+        maximum=max((own.maximum for own in ours if own.maximum is not None), default=None),
     )
 
 

@@ -14,11 +14,13 @@ from wkdask.folder_edits import recoverable_removal
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
 from wkdask.job import WriteOptions
 from wkdask.layer import Layer, LayerCategories, SegmentationLayer, layer_of
+from wkdask.layer_axes import new_layer_box
 from wkdask.links import (
     copy_layer,
     link_layer,
     open_foreign_layer,
 )
+from wkdask.nd_geometry import NDBoundingBox
 from wkdask.places import cubes_box
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import (
@@ -155,7 +157,7 @@ class DatasetLayers:
         *,
         largest_segment_id: int | None = None,
         mappings: Sequence[str] = (),
-        bounding_box: BoundingBox = EMPTY_BOX,
+        bounding_box: BoundingBox | NDBoundingBox = EMPTY_BOX,
         data_format: str = "wkw",
         dtype: object = None,
     ) -> Layer:
@@ -178,7 +180,8 @@ class DatasetLayers:
         mappings
             Names of the mappings of a segmentation.
         bounding_box
-            In voxels of mag 1; it grows with what is written.
+            In voxels of mag 1; it grows with what is written. An NDBoundingBox gives the layer further axes, in
+            Zarr 3.
         data_format
             How its mags are stored: ``"wkw"``, ``"zarr3"``, or ``"zarr"`` for Zarr 2.
         dtype
@@ -204,6 +207,7 @@ class DatasetLayers:
         )
         dtype_name = _channel_dtype(dtype_per_layer, dtype_per_channel, channels)
         check_voxel(data_format, dtype_name, channels)  # no mag could be added to the layer
+        box, axes_edits = new_layer_box(layer_name, bounding_box, data_format, channels)
         edit = AddLayer(
             name=layer_name,
             category=category,
@@ -211,10 +215,10 @@ class DatasetLayers:
             num_channels=channels,
             largest_segment_id=largest_segment_id,
             mappings=tuple(mappings),
-            bounding_box=bounding_box,
+            bounding_box=box,
             data_format=data_format,
         )
-        self._properties.commit(edit)
+        self._properties.commit(edit, *axes_edits)
         os.makedirs(os.path.join(self.path, layer_name), exist_ok=True)
         return self.get_layer(layer_name)
 

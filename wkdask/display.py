@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from wkdask.geometry import BoundingBox
 from wkdask.properties.records import LayerRecord
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from wkdask.dataset import Dataset
     from wkdask.layer import Layer
     from wkdask.mag_view import MagView
+    from wkdask.nd_mag import NDMagView
 
 __all__ = ["dataset_html", "dataset_text", "layer_html", "layer_text", "mag_html", "mag_text"]
 
@@ -169,6 +170,10 @@ def _layer_facts(layer: Layer, limit: _Limit) -> _LayerFacts:
     for mag in mags:
         try:
             view = layer.get_mag(mag)
+            if axes := getattr(view, "further_axes", ()):
+                cells = _cells_of_more_axes(cast("NDMagView", view))
+                facts.append(_MagFacts(str(mag), cells, note=f"also along {', '.join(axes)}"))
+                continue
             note = f"read-only: {_plain(why)}" if (why := view.place.read_only) else ""
             facts.append(_MagFacts(str(mag), _mag_cells(record, view, limit), note=note))
         except Exception as error:
@@ -187,6 +192,13 @@ def _mag_cells(record: LayerRecord, mag: MagView, limit: _Limit) -> tuple[str, .
         spec.compression or "none",
         disk,
     )
+
+
+def _cells_of_more_axes(mag: NDMagView) -> tuple[str, ...]:
+    """Return what is shown of a mag with axes beside c, x, y, z."""
+    box = mag.bounding_box
+    sides = " × ".join(f"{box.get_shape(axis)} {axis}" for axis in mag.axes)
+    return (sides, format_bytes(box.volume() * mag.get_dtype().itemsize), "-", "-", "-", "-")
 
 
 def _mag_rows(record: LayerRecord, mag: MagView) -> list[tuple[str, str]]:

@@ -138,8 +138,8 @@ def _layer_properties(layer: Layer) -> dict[str, Any]:
         "largest segment id": record.largest_segment_id,
         "mappings": list(record.mappings),
         "view configuration": dict(record.default_view_configuration or {}),
-        "transformations": list(layer.coordinate_transformations),
-        "attachments": _plain_paths(layer, dict(layer.attachments)),
+        "transformations": list(record.raw.get("coordinateTransformations") or ()),
+        "attachments": _plain_paths(layer, record.raw.get("attachments") or {}),
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "AlignmentError",
     "AlreadyExistsError",
+    "AxisNotFoundError",
     "ChannelError",
     "CubePermissionError",
     "DTypeError",
@@ -23,6 +24,7 @@ __all__ = [
     "LockTimeoutError",
     "MagNotFoundError",
     "OutOfBoundsError",
+    "OutOfScopeError",
     "OutsideError",
     "PlanError",
     "PropertiesError",
@@ -56,6 +58,12 @@ class AlignmentError(InvalidValueError):
 
 class OutOfBoundsError(InvalidValueError):
     """A box leaves the region that it must stay in."""
+
+
+class AxisNotFoundError(InvalidValueError, KeyError):
+    """A vector or a box has no axis of that name."""
+
+    __str__ = Exception.__str__  # KeyError would print the repr of the message
 
 
 class ChannelError(InvalidValueError):
@@ -104,6 +112,10 @@ class CubePermissionError(DamagedCubeError, PermissionError):
 
 class ReadOnlyError(WkdaskError, PermissionError, ValueError):
     """A write through a read-only view, or through a link that leaves the dataset."""
+
+
+class OutOfScopeError(WkdaskError, AttributeError):
+    """Something of the webknossos library that wkdask will not have; the message says where it is."""
 
 
 class OutsideError(WkdaskError, PermissionError, ValueError):

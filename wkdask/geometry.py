@@ -10,17 +10,34 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wkdask.axis_vectors import VecInt, VecIntLike
 from wkdask.errors import AlignmentError, InvalidValueError, OutOfBoundsError
+from wkdask.nd_geometry import NDBoundingBox, NormalizedBoundingBox, register_plain_box
+from wkdask.three_axes import ThreeAxes
+from wkdask.vec3_float import Vec3Float, Vec3FloatLike
 from wkdask.vectors import Mag, MagLike, Vec3Int, Vec3IntLike
 
-__all__ = ["EMPTY_BOX", "BoundingBox", "Mag", "MagLike", "Vec3Int", "Vec3IntLike"]
+__all__ = [
+    "EMPTY_BOX",
+    "BoundingBox",
+    "Mag",
+    "MagLike",
+    "NDBoundingBox",
+    "NormalizedBoundingBox",
+    "Vec3Float",
+    "Vec3FloatLike",
+    "Vec3Int",
+    "Vec3IntLike",
+    "VecInt",
+    "VecIntLike",
+]
 
 COORDINATE_LIMIT = 2**32
 """wkw counts voxels in unsigned 32-bit integers; beyond them it wraps around silently."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class BoundingBox:
+class BoundingBox(ThreeAxes):
     """An axis-aligned box of voxels: `topleft` is inside, `bottomright` is the first voxel outside.
 
     Parameters
@@ -138,6 +155,8 @@ class BoundingBox:
 
     def extended_by(self, other: BoundingBox) -> BoundingBox:
         """Return the smallest box around both; an empty box adds nothing."""
+        if other.__class__ is not BoundingBox:  # one along any axes
+            return other.extended_by(self)
         if self.is_empty():
             return other
         if other.is_empty():
@@ -162,6 +181,8 @@ class BoundingBox:
         OutOfBoundsError
             If the boxes have no common voxel, unless `dont_assert`.
         """
+        if other.__class__ is not BoundingBox:  # one along any axes
+            return other.intersected_with(self, dont_assert)
         common = self.intersection(other)
         if common.is_empty() and not dont_assert:
             raise OutOfBoundsError(f"the boxes {self} and {other} have no voxel in common")
@@ -169,6 +190,8 @@ class BoundingBox:
 
     def contains_bbox(self, other: BoundingBox) -> bool:
         """Tell whether no voxel of `other` is outside."""
+        if other.__class__ is not BoundingBox:  # one along any axes, which must be x, y, z and perhaps c
+            other = BoundingBox(other.denormalize().topleft, other.denormalize().size)
         return other.is_empty() or self.intersection(other) == other
 
     def contains(self, point: Sequence[float]) -> bool:
@@ -279,6 +302,8 @@ def _step(step: Vec3IntLike) -> Vec3Int:
         raise InvalidValueError(f"the step of a grid must be positive, got {vec}")
     return vec
 
+
+register_plain_box(BoundingBox, BoundingBox)
 
 EMPTY_BOX = BoundingBox((0, 0, 0), (0, 0, 0))
 """The box of a layer that holds nothing yet."""

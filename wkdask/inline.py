@@ -33,7 +33,7 @@ from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.job import MagPlace
 from wkdask.properties import load
-from wkdask.storage.formats import open_mag
+from wkdask.storage.formats import address_of, open_address, open_mag
 from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.storage.publish import Piece, landed_boxes, publish_pieces
@@ -200,7 +200,7 @@ class TaskWrites:
                 for box in buffer.boxes if owner == store.path else ():
                     staged.write_in_place(box, buffer.voxels[(slice(None), *box.to_slices(corner))])
                     boxes.append([*box.topleft, *box.size])
-            names = [place.dataset_path, place.layer, place.mag.to_layer_name(), store.path]
+            names = [place.dataset_path, place.layer, place.mag.to_layer_name(), address_of(store)]
             entries.append([*names, boxes])
         with open(f"{draft}/{_WRITES}", "w", encoding="utf-8") as file:
             json.dump(entries, file)
@@ -224,9 +224,9 @@ class TaskWrites:
             return None
         writes = cls()
         try:
-            for number, (dataset, layer, mag, store_path, boxes) in enumerate(entries):
+            for number, (dataset, layer, mag, address, boxes) in enumerate(entries):
                 record = load(dataset).layer(layer)
-                opened = open_mag(store_path, record.data_format, record.mag(mag).raw)
+                opened = open_address(address, record.data_format, record.mag(mag).raw)
                 place = MagPlace(dataset, layer, Mag(mag), opened)
                 staged = open_mag(f"{path}/voxels/{number}")
                 for sides in boxes:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from wkdask.attachments import Attachments
 from wkdask.chunkwise import ChunkedView, run_chunks, warn_of_ignored
 from wkdask.errors import AlreadyExistsError, WkdaskError
 from wkdask.events import WriteReport
@@ -28,12 +29,14 @@ from wkdask.properties import (
     SetViewConfiguration,
     create,
 )
+from wkdask.properties.extras import SetTransformations
 from wkdask.properties.handle import Properties
 from wkdask.rechunk import rechunk_in_place
 from wkdask.storage.dead_jobs import is_unfinished
 from wkdask.storage.formats import check_spec, fitting_compression, found_format
 from wkdask.storage.protocol import PRIVATE
 from wkdask.transfer import compress_in_place, copy_mag
+from wkdask.transformations import CoordinateTransformation, transformation_of, transformations_json
 from wkdask.view import View
 from wkdask.view_configuration import LayerViewConfiguration
 
@@ -108,15 +111,16 @@ class Layer(LayerWriting):
                 view.moved(self.get_mag(view.mag).place)
 
     @property
-    def coordinate_transformations(self) -> tuple[Mapping[str, Any], ...]:
-        """The layer's transformations as the properties file has them; kept as they are by every edit."""
-        return tuple(self.record.raw.get("coordinateTransformations", ()))
+    def coordinate_transformations(self) -> tuple[CoordinateTransformation, ...]:
+        """What maps the layer into the dataset, one after the other; setting none removes them."""
+        raws = self.record.raw.get("coordinateTransformations") or ()
+        return tuple(transformation_of(each, f"layer {self._name!r}") for each in raws)
 
-    @property
-    def attachments(self) -> Mapping[str, Any]:
-        """The layer's meshes, agglomerates and indices as the properties file has them; kept by every edit."""
-        attachments: Mapping[str, Any] = self.record.raw.get("attachments", {})
-        return attachments
+    @coordinate_transformations.setter
+    def coordinate_transformations(
+        self, value: Sequence[CoordinateTransformation | Mapping[str, Any]] | None
+    ) -> None:
+        self._commit(SetTransformations(self._name, transformations_json(value)))
 
     @property
     def default_view_configuration(self) -> LayerViewConfiguration | None:
@@ -257,6 +261,11 @@ class Layer(LayerWriting):
 
 class SegmentationLayer(Layer):
     """A layer whose voxels are ids of segments; 0 is no segment."""
+
+    @property
+    def attachments(self) -> Attachments:
+        """The layer's meshes, agglomerates, connectomes, indices and statistics."""
+        return Attachments(self)
 
     @property
     def largest_segment_id(self) -> int | None:

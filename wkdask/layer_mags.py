@@ -21,6 +21,7 @@ from wkdask.errors import (
 from wkdask.folder_edits import recoverable_removal
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike
 from wkdask.job import MagPlace, WriteOptions
+from wkdask.layer_axes import add_nd_mag, box_edits, normalized_box_of, open_nd_mag
 from wkdask.mag_folders import (
     clear_leftovers,
     is_address,
@@ -31,6 +32,7 @@ from wkdask.mag_folders import (
 )
 from wkdask.mag_view import MagView
 from wkdask.multiscales import write_multiscales
+from wkdask.nd_geometry import NDBoundingBox, NormalizedBoundingBox
 from wkdask.places import (
     check_agreement,
     cubes_box,
@@ -47,11 +49,11 @@ from wkdask.properties import (
     LayerRecord,
     MagRecord,
     RemoveMag,
-    SetBox,
     SetNumChannels,
     dtype_of,
     element_class,
 )
+from wkdask.properties.further_axes import has_further_axes
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import (
     check_format,
@@ -141,8 +143,13 @@ class LayerMags:
         return self.record.bounding_box
 
     @bounding_box.setter
-    def bounding_box(self, box: BoundingBox) -> None:
-        self._commit(SetBox(self._name, box))
+    def bounding_box(self, box: BoundingBox | NDBoundingBox) -> None:
+        self._commit(*box_edits(self.record, box))
+
+    @property
+    def normalized_bounding_box(self) -> NormalizedBoundingBox:
+        """Where there are data along all axes of the stored arrays, channels too; in voxels of mag 1."""
+        return normalized_box_of(cast("Layer", self))
 
     def set_bounding_box(self, offset: Vec3IntLike, size: Vec3IntLike) -> None:
         """Set the layer's box, in voxels of mag 1; data are never touched."""
@@ -162,7 +169,7 @@ class LayerMags:
     # --- mags ----------------------------------------------------------------------------------------
 
     def get_mag(self, mag: MagLike) -> MagView:
-        """Return a magnification.
+        """Return a magnification; of a layer with axes beside c, x, y, z an :class:`~wkdask.NDMagView`.
 
         Parameters
         ----------
@@ -181,6 +188,8 @@ class LayerMags:
             If it lies outside of the dataset, which was opened with ``outside="refuse"``.
         """
         record = self.record.mag(mag)
+        if has_further_axes(self.record.raw):
+            return cast(MagView, open_nd_mag(cast("Layer", self), record))
         store = self._open(record)
         self._check_agreement(record, store)
         return self._view(Mag(mag), store)
@@ -246,6 +255,9 @@ class LayerMags:
         self._refuse_existing(mag)
         cut = Cut(block_len, file_len, compress, chunk_shape, shard_shape, compression)
         spec = cut.to_spec(self.record.data_format, str(self.dtype_per_channel), self.num_channels)
+        if has_further_axes(self.record.raw):
+            self._refuse_linked_folder()
+            return cast(MagView, add_nd_mag(cast("Layer", self), mag, spec))
         return self._add_as(self._new_place(mag, spec))
 
     def _new_place(self, mag: Mag, spec: ArraySpec) -> MagPlace:

@@ -12,12 +12,30 @@ __all__ = ["DatasetViewConfiguration", "LayerViewConfiguration"]
 class _ViewConfiguration:
     """Fields in Python's spelling, keys in the file's (camelCase); only what is set is written."""
 
+    def __post_init__(self) -> None:
+        for item in fields(self):  # type: ignore[arg-type]
+            if isinstance(value := getattr(self, item.name), list):  # so that it can be compared and hashed
+                object.__setattr__(self, item.name, tuple(value))
+
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
         """Return the configuration of a JSON object; what has no field here goes to `extra`."""
         names = {_camel(item.name): item.name for item in fields(cls) if item.name != "extra"}  # type: ignore[arg-type]
-        known = {names[key]: _as_tuple(value) for key, value in raw.items() if key in names}
-        return cls(**known, extra={key: value for key, value in raw.items() if key not in names})  # type: ignore[call-arg]
+        known = {
+            names[key]: cls._value(key, value) for key, value in raw.items() if cls._fits(names, key, value)
+        }
+        rest = {key: value for key, value in raw.items() if not cls._fits(names, key, value)}
+        return cls(**known, extra=rest)  # type: ignore[call-arg]
+
+    @classmethod
+    def _fits(cls, names: Mapping[str, str], key: str, value: Any) -> bool:
+        """Tell whether a key of the file is a field here."""
+        return key in names
+
+    @classmethod
+    def _value(cls, key: str, value: Any) -> Any:
+        """Return what a field holds for a value of the file."""
+        return value
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -25,7 +43,7 @@ class _ViewConfiguration:
         for item in fields(self):  # type: ignore[arg-type]
             value = getattr(self, item.name)
             if item.name != "extra" and value is not None:
-                result[_camel(item.name)] = list(value) if isinstance(value, tuple) else value
+                result[_camel(item.name)] = _plain(value)
         return {**result, **self.extra}  # type: ignore[attr-defined]
 
 
@@ -35,9 +53,13 @@ def _camel(name: str) -> str:
     return first + "".join(part.title() for part in others)
 
 
-def _as_tuple(value: Any) -> Any:
-    """Return a list as a tuple, so that the configuration can be compared and hashed."""
-    return tuple(value) if isinstance(value, list) else value
+def _plain(value: Any) -> Any:
+    """Return what a field holds as the file has it."""
+    if isinstance(value, _ViewConfiguration):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -60,6 +82,8 @@ class LayerViewConfiguration(_ViewConfiguration):
     """Whether black and white change places."""
     is_in_edit_mode: bool | None = None
     """Whether the range's slider can be edited."""
+    mapping: Mapping[str, str] | None = field(default=None, hash=False)
+    """The mapping of a segmentation that is shown: its ``name`` and ``type``."""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Keys of newer versions, kept as they are."""
 
@@ -84,5 +108,40 @@ class DatasetViewConfiguration(_ViewConfiguration):
     """Where the view is, in voxels of mag 1."""
     rotation: tuple[int, int, int] | None = None
     """How the view is turned, in degrees."""
+    layers: Mapping[str, LayerViewConfiguration] | None = field(default=None, hash=False)
+    """How layers are shown in this dataset, by name."""
+    color_layer_order: tuple[str, ...] | None = None
+    """Names of color layers, the topmost first."""
+    blend_mode: str | None = None
+    """``"Additive"`` or ``"Cover"``."""
+    natively_rendered_layer_name: str | None = None
+    """The layer whose coordinates are those of the view; the others are transformed."""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Keys of newer versions, kept as they are."""
+
+    @classmethod
+    def _fits(cls, names: Mapping[str, str], key: str, value: Any) -> bool:
+        """Tell whether a key of the file is a field here; ``layers`` only where it holds objects."""
+        if key == "layers" and value is not None:
+            return isinstance(value, Mapping) and all(isinstance(each, Mapping) for each in value.values())
+        return key in names
+
+    @classmethod
+    def _value(cls, key: str, value: Any) -> Any:
+        """Return what a field holds for a value of the file.
+
+        Some versions of webknossos write the keys of ``layers`` in Python's spelling, and null for what is not set.
+        """
+        if key != "layers" or value is None:
+            return value
+        names = {item.name for item in fields(LayerViewConfiguration)} - {"extra"}
+        return {
+            layer: LayerViewConfiguration.from_json(
+                {
+                    _camel(name) if name in names and _camel(name) not in each else name: setting
+                    for name, setting in each.items()
+                    if setting is not None or name not in names
+                }
+            )
+            for layer, each in value.items()
+        }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import wkdask
+from wkdask.cli.aliases import ignored_options
 from wkdask.cli.options import MAG, compression_option, connected, plain_errors, scheduler_option
 from wkdask.geometry import Mag
 
@@ -13,10 +14,13 @@ __all__ = ["compress"]
 
 @click.command()
 @click.argument("dataset", type=click.Path())
-@click.option("--layer", "layers", multiple=True, help="Only this layer; may be given several times.")
+@click.option(
+    "--layer", "--layer-name", "layers", multiple=True, help="Only this layer; may be given several times."
+)
 @click.option("--mag", "mags", type=MAG, multiple=True, help="Only this mag; may be given several times.")
 @compression_option
 @scheduler_option
+@ignored_options
 def compress(
     dataset: str,
     layers: tuple[str, ...],

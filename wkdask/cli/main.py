@@ -7,6 +7,7 @@ from dataclasses import replace
 import click
 
 import wkdask
+from wkdask.cli.aliases import check_equality, convert_zarr, copy_dataset, ignored_options, upsample
 from wkdask.cli.batch import map_command
 from wkdask.cli.compress import compress
 from wkdask.cli.convert import convert
@@ -27,9 +28,10 @@ __all__ = ["main"]
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(context_settings=_CONTEXT)
+@click.group(context_settings=_CONTEXT, invoke_without_command=True)
 @click.version_option(wkdask.__version__, "-V", "--version")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """WEBKNOSSOS datasets, native to Dask.
 
     \b
@@ -39,6 +41,8 @@ def main() -> None:
       wkdask downsample dataset
       wkdask info dataset
     """
+    if ctx.invoked_subcommand is None:  # which is no mistake
+        click.echo(ctx.get_help())
 
 
 @main.command()
@@ -97,7 +101,9 @@ def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, m
 
 @main.command()
 @click.argument("dataset", type=click.Path())
-@click.option("--layer", "layers", multiple=True, help="Only this layer; may be given several times.")
+@click.option(
+    "--layer", "--layer-name", "layers", multiple=True, help="Only this layer; may be given several times."
+)
 @click.option("--from-mag", type=MAG, help="Start here; by default from the coarsest there is.")
 @click.option(
     "--coarsest-mag", type=MAG, help="End here; by default where a section is about 100 voxels wide."
@@ -119,6 +125,7 @@ def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, m
 @report_option
 @scheduler_option
 @resume_option
+@ignored_options
 def downsample(
     dataset: str,
     layers: tuple[str, ...],
@@ -203,5 +210,15 @@ def plan(
         click.echo(repr(plan_rewrite(view.place, view.box, spec, WriteOptions(client=client), limit)))
 
 
-for added in (compress, convert, copy_command, equal_command, map_command):
+for added in (
+    compress,
+    convert,
+    copy_command,
+    equal_command,
+    map_command,
+    check_equality,
+    convert_zarr,
+    copy_dataset,
+    upsample,
+):
     main.add_command(added)

@@ -24,9 +24,11 @@ from wkdask.storage.wkw import HEADER_NAME, WkwMag
 from wkdask.storage.wkw_format import header_of_spec
 from wkdask.storage.zarr import ZarrMag
 from wkdask.storage.zarr_layout import AXES, METADATA_NAMES, layout_of_spec
+from wkdask.storage.zarr_plane import PlaneMag, open_plane
 
 __all__ = [
     "DATA_FORMATS",
+    "address_of",
     "axes_of",
     "built_by",
     "check_format",
@@ -40,6 +42,7 @@ __all__ = [
     "found_format",
     "is_stored_mag",
     "metadata_names",
+    "open_address",
     "open_mag",
     "planned_mag",
 ]
@@ -123,6 +126,16 @@ def open_mag(path: str, data_format: str | None = None, entry: Mapping[str, Any]
         raise UnsupportedFormatError(f"{path} is one channel of an array of several, which is not supported")
     axes = entry.get("axisOrder")
     return ZarrMag.open(path, data_format, axes if isinstance(axes, Mapping) else None)
+
+
+def address_of(store: StoredMag) -> str | list[Any]:
+    """Return what :func:`open_address` opens a mag by, as JSON: its folder, or a position in an array."""
+    return [store.root, store.all_axes, store.positions] if isinstance(store, PlaneMag) else store.path
+
+
+def open_address(address: str | list[Any], data_format: str, entry: Mapping[str, Any]) -> StoredMag:
+    """Open what :func:`address_of` names; otherwise as :func:`open_mag`."""
+    return open_mag(address, data_format, entry) if isinstance(address, str) else open_plane(*address)
 
 
 def create_mag(path: str, spec: ArraySpec, data_format: str, extent: Vec3Int | None = None) -> StoredMag:

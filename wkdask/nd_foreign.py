@@ -1,0 +1,93 @@
+"""Zarr arrays with axes beside c, x, y, z whose positions along them are no folders: read by zarr-python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wkdask.errors import DamagedHeaderError
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+__all__ = ["ForeignArray"]
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignArray:
+    """An array of another program, as it is on disk now; read only.
+
+    Raises
+    ------
+    DamagedHeaderError
+        When it is read: if its metadata are damaged, or contradict the properties.
+    """
+
+    path: str
+    """Its folder."""
+    axes: tuple[str, ...]
+    """The names of its dimensions."""
+    dtype: str
+    """numpy name of the type that the properties say."""
+    num_channels: int
+    """The channels that the properties say."""
+
+    def _open(self) -> Any:
+        import zarr
+
+        try:
+            array = zarr.open_array(self.path, mode="r")
+        except Exception as error:  # zarr-python raises many kinds
+            raise DamagedHeaderError(f"{self.path} cannot be opened as a Zarr array: {error}") from error
+        channels = (
+            array.shape[self.axes.index("c")] if "c" in self.axes and array.ndim == len(self.axes) else 1
+        )
+        if (
+            array.ndim != len(self.axes)
+            or array.dtype != np.dtype(self.dtype)
+            or channels != self.num_channels
+        ):
+            raise DamagedHeaderError(
+                f"{self.path} is an array of {array.dtype} and the shape {array.shape}, the properties say "
+                f"{self.num_channels} channels of {self.dtype} along {', '.join(self.axes)}"
+            )
+        return array
+
+    def check(self) -> None:
+        """Raise DamagedHeaderError unless it can be opened and agrees with the properties."""
+        self._open()
+
+    def read(self, spans: Mapping[str, tuple[int, int]], order: Sequence[str]) -> np.ndarray[Any, Any]:
+        """Return what lies in a span of each axis, in voxels of the array, along `order`; zeros beyond the array.
+
+        An axis of `order` that the array has not gets one position.
+        """
+        array = self._open()
+        wanted = [spans[axis] for axis in self.axes]
+        inside = [(min(low, n), min(high, n)) for (low, high), n in zip(wanted, array.shape, strict=True)]
+        part = np.asarray(array[tuple(slice(low, high) for low, high in inside)])
+        pads = [
+            (0, (high - low) - (end - start))
+            for (low, high), (start, end) in zip(wanted, inside, strict=True)
+        ]
+        found: np.ndarray[Any, Any] = _in_order(np.pad(part, pads), self.axes, order)
+        return found
+
+    def to_dask(self, spans: Mapping[str, tuple[int, int]], order: Sequence[str]) -> da.Array:
+        """Return the same as a lazy dask array, whose blocks are the array's files."""
+        import dask.array as da
+
+        array = self._open()
+        lazy = da.from_array(array, chunks=array.shards or array.chunks)
+        pads = [(0, max(0, spans[axis][1] - n)) for axis, n in zip(self.axes, array.shape, strict=True)]
+        if any(behind for _, behind in pads):
+            lazy = da.pad(lazy, pads)
+        return _in_order(lazy[tuple(slice(*spans[axis]) for axis in self.axes)], self.axes, order)
+
+
+def _in_order(array: Any, axes: Sequence[str], order: Sequence[str]) -> Any:
+    array = array.transpose([axes.index(axis) for axis in order if axis in axes])
+    return array[tuple(slice(None) if axis in axes else None for axis in order)]
