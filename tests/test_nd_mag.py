@@ -680,3 +680,26 @@ def test_workers_write_positions(tmp_path, client):
     expected = np.stack([data[0], 255 - data[1], 255 - data[2]])
     np.testing.assert_array_equal(mag.to_dask().compute(scheduler=client), expected)
     np.testing.assert_array_equal(stored(mag)[mag.bounding_box.to_slices()], expected)
+
+
+@pytest.mark.parametrize("axes", ["zyx", "czyx"])
+def test_arrays_of_other_orders_are_replaced_in_parts(tmp_path, monkeypatch, axes):
+    layer = Dataset.create(tmp_path / "ds", (1, 1, 1)).add_layer("l", "color", "uint64", data_format="zarr3")
+    sides = {side: tuple(1 if axis == "c" else side for axis in axes) for side in (8, 16, 32)}
+    array = zarr.create_array(
+        tmp_path / "ds" / "l" / "1", shape=sides[32], chunks=sides[8], shards=sides[16], dtype="uint64"
+    )
+    path = tmp_path / "ds" / "datasource-properties.json"
+    content = json.loads(path.read_text())
+    order = {axis: n for n, axis in enumerate(axes)}
+    content["dataLayers"][0].update(
+        mags=[{"mag": [1, 1, 1], "path": "./l/1", "axisOrder": order}],
+        boundingBox={"topLeft": [0, 0, 0], "width": 32, "height": 32, "depth": 32},
+    )
+    path.write_text(json.dumps(content))
+    mag, data = layer.get_mag(1), random((1, 32, 32, 32), dtype="uint64")
+    mag.write(data, offset=(0, 0, 0))
+    monkeypatch.setattr(LocalEngine, "task_memory", lambda self: 80 << 10)
+    mag.write(mag.to_dask(chunks=8) + 1, offset=(0, 0, 0))
+    np.testing.assert_array_equal(mag.read(), data + 1)
+    np.testing.assert_array_equal(array[...].reshape(32, 32, 32).transpose(), data[0] + 1)
