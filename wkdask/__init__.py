@@ -13,7 +13,19 @@ from wkdask.attachment_kinds import (
     SegmentStatisticsAttachment,
 )
 from wkdask.attachments import Attachments
-from wkdask.axis_vectors import VecInt
+from wkdask.axis_vectors import (
+    C_AXIS,
+    CXYZ_AXES,
+    T_AXIS,
+    TCXYZ_AXES,
+    TXYZ_AXES,
+    X_AXIS,
+    XY_AXES,
+    XYZ_AXES,
+    Y_AXIS,
+    Z_AXIS,
+    VecInt,
+)
 from wkdask.components import Components, label_components
 from wkdask.dataset import Dataset
 from wkdask.events import WriteReport
@@ -36,6 +48,16 @@ from wkdask.view_configuration import DatasetViewConfiguration, LayerViewConfigu
 __version__ = "0.1.0"
 
 __all__ = (
+    "CXYZ_AXES",
+    "C_AXIS",
+    "TCXYZ_AXES",
+    "TXYZ_AXES",
+    "T_AXIS",
+    "XYZ_AXES",
+    "XY_AXES",
+    "X_AXIS",
+    "Y_AXIS",
+    "Z_AXIS",
     "AffineCoordinateTransformation",
     "AgglomerateAttachment",
     "Attachment",
