@@ -43,7 +43,7 @@ from wkdask.mag_folders import discard_mag, make_mag, owner_of, prepare_folder
 from wkdask.plan import plan_again
 from wkdask.settlement import JobTally, commit_job, failure_of
 from wkdask.space import check_space
-from wkdask.storage.dead_jobs import replacing_now, sweep_ended
+from wkdask.storage.dead_jobs import illegible_jobs, replacing_now, sweep_ended
 from wkdask.storage.jobs import JobFolder, interrupted_jobs, job_folders
 from wkdask.storage.manifest import Manifest
 from wkdask.storage.private import private_folder
@@ -431,6 +431,12 @@ def finish_interrupted(store: StoredMag, engine: Engine, but_not: str | None = N
     InterruptedJobError
         If this user may not finish it.
     """
+    for folder in illegible_jobs(store):
+        raise InterruptedJobError(
+            f"{store.path} was being replaced by a job that was interrupted, and its manifest in {folder} is "
+            f"damaged or gone: some of the cubes may be new, others old. Write the voxels again from their source "
+            f"after you have removed that folder"
+        )
     for manifest in interrupted_jobs(store):
         if manifest.key == but_not:
             continue

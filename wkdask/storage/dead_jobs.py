@@ -41,6 +41,7 @@ __all__ = [
     "JOB_NAME",
     "JOURNAL",
     "JobFolder",
+    "illegible_jobs",
     "interrupted_jobs",
     "is_unfinished",
     "previous_run",
@@ -172,6 +173,20 @@ def interrupted_jobs(store: StoredMag) -> list[Manifest]:
     the mag.
     """
     return [dead.manifest for dead in _dead_jobs(store.path) if dead.replacing]
+
+
+def illegible_jobs(store: StoredMag) -> list[str]:
+    """Return the folders of dead jobs that had begun to replace a mag's cubes and have no sound manifest any more.
+
+    Nobody can finish them, and the mag is half replaced: it is not to be read or written as if it were whole.
+    """
+    found = []
+    for name in _job_names(store.path):
+        with contextlib.suppress(OSError), opened_folder(store.path, PRIVATE, name) as folder:
+            begun = has_entry(folder, _REPLACING)
+            if begun and Manifest.read(folder) is None and not _is_living(folder):
+                found.append(f"{store.path}/{PRIVATE}/{name}")
+    return found
 
 
 def replaced_jobs(store: StoredMag) -> list[Manifest]:
