@@ -269,6 +269,32 @@ def test_what_cannot_be_finished_is_said_and_nothing_is_read(tmp_path, children)
     assert [str(each) for each in mag.layer.mags] == ["1"]
 
 
+@pytest.mark.parametrize("damage", ["flipped", "empty", "gone", "fifo", "symlink"])
+def test_a_half_replaced_mag_whose_manifest_is_damaged_is_refused_and_nothing_is_lost(
+    tmp_path, children, damage
+):
+    mag = half_replaced(tmp_path, children, voxels_of())
+    (path,) = Path(mag.path, ".wkdask").glob("*/manifest")
+    data = bytearray(path.read_bytes())
+    path.unlink()
+    match damage:
+        case "flipped":
+            data[len(data) // 2] ^= 4
+            path.write_bytes(data)
+        case "empty":
+            path.touch()
+        case "fifo":
+            os.mkfifo(path)
+        case "symlink":
+            (tmp_path / "elsewhere").write_bytes(data)
+            path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InterruptedJobError, match="manifest"):
+        mag.write(voxels_of()[:, :1, :1, :1], offset=(0, 0, 0))
+    with pytest.raises(InterruptedJobError, match="manifest"):
+        mag.layer.downsample(coarsest_mag=2)
+    assert list(path.parent.glob("built/*")), "what was built is the only copy"
+
+
 # --- reads that the graph hides ---------------------------------------------------------------------------
 
 
