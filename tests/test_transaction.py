@@ -667,3 +667,35 @@ def test_waiting_for_another_job_that_makes_mags_is_logged(tmp_path, caplog):
         thread.join()
         logging.getLogger("wkdask.mag_folders").removeHandler(handler)
     assert [str(each) for each in mag.layer.mags] == ["1", "2"]
+
+
+def test_a_doubt_whether_the_mag_was_replaced_by_this_job_is_refused(tmp_path, children):
+    voxels = voxels_of()
+    mag = new_mag(tmp_path / "ds", fill=voxels)
+    killed(children, "driver.commit_job = die\nmag.write(255 - mag.to_dask())\n", mag.layer.dataset_path)
+    (manifest,) = Path(mag.path, ".wkdask").glob("*/manifest")
+    kept = manifest.read_bytes()
+    manifest.unlink()
+    with pytest.raises(ResumeError, match="damaged or gone"):
+        mag.write(255 - mag.to_dask(), resume=True)
+    manifest.write_bytes(kept)
+    mag.write(255 - mag.to_dask(), resume=True)
+    assert np.array_equal(mag.read(), 255 - voxels)
+    (receipt,) = Path(mag.path, ".wkdask", "finished").iterdir()
+    receipt.write_bytes(receipt.read_bytes()[:-9])
+    with pytest.raises(ResumeError, match="receipt"):
+        mag.write(255 - mag.to_dask(), resume=True)
+    assert np.array_equal(mag.read(), 255 - voxels)
+
+
+@pytest.mark.parametrize("then", ["rechunk", "compress"])
+def test_a_job_of_which_only_the_commit_is_left_is_settled_by_the_next_one(tmp_path, children, then):
+    voxels = voxels_of()
+    mag = new_mag(tmp_path / "ds", fill=voxels)
+    killed(children, "driver.commit_job = die\nmag.write(255 - mag.to_dask())\n", mag.layer.dataset_path)
+    if then == "rechunk":
+        mag.rechunk(16, 32)
+    else:
+        mag.compress()
+    assert np.array_equal(mag.read(), 255 - voxels)
+    assert unfinished_jobs(mag.place.store) == []
