@@ -29,6 +29,8 @@ from wkdask.storage.jobs import interrupted_jobs, unfinished_jobs
 SHAPE = (96, 64, 48)
 BOX = BoundingBox((0, 0, 0), SHAPE)
 FORMATS = ("wkw", "zarr3", "zarr")
+IN_ZARR = pytest.param("zarr3", marks=pytest.mark.slow)
+"""Where the format is one more of what WKW shows already."""
 
 
 def invert(block):
@@ -113,7 +115,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("data_format", ["wkw", "zarr3"])
+@pytest.mark.parametrize("data_format", ["wkw", IN_ZARR])
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("what", IN_PLACE)
 def test_an_in_place_job_is_applied_exactly_once(tmp_path, children, what, moment, data_format):
@@ -436,7 +438,7 @@ MAKERS = {
 }
 
 
-@pytest.mark.parametrize("data_format", ["wkw", "zarr3"])
+@pytest.mark.parametrize("data_format", ["wkw", IN_ZARR])
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("then", ["resume", "again"])
 @pytest.mark.parametrize("what", MAKERS)
