@@ -2,9 +2,10 @@
 
 python -m benchmarks.bench_in_place [--rounds 5] [--mib 512] [--folder /tmp]
 
-A function of a user's is written over a full mag: `in_place=False` publishes each cube when it is built, `in_place=None`
-(the default, since the function could read the mag) builds all in a private mag first, and then renames. Prints the
-median of the ratio of their wall times and processor times, and the disk space that the second takes at most.
+A function of a user's is written over a full mag. `in_place=False` publishes each cube when it is built.
+`in_place=None` (the default, since the function could read the mag) builds all in a private mag first, and then
+renames. Prints the median of the ratio of their wall times and processor times, and the disk space that the second
+takes at most.
 """
 
 from __future__ import annotations

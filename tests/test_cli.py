@@ -390,3 +390,15 @@ def test_a_wrong_address_is_a_clear_error(dataset, state_of, address):
     assert address in error_line(done.stderr)
     assert done.stdout == ""
     assert list(dataset.get_layer("color").mags) == [1]
+
+
+def test_downsample_over_mags_that_are_there(invoke, dataset):
+    layer = dataset.get_layer("color")
+    invoke("downsample", dataset.path)
+    before = {mag: view.read() for mag, view in layer.mags.items()}
+    coarser = layer.get_mag("2-2-1")
+    coarser.write(np.zeros((1, 8, 8, 8), coarser.spec.dtype), offset=coarser.box.topleft)
+    assert "nothing to do" in invoke("downsample", dataset.path)
+    invoke("downsample", dataset.path, "--from-mag", "1", code=1)
+    invoke("downsample", dataset.path, "--from-mag", "1", "--overwrite")
+    assert all(np.array_equal(before[mag], view.read()) for mag, view in layer.mags.items())

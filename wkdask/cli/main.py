@@ -122,6 +122,7 @@ def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, m
     help="How the next mag is chosen.",
 )
 @compression_option
+@click.option("--overwrite", is_flag=True, help="Compute mags again that are there, or were left unfinished.")
 @report_option
 @scheduler_option
 @resume_option
@@ -134,6 +135,7 @@ def downsample(
     interpolation_mode: str,
     sampling_mode: str,
     compression: str | None,
+    overwrite: bool,
     report_path: str | None,
     scheduler: str | None,
     resume: bool,
@@ -154,6 +156,7 @@ def downsample(
                 interpolation_mode=interpolation_mode,
                 compression=compression,
                 sampling_mode=sampling_mode,
+                allow_overwrite=overwrite,
                 client=client,
                 resume=resume,
                 progress=True,
