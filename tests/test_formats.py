@@ -249,13 +249,14 @@ def test_mags_of_another_format_are_copied_and_not_linked(tmp_path, random_voxel
     assert added.spec.compression is None
 
 
-def test_compression_in_place_says_what_to_do(tmp_path, random_voxels):
+def test_zarr_is_compressed_in_place_and_elsewhere(tmp_path, random_voxels):
     voxels = random_voxels((1, *BOX.size))
     layer = filled(Dataset.create(tmp_path / "ds", (1, 1, 1)), "zarr3", voxels)
     mag = layer.get_mag(1)
     mag.compress()  # is compressed
-    with pytest.raises(UnsupportedFormatError, match="target_path"):
-        mag.compress(compression="gzip")
+    mag.compress(compression="blosc")
+    assert layer.get_mag(1).spec.compression == "blosc"
+    assert np.array_equal(layer.get_mag(1).read(), voxels)
     mag.compress(tmp_path / "copy", compression="gzip")
     copied = Dataset(tmp_path / "copy").get_layer("layer").get_mag(1)
     assert copied.spec.compression == "gzip"

@@ -187,6 +187,7 @@ JOBS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*half replaced")
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("name", ["manifest", "journal", "alive", "replacing", "ticket"])
 def test_case_17_a_fifo_in_a_job_folder(make_mag, tmp_path, children, name, job):

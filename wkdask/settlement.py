@@ -89,7 +89,7 @@ def commit_job(job: Job, tally: JobTally, seconds: float, *, whole: bool = True)
     with contextlib.ExitStack() as stack:  # each dataset, also where another one is gone
         for dataset, each in edits.items():
             stack.callback(commit, dataset, each)
-    if merged.box is None and not merged.cubes and not merged.others:
+    if merged.box is None and not merged.cubes:
         return None
     box = merged.box or job.plan.box
     others = tuple(_place_report(report, seconds) for report in merged.others)
