@@ -277,7 +277,8 @@ def use(dataset):
             lambda: layer.bounding_box, lambda: layer.num_channels, lambda: layer.dtype_per_channel,
             lambda: layer.category, lambda: layer.data_format, lambda: layer.default_view_configuration,
             lambda: layer.largest_segment_id if layer.category == "segmentation" else None,
-            lambda: list(layer.mags), lambda: layer.coordinate_transformations, lambda: getattr(layer, "attachments", None),
+            lambda: list(layer.mags), lambda: layer.coordinate_transformations,
+            lambda: getattr(layer, "attachments", None),
             lambda: repr(layer), lambda: layer._repr_html_(),
         ):
             attempt(call)
