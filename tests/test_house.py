@@ -19,6 +19,7 @@ ORDER = [
     "errors",
     "fsio",
     "vectors",
+    "box_forms",
     "geometry",
     "units",
     "grid",

@@ -2,6 +2,9 @@
 
 Messages say what was asked, what was found, what would work. Every error carries its text as its only
 argument, so that it crosses a process boundary unchanged.
+
+Where the Dataset API asserts, or raises another built-in error, the class is that error as well, so that the
+``except`` of an existing script works: ``AssertionError`` in 2021, ``RuntimeError`` for some of them in version 4.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ class WkdaskWarning(UserWarning):
     """Base of all warnings of wkdask."""
 
 
-class InvalidValueError(WkdaskError, ValueError):
+class InvalidValueError(WkdaskError, ValueError, AssertionError):
     """An argument has a value that cannot work."""
 
 
@@ -61,7 +64,7 @@ class ChannelError(InvalidValueError):
     """Data have another number of channels than the layer."""
 
 
-class DTypeError(WkdaskError, TypeError, ValueError):
+class DTypeError(WkdaskError, TypeError, ValueError, AssertionError):
     """A data type that the layer or the format cannot hold."""
 
 
@@ -69,7 +72,7 @@ class PlanError(InvalidValueError):
     """A write was refused before anything was written."""
 
 
-class AlreadyExistsError(WkdaskError, FileExistsError, IndexError, ValueError):
+class AlreadyExistsError(WkdaskError, FileExistsError, IndexError, ValueError, AssertionError, RuntimeError):
     """A dataset, layer or magnification of that name exists."""
 
 
@@ -79,13 +82,13 @@ class LayerNotFoundError(WkdaskError, IndexError, KeyError):
     __str__ = Exception.__str__  # KeyError would print the repr of the message
 
 
-class MagNotFoundError(WkdaskError, IndexError, KeyError, ValueError):
+class MagNotFoundError(WkdaskError, IndexError, KeyError, ValueError, AssertionError):
     """The layer has no such magnification."""
 
     __str__ = Exception.__str__
 
 
-class PropertiesError(WkdaskError, ValueError):
+class PropertiesError(WkdaskError, ValueError, AssertionError):
     """``datasource-properties.json`` cannot be understood, or an edit of it makes no sense."""
 
 
@@ -101,7 +104,7 @@ class CubePermissionError(DamagedCubeError, PermissionError):
     """A cube file exists but this user may not read it."""
 
 
-class ReadOnlyError(WkdaskError, PermissionError, ValueError):
+class ReadOnlyError(WkdaskError, PermissionError, ValueError, AssertionError, RuntimeError):
     """A write through a read-only view, or through a link that leaves the dataset."""
 
 
