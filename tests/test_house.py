@@ -17,7 +17,9 @@ PACKAGE = Path(wkdask.__file__).parent
 # modules may import each other, but not in a circle. A new module needs a place here: a decision.
 ORDER = [
     "errors",
+    "names",
     "fsio",
+    "paths",
     "vectors",
     "box_forms",
     "geometry",
@@ -52,6 +54,9 @@ ORDER = [
     "inline",
     "writer",
     "slices",
+    "inline_write",
+    "where",
+    "array_info",
     "chunkwise",
     "existing",
     "map_cubes",
@@ -68,6 +73,7 @@ ORDER = [
     "preview",
     "view_configuration",
     "box_view",
+    "view_parts",
     "view",
     "mag_view",
     "components",

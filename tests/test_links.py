@@ -233,7 +233,7 @@ def test_a_linked_layer_is_read_and_never_written(original, other, relative):
         with pytest.raises((ReadOnlyError, OSError)) as caught:
             write()
         if isinstance(caught.value, ReadOnlyError):
-            assert original.path in str(caught.value), "the message names the place"
+            assert str(original.path) in str(caught.value), "the message names the place"
     for refused in (lambda: linked.add_mag(8), lambda: linked.downsample(coarsest_mag=8), mag.compress):
         with pytest.raises(ReadOnlyError, match="outside of the dataset"):
             refused()

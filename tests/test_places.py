@@ -111,7 +111,7 @@ def test_a_dataset_that_reaches_outside_is_refused_where_that_is_asked_for(make_
     folder = mag.place.dataset_path
     refuse_outside(Properties(folder, "refuse"))
     properties = Properties(folder)
-    for path in (other.path, "http://example.com/1"):
+    for path in (str(other.path), "http://example.com/1"):
         properties.commit(AddMag("layer", Mag(2), 32, path=path))
         with pytest.raises(OutsideError, match="mag 2"):
             refuse_outside(Properties(folder, "refuse"))

@@ -68,7 +68,7 @@ class Dataset(DatasetLayers):
         refuse_outside(self._properties)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_opened, (self.path, self._properties.outside))
+        return (_opened, (self._properties.folder, self._properties.outside))
 
     @classmethod
     def _of(cls, properties: Properties) -> Dataset:
@@ -482,7 +482,7 @@ def _opened(path: str, outside: str) -> Dataset:
 def _remove(dataset: Dataset, *, whole: bool) -> None:
     """Remove a dataset that was just made; without `whole` its folder stays, empty as it was."""
     if whole:
-        remove_folder(dataset.path)
+        remove_folder(str(dataset.path))
         return
     with os.scandir(dataset.path) as entries:
         for entry in entries:

@@ -19,6 +19,7 @@ from wkdask.links import (
     link_layer,
     open_foreign_layer,
 )
+from wkdask.paths import FolderPath
 from wkdask.places import cubes_box, listed_folders
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import (
@@ -47,12 +48,20 @@ class DatasetLayers:
     def __init__(self, properties: Properties) -> None:
         self._properties = properties
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DatasetLayers):
+            return NotImplemented
+        return self._properties.folder == other._properties.folder
+
+    def __hash__(self) -> int:
+        return hash(self._properties.folder)
+
     # --- what it is ----------------------------------------------------------------------------------
 
     @property
-    def path(self) -> str:
+    def path(self) -> FolderPath:
         """The dataset's folder, absolute."""
-        return self._properties.folder
+        return FolderPath(self._properties.folder)
 
     @property
     def name(self) -> str:

@@ -16,6 +16,7 @@ from wkdask.job import WriteOptions
 from wkdask.layer_writing import LayerWriting
 from wkdask.mag_view import MagView
 from wkdask.multiscales import write_multiscales
+from wkdask.names import LayerCategories
 from wkdask.properties import (
     AddLayer,
     LayerRecord,
@@ -38,13 +39,6 @@ if TYPE_CHECKING:
     from wkdask.dataset import Dataset
 
 __all__ = ["Layer", "LayerCategories", "SegmentationLayer", "layer_of"]
-
-
-class LayerCategories:
-    """The kinds of layers, as the properties file writes them."""
-
-    COLOR_TYPE = "color"
-    SEGMENTATION_TYPE = "segmentation"
 
 
 class Layer(LayerWriting):
@@ -78,7 +72,7 @@ class Layer(LayerWriting):
     def name(self, name: str) -> None:
         if name == self._name:
             return
-        old_name, old_path = self._name, self.path
+        old_name, old_path = self._name, str(self.path)
         new_path = os.path.join(self._properties.folder, name)
         if os.path.lexists(new_path):
             raise AlreadyExistsError(f"{new_path} exists already")
@@ -89,14 +83,15 @@ class Layer(LayerWriting):
         except OSError:
             self._properties.commit(RenameLayer(name, self._name))
             raise
-        for handle in [each for each in self._properties.layers if each.name == old_name]:
-            handle._renamed(name)
+        for handle in self._properties.layers:
+            if handle.name == old_name:
+                handle._renamed(name)
         write_multiscales(self._properties, name)
 
     def _renamed(self, name: str) -> None:
         """Follow a rename, with the mags that are in use."""
         self._name = name
-        for view in list(self._views):
+        for view in self._views:
             with contextlib.suppress(WkdaskError, OSError):  # the mag was deleted meanwhile
                 view.moved(self.get_mag(view.mag).place)
 
@@ -164,7 +159,7 @@ class Layer(LayerWriting):
         options: WriteOptions,
     ) -> WriteReport | None:
         """Cut a mag into other chunks and cubes where it is; see :meth:`MagView.rechunk`."""
-        data_format = found_format(mag.path)
+        data_format = found_format(mag.place.store.path)
         spec = replace(
             mag.spec,
             chunk_shape=Vec3Int.from_scalar_or_vec(chunk_shape),
@@ -177,7 +172,7 @@ class Layer(LayerWriting):
         else:
             report, _ = rechunk_in_place(self._properties, mag.place, spec, options)
         place = self.get_mag(mag.mag).place
-        for view in {mag, *(each for each in self._views if each.mag == mag.mag)}:
+        for view in [mag, *(each for each in self._views if each.mag == mag.mag)]:
             view.moved(place)
         return report
 

@@ -294,8 +294,9 @@ def _moved_attachment(foreign: Layer, name: str, value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("path"), str) or "://" in value["path"]:
         return value
     path = os.path.normpath(os.path.join(foreign.dataset_path, value["path"]))
-    if path.startswith(foreign.path + os.sep):
-        path = f"./{name}{path[len(foreign.path) :]}"
+    folder = str(foreign.path)
+    if path.startswith(folder + os.sep):
+        path = f"./{name}{path[len(folder) :]}"
     return {**value, "path": path}
 
 

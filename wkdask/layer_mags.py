@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakSet
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike
 from wkdask.job import WriteOptions
 from wkdask.mag_view import MagView
 from wkdask.multiscales import write_multiscales
+from wkdask.paths import FolderPath
 from wkdask.places import (
     channels_by_headers,
     check_agreement,
@@ -48,7 +48,7 @@ from wkdask.properties import (
     SetNumChannels,
     dtype_of,
 )
-from wkdask.properties.handle import Properties
+from wkdask.properties.handle import Handles, Properties
 from wkdask.storage.formats import (
     check_format,
     check_spec,
@@ -67,6 +67,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerMags"]
 
+_FLOATS = {"float": "float32", "double": "float64"}
+"""Element classes that the API calls otherwise than the properties file."""
+
 
 class LayerMags:
     """What a layer is, and its mags: the lower half of a :class:`~wkdask.layer.Layer`."""
@@ -74,11 +77,19 @@ class LayerMags:
     def __init__(self, properties: Properties, name: str) -> None:
         self._properties = properties
         self._name = name
-        self._views: WeakSet[MagView] = WeakSet()  # a rename moves the folders of those that are in use
+        self._views = Handles()  # a rename moves the folders of those that are in use
         properties.layers.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self._properties, self._name))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LayerMags):
+            return NotImplemented
+        return (self._properties.folder, self._name) == (other._properties.folder, other._name)
+
+    def __hash__(self) -> int:
+        return hash(self._properties.folder)  # the name may be changed
 
     # --- what it is ----------------------------------------------------------------------------------
 
@@ -93,9 +104,9 @@ class LayerMags:
         return self._name
 
     @property
-    def path(self) -> str:
+    def path(self) -> FolderPath:
         """The layer's folder."""
-        return os.path.join(self._properties.folder, self._name)
+        return FolderPath(self._properties.folder, self._name)
 
     @property
     def dataset_path(self) -> str:
@@ -114,8 +125,8 @@ class LayerMags:
 
     @property
     def dtype_per_layer(self) -> str:
-        """Type of a voxel, all channels, as the properties file names it: ``"uint24"``."""
-        return self.record.element_class
+        """Type of a voxel, all channels: ``"uint24"``; floats with their bits, ``"float32"``."""
+        return _FLOATS.get(self.record.element_class, self.record.element_class)
 
     @property
     def num_channels(self) -> int:
@@ -399,7 +410,7 @@ class LayerMags:
 
     def _refuse_linked_folder(self) -> None:
         """Refuse to make a mag where the layer's folder is a link to another dataset's."""
-        if (why := outside(self._properties.folder, self.path)) is not None:
+        if (why := outside(self._properties.folder, str(self.path))) is not None:
             raise ReadOnlyError(f"layer {self._name!r} is read-only: {why}")
 
     def _refuse_existing(self, mag: Mag) -> None:
@@ -443,6 +454,10 @@ class LayerMags:
         elif is_own(self._properties, self._name, folder):
             remove_folder(folder)
         write_multiscales(self._properties, self._name)
+
+    def is_mag_view_foreign(self, mag: MagView) -> bool:
+        """Tell whether a mag lies outside of the dataset, by a link or by its path."""
+        return outside(self._properties.folder, mag.place.store.path) is not None
 
     def _mag_folder(self, record: MagRecord) -> str:
         """Return a mag's folder."""

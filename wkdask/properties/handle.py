@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from wkdask.fsio import checked_path
 from wkdask.properties.commit import commit
@@ -14,7 +14,21 @@ from wkdask.properties.rawjson import PROPERTIES_FILE
 from wkdask.properties.records import DatasetRecord, LayerRecord, load
 from wkdask.properties.values import Edit
 
-__all__ = ["Properties"]
+__all__ = ["Handles", "Properties"]
+
+
+class Handles:
+    """Handles that are in use, each by itself: a set of weak references would take equal ones for one."""
+
+    def __init__(self) -> None:
+        self._by_id: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+    def add(self, handle: Any) -> None:
+        """Remember a handle as long as somebody uses it."""
+        self._by_id[id(handle)] = handle
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._by_id.values()))
 
 
 @dataclass(slots=True)
@@ -28,7 +42,7 @@ class Properties:
     """The dataset's folder, absolute."""
     outside: str = field(default="read-only", repr=False)
     """What may happen with what the dataset reaches outside of its folder: "read-only", "refuse" or "write"."""
-    layers: WeakSet[Any] = field(default_factory=WeakSet, repr=False, compare=False)
+    layers: Handles = field(default_factory=Handles, repr=False, compare=False)
     """The handles of layers that are in use: they follow where one of them renames its layer."""
     _known: tuple[tuple[int, int, int], DatasetRecord] | None = field(default=None, repr=False, compare=False)
     """The file's inode, size and time, and what it said: one value, for threads look at once."""
