@@ -11,8 +11,9 @@ from wkdask.errors import InvalidValueError
 from wkdask.geometry import Vec3Int, Vec3IntLike
 from wkdask.storage.formats import check_spec, check_voxel, default_shard_shape, fitting_compression
 from wkdask.storage.protocol import ArraySpec
+from wkdask.zarr_config import CompressLike, compression_of
 
-__all__ = ["Cut", "check_array"]
+__all__ = ["Cut", "check_array", "in_chunks", "per_shard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,10 @@ class Cut:
 
     block_len: int | None
     """2021: side of a chunk in voxels."""
-    file_len: int | None
+    file_len: Vec3IntLike | int | None
     """2021: side of a cube in chunks."""
-    compress: bool | None
-    """2021: whether cubes are compressed."""
+    compress: CompressLike
+    """2021: whether cubes are compressed; version 4: also how."""
     chunk_shape: Vec3IntLike | int | None
     """Sides of a chunk, in voxels of the mag."""
     shard_shape: Vec3IntLike | int | None
@@ -83,12 +84,38 @@ class Cut:
         """Sides of a cube from either spelling."""
         if self.shard_shape is not None:
             return Vec3Int.from_scalar_or_vec(self.shard_shape)
-        return None if self.file_len is None else chunk * self.file_len
+        return per_shard(chunk, None, self.file_len)
 
     @property
     def _compression(self) -> str | bool | None:
         """The compression from either spelling."""
-        return self.compression if self.compress is None else self.compress
+        return self.compression if self.compress is None else compression_of(self.compress)
+
+
+def per_shard(
+    chunk: Vec3Int, shard_shape: Vec3IntLike | int | None, chunks_per_shard: Vec3IntLike | int | None
+) -> Vec3Int | None:
+    """Return the sides of a cube, given as such or in chunks; None where neither is.
+
+    Raises
+    ------
+    InvalidValueError
+        If both are.
+    """
+    if shard_shape is not None and chunks_per_shard is not None:
+        raise InvalidValueError("give either shard_shape or chunks_per_shard, not both")
+    if shard_shape is not None:
+        return Vec3Int.from_scalar_or_vec(shard_shape)
+    return None if chunks_per_shard is None else chunk * chunks_per_shard
+
+
+def in_chunks(
+    file_len: Vec3IntLike | int | None, chunks_per_shard: Vec3IntLike | int | None
+) -> Vec3IntLike | int | None:
+    """Return the chunks along the sides of a cube from 2021's or version 4's spelling; refuse both."""
+    if file_len is not None and chunks_per_shard is not None:
+        raise InvalidValueError("give either file_len or chunks_per_shard, not both")
+    return chunks_per_shard if file_len is None else file_len
 
 
 def check_array(array: Any, data_format: str, cut: Cut) -> int:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from wkdask.chunkwise import warn_of_ignored
+from wkdask.elsewhere import warn_of_voxels
 from wkdask.errors import DTypeError, InvalidValueError, LayerNotFoundError
 from wkdask.fsio import remove_folder
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
-from wkdask.job import WriteOptions
 from wkdask.layer import Layer, LayerCategories, SegmentationLayer, layer_of
-from wkdask.links import (
-    copy_layer,
-    link_layer,
-    open_foreign_layer,
-)
+from wkdask.names import DEFAULT_DATA_FORMAT
 from wkdask.paths import FolderPath
 from wkdask.places import cubes_box, listed_folders
-from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import (
     AddLayer,
     RemoveLayer,
@@ -35,9 +31,6 @@ from wkdask.storage.formats import check_format, check_voxel, format_of, metadat
 from wkdask.storage.protocol import StoredMag
 from wkdask.units import VoxelSize
 from wkdask.view_configuration import DatasetViewConfiguration
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 __all__ = ["DatasetLayers"]
 
@@ -76,6 +69,21 @@ class DatasetLayers:
     def voxel_size(self) -> VoxelSize:
         """Size of a voxel of mag 1, with its unit."""
         return self._properties.record.voxel_size
+
+    @property
+    def voxel_size_with_unit(self) -> VoxelSize:
+        """Size of a voxel of mag 1, with its unit; the same as `voxel_size`."""
+        return self.voxel_size
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the dataset was opened read-only."""
+        return self._properties.read_only
+
+    @property
+    def resolved_path(self) -> FolderPath:
+        """The dataset's folder, links followed."""
+        return FolderPath(os.path.realpath(self._properties.folder))
 
     @property
     def scale(self) -> tuple[float, float, float]:
@@ -123,6 +131,14 @@ class DatasetLayers:
             raise LayerNotFoundError(f"layer {layer.name!r} is of the category {layer.category!r}")
         return layer
 
+    def get_color_layers(self) -> list[Layer]:
+        """Return all color layers."""
+        return [layer for layer in self.layers.values() if not isinstance(layer, SegmentationLayer)]
+
+    def get_segmentation_layers(self) -> list[SegmentationLayer]:
+        """Return all segmentation layers."""
+        return [layer for layer in self.layers.values() if isinstance(layer, SegmentationLayer)]
+
     def _only(self, category: str, layer_name: str | None) -> Layer:
         """Return the layer of a name, or the only one of a category."""
         if layer_name is not None:
@@ -158,9 +174,10 @@ class DatasetLayers:
         *,
         largest_segment_id: int | None = None,
         mappings: Sequence[str] = (),
-        bounding_box: BoundingBox = EMPTY_BOX,
-        data_format: str = "wkw",
-        dtype: object = None,
+        bounding_box: BoundingBox | None = None,
+        data_format: str = DEFAULT_DATA_FORMAT,
+        dtype: npt.DTypeLike | None = None,
+        **kwargs: object,
     ) -> Layer:
         """Add a layer without mags.
 
@@ -185,7 +202,9 @@ class DatasetLayers:
         data_format
             How its mags are stored: ``"wkw"``, ``"zarr3"``, or ``"zarr"`` for Zarr 2.
         dtype
-            Refused, as in 2021: it does not say whether all channels are meant, or one.
+            Version 4's spelling of `dtype_per_channel`.
+        **kwargs
+            What scripts of 2021 say beside that, such as ``compressed=True``: ignored, with a warning.
 
         Raises
         ------
@@ -200,13 +219,16 @@ class DatasetLayers:
         """
         if category not in (LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
             raise InvalidValueError(f'a layer is "color" or "segmentation", got {category!r}')
+        data_format = str(data_format)
         check_format(data_format)
-        _refuse_dtype(dtype)
+        dtype_per_channel = _either_dtype(dtype, dtype_per_channel, dtype_per_layer)
         channels = (
             1 if num_channels is None else whole_argument(num_channels, "the number of channels", 1, 2**16)
         )
         dtype_name = _channel_dtype(dtype_per_layer, dtype_per_channel, channels)
         check_voxel(data_format, dtype_name, channels)  # no mag could be added to the layer
+        warn_of_ignored(**kwargs)
+        warn_of_voxels(layer_name, category, dtype_name)
         edit = AddLayer(
             name=layer_name,
             category=category,
@@ -214,7 +236,7 @@ class DatasetLayers:
             num_channels=channels,
             largest_segment_id=largest_segment_id,
             mappings=tuple(mappings),
-            bounding_box=bounding_box,
+            bounding_box=EMPTY_BOX if bounding_box is None else bounding_box,
             data_format=data_format,
         )
         self._properties.commit(edit)
@@ -232,7 +254,8 @@ class DatasetLayers:
         largest_segment_id: int | None = None,
         mappings: Sequence[str] = (),
         data_format: str | None = None,
-        dtype: object = None,
+        dtype: npt.DTypeLike | None = None,
+        **kwargs: object,
     ) -> Layer:
         """Return a layer; add it if the dataset does not have it.
 
@@ -240,7 +263,7 @@ class DatasetLayers:
         ----------
         layer_name, category, dtype_per_layer, dtype_per_channel, num_channels, largest_segment_id, mappings
             As for :meth:`add_layer`; what is given must agree with the layer that is there.
-        data_format, dtype
+        data_format, dtype, **kwargs
             As for :meth:`add_layer`; what is given must agree with the layer that is there.
 
         Raises
@@ -248,7 +271,7 @@ class DatasetLayers:
         InvalidValueError
             If the layer is there and differs.
         """
-        _refuse_dtype(dtype)
+        dtype_per_channel = _either_dtype(dtype, dtype_per_channel, dtype_per_layer)
         if all(record.name != layer_name for record in self._properties.record.layers):
             return self.add_layer(
                 layer_name,
@@ -258,7 +281,8 @@ class DatasetLayers:
                 num_channels,
                 largest_segment_id=largest_segment_id,
                 mappings=mappings,
-                data_format=data_format or "wkw",
+                data_format=data_format or DEFAULT_DATA_FORMAT,
+                **kwargs,  # type: ignore[arg-type]
             )
         layer = self.get_layer(layer_name)
         asked: dict[str, tuple[object, object]] = {"category": (category, layer.category)}
@@ -342,63 +366,6 @@ class DatasetLayers:
             layer.add_mag_for_existing_files(mag)
         return layer
 
-    def add_symlink_layer(
-        self,
-        foreign_layer: Layer | str | os.PathLike[str],
-        make_relative: bool = False,
-        new_layer_name: str | None = None,
-    ) -> Layer:
-        """Add a layer that is a link to another dataset's; it is read-only here.
-
-        Parameters
-        ----------
-        foreign_layer
-            The layer, or its folder.
-        make_relative
-            Make the link relative, so that both datasets can be moved together.
-        new_layer_name
-            Its name here; the same by default.
-
-        Raises
-        ------
-        AlreadyExistsError
-            If the name is taken.
-        """
-        foreign = open_foreign_layer(foreign_layer)
-        return link_layer(foreign, self._properties, new_layer_name or foreign.name, make_relative)
-
-    def add_copy_layer(
-        self,
-        foreign_layer: Layer | str | os.PathLike[str],
-        new_layer_name: str | None = None,
-        *,
-        client: Client | None = None,
-        progress: ProgressLike = None,
-    ) -> Layer:
-        """Add a copy of another dataset's layer, with all its mags.
-
-        Parameters
-        ----------
-        foreign_layer
-            The layer, or its folder.
-        new_layer_name
-            Its name here; the same by default.
-        client, progress
-            As for :meth:`MagView.write`.
-
-        Raises
-        ------
-        AlreadyExistsError
-            If the name is taken.
-        """
-        foreign = open_foreign_layer(foreign_layer)
-        return copy_layer(
-            foreign,
-            self._properties,
-            new_layer_name or foreign.name,
-            WriteOptions(client=client, listeners=listeners_for(progress)),
-        )
-
     def delete_layer(self, layer_name: str) -> None:
         """Remove a layer: from the properties first, then from the disk; a link is only unlinked.
 
@@ -419,10 +386,17 @@ class DatasetLayers:
             remove_folder(folder)
 
 
-def _refuse_dtype(dtype: object) -> None:
-    """Refuse an argument that could be taken for either of the two that there are."""
-    if dtype is not None:
-        raise InvalidValueError("say dtype_per_channel=, or dtype_per_layer= for all channels; not dtype=")
+def _either_dtype(dtype: Any, per_channel: Any, per_layer: Any) -> Any:
+    """Return the type of a channel from either spelling.
+
+    Raises
+    ------
+    InvalidValueError
+        If the type is said twice.
+    """
+    if dtype is not None and (per_channel is not None or per_layer is not None):
+        raise InvalidValueError("give dtype, dtype_per_channel or dtype_per_layer, not two of them")
+    return per_channel if dtype is None else dtype
 
 
 _TYPE_WORDS = {"float": "float32", "double": "float64", "int": "int64"}

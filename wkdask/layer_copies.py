@@ -148,6 +148,8 @@ class LayerCopy:
     """Its mags, in the order in which the source lists them."""
     exact: bool
     """Whether no voxel outside of the box is copied; else files are copied whole where they can be."""
+    with_rest: bool = True
+    """Whether what else is in the layer's folder is copied."""
 
     @property
     def name(self) -> str:
@@ -253,7 +255,8 @@ def build_layer(
             note(each.mag, MagState(source, whole=True))
         cube_length, extra = entry_of(store)
         edits.append(AddMag(copy.name, each.mag, cube_length, extra=extra))
-    _copy_rest(copy.source, folder)
+    if copy.with_rest:
+        _copy_rest(copy.source, folder)
     properties.commit(*edits)
     write_multiscales(properties, copy.name)
 

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from wkdask.cut import Cut
+from wkdask.cut import Cut, in_chunks
+from wkdask.elsewhere import warn_of_cut
 from wkdask.errors import (
     AlreadyExistsError,
     InvalidValueError,
     ReadOnlyError,
     UnsupportedFormatError,
-    WkdaskError,
 )
 from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike
-from wkdask.job import WriteOptions
 from wkdask.mag_view import MagView
 from wkdask.multiscales import write_multiscales
 from wkdask.paths import FolderPath
 from wkdask.places import (
+    HOW_TO_WRITE,
     channels_by_headers,
     check_agreement,
-    cubes_box,
-    foreign_mag,
     is_address,
     is_own,
-    link_folder,
     mag_folder,
     mag_place,
     mags_lock,
@@ -40,7 +36,6 @@ from wkdask.places import (
 from wkdask.properties import (
     AddMag,
     Edit,
-    GrowBox,
     LayerRecord,
     MagRecord,
     RemoveMag,
@@ -54,15 +49,12 @@ from wkdask.storage.formats import (
     check_spec,
     create_mag,
     entry_of,
-    fitting_compression,
     open_mag,
 )
 from wkdask.storage.protocol import StoredMag
-from wkdask.transfer import copy_mag
+from wkdask.zarr_config import CompressLike
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from wkdask.layer import Layer
 
 __all__ = ["LayerMags"]
@@ -213,10 +205,11 @@ class LayerMags:
         mag: MagLike,
         block_len: int | None = None,
         file_len: int | None = None,
-        compress: bool | None = None,
+        compress: CompressLike = None,
         *,
         chunk_shape: Vec3IntLike | int | None = None,
         shard_shape: Vec3IntLike | int | None = None,
+        chunks_per_shard: Vec3IntLike | int | None = None,
         compression: str | bool | None = None,
     ) -> MagView:
         """Add an empty magnification.
@@ -228,7 +221,9 @@ class LayerMags:
         block_len, file_len
             The 2021 spelling: side of a chunk in voxels (32) and of a cube in chunks (32).
         compress
-            The 2021 spelling of ``compression="lz4hc"``.
+            The 2021 spelling of ``compression="lz4hc"``; in Zarr 3 also a `Zarr3Config`.
+        chunks_per_shard
+            Version 4's spelling: chunks along the sides of a cube, instead of `shard_shape`.
         chunk_shape, shard_shape
             Sides of a chunk (32³) and of a cube (1024³; in Zarr 2, where every chunk is a file, the chunk's), in
             voxels of this mag.
@@ -246,10 +241,12 @@ class LayerMags:
         mag = Mag(mag)
         self._refuse_existing(mag)
         data_format = self.record.data_format
-        cut = Cut(block_len, file_len, compress, chunk_shape, shard_shape, compression)
+        cut = Cut(
+            block_len, in_chunks(file_len, chunks_per_shard), compress, chunk_shape, shard_shape, compression
+        )
         spec = cut.to_spec(data_format, str(self.dtype_per_channel), self.num_channels)
         self._refuse_linked_folder()
-        check_spec(spec, data_format)  # before a folder is made
+        warn_of_cut(self._name, mag, check_spec(spec, data_format))  # refused before a folder is made
         folder = os.path.join(self.path, mag.to_layer_name())
         with mags_lock(self._properties.folder):  # of two who add the same mag, one does
             self._refuse_existing(mag)
@@ -265,17 +262,18 @@ class LayerMags:
         mag: MagLike,
         block_len: int | None = None,
         file_len: int | None = None,
-        compress: bool | None = None,
+        compress: CompressLike = None,
         *,
         chunk_shape: Vec3IntLike | int | None = None,
         shard_shape: Vec3IntLike | int | None = None,
+        chunks_per_shard: Vec3IntLike | int | None = None,
         compression: str | bool | None = None,
     ) -> MagView:
         """Return a magnification; add it if the layer does not have it.
 
         Parameters
         ----------
-        mag, block_len, file_len, compress, chunk_shape, shard_shape, compression
+        mag, block_len, file_len, compress, chunk_shape, shard_shape, chunks_per_shard, compression
             As for :meth:`add_mag`; what is given must agree with the mag that is there.
 
         Raises
@@ -292,12 +290,14 @@ class LayerMags:
                 compress,
                 chunk_shape=chunk_shape,
                 shard_shape=shard_shape,
+                chunks_per_shard=chunks_per_shard,
                 compression=compression,
             )
         found = self.get_mag(mag)
-        wrong = Cut(block_len, file_len, compress, chunk_shape, shard_shape, compression).differences(
-            found.spec
+        cut = Cut(
+            block_len, in_chunks(file_len, chunks_per_shard), compress, chunk_shape, shard_shape, compression
         )
+        wrong = cut.differences(found.spec)
         if wrong:
             raise InvalidValueError(f"layer {self._name!r} has a mag {mag} already: {'; '.join(wrong)}")
         return found
@@ -328,110 +328,17 @@ class LayerMags:
         write_multiscales(self._properties, self._name)
         return self._view(mag, store)
 
-    def add_symlink_mag(
-        self,
-        foreign_mag_view_or_path: MagView | str | os.PathLike[str],
-        make_relative: bool = False,
-        extend_layer_bounding_box: bool = True,
-    ) -> MagView:
-        """Add a magnification that is a link to another dataset's.
-
-        It is read-only here: a write through it would change the other dataset and not its properties.
-
-        Parameters
-        ----------
-        foreign_mag_view_or_path
-            The mag, or its folder; the folder's name says which mag it is.
-        make_relative
-            Make the link relative, so that both datasets can be moved together.
-        extend_layer_bounding_box
-            Let the layer's box grow around the foreign layer's box.
-
-        Raises
-        ------
-        AlreadyExistsError
-            If the layer has that mag.
-        """
-        mag, store, box = foreign_mag(foreign_mag_view_or_path)
-        self._refuse_existing(mag)
-        self._refuse_linked_folder()
-        folder = os.path.join(self.path, mag.to_layer_name())
-        link_folder(store.path, folder, make_relative)
-        try:
-            self._list_foreign(mag, store, box if extend_layer_bounding_box else None)
-        except BaseException:
-            os.unlink(folder)
-            raise
-        return self.get_mag(mag)
-
-    def add_copy_mag(
-        self,
-        foreign_mag_view_or_path: MagView | str | os.PathLike[str],
-        extend_layer_bounding_box: bool = True,
-        *,
-        client: Client | None = None,
-    ) -> MagView:
-        """Add a magnification that is a copy of another dataset's: the same cut, the files themselves.
-
-        Parameters
-        ----------
-        foreign_mag_view_or_path
-            The mag, or its folder; the folder's name says which mag it is.
-        extend_layer_bounding_box
-            Let the layer's box grow around the foreign layer's box; else around what was copied.
-        client
-            The cluster; the active one by default.
-
-        Raises
-        ------
-        AlreadyExistsError
-            If the layer has that mag.
-        """
-        mag, store, box = foreign_mag(foreign_mag_view_or_path)
-        self._refuse_existing(mag)
-        added = self.add_mag(
-            mag,
-            chunk_shape=store.spec.chunk_shape,
-            shard_shape=store.spec.shard_shape,
-            compression=fitting_compression(self.data_format, store.spec.compression, copied=True) or False,
-        )
-        source_box = cubes_box(store) if box is None else box.aligned_outwards(mag.to_vec3_int()).in_mag(mag)
-        try:
-            if box is not None and extend_layer_bounding_box:
-                self._commit(GrowBox(self._name, box, Mag(1)))
-            copy_mag(store, added.place, source_box, WriteOptions(client=client))
-        except BaseException as error:
-            # What is missing in half a copy would be read as zeros.
-            error.add_note(f"mag {mag} of layer {self._name!r} was not complete; it was removed again")
-            with contextlib.suppress(WkdaskError, OSError):  # the first error tells more
-                self.delete_mag(mag)
-            raise
-        return added
-
     def _refuse_linked_folder(self) -> None:
-        """Refuse to make a mag where the layer's folder is a link to another dataset's."""
-        if (why := outside(self._properties.folder, str(self.path))) is not None:
-            raise ReadOnlyError(f"layer {self._name!r} is read-only: {why}")
+        """Refuse to make a mag in a dataset that is read-only, or where the layer's folder is such a link."""
+        self._properties.check_writable()
+        why = outside(self._properties.folder, str(self.path))
+        if why is not None and not self._properties.may_write(str(self.path)):
+            raise ReadOnlyError(f"layer {self._name!r} is read-only: {why}; {HOW_TO_WRITE}")
 
     def _refuse_existing(self, mag: Mag) -> None:
         """Refuse a mag that the layer has."""
         if any(mag == known.mag for known in self.record.mags):
             raise AlreadyExistsError(f"layer {self._name!r} has a mag {mag} already")
-
-    def _list_foreign(self, mag: Mag, store: StoredMag, box: BoundingBox | None) -> None:
-        """List a mag that is a link, and let the layer's box grow."""
-        if store.spec.data_format != self.data_format:
-            raise InvalidValueError(
-                f"{store.path} is stored as {store.spec.data_format!r}, the mags of layer {self._name!r} as "
-                f"{self.data_format!r}; add a copy instead"
-            )
-        self._check_agreement(MagRecord(mag, None, None, {}), store)
-        cube_length, extra = entry_of(store)
-        edits: list[Edit] = [AddMag(self._name, mag, cube_length, extra=extra)]
-        if box is not None:
-            edits.append(GrowBox(self._name, box, Mag(1)))
-        self._commit(*edits)
-        write_multiscales(self._properties, self._name)
 
     def delete_mag(self, mag: MagLike) -> None:
         """Remove a magnification: from the properties first, then from the disk.

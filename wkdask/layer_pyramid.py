@@ -24,6 +24,8 @@ from wkdask.storage.jobs import unfinished_jobs
 if TYPE_CHECKING:
     from distributed import Client
 
+    from wkdask.dataset import Dataset
+
 __all__ = ["LayerPyramid"]
 
 
@@ -41,7 +43,7 @@ class LayerPyramid(LayerMags):
         force_sampling_scheme: bool = False,
         args: object = None,
         *,
-        align_with_other_layers: bool = True,
+        align_with_other_layers: bool | Dataset = True,
         allow_overwrite: bool = False,
         only_setup_mags: bool = False,
         max_mag: MagLike | None = None,
@@ -314,42 +316,19 @@ class LayerPyramid(LayerMags):
         buffer_edge_len: object = None,
         args: object = None,
         *,
-        align_with_other_layers: bool = True,
+        align_with_other_layers: bool | Dataset = True,
         min_mag: MagLike | None = None,
         compress: bool | None = None,
         executor: object = None,
         client: Client | None = None,
         progress: ProgressLike = None,
     ) -> list[WriteReport]:
-        """Compute finer magnifications by repeating voxels.
-
-        Parameters
-        ----------
-        from_mag
-            Where to start.
-        finest_mag
-            Where to end; mag 1 by default.
-        compression, compress, client, progress
-            As for :meth:`downsample`.
-        sampling_mode, align_with_other_layers
-            The mags are those that downsampling from `finest_mag` to `from_mag` would go through.
-        min_mag
-            The 2021 spelling of `finest_mag`.
-        buffer_edge_len, args, executor
-            Ignored, with a warning.
-
-        Raises
-        ------
-        AlreadyExistsError
-            If one of the mags is there; nothing was written.
-        InvalidValueError
-            If `from_mag` is not reached from `finest_mag`.
-        """
+        """Compute finer magnifications by repeating voxels; see :func:`wkdask.layer_sampling.upsample`."""
         warn_of_ignored(buffer_edge_len=buffer_edge_len, args=args, executor=executor)
         self._check_filled()
         finest_mag = _either("finest_mag", finest_mag, "min_mag", min_mag)
         start, end = Mag(from_mag), Mag(1 if finest_mag is None else finest_mag)
-        others = self._mags_of_other_layers() if align_with_other_layers else ()
+        others = self._mags_of_other_layers(align_with_other_layers)
         down = mag_chain(end, start, self._properties.record.voxel_size, sampling_mode, others)
         if not down or down[-1] != start:
             raise InvalidValueError(f"mag {start} is not reached from mag {end} in the {sampling_mode} mode")
@@ -370,7 +349,7 @@ class LayerPyramid(LayerMags):
         coarsest_mag: MagLike | None = None,
         sampling_mode: str = "anisotropic",
         *,
-        align: bool = True,
+        align: bool | Dataset = True,
     ) -> list[Mag]:
         """Return the mags that follow one in a layer of some box."""
         if coarsest_mag is not None:
@@ -387,7 +366,7 @@ class LayerPyramid(LayerMags):
                 stacklevel=3,
             )
             sampling_mode = "constant_z"
-        others = self._mags_of_other_layers() if align else ()
+        others = self._mags_of_other_layers(align)
         return mag_chain(start, end, self._properties.record.voxel_size, sampling_mode, others)
 
     def _check_filled(self) -> None:
@@ -397,10 +376,15 @@ class LayerPyramid(LayerMags):
         if self.bounding_box.is_empty():
             raise InvalidValueError(f"layer {self._name!r} is empty: there is nothing to sample")
 
-    def _mags_of_other_layers(self) -> set[Mag]:
-        """Return the mags that the dataset's other layers have."""
-        layers = self._properties.record.layers
-        return {record.mag for layer in layers if layer.name != self._name for record in layer.mags}
+    def _mags_of_other_layers(self, of: bool | Dataset) -> set[Mag]:
+        """Return the mags of the dataset's other layers, or of another dataset's; none if they do not matter."""
+        if of is False:
+            return set()
+        properties = self._properties if of is True else of._properties
+        own = self._name if properties.folder == self._properties.folder else None
+        return {
+            record.mag for layer in properties.record.layers if layer.name != own for record in layer.mags
+        }
 
     def _existing(self, chain: Sequence[Mag]) -> list[Mag]:
         """Return the mags of a chain that are there."""
@@ -457,6 +441,7 @@ class LayerPyramid(LayerMags):
         only_setup_mags: bool = False,
         boxes: Sequence[BoundingBox] | None = None,
         previous_box: BoundingBox | None = None,
+        source: MagView | None = None,
     ) -> list[WriteReport]:
         """Compute mags one from the other; those that are not there are added when all is planned."""
         mode = interpolation_of(interpolation_mode, self.record.is_segmentation)
@@ -465,7 +450,7 @@ class LayerPyramid(LayerMags):
         there = {mag: self._writable(mag) for mag in self._existing(chain)}
         if not chain:
             return []
-        source = self.get_mag(start)
+        source = source or self.get_mag(start)
         new = replace(source.spec, compression=compression)
         cuts = [(mag, there[mag].spec if mag in there else new) for mag in chain]
         plan = plan_pyramid(

@@ -18,7 +18,7 @@ from wkdask.errors import (
     WkdaskError,
 )
 from wkdask.fsio import checked_path, lock
-from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, MagLike
 from wkdask.job import MagPlace
 from wkdask.properties import PROPERTIES_FILE, LayerRecord, MagRecord, dtype_of
 from wkdask.properties.handle import Properties
@@ -26,6 +26,7 @@ from wkdask.storage.formats import found_format, metadata_names, open_mag
 from wkdask.storage.protocol import OUTSIDE, PRIVATE, StoredMag
 
 __all__ = [
+    "HOW_TO_WRITE",
     "channels_by_headers",
     "check_agreement",
     "cubes_box",
@@ -41,6 +42,12 @@ __all__ = [
 ]
 
 
+HOW_TO_WRITE = (
+    "opened with writable=True it may be written to, of which that dataset's box and ids do not hear"
+)
+"""What a user may do about it."""
+
+
 def mag_folder(dataset_path: str, layer_name: str, record: MagRecord) -> str:
     """Return a mag's folder: as the properties say, or by its short name, or by its long one.
 
@@ -54,9 +61,17 @@ def mag_folder(dataset_path: str, layer_name: str, record: MagRecord) -> str:
             raise UnsupportedFormatError(
                 f"layer {layer_name!r} mag {record.mag} is at {record.path}; this version reads local files"
             )
-        return os.path.normpath(os.path.join(dataset_path, record.path))
-    short = os.path.join(dataset_path, layer_name, record.mag.to_layer_name())
-    long = os.path.join(dataset_path, layer_name, record.mag.to_long_layer_name())
+        folder = os.path.normpath(os.path.join(dataset_path, record.path))
+        if os.path.basename(folder) == record.mag.to_layer_name():
+            return _long_if_renamed(os.path.dirname(folder), record.mag)
+        return folder
+    return _long_if_renamed(os.path.join(dataset_path, layer_name), record.mag)
+
+
+def _long_if_renamed(layer_folder: str, mag: Mag) -> str:
+    """Return a mag's folder of the short name, or that of the long one if there is only that."""
+    short = os.path.join(layer_folder, mag.to_layer_name())
+    long = os.path.join(layer_folder, mag.to_long_layer_name())
     return long if os.path.isdir(long) and not os.path.isdir(short) else short
 
 
@@ -104,9 +119,13 @@ def mag_place(properties: Properties, layer_name: str, mag: Mag, store: StoredMa
     policy, why = properties.outside, outside(properties.folder, store.path)
     if why is not None and policy == "refuse":
         raise _forbidden(layer_name, mag, why)
-    return MagPlace(
-        properties.folder, layer_name, mag, store.reaching(policy), None if policy == "write" else why
-    )
+    if why is not None and properties.may_write(store.path):
+        policy, why = "write", None
+    elif why is not None:
+        why = f"{why}; {HOW_TO_WRITE}"
+    if properties.read_only:
+        why = why or "the dataset was opened with read_only=True"
+    return MagPlace(properties.folder, layer_name, mag, store.reaching(policy), why)
 
 
 def _forbidden(layer_name: str, mag: Mag, why: str) -> OutsideError:
@@ -179,8 +198,13 @@ def link_folder(target: str, link: str, make_relative: bool) -> None:
         raise AlreadyExistsError(f"{link} exists already") from error
 
 
-def foreign_mag(mag: BoxView | str | os.PathLike[str]) -> tuple[Mag, StoredMag, BoundingBox | None]:
-    """Return which mag a handle or a folder is, its store, and its layer's box (voxels of mag 1) if known."""
+def foreign_mag(
+    mag: BoxView | str | os.PathLike[str], named: MagLike | None = None
+) -> tuple[Mag, StoredMag, BoundingBox | None]:
+    """Return which mag a handle or a folder is, its store, and its layer's box (voxels of mag 1) if known.
+
+    A folder whose name is no mag's is the mag `named`.
+    """
     if isinstance(mag, BoxView):
         return (
             mag.mag,
@@ -189,7 +213,12 @@ def foreign_mag(mag: BoxView | str | os.PathLike[str]) -> tuple[Mag, StoredMag, 
         )
     folder = checked_path(mag)
     data_format = found_format(folder)
-    which = Mag(os.path.basename(folder))
+    try:
+        which = Mag(os.path.basename(folder))
+    except InvalidValueError:
+        if named is None:
+            raise
+        which = Mag(named)
     properties, name = os.path.split(os.path.dirname(folder))
     if not os.path.isfile(os.path.join(properties, PROPERTIES_FILE)):
         return which, open_mag(folder, data_format), None

@@ -29,7 +29,7 @@ from wkdask.convert.image_plan import ConversionPlan, plan_conversion
 from wkdask.convert.selection import Selection, select
 from wkdask.convert.stack import open_stack
 from wkdask.convert.target import add_mag, check_layer, open_target, same_cut, spec_of
-from wkdask.dataset import Dataset, as_voxel_size
+from wkdask.dataset import Dataset
 from wkdask.engines import LocalEngine, pick_engine
 from wkdask.errors import AlreadyExistsError, ResumeError
 from wkdask.events import Listener, WriteReport
@@ -46,7 +46,7 @@ from wkdask.storage.assemble import move_voxels
 from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
 from wkdask.tasks import UnitReport, merge_reports, publish_assembled_unit
-from wkdask.units import VoxelSize
+from wkdask.units import VoxelSize, as_voxel_size
 from wkdask.writer import PlannedWrite, WriteOptions, run_planned
 
 if TYPE_CHECKING:

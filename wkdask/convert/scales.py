@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from wkdask.convert.ome_zarr import Image, ScaleEntry, corner_of, label_names, place, read_image
 from wkdask.convert.target import check_layer
 from wkdask.convert.zarr_array import ZarrArray, is_zarr, open_zarr_array, read_json
-from wkdask.dataset import Dataset, as_voxel_size
+from wkdask.dataset import Dataset
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
@@ -26,7 +26,7 @@ from wkdask.layer import LayerCategories
 from wkdask.properties import PROPERTIES_FILE
 from wkdask.storage.formats import format_of
 from wkdask.storage.protocol import ArraySpec
-from wkdask.units import VoxelSize, format_bytes
+from wkdask.units import VoxelSize, as_voxel_size, format_bytes
 
 __all__ = ["Scale", "ScaledLayer", "Scales", "open_scales"]
 
