@@ -576,3 +576,23 @@ def test_a_folder_that_was_renamed_to_its_long_name(source):
     assert np.array_equal(Dataset(source.path).get_layer("layer").get_mag(1).read(), DATA)
     with pytest.raises(LayerNotFoundError):
         source.get_layer("nothing")
+
+
+# --- what scripts import --------------------------------------------------------------------------------
+
+
+def test_names_are_where_scripts_look_for_them():
+    from wkdask import dataset, geometry, utils
+
+    for name in ("COLOR_CATEGORY", "SEGMENTATION_CATEGORY", "Layer", "SegmentationLayer", "View", "MagView"):
+        assert getattr(dataset, name) is getattr(wkdask, name)
+    assert dataset.PROPERTIES_FILE_NAME == "datasource-properties.json"
+    for name in ("BoundingBox", "Mag", "Vec3Int"):
+        assert getattr(geometry, name) is getattr(wkdask, name)
+    add = utils.named_partial(np.add, 1)
+    assert add(2) == 3
+    assert add.__name__ == "add"
+    with utils.get_executor_for_args() as executor:
+        assert executor is None
+    with pytest.warns(WkdaskWarning, match="args="), utils.get_executor_for_args(args=object()):
+        pass

@@ -101,6 +101,7 @@ ORDER = [
     "equal",
     "dataset",
     "convert.*",
+    "utils",
     "demo",
     "check",
     "testing",

@@ -14,6 +14,7 @@ from wkdask.dataset_foreign_layers import (
     add_fs_copy_layer,
     add_layer_as_ref,
     add_symlink_layer,
+    copy_missing_layers,
     fs_copy_dataset,
 )
 from wkdask.dataset_from_dask import from_dask
@@ -24,9 +25,11 @@ from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.job import WriteOptions
-from wkdask.layer import Layer
+from wkdask.layer import Layer, SegmentationLayer
 from wkdask.layer_copies import CopyCut
 from wkdask.links import copy_view_configuration, link_mags
+from wkdask.mag_view import MagView
+from wkdask.names import COLOR_CATEGORY, SEGMENTATION_CATEGORY, LayerCategoryType
 from wkdask.places import refuse_outside
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import (
@@ -35,12 +38,26 @@ from wkdask.properties import (
 )
 from wkdask.properties.handle import Properties
 from wkdask.units import VoxelSize, as_voxel_size
+from wkdask.view import View
 from wkdask.zarr_config import CompressLike, compression_of
 
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Dataset"]
+__all__ = [
+    "COLOR_CATEGORY",
+    "PROPERTIES_FILE_NAME",
+    "SEGMENTATION_CATEGORY",
+    "Dataset",
+    "Layer",
+    "LayerCategoryType",
+    "MagView",
+    "SegmentationLayer",
+    "View",
+]  # what scripts import from there
+
+PROPERTIES_FILE_NAME = PROPERTIES_FILE
+"""The name of the file that makes a folder a dataset."""
 
 
 class Dataset(DatasetLayers):
@@ -293,7 +310,8 @@ class Dataset(DatasetLayers):
         """
         warn_of_ignored(executor=executor)
         if exists_ok and os.path.isfile(os.path.join(checked_path(new_dataset_path), PROPERTIES_FILE)):
-            return self._copy_missing_layers(
+            return copy_missing_layers(
+                self,
                 Dataset(new_dataset_path),
                 layers,
                 layers_to_ignore,
@@ -336,19 +354,6 @@ class Dataset(DatasetLayers):
                 options,
             )
         )
-
-    def _copy_missing_layers(
-        self,
-        copy: Dataset,
-        layers: Sequence[str] | None,
-        layers_to_ignore: Sequence[str] | None,
-        **how: Any,
-    ) -> Dataset:
-        """Copy what a dataset that is there does not have of this one's layers and mags."""
-        for name in list(self.layers) if layers is None else layers:
-            if name not in (layers_to_ignore or ()):
-                copy.add_copy_layer(self.get_layer(name), exists_ok=True, **how)
-        return copy
 
     def plan_copy(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from wkdask.chunkwise import warn_of_ignored
 from wkdask.cut import per_shard
@@ -28,6 +28,7 @@ __all__ = [
     "add_layer_as_ref",
     "add_symlink_layer",
     "copy_cut",
+    "copy_missing_layers",
     "fs_copy_dataset",
 ]
 
@@ -167,6 +168,20 @@ def add_copy_layer(
         copy_cut(chunk_shape, shard_shape, chunks_per_shard, compress, data_format),
         with_rest=with_attachments,
     )
+
+
+def copy_missing_layers(
+    source: Dataset,
+    copy: Dataset,
+    layers: Iterable[str] | None,
+    layers_to_ignore: Iterable[str] | None,
+    **how: Any,
+) -> Dataset:
+    """Copy what a dataset that is there does not have of another's layers and mags; return it."""
+    for name in list(source.layers) if layers is None else layers:
+        if name not in (layers_to_ignore or ()):
+            copy.add_copy_layer(source.get_layer(name), exists_ok=True, **how)
+    return copy
 
 
 def copy_cut(
