@@ -6,7 +6,14 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from wkdask import BoundingBox, Mag, Vec3Int
+from wkdask import (
+    BoundingBox,
+    LengthUnit,
+    Mag,
+    Vec3Int,
+    as_vec3_int_or_none,
+    length_unit_from_str,
+)
 from wkdask.errors import InvalidValueError
 
 VEC = Vec3Int(1, 2, 3)
@@ -248,3 +255,15 @@ def test_chunks_by_either_name_and_their_corners():
     for wrong in ({}, {"chunk_shape": shape, "chunk_size": shape}):
         with pytest.raises(InvalidValueError, match="chunk_size"):
             list(box.chunk(**wrong))
+
+
+def test_helpers_and_slices_by_other_names():
+    assert as_vec3_int_or_none(None) is None
+    assert as_vec3_int_or_none(3) == (3, 3, 3)
+    assert as_vec3_int_or_none([1, 2, 3]) == (1, 2, 3)
+    assert length_unit_from_str("nm") == length_unit_from_str("nanometer") == LengthUnit.NANOMETER
+    assert isinstance(length_unit_from_str("mm"), LengthUnit)
+    with pytest.raises(InvalidValueError, match="cubit"):
+        length_unit_from_str("cubit")
+    assert BOX.to_slices_xyz() == (slice(1, 5), slice(2, 7), slice(3, 9))
+    assert BOX.with_size_xyz(new_xyz=(1, 1, 1)).size == (1, 1, 1)

@@ -11,6 +11,7 @@ MESSAGE = "cube /data/color/1/z0/y1/x2.wkw: got 'a', expected 'b'"
 PARENTS = {
     "AlignmentError": (ValueError, errors.InvalidValueError),
     "AlreadyExistsError": (FileExistsError, IndexError, ValueError, AssertionError, RuntimeError),
+    "CategoryError": (RuntimeError, errors.InvalidValueError),
     "ChannelError": (ValueError, errors.InvalidValueError),
     "CubePermissionError": (PermissionError, errors.DamagedCubeError),
     "DTypeError": (TypeError, ValueError, AssertionError),
@@ -29,6 +30,7 @@ PARENTS = {
     "PropertiesError": (ValueError, AssertionError),
     "ReadOnlyError": (PermissionError, ValueError, AssertionError, RuntimeError),
     "ResumeError": (ValueError, errors.PlanError),
+    "SaidTwiceError": (AttributeError, errors.InvalidValueError),
     "SchedulerLostError": (ConnectionError,),
     "SpaceError": (OSError, ValueError, errors.PlanError),
     "TaskFailedError": (RuntimeError,),

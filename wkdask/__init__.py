@@ -28,7 +28,8 @@ from wkdask.names import (
 )
 from wkdask.slices import BufferedSliceWriter
 from wkdask.storing import store
-from wkdask.units import VoxelSize
+from wkdask.units import VoxelSize, length_unit_from_str
+from wkdask.vectors import as_vec3_int_or_none
 from wkdask.view import View
 from wkdask.view_configuration import DatasetViewConfiguration, LayerViewConfiguration
 from wkdask.zarr_config import Zarr3Config
@@ -72,6 +73,8 @@ __all__ = (
     "WriteReport",
     "XYZAxis",
     "Zarr3Config",
+    "as_vec3_int_or_none",
     "label_components",
+    "length_unit_from_str",
     "store",
 )

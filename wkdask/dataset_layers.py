@@ -11,7 +11,13 @@ import numpy.typing as npt
 
 from wkdask.chunkwise import warn_of_ignored
 from wkdask.elsewhere import warn_of_voxels
-from wkdask.errors import DTypeError, InvalidValueError, LayerNotFoundError
+from wkdask.errors import (
+    CategoryError,
+    DTypeError,
+    InvalidValueError,
+    LayerNotFoundError,
+    SaidTwiceError,
+)
 from wkdask.fsio import remove_folder
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
 from wkdask.layer import Layer, LayerCategories, SegmentationLayer, layer_of
@@ -218,7 +224,7 @@ class DatasetLayers:
             If the data format is another one.
         """
         if category not in (LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
-            raise InvalidValueError(f'a layer is "color" or "segmentation", got {category!r}')
+            raise CategoryError(f'a layer is "color" or "segmentation", got {category!r}')
         data_format = str(data_format)
         check_format(data_format)
         dtype_per_channel = _either_dtype(dtype, dtype_per_channel, dtype_per_layer)
@@ -317,6 +323,7 @@ class DatasetLayers:
         *,
         largest_segment_id: int | None = None,
         mappings: Sequence[str] = (),
+        **kwargs: object,
     ) -> Layer:
         """List a layer whose folder is there already; type and mags come from the headers in it.
 
@@ -330,12 +337,15 @@ class DatasetLayers:
             ``LayerCategories.COLOR_TYPE`` or ``SEGMENTATION_TYPE``.
         largest_segment_id, mappings
             Of a segmentation.
+        **kwargs
+            Ignored, with a warning.
 
         Raises
         ------
         InvalidValueError
             If no folder in it is a mag, or they are of several formats.
         """
+        warn_of_ignored(**kwargs)
         folder = os.path.join(self.path, layer_name)
         found: dict[Mag, StoredMag] = {}
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
@@ -395,7 +405,7 @@ def _either_dtype(dtype: Any, per_channel: Any, per_layer: Any) -> Any:
         If the type is said twice.
     """
     if dtype is not None and (per_channel is not None or per_layer is not None):
-        raise InvalidValueError("give dtype, dtype_per_channel or dtype_per_layer, not two of them")
+        raise SaidTwiceError("give dtype, dtype_per_channel or dtype_per_layer, not two of them")
     return per_channel if dtype is None else dtype
 
 
@@ -406,7 +416,7 @@ _TYPE_WORDS = {"float": "float32", "double": "float64", "int": "int64"}
 def _channel_dtype(per_layer: Any, per_channel: Any, channels: int) -> str:
     """Return the name of the type of one channel, from either of the two spellings."""
     if per_layer is not None and per_channel is not None:
-        raise InvalidValueError("give either dtype_per_layer or dtype_per_channel, not both")
+        raise SaidTwiceError("give either dtype_per_layer or dtype_per_channel, not both")
     given = per_channel if per_layer is None else per_layer
     word = given.__name__ if given is float or given is int else given
     word = _TYPE_WORDS.get(word, word) if isinstance(word, str) else word

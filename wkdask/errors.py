@@ -12,6 +12,7 @@ from __future__ import annotations
 __all__ = [
     "AlignmentError",
     "AlreadyExistsError",
+    "CategoryError",
     "ChannelError",
     "CubePermissionError",
     "DTypeError",
@@ -30,6 +31,7 @@ __all__ = [
     "PropertiesError",
     "ReadOnlyError",
     "ResumeError",
+    "SaidTwiceError",
     "SchedulerLostError",
     "SpaceError",
     "TaskFailedError",
@@ -58,6 +60,14 @@ class AlignmentError(InvalidValueError):
 
 class OutOfBoundsError(InvalidValueError):
     """A box leaves the region that it must stay in."""
+
+
+class CategoryError(InvalidValueError, RuntimeError):
+    """A layer is neither an image nor a segmentation."""
+
+
+class SaidTwiceError(InvalidValueError, AttributeError):
+    """One thing is said by two arguments, of which one would have to be passed over."""
 
 
 class ChannelError(InvalidValueError):

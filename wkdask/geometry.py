@@ -193,7 +193,17 @@ class BoundingBox(BoxForms):
         """Return a box with another far corner."""
         return self._with(self.topleft, Vec3Int(new_bottomright) - self.topleft)
 
-    with_topleft_xyz, with_size_xyz, with_bottomright_xyz = with_topleft, with_size, with_bottomright
+    def with_topleft_xyz(self, new_xyz: Vec3IntLike) -> BoundingBox:
+        """Return a box of the same size elsewhere; as :meth:`with_topleft`."""
+        return self.with_topleft(new_xyz)
+
+    def with_size_xyz(self, new_xyz: Vec3IntLike) -> BoundingBox:
+        """Return a box of another size at the same corner; as :meth:`with_size`."""
+        return self.with_size(new_xyz)
+
+    def with_bottomright_xyz(self, new_xyz: Vec3IntLike) -> BoundingBox:
+        """Return a box with another far corner; as :meth:`with_bottomright`."""
+        return self.with_bottomright(new_xyz)
 
     def with_bounds(
         self, axis: str, new_topleft: int | None = None, new_size: int | None = None
@@ -426,6 +436,10 @@ class BoundingBox(BoxForms):
             raise OutOfBoundsError(f"the box {self} starts before the array, whose first voxel is {first}")
         x, y, z = (slice(low, low + n) for low, n in zip(corner, self.size, strict=True))
         return (x, y, z)
+
+    def to_slices_xyz(self) -> tuple[slice, slice, slice]:
+        """Return the slices (x, y, z) in an array whose first voxel is the origin; as :meth:`to_slices`."""
+        return self.to_slices()
 
     def __repr__(self) -> str:
         return f"BoundingBox({tuple(self.topleft)}, {tuple(self.size)})"

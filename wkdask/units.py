@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from wkdask.errors import InvalidValueError
+from wkdask.names import LengthUnit
 
-__all__ = ["VoxelSize", "as_voxel_size", "format_bytes", "format_rate"]
+__all__ = ["VoxelSize", "as_voxel_size", "format_bytes", "format_rate", "length_unit_from_str"]
 
 _UNITS_IN_NM = {
     "yoctometer": 1e-15,
@@ -137,6 +138,17 @@ class VoxelSize:
 def as_voxel_size(scale: Sequence[float] | VoxelSize) -> VoxelSize:
     """Return a voxel size from three numbers in nm, or as it is."""
     return scale if isinstance(scale, VoxelSize) else VoxelSize(tuple(scale))  # type: ignore[arg-type]
+
+
+def length_unit_from_str(unit: str) -> LengthUnit:
+    """Return a unit of length by its full or its short name: ``"nm"``.
+
+    Raises
+    ------
+    InvalidValueError
+        If there is no such unit.
+    """
+    return LengthUnit(VoxelSize((1, 1, 1), unit).unit)
 
 
 def format_bytes(count: float) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from wkdask.errors import InvalidValueError
 
-__all__ = ["Mag", "MagLike", "Vec3Int", "Vec3IntLike"]
+__all__ = ["Mag", "MagLike", "Vec3Int", "Vec3IntLike", "as_vec3_int_or_none"]
 
 Vec3IntLike: TypeAlias = "Vec3Int | Sequence[SupportsIndex] | np.ndarray[Any, Any]"
 """Anything of three integers."""
@@ -291,6 +291,11 @@ class Vec3Int(tuple[int, int, int]):
     def __format__(self, spec: str) -> str:
         """Return it within a text: ``(1, 2, 3)``."""
         return format(f"({self[0]}, {self[1]}, {self[2]})", spec)
+
+
+def as_vec3_int_or_none(vec: Any) -> Vec3Int | None:
+    """Return a vector from three integers, or from one for all axes; None for None."""
+    return None if vec is None else Vec3Int.from_scalar_or_vec(vec)
 
 
 MagLike: TypeAlias = "Mag | int | str | Sequence[int] | np.ndarray[Any, Any]"
