@@ -158,8 +158,8 @@ class View(BoxView):
         else:
             corner = self._relative(self._write_offset(offset, Vec3Int.full(1)), (0, 0, 0)).topleft
         check_first_slice(self._place, corner, allow_unaligned)
-        origin = self.box.topleft
-        return BufferedSliceWriter(self._place, corner, self._limits(), buffer_size or 32, dimension, origin)
+        origin, size = self.box.topleft, 32 if buffer_size is None else buffer_size
+        return BufferedSliceWriter(self._place, corner, self._limits(), size, dimension, origin)
 
     @contextlib.contextmanager
     def get_buffered_slice_reader(
