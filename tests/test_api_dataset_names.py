@@ -415,6 +415,19 @@ def test_a_layer_by_reference(source, new):
     assert raw(source) == before
 
 
+@pytest.mark.parametrize("data_format", ["zarr3", "zarr"])
+def test_a_zarr_layer_by_reference(new, data_format):
+    source = new("source").write_layer("layer", COLOR, DATA, data_format=data_format, downsample=False)
+    layer = new().add_layer_as_ref(source, "ref")  # no metadata of OME-Zarr where there is no folder
+    assert np.array_equal(layer.get_mag(1).read(), DATA)
+    assert os.listdir(layer.dataset.path) == ["datasource-properties.json"] or not layer.path.exists()
+    layer.downsample_mag(1, 2)
+    assert (layer.path / ("zarr.json" if data_format == "zarr3" else ".zattrs")).exists()
+    layer.name = "other"
+    assert layer.get_mag(1).path == source.get_mag(1).path
+    assert layer.get_mag(2).read().any()
+
+
 def test_a_mag_by_reference(source, new):
     mag = source.get_layer("layer").get_mag(1)
     ds = new()
