@@ -130,6 +130,12 @@ def test_a_dataset_that_is_opened_read_only_stays_as_it_is(source, new):
 # --- layers ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("arguments", [{"read_only": True}, {"outside": "refuse"}])
+def test_arguments_that_contradict_each_other(source, arguments):
+    with pytest.raises(InvalidValueError, match="contradicts"):
+        Dataset(source.path, writable=True, **arguments)
+
+
 def test_layers_by_category(new):
     ds = new()
     color = [ds.add_layer(name, wkdask.COLOR_CATEGORY) for name in "ab"]

@@ -119,6 +119,8 @@ class Dataset(DatasetLayers):
         path = checked_path(dataset_path)
         if voxel_size is not None and voxel_size_with_unit is not None:
             raise InvalidValueError("give either voxel_size or voxel_size_with_unit, not both")
+        if writable and (read_only or outside == "refuse"):
+            raise InvalidValueError('writable=True contradicts read_only=True and outside="refuse"')
         size = voxel_size if voxel_size_with_unit is None else voxel_size_with_unit
         if size is not None and not read_only:
             self._made(path, as_voxel_size(size), name, exist_ok)
