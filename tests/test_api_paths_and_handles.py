@@ -102,3 +102,12 @@ def test_the_type_of_a_layer_has_its_bits(new, given, word):
     layer = new().add_layer("layer", COLOR, dtype_per_layer=given, num_channels=channels)
     assert layer.dtype_per_layer == word
     assert Dataset(layer.dataset.path).get_layer("layer").dtype_per_layer == word
+
+
+def test_every_equal_handle_knows_how_the_mag_is_stored(ds):
+    mags = [ds.get_layer("layer").get_mag(1) for _ in range(2)]
+    mags[0].compress()
+    assert [mag.info.compression for mag in mags] == ["lz4hc", "lz4hc"]
+    mags[1].rechunk(16, 64, compress=False)
+    assert [mag.spec for mag in mags] == [Dataset(ds.path).get_layer("layer").get_mag(1).spec] * 2
+    assert all(np.array_equal(mag.read(), ramp(1, 20, 20, 20)) for mag in mags)

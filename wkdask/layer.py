@@ -258,7 +258,7 @@ class Layer(LayerWriting):
         else:
             report, _ = rechunk_in_place(self._properties, mag.place, spec, options)
         place = self.get_mag(mag.mag).place
-        for view in [mag, *(each for each in self._views if each.mag == mag.mag)]:
+        for view in [mag, *self.all_handles(mag.mag)]:
             view.moved(place)
         return report
 

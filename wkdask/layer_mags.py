@@ -362,6 +362,11 @@ class LayerMags:
             remove_folder(folder)
         write_multiscales(self._properties, self._name)
 
+    def all_handles(self, mag: Mag) -> list[MagView]:
+        """Return the handles of a mag that are in use, also those of other handles of this layer."""
+        same = [layer for layer in self._properties.layers if layer.name == self._name]
+        return [view for layer in same for view in layer._views if view.mag == mag]
+
     def is_mag_view_foreign(self, mag: MagView) -> bool:
         """Tell whether a mag lies outside of the dataset, by a link or by its path."""
         return outside(self._properties.folder, mag.place.store.path) is not None

@@ -209,7 +209,9 @@ class MagView(View):
         if target_path is not None:
             return self._layer.copy_mag_to(self, os.fspath(target_path), compression, options)
         report = compress_in_place(self._place, compression, options)
-        self._place = replace(self._place, store=self._place.store.recompressed(compression))
+        place = replace(self._place, store=self._place.store.recompressed(compression))
+        for view in [self, *self._layer.all_handles(self.mag)]:
+            view.moved(place)
         return report
 
     def rechunk(
