@@ -413,11 +413,11 @@ def upsample(
 
 def _start(layer: Layer, from_mag: MagLike | None, view: MagView | None) -> Mag:
     """Return the mag that is read; refuse a layer without voxels, and a view of another mag than the one named."""
-    if layer.bounding_box.is_empty():
-        raise InvalidValueError(f"layer {layer.name!r} is empty: there is nothing to sample")
     if view is None:
         layer._check_filled()
         return layer.record.mag(max(layer.mags) if from_mag is None else from_mag).mag
+    if layer.bounding_box.is_empty():
+        raise InvalidValueError(f"layer {layer.name!r} is empty: there is nothing to sample")
     if from_mag is not None and view.mag != Mag(from_mag):
         raise InvalidValueError(f"from_mag_view is of mag {view.mag}, from_mag says {Mag(from_mag)}")
     own, theirs = (layer.dtype_per_channel, layer.num_channels), (view.get_dtype(), view.num_channels)
