@@ -5,7 +5,6 @@ before or after one of them. `PRELUDE` is for the process that children are fork
 once, so that everything is compiled and imported.
 """
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 
 import dask
 import numpy as np
+from children import fail_syscalls
 from every_call import CALLS, CANVAS, CUBE, ELSEWHERE, FIRST, Scene, copied
 
 from wkdask import Dataset
@@ -35,11 +35,20 @@ killing.warm_up()
 """
 
 
+REFUSED_CALLS = {
+    errno.ENOSPC: ("write", "pwrite64", "ftruncate", "mkdir", "mkdirat", "copy_file_range"),
+    errno.EIO: ("read", "pread64", "write", "pwrite64", "fsync", "fdatasync"),
+    errno.EMFILE: ("openat",),
+    errno.EACCES: ("mkdir", "mkdirat", "rename", "renameat", "renameat2"),
+}
+"""What the kernel refuses from a moment on, by the errno."""
+
+
 class Moments:
     """Counts the calls of `os` from now on, and does something at one of them."""
 
-    def __init__(self, at=0, after=False, error=None):
-        self.count, self._at, self._after, self._error = 0, at, after, error
+    def __init__(self, at=0, after=False, error=None, lasting=False):
+        self.count, self._at, self._after, self._error, self._lasting = 0, at, after, error, lasting
         self._lock = threading.Lock()
         for name in COUNTED:
             setattr(os, name, self._counted(getattr(os, name)))
@@ -49,12 +58,14 @@ class Moments:
             with self._lock:
                 self.count += 1
                 now = self.count == self._at
-            if now and self._error is not None:
+            if now and self._lasting:
+                fail_syscalls(self._error, *REFUSED_CALLS[self._error])
+            elif now and self._error is not None:
                 raise OSError(self._error, os.strerror(self._error))
-            if now and not self._after:
+            if now and self._error is None and not self._after:
                 os.kill(os.getpid(), signal.SIGKILL)
             result = original(*args, **kwargs)
-            if now:
+            if now and self._error is None:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 
@@ -75,15 +86,17 @@ def told(ended):
 # --- in the child -----------------------------------------------------------------------------------------
 
 
-def run_call(folder, data_format, name, at=0, after=False, error=None, **how):
+def run_call(folder, data_format, name, at=0, after=False, error=None, lasting=False, **how):
     """Run a call; it is killed, or meets an error, at a moment."""
-    moments = Moments(at, after, error)
+    moments = Moments(at, after, error, lasting)
     facts = {}
     with dask.config.set(num_workers=2), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             CALLS[name].run(Scene(folder, data_format), FIRST, **how)
-        except (WkdaskError, OSError) as raised:
+        except Exception as raised:
+            if not isinstance(raised, (WkdaskError, OSError)) and not lasting:
+                raise
             facts = {"error": type(raised).__name__, "text": str(raised)[:600]}
     tell(count=moments.count, **facts)
 
@@ -324,5 +337,51 @@ def draw(seed, *more):
     return random.Random(f"{seed}|" + "|".join(map(str, more)))
 
 
+# --- damaged notes ----------------------------------------------------------------------------------------
+
+
+def notes_of_dead_jobs(folder):
+    """Return the manifests and journals that dead jobs have left in a scene."""
+    found = []
+    for above, _, files in os.walk(folder):
+        parts = above.split(os.sep)
+        if len(parts) > 1 and parts[-2] == ".wkdask" and re.fullmatch("[0-9a-f]{12}", parts[-1]):
+            found += [os.path.join(above, name) for name in ("manifest", "journal") if name in files]
+    return sorted(found, key=lambda path: (os.path.relpath(path, folder).split(".wkdask")[0], path[-7:]))
+
+
+def damage(path, how, random, stranger):
+    """Damage a file as a disk, an archive or another user may."""
+    with open(path, "rb") as file:
+        data = file.read()
+    if how == "flip" and data:
+        at = random.randrange(len(data))
+        data = data[:at] + bytes([data[at] ^ (1 << random.randrange(8))]) + data[at + 1 :]
+    elif how == "truncate":
+        data = data[: random.randrange(len(data) + 1)]
+    elif how == "swap lines":
+        lines = data.splitlines(keepends=True)
+        random.shuffle(lines)
+        data = b"".join(lines)
+    elif how == "repeat":
+        data += data[len(data) // 2 :] + b"\n"
+    elif how == "other JSON":
+        data = random.choice([b"{}", b"[]", b"null", b'{"job": {}, "checksum": ""}', b"[" * 2000])
+    os.unlink(path)
+    if how == "link":
+        with open(stranger, "wb") as file:
+            file.write(data)
+        os.symlink(stranger, path)
+    elif how == "hard link":
+        with open(stranger, "wb") as file:
+            file.write(data)
+        os.link(stranger, path)
+    elif how == "FIFO":
+        os.mkfifo(path)
+    elif how != "gone":
+        with open(path, "wb") as file:
+            file.write(data)
+
+
+DAMAGES = ("flip", "truncate", "swap lines", "repeat", "other JSON", "link", "hard link", "FIFO", "gone")
 ERRNOS = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EACCES)
-suppress = contextlib.suppress

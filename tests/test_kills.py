@@ -8,14 +8,19 @@ import pytest
 from children import Children
 from every_call import CALLS, FIRST, copied, difference, make_scene, whole_state
 from killing import (
+    DAMAGES,
+    ERRNOS,
+    OTHERS,
     PRELUDE,
     READERS,
     WRITERS,
     Template,
     copy_template,
+    damage,
     draw,
     judge,
     left_in,
+    notes_of_dead_jobs,
     outside_of,
     result_differs,
     told,
@@ -76,32 +81,44 @@ REFUSED = ("AlreadyExistsError", "DamagedHeaderError", "ResumeError", "Interrupt
 """What a call may say instead of doing anything, where it was made or is half made already."""
 
 
-def one_kill(template, warm, folder, number, kinds=None):
-    """Kill a call at a random moment, let something follow; return (what followed, what is wrong)."""
+def one_run(template, warm, folder, number, fault="kill"):
+    """Let a call meet a fault at a random moment, and something follow; return (what followed, what is wrong)."""
     name, data_format = template.name, template.data_format
     call = CALLS[name]
-    random = draw(SEED, name, data_format, number)
+    random = draw(SEED, fault, name, data_format, number)
     copy_template(template, folder)
-    outside = outside_of(folder)
     at, after = random.randint(1, template.count), random.random() < 0.5
-    ended = warm.wait(warm.start(RUN, str(folder), data_format, name, at, after))
-    where = f"{name} {data_format} killed {'after' if after else 'before'} {at} of {template.count}"
+    error = random.choice(ERRNOS) if fault in ("error", "lasting") else None
+    moment = f"{'after' if after else 'before'} {at} of {template.count}"
+    where = f"{name} {data_format} {number}: {fault} {error or ''} {moment}"
+    args = (str(folder), data_format, name, at, after, error, fault == "lasting")
+    outside = outside_of(folder)
+    ended = warm.wait(warm.start(RUN, *args))
     facts = told(ended)
-    if facts is None and ended.code != -9:
+    if facts is None and ended.code != -9 and fault != "lasting":
         return "none", [f"{where}: it ended with {ended.code}: {ended.out[-1500:]}"]
-    if facts is not None and "error" in facts:
+    if facts is not None and "error" in facts and error is None:
         return "none", [f"{where}: {facts}"]
     was_killed = facts is None
     listed = whole_state(folder)
+    if facts is not None and "error" not in facts and (words := difference(listed, template.after)):
+        return "none", [f"{where}: it says that all is well: {words}"]
+    if fault == "damage":
+        notes = notes_of_dead_jobs(folder)
+        if not notes:
+            return "no notes", []
+        note, how = random.choice(notes), random.choice(DAMAGES)
+        damage(note, how, random, os.path.join(folder, "stranger", "file"))
+        where += f", {how} of {os.path.relpath(note, folder)}"
+        outside = outside_of(folder)
     keys = [key for key in {*template.before.voxels, *template.after.voxels} if key in listed.voxels]
-    keys = sorted(key for key in keys if key[0] != "src")
+    keys = sorted(key for key in keys if key[0] != "src" and not listed.boxes[key[:2]].is_empty())
     actions = ["resume"] * 3 if call.resumes else []
     actions += ["again"] if call.again else []
-    keys = [key for key in keys if not listed.boxes[key[:2]].is_empty()]
     if keys:
         actions += [random.choice(sorted(WRITERS)), random.choice(sorted(READERS))]
     if not actions:
-        return "nothing", judge(template, listed, "", None, call)
+        return "nothing", [f"{where}: {each}" for each in judge(template, listed, "", None, call)]
     action, key = random.choice(actions), random.choice(keys) if keys else None
     if action in ("resume", "again"):
         script, args = (RESUME if action == "resume" else RUN), (str(folder), data_format, name)
@@ -112,27 +129,24 @@ def one_kill(template, warm, folder, number, kinds=None):
     facts = told(ended)
     if facts is None:
         return action, [f"{where}: that ended with {ended.code}: {ended.out[-1500:]}"]
-    got = whole_state(folder)
-    wrong = []
-    refused = facts.get("error")
-    if refused is not None and not (
-        (action in ("again", "resume") and refused in REFUSED)
-        or (action in ("rechunk", "compress") and refused == "InterruptedJobError")
-    ):
-        wrong.append(f"{refused}: {facts['text']}")
-    elif refused is not None and action == "resume" and refused != "AlreadyExistsError":
-        wrong.append(f"not resumed: {refused}: {facts['text']}")
-    if action == "resume" or (action == "again" and not call.inverts):
-        if refused is None:
-            words = difference(got, template.after)
-            wrong += [words] if words else []
-            wrong += [f"left {each}" for each in left_in(folder, finished=True)]
-            wrong += [f"unlisted {each}" for each in unlisted_mags(folder, got)]
+    got, wrong, refused = whole_state(folder), [], facts.get("error")
+    if refused is not None and fault != "damage":
+        if action in ("resume", "again"):
+            expected = REFUSED if action == "again" else ("AlreadyExistsError",)
         else:
-            wrong += judge(template, got, action, None, call)
-            action += " refused"
+            expected = ("InterruptedJobError",) if action in ("rechunk", "compress") else ()
+        if refused not in expected:
+            wrong.append(f"{refused}: {facts['text']}")
+    if refused is None and (action == "resume" or (action == "again" and not call.inverts)):
+        words = difference(got, template.after)
+        wrong += [words] if words else []
+        wrong += [f"left {each}" for each in left_in(folder, finished=True)]
+        wrong += [f"unlisted {each}" for each in unlisted_mags(folder, got)]
     else:
-        wrong += judge(template, got, action, key or call.whole[0], call)
+        followed = key if action in OTHERS else next(iter(call.whole), None)
+        wrong += judge(
+            template, got, action if refused is None else "", followed if refused is None else None, call
+        )
         if action in READERS and refused is None and (words := result_differs(got, key)):
             wrong.append(words)
         if was_killed and refused is None and action in WRITERS:
@@ -140,19 +154,50 @@ def one_kill(template, warm, folder, number, kinds=None):
             wrong += [f"left {each}" for each in left_in(folder, finished=False) if each.startswith(mag)]
     if outside_of(folder) != outside:
         wrong.append("a file outside changed")
+    action += " refused" if refused else ""
     return action, [f"{where}: {each}" + (f" ({facts})" if refused else "") for each in wrong]
+
+
+def many_runs(template, warm, folder, name, data_format, fault, runs):
+    """Return what went wrong in so many runs."""
+    call, wrong, done = CALLS[name], [], Counter()
+    for number in range(runs):
+        older = call.older and draw(SEED, "older", name, data_format, number).random() < 0.5
+        action, found = one_run(template(name, data_format, older), warm, folder / str(number), number, fault)
+        done[action] += 1
+        wrong += found
+        shutil.rmtree(folder / str(number), ignore_errors=True)
+    print(fault, name, data_format, dict(done))
+    return wrong
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "data_format"), KINDS)
 def test_a_job_that_is_killed(template, warm, tmp_path, name, data_format):
-    call, wrong, done = CALLS[name], [], Counter()
-    for number in range(KILLS):
-        older = call.older and draw(SEED, "older", name, data_format, number).random() < 0.5
-        action, found = one_kill(template(name, data_format, older), warm, tmp_path / str(number), number)
-        done[action] += 1
-        wrong += found
-        shutil.rmtree(tmp_path / str(number), ignore_errors=True)
-    print(name, data_format, dict(done))
+    wrong = many_runs(template, warm, tmp_path, name, data_format, "kill", KILLS)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", ["error", "lasting", "damage"])
+@pytest.mark.parametrize(("name", "data_format"), KINDS)
+def test_a_job_that_meets_trouble(template, warm, tmp_path, name, data_format, fault):
+    wrong = many_runs(template, warm, tmp_path, name, data_format, fault, max(1, KILLS // 3))
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("name", "data_format"),
+    [
+        ("write_in_place", "wkw"),
+        ("write_pyramid_in_place", "zarr3"),
+        ("downsample", "wkw"),
+        ("rechunk", "zarr3"),
+    ],
+)
+def test_a_few_that_are_killed(template, warm, tmp_path, name, data_format):
+    wrong = many_runs(template, warm, tmp_path, name, data_format, "kill", 3)
     assert not wrong, "\n".join(wrong)

@@ -153,6 +153,25 @@ def test_several_positions_keep_their_axis(tmp_path):
     assert mag.read(t=(1, 1)).shape == mag.to_dask(t=(1, 1)).shape == (0, 2, 30, 20, 10)
 
 
+@pytest.mark.parametrize("axes", ["txyz", "ctxyz", "tcxyz"])
+def test_channels_and_space_of_one_position(tmp_path, axes):
+    mag = make(tmp_path, axes)
+    data = random(sizes_of(axes, mag.num_channels))
+    mag.write(data)
+    expected = mag.read(t=1)
+    box = mag.bounding_box.with_bounds("t", 1, 1)
+    np.testing.assert_array_equal(mag.read_cxyz(t=1), expected)
+    np.testing.assert_array_equal(mag.read_cxyz(t=(1, 2)), expected)
+    np.testing.assert_array_equal(mag.read_cxyz(absolute_bounding_box=box), expected)
+    part = expected[:, 2:6, 1:4, 3:5]
+    np.testing.assert_array_equal(mag.read((4, 3, 2), relative_offset=(2, 1, 3), t=1), part)
+    np.testing.assert_array_equal(mag.read_cxyz((4, 3, 2), relative_offset=(2, 1, 3), t=1), part)
+    with pytest.raises(InvalidValueError, match="one position along t"):
+        mag.read_cxyz()
+    with pytest.raises(InvalidValueError, match="absolute or relative"):
+        mag.read(relative_offset=(0, 0, 0), absolute_offset=(0, 0, 0))
+
+
 def test_an_empty_mag_is_zeros(tmp_path):
     mag = make(tmp_path, "tcxyz")
     assert mag.read().shape == (3, 3, 30, 20, 10)
@@ -641,3 +660,46 @@ def test_handles_travel(tmp_path):
     assert again == mag
     assert hash(again) == hash(mag)
     np.testing.assert_array_equal(again.read(), mag.read())
+
+
+@pytest.mark.cluster
+def test_workers_write_positions(tmp_path, client):
+    mag = make(tmp_path, "tcxyz")
+    data = random((3, 3, 30, 20, 10))
+    mag.write(da.from_array(data, chunks=(1, 3, 16, 16, 16)), client=client)
+    np.testing.assert_array_equal(mag.read(), data)
+
+    def invert(args):
+        view, _ = args
+        view.write(255 - view.read())
+
+    mag.at(t=1).get_view().for_each_chunk(invert, chunk_shape=(32, 32, 32), client=client)
+    np.testing.assert_array_equal(mag.read(t=1), 255 - data[1])
+    view = mag.at(t=2)
+    view.write(255 - view.to_dask(), offset=(5, 6, 7), client=client)
+    expected = np.stack([data[0], 255 - data[1], 255 - data[2]])
+    np.testing.assert_array_equal(mag.to_dask().compute(scheduler=client), expected)
+    np.testing.assert_array_equal(stored(mag)[mag.bounding_box.to_slices()], expected)
+
+
+@pytest.mark.parametrize("axes", ["zyx", "czyx"])
+def test_arrays_of_other_orders_are_replaced_in_parts(tmp_path, monkeypatch, axes):
+    layer = Dataset.create(tmp_path / "ds", (1, 1, 1)).add_layer("l", "color", "uint64", data_format="zarr3")
+    sides = {side: tuple(1 if axis == "c" else side for axis in axes) for side in (8, 16, 32)}
+    array = zarr.create_array(
+        tmp_path / "ds" / "l" / "1", shape=sides[32], chunks=sides[8], shards=sides[16], dtype="uint64"
+    )
+    path = tmp_path / "ds" / "datasource-properties.json"
+    content = json.loads(path.read_text())
+    order = {axis: n for n, axis in enumerate(axes)}
+    content["dataLayers"][0].update(
+        mags=[{"mag": [1, 1, 1], "path": "./l/1", "axisOrder": order}],
+        boundingBox={"topLeft": [0, 0, 0], "width": 32, "height": 32, "depth": 32},
+    )
+    path.write_text(json.dumps(content))
+    mag, data = layer.get_mag(1), random((1, 32, 32, 32), dtype="uint64")
+    mag.write(data, offset=(0, 0, 0))
+    monkeypatch.setattr(LocalEngine, "task_memory", lambda self: 80 << 10)
+    mag.write(mag.to_dask(chunks=8) + 1, offset=(0, 0, 0))
+    np.testing.assert_array_equal(mag.read(), data + 1)
+    np.testing.assert_array_equal(array[...].reshape(32, 32, 32).transpose(), data[0] + 1)

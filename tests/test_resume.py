@@ -527,3 +527,19 @@ def test_what_a_finished_job_left_goes_when_it_is_called_again(
     assert np.array_equal(target.read(), 255 - voxels)
     target.rechunk(16, 64)  # refused while a job seemed to have more to do
     assert np.array_equal(target.read(), 255 - voxels)
+
+
+def test_data_without_a_place_never_go_where_another_job_began(source, make_mag, tmp_path):
+    mag, voxels = source
+    target, elsewhere = make_mag(), BOX.offset((400, 0, 0))
+    flag, x = failing(mag, tmp_path)
+    with pytest.raises(TaskFailedError):
+        target.write(x, bounding_box=elsewhere)
+    assert [job.box for job in unfinished_jobs(target.place.store)] == [elsewhere]
+    target.layer.bounding_box = BoundingBox((0, 0, 0), elsewhere.bottomright)
+    target.write(voxels, resume=True)  # of the same size
+    assert np.array_equal(target.read(bounding_box=BoundingBox((0, 0, 0), BOX.size)), voxels)
+    flag.unlink()
+    target.write(x, bounding_box=elsewhere, resume=True)
+    assert np.array_equal(target.read(bounding_box=elsewhere), 255 - voxels)
+    assert np.array_equal(target.read(bounding_box=BoundingBox((0, 0, 0), BOX.size)), voxels)

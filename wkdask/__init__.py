@@ -14,7 +14,7 @@ from wkdask.attachment_kinds import (
     SegmentStatisticsAttachment,
 )
 from wkdask.attachments import Attachments
-from wkdask.axis_vectors import VecInt
+from wkdask.axis_vectors import VecInt, VecIntLike
 from wkdask.components import Components, label_components
 from wkdask.dataset import Dataset
 from wkdask.events import WriteReport
@@ -29,6 +29,9 @@ from wkdask.names import (
     DEFAULT_DATA_FORMAT,
     DEFAULT_SHARD_SHAPE,
     SEGMENTATION_CATEGORY,
+    T_AXIS,
+    TCXYZ_AXES,
+    TXYZ_AXES,
     X_AXIS,
     XY_AXES,
     XYZ_AXES,
@@ -50,7 +53,7 @@ from wkdask.transformations import (
     ThinPlateSplineCoordinateTransformation,
 )
 from wkdask.units import VoxelSize, length_unit_from_str
-from wkdask.vec3_float import Vec3Float
+from wkdask.vec3_float import Vec3Float, Vec3FloatLike
 from wkdask.vectors import as_vec3_int_or_none
 from wkdask.view import View
 from wkdask.view_configuration import DatasetViewConfiguration, LayerViewConfiguration
@@ -66,6 +69,9 @@ __all__ = (
     "DEFAULT_DATA_FORMAT",
     "DEFAULT_SHARD_SHAPE",
     "SEGMENTATION_CATEGORY",
+    "TCXYZ_AXES",
+    "TXYZ_AXES",
+    "T_AXIS",
     "XYZ_AXES",
     "XY_AXES",
     "X_AXIS",
@@ -104,9 +110,11 @@ __all__ = (
     "SegmentationLayer",
     "ThinPlateSplineCoordinateTransformation",
     "Vec3Float",
+    "Vec3FloatLike",
     "Vec3Int",
     "Vec3IntLike",
     "VecInt",
+    "VecIntLike",
     "View",
     "VoxelSize",
     "WriteReport",

@@ -392,13 +392,14 @@ class BoxView:
         return plan_voxels(self._place, with_whole_voxels(data), box, options)
 
     def _offset_of_unfinished(self, data: Any) -> Vec3IntLike | None:
-        """Return where an unfinished job began to write an array of this size; None if there is none.
+        """Return the origin if an unfinished job began to write an array of this size there; None if none did.
 
-        The layer's box holds by then what that job had written, so that the default would be another place.
+        The layer's box may begin elsewhere by then, as that job's first cube does; the default would be refused.
+        A job at any other place was told its place: this call is another one, or is to be told too.
         """
         shape = Vec3Int(shape_of(data, self._place))
-        corners = {job.box.topleft for job in unfinished_jobs(self._place.store) if job.box.size == shape}
-        return corners.pop() - self._origin if len(corners) == 1 else None
+        boxes = [job.box for job in unfinished_jobs(self._place.store)]
+        return (0, 0, 0) if BoundingBox(self._origin, shape) in boxes else None
 
     @property
     def _origin(self) -> Vec3Int:

@@ -12,7 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from wkdask.axis_vectors import XYZ_AXES, VecInt, VecIntLike
+from wkdask.axis_vectors import (
+    C_AXIS,
+    CXYZ_AXES,
+    T_AXIS,
+    TCXYZ_AXES,
+    TXYZ_AXES,
+    X_AXIS,
+    XY_AXES,
+    XYZ_AXES,
+    Y_AXIS,
+    Z_AXIS,
+    VecInt,
+    VecIntLike,
+)
 from wkdask.box_forms import BoxForms
 from wkdask.errors import AlignmentError, InvalidValueError, OutOfBoundsError
 from wkdask.nd_geometry import NDBoundingBox, NormalizedBoundingBox, register_plain_box
@@ -21,7 +34,17 @@ from wkdask.vec3_float import Vec3Float, Vec3FloatLike
 from wkdask.vectors import Mag, MagLike, Vec3Int, Vec3IntLike
 
 __all__ = [
+    "CXYZ_AXES",
+    "C_AXIS",
     "EMPTY_BOX",
+    "TCXYZ_AXES",
+    "TXYZ_AXES",
+    "T_AXIS",
+    "XYZ_AXES",
+    "XY_AXES",
+    "X_AXIS",
+    "Y_AXIS",
+    "Z_AXIS",
     "BoundingBox",
     "Mag",
     "MagLike",

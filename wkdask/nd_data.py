@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from wkdask.axis_vectors import C_AXIS, XYZ_AXES, VecInt
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
@@ -16,7 +18,7 @@ from wkdask.storage.zarr_plane import further_of
 if TYPE_CHECKING:
     from wkdask.layer import Layer
 
-__all__ = ["Position", "Target", "nd_box_of", "span_of"]
+__all__ = ["Position", "Target", "cxyz_of", "nd_box_of", "span_of", "turned"]
 
 Position: TypeAlias = int | slice | tuple[int, int]
 """A position along a further axis; or the first one and the first one behind."""
@@ -52,6 +54,38 @@ def span_of(axis: str, position: Position, bounds: tuple[int, int]) -> tuple[int
     if behind < first:
         raise InvalidValueError(f"{axis} ends before it begins: {position!r}")
     return first, behind
+
+
+def _single(axes: tuple[str, ...], positions: Mapping[str, Position]) -> list[str]:
+    """Return the further axes that are given one position."""
+    return [axis for axis in further_of(axes) if isinstance(positions.get(axis), int | np.integer)]
+
+
+def turned(array: Any, axes: tuple[str, ...], positions: Mapping[str, Position]) -> Any:
+    """Return an array (further axes, c, x, y, z) along `axes`, without those that are given one position.
+
+    Where all further axes are given one, it is (c, x, y, z).
+    """
+    further, single = further_of(axes), _single(axes, positions)
+    if len(single) == len(further):
+        return array[(0,) * len(further)]
+    present = (*further, C_AXIS, *XYZ_AXES)
+    wanted = [axis for axis in axes if axis not in single]
+    array = array[tuple(0 if axis in single or axis not in axes else slice(None) for axis in present)]
+    left = [axis for axis in present if axis in wanted]
+    return array.transpose([left.index(axis) for axis in wanted])
+
+
+def cxyz_of(array: Any, axes: tuple[str, ...], positions: Mapping[str, Position]) -> Any:
+    """Return what `turned` returned, with one position along each further axis, as (c, x, y, z)."""
+    further, single = further_of(axes), _single(axes, positions)
+    if len(single) == len(further):
+        return array
+    left = [axis for axis in axes if axis not in single]
+    array = array[tuple(0 if axis in further else slice(None) for axis in left)]
+    left = [axis for axis in left if axis not in further]
+    array = array.transpose([left.index(axis) for axis in (C_AXIS, *XYZ_AXES) if axis in left])
+    return array if C_AXIS in left else array[None]
 
 
 @dataclass(frozen=True, slots=True)

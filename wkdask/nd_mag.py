@@ -14,7 +14,7 @@ from wkdask.errors import AxisNotFoundError, InvalidValueError, OutOfBoundsError
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
 from wkdask.mag_view import MagView
-from wkdask.nd_data import Position, Target, nd_box_of, span_of
+from wkdask.nd_data import Position, Target, cxyz_of, nd_box_of, span_of, turned
 from wkdask.nd_foreign import ForeignArray
 from wkdask.nd_geometry import NDBoundingBox, NormalizedBoundingBox
 from wkdask.places import check_agreement, mag_place
@@ -242,6 +242,7 @@ class NDMagView:
         self,
         size: Vec3IntLike | None = None,
         *,
+        relative_offset: Vec3IntLike | None = None,
         absolute_offset: Vec3IntLike | None = None,
         absolute_bounding_box: NDBoundingBox | BoundingBox | None = None,
         **positions: Position,
@@ -252,8 +253,10 @@ class NDMagView:
         ----------
         size, absolute_offset
             Extent and corner along x, y, z, in voxels of mag 1; those of the layer's box by default.
+        relative_offset
+            Instead of `absolute_offset`: from the corner of the layer's box on.
         absolute_bounding_box
-            Instead of both: in voxels of mag 1, also along further axes.
+            Instead of all: in voxels of mag 1, also along further axes.
         **positions
             What is read along further axes: a position, or the first one and the first one behind. All by default.
 
@@ -272,13 +275,17 @@ class NDMagView:
         AlignmentError
             If the place is not on this mag's voxel grid.
         """
+        if relative_offset is not None:
+            if absolute_offset is not None:
+                raise InvalidValueError("an offset is absolute or relative, not both")
+            absolute_offset = self.bounding_box.topleft_xyz + Vec3Int(relative_offset)
         box, spans = self._resolve(size, absolute_offset, absolute_bounding_box, positions)
         own = box.in_mag(self._mag)
         for axis, (low, high) in spans.items():
             self._check_inside(axis, low, high)
         if self._foreign is not None:
-            found: np.ndarray[Any, Any] = self._turned(
-                self._foreign.read(self._all_spans(own, spans), self._order), positions
+            found: np.ndarray[Any, Any] = turned(
+                self._foreign.read(self._all_spans(own, spans), self._order), self._axes, positions
             )
             return found
         sides = {C_AXIS: self.num_channels, **dict(zip(XYZ_AXES, own.size, strict=True))}
@@ -292,8 +299,26 @@ class NDMagView:
         for place in itertools.product(*(range(*spans[axis]) for axis in further)):
             at = tuple(n - spans[axis][0] for axis, n in zip(further, place, strict=True))
             out[at] = self._plane(dict(zip(further, place, strict=True))).read(own.topleft, own.size)
-        result: np.ndarray[Any, Any] = self._turned(out, positions)
+        result: np.ndarray[Any, Any] = turned(out, self._axes, positions)
         return result
+
+    def read_cxyz(self, size: Vec3IntLike | None = None, **place: Any) -> np.ndarray[Any, Any]:
+        """Read ``(c, x, y, z)`` where there is one position along each further axis; otherwise as :meth:`read`.
+
+        Raises
+        ------
+        InvalidValueError
+            If there are several positions.
+        """
+        positions = {name: value for name, value in place.items() if name in self.further_axes}
+        _, spans = self._resolve(None, None, place.get("absolute_bounding_box"), positions)
+        several = [axis for axis, (low, high) in spans.items() if high - low != 1]
+        if several:
+            raise InvalidValueError(
+                f"{self._label()}: (c, x, y, z) has one position along {several[0]}; give it, as {several[0]}="
+            )
+        found: np.ndarray[Any, Any] = cxyz_of(self.read(size, **place), self._axes, positions)
+        return found
 
     def to_dask(
         self,
@@ -329,7 +354,7 @@ class NDMagView:
 
         if self._foreign is not None:
             lazy = self._foreign.to_dask(self._all_spans(box.in_mag(self._mag), spans), self._order)
-            return self._turned(lazy, positions)
+            return turned(lazy, self._axes, positions)
 
         def stacked(left: tuple[str, ...], place: dict[str, int]) -> da.Array:
             if not left:
@@ -340,7 +365,7 @@ class NDMagView:
         if any(low == high for low, high in spans.values()):
             empty: Any = self.read(absolute_bounding_box=absolute_bounding_box, **positions)  # type: ignore[arg-type]
             return da.from_array(empty)
-        return self._turned(stacked(tuple(spans), {}), positions)
+        return turned(stacked(tuple(spans), {}), self._axes, positions)
 
     @property
     def _order(self) -> tuple[str, ...]:
@@ -352,20 +377,6 @@ class NDMagView:
     ) -> dict[str, tuple[int, int]]:
         """Return (first, first behind) for each axis, in voxels of this mag."""
         return {**spans, C_AXIS: (0, self.num_channels), **{axis: own.get_bounds(axis) for axis in XYZ_AXES}}
-
-    def _turned(self, array: Any, positions: Mapping[str, Position]) -> Any:
-        """Return an array (further axes, c, x, y, z) as :meth:`read` promises it."""
-        further = self.further_axes
-        single = [axis for axis in further if isinstance(positions.get(axis), int | np.integer)]
-        if len(single) == len(further):
-            return array[(0,) * len(further)]
-        present = self._order
-        wanted = [axis for axis in self._axes if axis not in single]
-        array = array[
-            tuple(0 if axis in single or axis not in self._axes else slice(None) for axis in present)
-        ]
-        left = [axis for axis in present if axis in wanted]
-        return array.transpose([left.index(axis) for axis in wanted])
 
     # --- writing ---------------------------------------------------------------------------------------
 

@@ -380,7 +380,11 @@ class ZarrMag:
     def opened(self, path: str) -> ZarrMag:
         """Open another mag, such as a private one, by its folder."""
         axis_order = {axis: n for n, axis in enumerate(self.layout.axes) if axis != "."}
-        return ZarrMag.open(path, self.layout.data_format, axis_order)
+        with contextlib.suppress(UnsupportedFormatError, DamagedHeaderError):
+            same = ZarrMag.open(path, self.layout.data_format, axis_order)
+            if same.layout == self.layout:
+                return same
+        return ZarrMag.open(path, self.layout.data_format)  # a plain one, which has always c, x, y, z
 
     def staged(self, path: str, *, raw: bool = False) -> ZarrMag:
         """Make a private mag of the same type and cut; stored plainly where its cubes come in parts."""

@@ -48,7 +48,8 @@ class PlaneMag(ZarrMag):
     """The position along each further axis, in their order."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_plane, (self.root, self.layout, self.all_axes, self.positions, self.outside, self.threads))
+        values = (self.outside, self.threads, self.root, self.all_axes, self.positions)
+        return (PlaneMag, (self.path, self.layout, *values))
 
     @property
     def metadata_path(self) -> str:
@@ -148,20 +149,14 @@ def open_plane(root: str, axes: Sequence[str], positions: Sequence[int]) -> Plan
     return _plane(folder, layout, tuple(axes), tuple(positions))
 
 
-def _plane(
-    root: str,
-    layout: ZarrLayout,
-    axes: tuple[str, ...],
-    positions: tuple[int, ...],
-    outside: str = "read-only",
-    threads: int = 1,
-) -> PlaneMag:
+def _plane(root: str, layout: ZarrLayout, axes: tuple[str, ...], positions: tuple[int, ...]) -> PlaneMag:
+    """Return the mag in the folder of a position."""
     place = dict(zip(further_of(axes), positions, strict=True))
     numbers = [str(place.get(axis, 0)) for axis in _leading(axes)]
     prefix = json.loads(read_bytes(f"{root}/{METADATA}"))["chunk_key_encoding"]
     encoding = prefix if isinstance(prefix, str) else prefix["name"]
     path = "/".join([root, *(["c"] if encoding == "default" else []), *numbers])
-    return PlaneMag(path, layout, outside, threads, root, axes, positions)
+    return PlaneMag(path, layout, root=root, all_axes=axes, positions=positions)
 
 
 def _leading(axes: Sequence[str]) -> tuple[str, ...]:
