@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from wkdask import BoundingBox, Dataset, Mag, Vec3Int
+from wkdask.errors import InterruptedJobError
 from wkdask.storage.manifest import Manifest
 from wkdask.storage.private import opened_folder
 
@@ -249,3 +250,27 @@ for resume in (False, True):
     assert stranger.read_bytes() == before
     assert (mag.read((0, 0, 0), (4, 4, 4)) == 9).all()
     assert (mag.read((4, 0, 0), (60, 64, 32)) == 7).all()
+
+
+@pytest.mark.parametrize("data", [None, b"", b"{}"])
+def test_a_half_replaced_mag_without_a_sound_manifest_is_not_taken_for_a_whole_one(make_mag, tmp_path, data):
+    mag = make_mag()
+    mag.write(np.full((1, 64, 64, 32), 7, "uint8"))
+    folder = dead_job(mag, written=False)
+    Path(folder, "replacing").write_bytes(b"state")
+    if data is not None:
+        Path(folder, "manifest").write_bytes(data)
+    inverted = 255 - mag.to_dask()
+    for call in (
+        lambda: mag.write(inverted, resume=True, progress=False),
+        lambda: mag.write(np.full((1, 4, 4, 4), 9, "uint8"), offset=(0, 0, 0), progress=False),
+        lambda: mag.rechunk(16, 64, progress=False),
+        lambda: mag.layer.dataset.copy_dataset(tmp_path / "copy", data_format="zarr3", progress=False),
+        lambda: mag.layer.downsample(coarsest_mag=2, progress=False),
+    ):
+        with pytest.raises(InterruptedJobError, match=r"manifest in .*aaaaaaaaaaaa is damaged or gone"):
+            call()
+    assert os.path.isdir(folder)
+    shutil.rmtree(folder)
+    mag.write(np.full((1, 64, 64, 32), 8, "uint8"), progress=False)
+    assert (mag.read() == 8).all()

@@ -269,6 +269,32 @@ def test_what_cannot_be_finished_is_said_and_nothing_is_read(tmp_path, children)
     assert [str(each) for each in mag.layer.mags] == ["1"]
 
 
+@pytest.mark.parametrize("damage", ["flipped", "empty", "gone", "fifo", "symlink"])
+def test_a_half_replaced_mag_whose_manifest_is_damaged_is_refused_and_nothing_is_lost(
+    tmp_path, children, damage
+):
+    mag = half_replaced(tmp_path, children, voxels_of())
+    (path,) = Path(mag.path, ".wkdask").glob("*/manifest")
+    data = bytearray(path.read_bytes())
+    path.unlink()
+    match damage:
+        case "flipped":
+            data[len(data) // 2] ^= 4
+            path.write_bytes(data)
+        case "empty":
+            path.touch()
+        case "fifo":
+            os.mkfifo(path)
+        case "symlink":
+            (tmp_path / "elsewhere").write_bytes(data)
+            path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InterruptedJobError, match="manifest"):
+        mag.write(voxels_of()[:, :1, :1, :1], offset=(0, 0, 0))
+    with pytest.raises(InterruptedJobError, match="manifest"):
+        mag.layer.downsample(coarsest_mag=2)
+    assert list(path.parent.glob("built/*")), "what was built is the only copy"
+
+
 # --- reads that the graph hides ---------------------------------------------------------------------------
 
 
@@ -641,3 +667,35 @@ def test_waiting_for_another_job_that_makes_mags_is_logged(tmp_path, caplog):
         thread.join()
         logging.getLogger("wkdask.mag_folders").removeHandler(handler)
     assert [str(each) for each in mag.layer.mags] == ["1", "2"]
+
+
+def test_a_doubt_whether_the_mag_was_replaced_by_this_job_is_refused(tmp_path, children):
+    voxels = voxels_of()
+    mag = new_mag(tmp_path / "ds", fill=voxels)
+    killed(children, "driver.commit_job = die\nmag.write(255 - mag.to_dask())\n", mag.layer.dataset_path)
+    (manifest,) = Path(mag.path, ".wkdask").glob("*/manifest")
+    kept = manifest.read_bytes()
+    manifest.unlink()
+    with pytest.raises(ResumeError, match="damaged or gone"):
+        mag.write(255 - mag.to_dask(), resume=True)
+    manifest.write_bytes(kept)
+    mag.write(255 - mag.to_dask(), resume=True)
+    assert np.array_equal(mag.read(), 255 - voxels)
+    (receipt,) = Path(mag.path, ".wkdask", "finished").iterdir()
+    receipt.write_bytes(receipt.read_bytes()[:-9])
+    with pytest.raises(ResumeError, match="receipt"):
+        mag.write(255 - mag.to_dask(), resume=True)
+    assert np.array_equal(mag.read(), 255 - voxels)
+
+
+@pytest.mark.parametrize("then", ["rechunk", "compress"])
+def test_a_job_of_which_only_the_commit_is_left_is_settled_by_the_next_one(tmp_path, children, then):
+    voxels = voxels_of()
+    mag = new_mag(tmp_path / "ds", fill=voxels)
+    killed(children, "driver.commit_job = die\nmag.write(255 - mag.to_dask())\n", mag.layer.dataset_path)
+    if then == "rechunk":
+        mag.rechunk(16, 32)
+    else:
+        mag.compress()
+    assert np.array_equal(mag.read(), 255 - voxels)
+    assert unfinished_jobs(mag.place.store) == []

@@ -34,6 +34,7 @@ from wkdask.errors import (
     LockTimeoutError,
     PlanError,
     ReadOnlyError,
+    ResumeError,
 )
 from wkdask.events import Event, JobFinished, JobStarted, Listener, UnitDone, UnitFailed, WriteReport
 from wkdask.fsio import lock
@@ -44,7 +45,7 @@ from wkdask.mag_folders import discard_mag, make_mag, owner_of, prepare_folder
 from wkdask.plan import plan_again
 from wkdask.settlement import JobTally, commit_job, failure_of
 from wkdask.space import check_space
-from wkdask.storage.dead_jobs import is_being_replaced, replacing_now, sweep_ended
+from wkdask.storage.dead_jobs import has_replacing_job, illegible_jobs, replacing_now, sweep_ended
 from wkdask.storage.jobs import JobFolder, interrupted_jobs, job_folders
 from wkdask.storage.manifest import Manifest
 from wkdask.storage.private import private_folder
@@ -110,6 +111,8 @@ def run_job(
     for write in job.writes:
         if not write.new:
             finish_interrupted(write.store, engine, but_not=key)
+        if key is not None and write.in_place:
+            _refuse_doubt(write.store)
     own = {write.store.path for write in job.writes}
     open_sources([store for store in job.reads if store.path not in own], engine)
     return _run_job(job, job.manifests(), stages, engine, listeners)
@@ -159,6 +162,24 @@ def open_sources(stores: Iterable[StoredMag], engine: Engine) -> None:
                 f"({manifest.action} "
                 f"{manifest.name} into {manifest.box}); try again when that has ended"
             )
+
+
+def _refuse_doubt(store: StoredMag) -> None:
+    """Refuse to resume a job in place where another one, which may be the same, has replaced the mag.
+
+    Raises
+    ------
+    ResumeError
+        If so.
+    """
+    for folder in illegible_jobs(store, replaced=True):
+        raise ResumeError(
+            f"{store.path}: a job has replaced the mag and was interrupted before its end, and its manifest "
+            f"in {folder} "
+            f"is damaged or gone. If that was this job, its voxels are there; remove the folder then. If "
+            f"not, call this "
+            f"one without resume=True (--resume)"
+        )
 
 
 def _receipt(job: Job, key: str) -> WriteReport | None:
@@ -433,7 +454,7 @@ def finish_interrupted(store: StoredMag, engine: Engine, but_not: str | None = N
     InterruptedJobError
         If this user may not finish it.
     """
-    if not is_being_replaced(store.path):  # in nearly all cases
+    if not has_replacing_job(store.path):  # in nearly all cases
         return
     manifest = None
     try:
@@ -442,6 +463,12 @@ def finish_interrupted(store: StoredMag, engine: Engine, but_not: str | None = N
             for manifest in interrupted_jobs(store):
                 if manifest.key != but_not:
                     _finish(store, manifest, engine.again())
+            for folder in illegible_jobs(store):
+                raise InterruptedJobError(
+                    f"{store.path} is half replaced by a job that was interrupted, and its manifest in {folder} is "
+                    f"damaged or gone: some of the cubes may be new, others old. Write the voxels again from their "
+                    f"source, after you have removed that folder"
+                )
     except (DamagedHeaderError, FileNotFoundError) as error:
         raise InterruptedJobError(
             f"{store.path} was being replaced by a job that was interrupted ({_told(manifest)}), and what that job "

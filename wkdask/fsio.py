@@ -41,6 +41,7 @@ __all__ = [
     "open_regular",
     "remove_entry",
     "remove_folder",
+    "remove_temporaries",
     "replace_keeping_mode",
 ]
 
@@ -195,6 +196,18 @@ def atomic_write(path: str, data: bytes) -> None:
             os.unlink(temporary)
         raise
     fsync_folder(folder)
+
+
+def remove_temporaries(path: str) -> None:
+    """Remove what killed calls of :func:`atomic_write` left of a file; under its lock there is no living one."""
+    folder, name = os.path.split(os.path.realpath(path))
+    with os.scandir(folder) as entries:
+        dead = [
+            each.path for each in entries if each.name.startswith(f".{name}.") and each.name.endswith(".tmp")
+        ]
+    for each in dead:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(each)
 
 
 def free_bytes(path: str) -> int:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wkdask.errors import WkdaskError, WkdaskWarning
-from wkdask.fsio import atomic_write
+from wkdask.fsio import atomic_write, remove_temporaries
 from wkdask.geometry import Mag
 from wkdask.mag_folders import is_address, mag_folder, mags_lock
 from wkdask.places import outside
@@ -61,6 +61,9 @@ def write_multiscales(properties: Properties, layer_name: str) -> None:
     try:
         with mags_lock(properties.folder):  # of two who change the mags, the later one sees both
             layer = properties.layer(layer_name)
+            for name in GROUP_FILES:
+                remove_temporaries(os.path.join(folder, name))
+                remove_temporaries(os.path.join(properties.folder, name))
             scales = _multiscale(properties, layer, folder)
             if layer.data_format == "zarr3":
                 _write_group_3(properties.folder, folder, scales)

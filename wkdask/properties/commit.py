@@ -151,7 +151,7 @@ def commit(folder: str | os.PathLike[str], edits: Sequence[Edit]) -> DatasetReco
         if data == to_bytes(dict(before.raw), path):
             return before
         record = _parsed_after(before, data, path)
-        _remove_leftovers(path)
+        fsio.remove_temporaries(path)
         fsio.atomic_write(path, data)
     return record
 
@@ -193,15 +193,3 @@ def _locked(path: str) -> Iterator[None]:
 def _refuse_existing(path: str) -> None:
     if os.path.lexists(path):
         raise AlreadyExistsError(f"there already is a dataset: {path}")
-
-
-def _remove_leftovers(path: str) -> None:
-    """Remove temporary files of writers that were killed; under the lock nobody else has a live one."""
-    home, name = os.path.split(os.path.realpath(path))
-    with os.scandir(home) as entries:
-        dead = [
-            each.path for each in entries if each.name.startswith(f".{name}.") and each.name.endswith(".tmp")
-        ]
-    for each in dead:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(each)

@@ -41,8 +41,9 @@ __all__ = [
     "JOB_NAME",
     "JOURNAL",
     "JobFolder",
+    "has_replacing_job",
+    "illegible_jobs",
     "interrupted_jobs",
-    "is_being_replaced",
     "is_unfinished",
     "previous_run",
     "renamed",
@@ -169,20 +170,45 @@ def unfinished_jobs(store: StoredMag) -> list[Manifest]:
 
 
 def interrupted_jobs(store: StoredMag) -> list[Manifest]:
-    """Return the manifests of dead jobs on a mag that had begun to replace its cubes, and had not ended that.
+    """Return the manifests of dead jobs on a mag that had begun to replace its cubes, and can be completed.
 
-    The rest of their voxels is in their folders only: they are to be finished before anybody reads or writes
-    the mag.
+    The rest of their voxels is in their folders only, or only their commit is left: they are to be finished before
+    anybody reads or writes the mag.
     """
-    return [dead.manifest for dead in _dead_jobs(store.path) if dead.replacing]
+    return [
+        dead.manifest
+        for dead in _dead_jobs(store.path)
+        if dead.replacing or (dead.replaced and not dead.manifest.goes_on)
+    ]
 
 
-def is_being_replaced(mag_path: str) -> bool:
-    """Return whether a job, living or dead, has begun to replace a mag's cubes in place, and has not ended that."""
+def illegible_jobs(store: StoredMag, *, replaced: bool = False) -> list[str]:
+    """Return the folders of dead jobs that had begun to replace a mag's cubes and have no sound manifest any more.
+
+    Nobody can finish them: the mag is half replaced, and is not to be read or written as if it were whole.
+
+    Parameters
+    ----------
+    store
+        The mag.
+    replaced
+        Look for those that had replaced all cubes instead. The mag is whole then, but nobody knows by which job.
+    """
+    marker, found = _REPLACED if replaced else _REPLACING, []
+    for name in _job_names(store.path):
+        with contextlib.suppress(FileNotFoundError), opened_folder(store.path, PRIVATE, name) as folder:
+            if has_entry(folder, marker) and Manifest.read(folder) is None and not _is_living(folder):
+                found.append(f"{store.path}/{PRIVATE}/{name}")
+    return found
+
+
+def has_replacing_job(mag_path: str) -> bool:
+    """Return whether a job, living or dead, has begun to replace a mag's cubes in place; it costs a look or two."""
     private = f"{mag_path}/{PRIVATE}"
     return any(
-        os.path.lexists(f"{private}/{name}/{_REPLACING}") or os.path.lexists(f"{private}/{name}/{_BEFORE}")
+        os.path.lexists(f"{private}/{name}/{marker}")
         for name in _job_names(mag_path)
+        for marker in (_REPLACING, _REPLACED, _BEFORE)
     )
 
 
@@ -206,7 +232,7 @@ def warn_if_half_replaced(mag_path: str) -> None:
     WkdaskWarning
         If so: what is read is a mixture of old and new voxels.
     """
-    if not is_being_replaced(mag_path):
+    if not has_replacing_job(mag_path):
         return
     for dead in _dead_jobs(mag_path):
         if dead.replacing:
@@ -413,7 +439,7 @@ def sweep(private: str, box: BoundingBox | None, new: Manifest | None) -> None:
                     manifest is not None and new is not None and manifest.key == new.key
                 )
                 replacing = has_entry(folder, _REPLACING) or has_entry(folder, _BEFORE)
-                if manifest is not None and (_is_beside(manifest, box, new) or replacing or replaced):
+                if replacing or (manifest is not None and (_is_beside(manifest, box, new) or replaced)):
                     strip(folder)
                 else:
                     doomed = f".{name}.gone-{uuid.uuid4().hex}"

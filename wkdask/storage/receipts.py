@@ -14,9 +14,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from wkdask.errors import WkdaskError
+from wkdask.errors import ResumeError, WkdaskError
 from wkdask.geometry import BoundingBox
 from wkdask.storage.private import (
+    has_entry,
     make_shared_folder,
     opened_folder,
     private_folder,
@@ -70,13 +71,26 @@ def read_receipt(key: str, mags: Sequence[tuple[StoredMag, BoundingBox]], *, own
     own_only
         Whether only changes of the job's own mag count: a job that replaced it must not do so again,
         whatever became of the others.
+
+    Raises
+    ------
+    ResumeError
+        If the receipt is damaged, and `own_only`.
     """
     store, box = mags[0]
     try:
         with opened_folder(store.path, PRIVATE, _FOLDER) as folder:
+            if not has_entry(folder, _name(key)):
+                return None
             body = _read(folder, _name(key))
-    except OSError:
+    except FileNotFoundError:
         return None
+    if body is None and own_only:
+        raise ResumeError(
+            f"{store.path}: the receipt of a job that replaced the mag is damaged: it may be that of this "
+            f"job, which "
+            f"would be applied twice. Call it without resume=True (--resume) if it is not"
+        )
     if body is None or body.get("key") != key or body.get("box") != list(box.to_tuple6()):
         return None
     stores = {mag.path: mag for mag, _ in mags}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from wkdask.errors import DamagedCubeError, DamagedHeaderError, OutsideError, UnsupportedFormatError
-from wkdask.fsio import atomic_write, checked_path, lock
+from wkdask.fsio import atomic_write, checked_path, lock, remove_temporaries
 from wkdask.geometry import COORDINATE_LIMIT, BoundingBox, Vec3Int
 from wkdask.storage.fingerprint import fingerprint_of
 from wkdask.storage.protocol import (
@@ -415,6 +415,7 @@ class ZarrMag:
             if not covers(self.layout, shape, box):
                 document = json.loads(data)
                 document["shape"] = shape_around(self.layout, shape, box)
+                remove_temporaries(self.metadata_path)
                 atomic_write(self.metadata_path, to_json(document))
 
     def finish(self) -> None:
