@@ -84,7 +84,7 @@ class Bench:
             command = [peer, "copy-dataset", "--jobs", str(THREADS)]
             self.sides["to Zarr 3"]["webknossos copy-dataset"] = lambda: self.command(command, "zarr3")
             self.sides["to WKW"]["webknossos copy-dataset"] = lambda: self.command(command, "wkw")
-        like = Dataset(self.zarr).get_layer("images").get_mag(1).path
+        like = Dataset(self.zarr).get_layer("images").get_mag(1).place.store.path
         if "dask" in peers:
             self.zarr_python = ZarrPython(folder, self.data, like, None)
             self.sides["to Zarr 3"]["dask.array.store, zarr-python"] = self.zarr_python.write

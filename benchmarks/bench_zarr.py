@@ -209,11 +209,14 @@ def run(
         ours = Ours(folder, data)
         everybody: dict[str, tuple[Any, int]] = {"wkdask": (ours, data.nbytes)}
         if "tensorstore" in peers:
-            everybody["tensorstore"] = (TensorStore(folder, data, ours.mag.path), data.nbytes)
+            everybody["tensorstore"] = (TensorStore(folder, data, ours.mag.place.store.path), data.nbytes)
         if "zarr" in peers:
-            everybody["zarr-python"] = (ZarrPython(folder, part, ours.mag.path, None), part.nbytes)
+            everybody["zarr-python"] = (
+                ZarrPython(folder, part, ours.mag.place.store.path, None),
+                part.nbytes,
+            )
         if "zarrs" in peers:
-            zarrs = ZarrPython(folder, part, ours.mag.path, "zarrs.ZarrsCodecPipeline")
+            zarrs = ZarrPython(folder, part, ours.mag.place.store.path, "zarrs.ZarrsCodecPipeline")
             everybody["zarr-python with zarrs"] = (zarrs, part.nbytes)
         times: dict[tuple[str, str], list[float]] = {}
         for _ in range(rounds):

@@ -80,7 +80,7 @@ def read_blocks(kind: str, compression: str | None, bench: Bench) -> Contest:
         volume.nbytes,
         [
             Side("wkdask", lambda: consume(mag.to_dask(chunks="cube"))),
-            Side("bare wkw loop", lambda: read_and_drop(mag.path, volume.shape[1:])),
+            Side("bare wkw loop", lambda: read_and_drop(mag.place.store.path, volume.shape[1:])),
         ],
         check,
         rounds=9,
@@ -98,10 +98,12 @@ def read_array(kind: str, compression: str | None, bench: Bench) -> Contest:
         volume.nbytes,
         [
             Side("wkdask", mag.read),
-            Side("bare wkw loop, nothing kept", lambda: read_and_drop(mag.path, volume.shape[1:])),
+            Side(
+                "bare wkw loop, nothing kept", lambda: read_and_drop(mag.place.store.path, volume.shape[1:])
+            ),
             Side(
                 "bare wkw loop into one array",
-                lambda: read_into_one(mag.path, volume.shape[1:]),
+                lambda: read_into_one(mag.place.store.path, volume.shape[1:]),
                 is_peer=True,
             ),
         ],
@@ -123,7 +125,7 @@ def write(kind: str, compression: str | None, order: str, bench: Bench) -> Conte
     ours = FreshMag(bench, kind, compression)
 
     def check() -> str:
-        equal(read_all(ours.mag.path, volume.shape[1:]), volume)
+        equal(read_all(ours.mag.place.store.path, volume.shape[1:]), volume)
         equal(read_all(bare.path, volume.shape[1:]), volume)
         return "both were read back by the library: the volume"
 

@@ -191,7 +191,7 @@ def zarr_write(bench: Bench) -> Contest:
         _tensorstore(paths["tensorstore"]).write(volume).result()
 
     def check() -> str:
-        equal(read_all(ours.mag.path, volume.shape[1:]), volume)
+        equal(read_all(ours.mag.place.store.path, volume.shape[1:]), volume)
         for name in paths:
             equal(np.asarray(_tensorstore(paths[name]).read().result()), volume)
         return "all hold the array"

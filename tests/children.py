@@ -125,7 +125,7 @@ class Children:
     def start(self, script, *args):
         """Start a script; return its process id."""
         name = os.path.join(self._folder.name, str(time.monotonic_ns()))
-        code = f"begin({name!r})\nargs = json.loads({json.dumps(args)!r})\n{script}"
+        code = f"begin({name!r})\nargs = json.loads({json.dumps(args, default=os.fspath)!r})\n{script}"
         child = self._zygote.start(code)
         os.symlink(name, self._out(child))
         return child

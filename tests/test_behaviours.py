@@ -213,8 +213,8 @@ def test_06_get_or_create(tmp_path):
     before = raw(first)
     with pytest.raises(ValueError, match=r"11\.24") as caught:
         Dataset.get_or_create(tmp_path / "ds", (1, 1, 1))
-    assert caught.type is InvalidValueError
-    with pytest.raises(InvalidValueError, match="another"):
+    assert caught.type is AlreadyExistsError
+    with pytest.raises(AlreadyExistsError, match="another"):
         Dataset.get_or_create(tmp_path / "ds", SCALE, name="another")
     assert raw(first) == before
     with pytest.raises(
@@ -394,7 +394,7 @@ def test_15_types_by_their_words(ds):
         ds.add_layer("wrong", COLOR, dtype_per_layer="uint8", dtype_per_channel="uint8")
     for add in (ds.add_layer, ds.get_or_add_layer):
         with pytest.raises(ValueError, match="dtype_per_channel"):
-            add("wrong", COLOR, dtype="uint8")
+            add("wrong", COLOR, dtype="uint8", dtype_per_layer="uint8")
     with pytest.raises(ValueError, match="texture"):
         ds.add_layer("wrong", "texture")
     assert raw(ds) == before
@@ -559,9 +559,13 @@ def test_a_linked_mag_is_read_only(ds, tmp_path):
     # beside 19 and 50: the data that survive a deletion are not written to either
     source = Dataset.create(tmp_path / "source", SCALE)
     source.add_layer("color", COLOR).add_mag(1, **SMALL).write(ramp(1, 8, 8, 8))
-    linked = ds.add_layer("color", COLOR).add_symlink_mag(source.get_layer("color").get_mag(1))
-    with pytest.raises(ReadOnlyError, match="outside of the dataset"):
-        linked.write(ramp(1, 8, 8, 8))
+    linked = ds.add_layer("color", COLOR).add_symlink_mag(
+        source.get_layer("color").get_mag(1), writable=False
+    )
+    later = Dataset(ds.path).get_layer("color").get_mag(1)  # nobody made a link in that session
+    for mag in (linked, later):
+        with pytest.raises(ReadOnlyError, match=r"outside of the dataset.*writable=True"):
+            mag.write(ramp(1, 8, 8, 8))
 
 
 def test_every_behaviour_has_a_test_and_a_row():

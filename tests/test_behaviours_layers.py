@@ -58,12 +58,28 @@ def test_50_links_share_data(new):
 
     assert (files_below(source.path), raw(source)) == before  # no new mag appears in the source
     assert names(foreign) == ["1"]
-    for view in (linked.get_mag(1), mag):
+    later = Dataset(ds.path)  # in a session that has not made the links
+    for view in (later.get_layer("linked").get_mag(1), later.get_layer("own").get_mag(1)):
         assert view.read_only
-        with pytest.raises(ReadOnlyError, match="outside"):
+        with pytest.raises(ReadOnlyError, match=r"outside.*writable=True"):
             view.write(data)
     with pytest.raises(ReadOnlyError):  # the folder of a linked layer is the source's
-        linked.add_mag(2)
+        later.get_layer("linked").add_mag(2)
+    assert (files_below(source.path), raw(source)) == before
+    for number, view in enumerate(
+        [
+            linked.get_mag(1),
+            ds.get_layer("linked").get_mag(1),
+            mag,
+            Dataset(ds.path, writable=True).get_layer("own").get_mag(1),
+        ]
+    ):
+        assert not view.read_only
+        assert view.is_foreign
+        view.write(np.full((1, 5, 5, 5), number, "uint8"), offset=(10, 10, 10))
+        assert (foreign.get_mag(1).read(size=(5, 5, 5)) == number).all()
+    assert raw(source) == before[1]  # no word of it there
+    foreign.get_mag(1).write(data, offset=(10, 10, 10))
     with pytest.raises(AlreadyExistsError):
         ds.add_symlink_layer(foreign.path, new_layer_name="own")
     with pytest.raises(AlreadyExistsError):

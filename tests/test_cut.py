@@ -60,5 +60,5 @@ def test_differences_are_what_was_said_and_is_not_so():
     assert cut(block_len=16, file_len=4, compress=False).differences(there) == []
     assert len(cut(chunk_shape=32).differences(there)) == 1
     (shard,) = cut(file_len=2).differences(there)
-    assert str(Vec3Int.full(32)) in shard
+    assert f"{Vec3Int.full(32)}" in shard
     assert len(cut(compress=True).differences(there)) == 1

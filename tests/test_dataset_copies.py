@@ -389,7 +389,7 @@ except SystemExit as end:
 )
 def test_a_copy_that_is_killed_goes_on(original, tmp_path, children, number, after):
     target = tmp_path / "copy"
-    child = children.start(KILLED, original.path, str(target), int(number), after)
+    child = children.start(KILLED, str(original.path), str(target), int(number), after)
     ended = children.wait(child)
     wanted = {signal.SIGKILL: (-signal.SIGKILL,), signal.SIGTERM: (143,), signal.SIGINT: (1, -2, 130)}
     assert ended.code in wanted[number], ended.out
@@ -436,7 +436,7 @@ def test_a_copy_that_is_killed_again_and_again(original, tmp_path, children):
     script = KILLED.replace("progress=stop", "resume=True, progress=False")
     code, killed = None, 0
     for number in range(100):
-        child = children.start(script, original.path, str(tmp_path / "copy"), 0, 0)
+        child = children.start(script, str(original.path), str(tmp_path / "copy"), 0, 0)
         time.sleep(0.1 + 0.05 * number)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)

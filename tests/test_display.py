@@ -219,7 +219,15 @@ def test_html_says_what_the_text_says(ds):
     layer = with_layer(ds)
     found = tags(ds._repr_html_())
     assert found.names == {"div", "strong", "br", "table", "tr", "th", "td"}
-    for word in ("tissue", ds.path, "8 × 8 × 30 nm", "raw: color, uint32", "2 cubes of 32³", "16³", "none"):
+    for word in (
+        "tissue",
+        str(ds.path),
+        "8 × 8 × 30 nm",
+        "raw: color, uint32",
+        "2 cubes of 32³",
+        "16³",
+        "none",
+    ):
         assert word in found.text
     assert "18.8 KiB" in tags(layer_html(layer)).text
     drawn = tags(layer.get_mag(1)._repr_html_())

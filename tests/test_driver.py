@@ -87,7 +87,7 @@ def check_failed_job(target, voxels, box_covers_what_landed, leftovers, client=N
         target.write(x, bounding_box=BOX, progress=events.append, client=client, **options)
     text = str(caught.value)
     assert "layer 'layer'" in text
-    assert target.path in text
+    assert str(target.path) in text
     assert ".wkw" in text
     assert "ZeroDivisionError: one block is bad" in text
     assert isinstance(caught.value.__cause__, ZeroDivisionError)

@@ -299,7 +299,7 @@ def test_a_mag_that_is_deleted_during_a_job_is_an_error(source, make_mag, which)
     action = at_unit(3, lambda: os.rename(gone.path, f"{gone.path}.gone"))
     with dask.config.set(num_workers=1), pytest.raises((WkdaskError, OSError)) as caught:
         target.write(inverted_slowly(mag, 0.02), bounding_box=BOX, progress=action)
-    assert gone.path in str(caught.value)
+    assert str(gone.path) in str(caught.value)
     assert not os.path.exists(gone.path)  # nobody made it anew
 
 
@@ -356,7 +356,7 @@ def test_a_job_that_does_not_fit_on_the_disk_is_refused_before_it_starts(small_d
     x = da.ones((1, 256, 256, 256), chunks=64, dtype="uint8")
     with pytest.raises(SpaceError, match="16 MiB") as caught:
         mag.write(x)
-    assert mag.path in str(caught.value)
+    assert str(mag.path) in str(caught.value)
     assert os.listdir(f"{mag.path}/.wkdask") == ["locks"]
     assert mag.layer.bounding_box.is_empty()
     mag.write(x[:, :128, :, :128])  # what fits is written

@@ -57,7 +57,7 @@ while True:  # renameat2, RENAME_EXCHANGE
 
 @pytest.mark.slow
 @root_only
-def test_case_08_a_folder_that_another_user_exchanges_for_a_link(for_all, children):
+def test_a_folder_that_another_user_exchanges_for_a_link(for_all, children):
     home = for_all / "home"
     (home / "photos").mkdir(parents=True)
     (home / "photos" / "a.jpg").write_text("x")
@@ -126,7 +126,7 @@ mag.write(255 - mag.to_dask(), progress=False)
 @root_only
 @pytest.mark.parametrize("data_format", ["wkw", "zarr3"])
 @pytest.mark.parametrize("after", [0, 3])
-def test_case_16_a_colleagues_job_died_in_place(for_all, children, data_format, after, random_voxels):
+def test_a_colleagues_job_died_in_place(for_all, children, data_format, after, random_voxels):
     shared = for_all / "shared"
     shared.mkdir()
     os.chown(shared, 2001, 3000)
@@ -190,7 +190,7 @@ JOBS = {
 @pytest.mark.filterwarnings("ignore:.*half replaced")
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("name", ["manifest", "journal", "alive", "replacing", "ticket"])
-def test_case_17_a_fifo_in_a_job_folder(make_mag, tmp_path, children, name, job):
+def test_a_fifo_in_a_job_folder(make_mag, tmp_path, children, name, job):
     mag = make_mag()
     expected = np.full((1, 64, 64, 32), 7, "uint8")
     mag.write(expected)

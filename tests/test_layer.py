@@ -191,7 +191,7 @@ def test_deleting_a_linked_mag_leaves_the_data(ds, layer, tmp_path):
 def test_deleting_a_mag_that_lies_elsewhere_only_unlists_it(ds, layer, tmp_path, where):
     foreign = Dataset.create(tmp_path / "foreign", (1, 1, 1)).add_layer("layer", "color").add_mag(1, **SMALL)
     foreign.write(np.ones((4, 4, 4), "uint8"))
-    path = foreign.path if where == "absolute" else where
+    path = str(foreign.path) if where == "absolute" else where
     edit(ds, lambda raw: raw["mags"].append({"mag": [1, 1, 1], "path": path, "cubeLength": 32}))
     assert layer.get_mag(1).read_only
     layer.delete_mag(1)

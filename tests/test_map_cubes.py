@@ -546,7 +546,7 @@ def test_targets_that_are_all_read_and_replaced(source, make_mag, random_voxels)
 
 def test_a_read_only_target(source, make_mag, new):
     mag, _ = source
-    layer = new().add_symlink_layer(mag.layer.path)
+    layer = new().add_symlink_layer(mag.layer.path, writable=False)
     with pytest.raises(ReadOnlyError):
         mag.map_cubes(invert, layer.get_mag(1))
 

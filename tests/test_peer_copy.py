@@ -102,7 +102,7 @@ def test_tensorstore_opens_a_copy(original, tmp_path):
     there = original.copy_dataset(tmp_path / "there", data_format="zarr3")
     for name, layer in original.layers.items():
         for mag, view in layer.mags.items():
-            store = {"driver": "file", "path": there.get_layer(name).get_mag(mag).path}
+            store = {"driver": "file", "path": str(there.get_layer(name).get_mag(mag).path)}
             array = tensorstore.open({"driver": "zarr3", "kvstore": store}).result()
             same(
                 np.asarray(array[(slice(None), *view.box.to_slices((0, 0, 0)))].read().result()), view.read()

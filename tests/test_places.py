@@ -18,6 +18,7 @@ from wkdask.errors import (
     WkdaskError,
 )
 from wkdask.places import (
+    HOW_TO_WRITE,
     check_agreement,
     cubes_box,
     foreign_mag,
@@ -96,7 +97,7 @@ def test_addresses_are_told_from_paths():
 def test_what_may_happen_with_a_mag_outside(make_mag, tmp_path):
     mag, other = make_mag(), make_mag()
     folder, store = mag.place.dataset_path, other.place.store
-    for word, why in (("read-only", outside(folder, store.path)), ("write", None)):
+    for word, why in (("read-only", f"{outside(folder, store.path)}; {HOW_TO_WRITE}"), ("write", None)):
         place = mag_place(Properties(folder, word), "layer", Mag(1), store)
         assert (place.read_only, place.store.outside) == (why, word)
         assert (place.store.path, place.dataset_path) == (store.path, folder)
@@ -111,7 +112,7 @@ def test_a_dataset_that_reaches_outside_is_refused_where_that_is_asked_for(make_
     folder = mag.place.dataset_path
     refuse_outside(Properties(folder, "refuse"))
     properties = Properties(folder)
-    for path in (other.path, "http://example.com/1"):
+    for path in (str(other.path), "http://example.com/1"):
         properties.commit(AddMag("layer", Mag(2), 32, path=path))
         with pytest.raises(OutsideError, match="mag 2"):
             refuse_outside(Properties(folder, "refuse"))

@@ -242,7 +242,7 @@ def test_a_slice_that_does_not_fit_is_refused(make_mag, state_of, leftovers, dat
 
 
 @pytest.mark.parametrize(
-    "options", [{"dimension": 3}, {"dimension": -1}, {"dimension": "z"}, {"buffer_size": 0}]
+    "options", [{"dimension": 3}, {"dimension": -1}, {"dimension": "t"}, {"buffer_size": 0}]
 )
 def test_impossible_arguments(make_mag, options):
     mag = make_mag()

@@ -195,7 +195,7 @@ def test_what_is_refused(source, make_mag, new, state_of):
     with pytest.raises(ResumeError, match="job="):
         store([(x, target, BOX), (da.random.random(x.shape).astype("uint8"), make_mag(), BOX)], resume=True)
     with pytest.raises(ReadOnlyError):
-        store([(x, new().add_symlink_layer(mag.layer.path).get_mag(1), BOX)])
+        store([(x, new().add_symlink_layer(mag.layer.path, writable=False).get_mag(1), BOX)])
     assert state_of(target) == before
     with dask.config.set(num_workers=1):
         assert [report.bounding_box for report in store([(x, target, BOX)])] == [BOX]

@@ -10,6 +10,18 @@ from typing import Any, TypeAlias, cast, overload
 import numpy as np
 
 from wkdask.errors import AxisNotFoundError, InvalidValueError
+from wkdask.names import (
+    C_AXIS,
+    CXYZ_AXES,
+    T_AXIS,
+    TCXYZ_AXES,
+    TXYZ_AXES,
+    X_AXIS,
+    XY_AXES,
+    XYZ_AXES,
+    Y_AXIS,
+    Z_AXIS,
+)
 from wkdask.vectors import Vec3Int, Vec3IntLike, _ceildiv, _integer
 
 __all__ = [
@@ -26,13 +38,6 @@ __all__ = [
     "VecInt",
     "VecIntLike",
 ]
-
-X_AXIS, Y_AXIS, Z_AXIS, C_AXIS, T_AXIS = "x", "y", "z", "c", "t"
-XY_AXES = (X_AXIS, Y_AXIS)
-XYZ_AXES = (X_AXIS, Y_AXIS, Z_AXIS)
-CXYZ_AXES = (C_AXIS, *XYZ_AXES)
-TXYZ_AXES = (T_AXIS, *XYZ_AXES)
-TCXYZ_AXES = (T_AXIS, C_AXIS, *XYZ_AXES)
 
 VecIntLike: TypeAlias = "VecInt | Sequence[int] | Iterable[int] | np.ndarray[Any, Any]"
 """Integers, one per axis."""

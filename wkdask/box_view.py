@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wkdask.array_info import ArrayInfo, info_of
 from wkdask.errors import InvalidValueError, OutOfBoundsError, ReadOnlyError
 from wkdask.events import WriteReport
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
-from wkdask.inline import TaskWrites, current_writes
+from wkdask.inline import current_writes
+from wkdask.inline_write import write_inline
 from wkdask.job import MagPlace, WriteOptions
 from wkdask.lazy import ChunksLike, lazy_array
+from wkdask.names import DataFormat
+from wkdask.paths import FolderPath
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.storage.dead_jobs import warn_if_half_replaced
 from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates
+from wkdask.where import NOWHERE, Where, check_allowed
 from wkdask.writer import PlannedWrite, plan_voxels, shape_of, with_whole_voxels, write_voxels
 
 if TYPE_CHECKING:
@@ -51,9 +55,9 @@ class BoxView:
         return self._place.store.spec
 
     @property
-    def path(self) -> str:
+    def path(self) -> FolderPath:
         """The mag's folder."""
-        return self._place.store.path
+        return FolderPath(self._place.store.path)
 
     @property
     def mag(self) -> Mag:
@@ -90,6 +94,16 @@ class BoxView:
         """The mag's header as a :class:`wkw.Header`, for code that knows the wkw package."""
         return self._place.store.native_header()
 
+    @property
+    def data_format(self) -> DataFormat:
+        """How the mag is stored: WKW, Zarr 3 or Zarr 2."""
+        return DataFormat(self.spec.data_format)
+
+    @property
+    def info(self) -> ArrayInfo:
+        """Type, cut and compression of the mag, in version 4's words."""
+        return info_of(self)
+
     def get_dtype(self) -> np.dtype[Any]:
         """Return the type of one channel."""
         return np.dtype(self.spec.dtype)
@@ -107,6 +121,10 @@ class BoxView:
         size: Vec3IntLike | None = None,
         *,
         bounding_box: BoundingBox | None = None,
+        relative_offset: Vec3IntLike | None = None,
+        absolute_offset: Vec3IntLike | None = None,
+        relative_bounding_box: BoundingBox | None = None,
+        absolute_bounding_box: BoundingBox | None = None,
     ) -> Voxels:
         """Read voxels into one array.
 
@@ -118,6 +136,8 @@ class BoxView:
             Extent, in voxels of this mag; up to the far corner by default.
         bounding_box
             Instead of both: absolute, in voxels of mag 1.
+        relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
+            The same in version 4's words, all in voxels of mag 1, also the `size` that goes with an offset.
 
         Returns
         -------
@@ -140,7 +160,8 @@ class BoxView:
         WkdaskWarning
             If a job was interrupted while it replaced cubes in place: what is read may be old voxels and new ones.
         """
-        box = self._resolve(offset, size, bounding_box)
+        where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
+        box = self._resolve(offset, size, bounding_box, where)
         store = self._place.store
         if (writes := current_writes()) is not None:  # the other tasks have the other cores
             block = store.read(box)
@@ -205,6 +226,12 @@ class BoxView:
         offset: Vec3IntLike | None = None,
         *,
         bounding_box: BoundingBox | None = None,
+        relative_offset: Vec3IntLike | None = None,
+        absolute_offset: Vec3IntLike | None = None,
+        relative_bounding_box: BoundingBox | None = None,
+        absolute_bounding_box: BoundingBox | None = None,
+        allow_resize: bool | None = None,
+        allow_unaligned: bool | None = None,
         client: Client | None = None,
         durable: bool = True,
         verify: bool = False,
@@ -231,6 +258,11 @@ class BoxView:
             Corner, in voxels of this mag, relative to the view.
         bounding_box
             Instead: absolute, in voxels of mag 1; its size must be that of the data.
+        relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
+            The same in version 4's words, all in voxels of mag 1.
+        allow_resize, allow_unaligned
+            False refuses what version 4 refuses by default: a box that leaves the layer's, cubes in part. Both are
+            allowed here: the box grows under a lock, and a cube keeps its other voxels.
         client
             The cluster; the active one by default.
         durable
@@ -293,11 +325,13 @@ class BoxView:
             raise ReadOnlyError(
                 f"{self._place.label}: this view is read-only{because(self._place.read_only)}"
             )
-        if resume and offset is None and bounding_box is None:
+        where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
+        if resume and offset is None and bounding_box is None and where == NOWHERE:
             offset = self._offset_of_unfinished(data)
-        box = self.box_to_write(data, offset, bounding_box)
+        box = self.box_to_write(data, offset, bounding_box, where)
+        check_allowed(self, box, allow_resize, allow_unaligned)
         if (writes := current_writes()) is not None:
-            return self._write_inline(writes, data, box)
+            return write_inline(self._place, writes, data, box)
         options = WriteOptions(
             client=client,
             durable=durable,
@@ -373,10 +407,15 @@ class BoxView:
         return self.global_offset
 
     def box_to_write(
-        self, data: Any, offset: Vec3IntLike | None, bounding_box: BoundingBox | None
+        self,
+        data: Any,
+        offset: Vec3IntLike | None,
+        bounding_box: BoundingBox | None,
+        where: Where = NOWHERE,
     ) -> BoundingBox:
         """Return where an array goes: absolute, in voxels of this mag, checked."""
         shape = Vec3Int(shape_of(data, self._place))
+        bounding_box = where.box(self, offset, None, bounding_box, shape)
         if bounding_box is not None:
             box = self._resolve(offset, None, bounding_box)
             if box.size != shape:
@@ -388,31 +427,6 @@ class BoxView:
             box = self._resolve(self._write_offset(offset, shape), shape, None)
         check_coordinates(box, self.spec.shard_shape)
         return box
-
-    def _write_inline(self, writes: TaskWrites, data: Any, box: BoundingBox) -> WriteReport:
-        """Write within a task: gathered there, published and reported when the task ends."""
-        start = time.perf_counter()
-        if hasattr(data, "dask"):
-            data = data.compute(scheduler="synchronous")
-            if shape_of(data, self._place) != box.size:  # type and channels are checked there
-                raise InvalidValueError(
-                    f"the array computes to the shape {data.shape}, not to {box.size} voxels"
-                )
-        from wkdask.kernels import block_stats
-
-        block = data if data.ndim == 4 else data[None]
-        writes.write(self._place, block, box)
-        minimum, maximum = block_stats(block)
-        return WriteReport(
-            label=self._place.label,
-            bounding_box=box.from_mag_to_mag1(self.mag),
-            cubes=0,
-            bytes=block.nbytes,
-            file_bytes=0,
-            minimum=minimum,
-            maximum=maximum,
-            seconds=time.perf_counter() - start,
-        )
 
     def _write_offset(self, offset: Vec3IntLike | None, shape: Vec3Int) -> Vec3IntLike:
         """Return where data without a place go: the view's corner."""
@@ -430,16 +444,23 @@ class BoxView:
         offset: Vec3IntLike | None,
         size: Vec3IntLike | None,
         bounding_box: BoundingBox | None,
+        where: Where = NOWHERE,
     ) -> BoundingBox:
         """Return the box that the arguments mean: absolute, in voxels of this mag, checked."""
-        box = self._requested(offset, size, bounding_box)
+        box = self._requested(offset, size, bounding_box, where)
         self._check_bounds(box)
         return box
 
     def _requested(
-        self, offset: Vec3IntLike | None, size: Vec3IntLike | None, bounding_box: BoundingBox | None
+        self,
+        offset: Vec3IntLike | None,
+        size: Vec3IntLike | None,
+        bounding_box: BoundingBox | None,
+        where: Where = NOWHERE,
     ) -> BoundingBox:
         """Return the box that the arguments mean: absolute, in voxels of this mag, wherever it is."""
+        if where is not NOWHERE and where != NOWHERE:
+            bounding_box, size = where.box(self, offset, size, bounding_box), None
         if bounding_box is None:
             return self._relative(offset, size)
         if offset is not None or size is not None:

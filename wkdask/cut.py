@@ -11,8 +11,21 @@ from wkdask.errors import InvalidValueError
 from wkdask.geometry import MagLike, Vec3Int, Vec3IntLike
 from wkdask.storage.formats import check_spec, check_voxel, default_shard_shape, fitting_compression
 from wkdask.storage.protocol import ArraySpec
+from wkdask.zarr_config import CompressLike, asked_compression
 
-__all__ = ["Cut", "check_array", "compression_of", "either_spelling"]
+__all__ = [
+    "Cut",
+    "NewCut",
+    "check_array",
+    "compression_of",
+    "cut_like",
+    "either_spelling",
+    "in_chunks",
+    "per_shard",
+]
+
+NewCut = tuple["Vec3IntLike | int | None", "Vec3IntLike | int | None"]
+"""Sides of chunks and of cubes of new mags; None where nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +40,10 @@ class Cut:
 
     block_len: int | None
     """2021: side of a chunk in voxels."""
-    file_len: int | None
+    file_len: Vec3IntLike | int | None
     """2021: side of a cube in chunks."""
-    compress: bool | None
-    """2021: whether cubes are compressed."""
+    compress: CompressLike
+    """2021: whether cubes are compressed; version 4: also how."""
     chunk_shape: Vec3IntLike | int | None
     """Sides of a chunk, in voxels of the mag."""
     shard_shape: Vec3IntLike | int | None
@@ -83,12 +96,57 @@ class Cut:
         """Sides of a cube from either spelling."""
         if self.shard_shape is not None:
             return Vec3Int.from_scalar_or_vec(self.shard_shape)
-        return None if self.file_len is None else chunk * self.file_len
+        return per_shard(chunk, None, self.file_len)
 
     @property
     def _compression(self) -> str | bool | None:
         """The compression from either spelling."""
-        return self.compression if self.compress is None else self.compress
+        return self.compression if self.compress is None else asked_compression(self.compress)
+
+
+def per_shard(
+    chunk: Vec3Int, shard_shape: Vec3IntLike | int | None, chunks_per_shard: Vec3IntLike | int | None
+) -> Vec3Int | None:
+    """Return the sides of a cube, given as such or in chunks; None where neither is.
+
+    Raises
+    ------
+    InvalidValueError
+        If both are.
+    """
+    if shard_shape is not None and chunks_per_shard is not None:
+        raise InvalidValueError("give either shard_shape or chunks_per_shard, not both")
+    if shard_shape is not None:
+        return Vec3Int.from_scalar_or_vec(shard_shape)
+    return None if chunks_per_shard is None else chunk * chunks_per_shard
+
+
+def cut_like(
+    spec: ArraySpec,
+    data_format: str,
+    chunk_shape: Vec3IntLike | int | None,
+    shard_shape: Vec3IntLike | int | None,
+) -> tuple[Vec3Int, Vec3Int]:
+    """Return the sides of chunks and cubes of a new mag: those given, else those of another mag.
+
+    Where only chunks are given, cubes are as the format has them.
+    """
+    if chunk_shape is None:
+        chunk = spec.chunk_shape
+        return chunk, spec.shard_shape if shard_shape is None else Vec3Int.from_scalar_or_vec(shard_shape)
+    chunk = Vec3Int.from_scalar_or_vec(chunk_shape)
+    if shard_shape is None:
+        return chunk, default_shard_shape(data_format, chunk)
+    return chunk, Vec3Int.from_scalar_or_vec(shard_shape)
+
+
+def in_chunks(
+    file_len: Vec3IntLike | int | None, chunks_per_shard: Vec3IntLike | int | None
+) -> Vec3IntLike | int | None:
+    """Return the chunks along the sides of a cube from 2021's or version 4's spelling; refuse both."""
+    if file_len is not None and chunks_per_shard is not None:
+        raise InvalidValueError("give either file_len or chunks_per_shard, not both")
+    return chunks_per_shard if file_len is None else file_len
 
 
 def check_array(array: Any, data_format: str, cut: Cut) -> int:
@@ -116,7 +174,7 @@ def either_spelling(name: str, value: MagLike | None, old_name: str, old: MagLik
     return old if value is None else value
 
 
-def compression_of(data_format: str, compress: bool | None, compression: str | bool | None) -> str | None:
-    """Return what a format makes of a compression in either spelling; what was given in 2021's way counts."""
-    wanted = compression if compress is None else compress
+def compression_of(data_format: str, compress: CompressLike, compression: str | bool | None) -> str | None:
+    """Return what a format makes of a compression in either spelling; what `compress` says counts."""
+    wanted = compression if compress is None else asked_compression(compress)
     return fitting_compression(data_format, False if wanted is None else wanted)

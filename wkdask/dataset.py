@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from wkdask.chunkwise import warn_of_ignored
-from wkdask.cut import Cut, check_array
+from wkdask.cut import in_chunks, per_shard
 from wkdask.dataset_copies import DatasetCopy, plan_dataset, run_copy
+from wkdask.dataset_foreign_layers import (
+    add_copy_layer,
+    add_fs_copy_layer,
+    add_layer_as_ref,
+    add_symlink_layer,
+    copy_missing_layers,
+    fs_copy_dataset,
+)
+from wkdask.dataset_from_dask import from_dask
 from wkdask.dataset_layers import DatasetLayers
+from wkdask.dataset_work import calculate_bounding_box, compress, downsample, write_layer
 from wkdask.equal import Difference, first_difference
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.folder_edits import recover_edits
-from wkdask.fsio import checked_path, remove_folder
+from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.job import WriteOptions
-from wkdask.layer import Layer, LayerCategories
+from wkdask.layer import Layer, SegmentationLayer
 from wkdask.layer_copies import CopyCut
 from wkdask.links import copy_view_configuration, link_mags
+from wkdask.mag_view import MagView
+from wkdask.names import COLOR_CATEGORY, SEGMENTATION_CATEGORY, LayerCategoryType
 from wkdask.places import refuse_outside, warn_of_layers
 from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import (
@@ -26,12 +38,27 @@ from wkdask.properties import (
     create,
 )
 from wkdask.properties.handle import Properties
-from wkdask.units import VoxelSize
+from wkdask.units import VoxelSize, as_voxel_size
+from wkdask.view import View
+from wkdask.zarr_config import CompressLike, asked_compression
 
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Dataset"]
+__all__ = [
+    "COLOR_CATEGORY",
+    "PROPERTIES_FILE_NAME",
+    "SEGMENTATION_CATEGORY",
+    "Dataset",
+    "Layer",
+    "LayerCategoryType",
+    "MagView",
+    "SegmentationLayer",
+    "View",
+]  # what scripts import from there
+
+PROPERTIES_FILE_NAME = PROPERTIES_FILE
+"""The name of the file that makes a folder a dataset."""
 
 
 class Dataset(DatasetLayers):
@@ -43,16 +70,31 @@ class Dataset(DatasetLayers):
         Its folder, which holds ``datasource-properties.json``. Datasets of 2021 and later open; what the file
         says beyond what is known here stays as it is through every edit. A layer that cannot be understood is
         listed, with a warning; it raises a `PropertiesError` when it is used.
+    voxel_size
+        Size of a voxel of mag 1 along (x, y, z), in nm, or a `VoxelSize`. With it a dataset is **made**: the folder
+        must be missing or empty, unless `exist_ok`.
+    name
+        The dataset's name, the folder's by default; that of a dataset that is there must agree.
+    exist_ok
+        Open the dataset if it is there; its voxel size and name must agree with what is given.
+    voxel_size_with_unit
+        Instead of `voxel_size`.
+    read_only
+        Refuse every change through this handle and those that it returns.
     outside
         What may happen with mags, and cubes, that a path in the file or a link reaches outside of the folder:
         ``"read-only"``: they are read, writes are refused; ``"refuse"``: a dataset with such mags does not open,
         and such a cube is not read; ``"write"``: they are written as well. The other dataset's properties file
         does not hear of such a write: if it has a box or ids, they stay as they were.
+    writable
+        The same as ``outside="write"``.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If there is no such file, and no `voxel_size` to make one with.
+    AlreadyExistsError
+        If the folder holds something and a dataset is to be made, or the one that is there differs.
     PropertiesError
         If the file cannot be understood.
     OutsideError
@@ -64,14 +106,50 @@ class Dataset(DatasetLayers):
     >>> x = ds.get_layer("color").get_mag("1").to_dask()           # doctest: +SKIP
     """
 
-    def __init__(self, dataset_path: str | os.PathLike[str], *, outside: str = "read-only") -> None:
-        super().__init__(Properties(checked_path(dataset_path), outside))
+    def __init__(
+        self,
+        dataset_path: str | os.PathLike[str],
+        voxel_size: Sequence[float] | VoxelSize | None = None,
+        name: str | None = None,
+        exist_ok: bool = False,
+        *,
+        voxel_size_with_unit: VoxelSize | None = None,
+        read_only: bool = False,
+        outside: str = "read-only",
+        writable: bool = False,
+    ) -> None:
+        path = checked_path(dataset_path)
+        if voxel_size is not None and voxel_size_with_unit is not None:
+            raise InvalidValueError("give either voxel_size or voxel_size_with_unit, not both")
+        if writable and (read_only or outside == "refuse"):
+            raise InvalidValueError('writable=True contradicts read_only=True and outside="refuse"')
+        size = voxel_size if voxel_size_with_unit is None else voxel_size_with_unit
+        if size is not None and not read_only:
+            self._made(path, as_voxel_size(size), name, exist_ok)
+        super().__init__(Properties(path, "write" if writable else outside, read_only))
         warn_of_layers(self._properties.record)  # a wrong path or a damaged file shows here, not later
         recover_edits(self._properties)
+        self._check(None if size is None else as_voxel_size(size), name)
         refuse_outside(self._properties)
 
+    @staticmethod
+    def _made(path: str, size: VoxelSize, name: str | None, exist_ok: bool) -> None:
+        """Make the folder of a dataset; leave one that may exist as it is."""
+        if exist_ok and os.path.isfile(os.path.join(path, PROPERTIES_FILE)):
+            return
+        if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
+            raise AlreadyExistsError(f"{path} exists and is not an empty folder")
+        create(path, name or os.path.basename(path), size)
+
+    def _check(self, size: VoxelSize | None, name: str | None) -> None:
+        """Refuse a dataset that is there with another voxel size, or another name, than the ones given."""
+        if size is not None and self.voxel_size.to_nanometer() != size.to_nanometer():
+            raise AlreadyExistsError(f"{self.path} has voxels of {self.voxel_size}, not of {size}")
+        if name is not None and self.name != name:
+            raise AlreadyExistsError(f"{self.path} has the name {self.name!r}, not {name!r}")
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_opened, (self.path, self._properties.outside))
+        return (_opened, (self._properties,))
 
     @classmethod
     def _of(cls, properties: Properties) -> Dataset:
@@ -105,17 +183,25 @@ class Dataset(DatasetLayers):
         InvalidValueError
             If the scale is not three positive numbers.
         """
-        path = checked_path(dataset_path)
-        size = as_voxel_size(scale)
-        if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
-            raise AlreadyExistsError(f"{path} exists and is not an empty folder")
-        create(path, name or os.path.basename(path), size)
-        return cls(path)
+        return cls(dataset_path, scale, name)
 
     @classmethod
-    def open(cls, dataset_path: str | os.PathLike[str], *, outside: str = "read-only") -> Dataset:
-        """Open a dataset, as ``Dataset(dataset_path)`` does."""
-        return cls(dataset_path, outside=outside)
+    def open(
+        cls,
+        dataset_path: str | os.PathLike[str],
+        read_only: bool = False,
+        *,
+        outside: str = "read-only",
+        writable: bool = False,
+    ) -> Dataset:
+        """Open a dataset, as ``Dataset(dataset_path)`` does.
+
+        Parameters
+        ----------
+        dataset_path, read_only, outside, writable
+            As for the class.
+        """
+        return cls(dataset_path, read_only=read_only, outside=outside, writable=writable)
 
     @classmethod
     def get_or_create(
@@ -128,126 +214,21 @@ class Dataset(DatasetLayers):
 
         Raises
         ------
-        InvalidValueError
+        AlreadyExistsError
             If it is there with another scale, or another name than the one given.
         """
-        if not os.path.isfile(os.path.join(checked_path(dataset_path), PROPERTIES_FILE)):
-            return cls.create(dataset_path, scale, name)
-        dataset = cls(dataset_path)
-        size = as_voxel_size(scale)
-        if dataset.voxel_size.to_nanometer() != size.to_nanometer():
-            raise InvalidValueError(f"{dataset.path} has voxels of {dataset.voxel_size}, not of {size}")
-        if name is not None and dataset.name != name:
-            raise InvalidValueError(f"{dataset.path} has the name {dataset.name!r}, not {name!r}")
-        return dataset
+        return cls(dataset_path, scale, name, exist_ok=True)
 
-    @classmethod
-    def from_dask(
-        cls,
-        dataset_path: str | os.PathLike[str],
-        array: Any,
-        voxel_size: Sequence[float] | VoxelSize,
-        *,
-        name: str | None = None,
-        layer_name: str = "color",
-        category: str = LayerCategories.COLOR_TYPE,
-        largest_segment_id: int | None = None,
-        topleft: Vec3IntLike = (0, 0, 0),
-        data_format: str = "wkw",
-        chunk_shape: Vec3IntLike | int | None = None,
-        shard_shape: Vec3IntLike | int | None = None,
-        compression: str | bool | None = None,
-        pyramid: bool = True,
-        client: Client | None = None,
-        durable: bool = True,
-        resume: bool = False,
-        job: str | None = None,
-        progress: ProgressLike = None,
-    ) -> Dataset:
-        """Make a dataset of an array: one layer, with its pyramid.
+    from_dask = classmethod(from_dask)
 
-        Parameters
-        ----------
-        dataset_path
-            Folder of the new dataset; made if missing, else it must be empty.
-        array
-            A dask or numpy array ``(x, y, z)`` or ``(c, x, y, z)``, of a type that layers hold. A dask array is
-            computed block by block, on the active :class:`distributed.Client` or on local threads. An array whose
-            axes are (z, y, x) is given as ``array.T``.
-        voxel_size
-            Size of a voxel along (x, y, z), in nm, or a `VoxelSize`.
-        name
-            The dataset's name; the folder's by default.
-        layer_name, category
-            Of the layer: ``"color"`` or ``"segmentation"``.
-        largest_segment_id
-            Of a segmentation; by default that of the array.
-        topleft
-            Where the array's first voxel goes: (x, y, z), absolute, in voxels of mag 1.
-        data_format
-            How the layer is stored: ``"wkw"``, ``"zarr3"``, or ``"zarr"`` for Zarr 2.
-        chunk_shape, shard_shape, compression
-            As for :meth:`Layer.add_mag`; sides in voxels of mag 1.
-        pyramid
-            Compute the coarser mags as well, those that :meth:`Layer.downsample` would add.
-        client, durable, progress
-            As for :meth:`MagView.write`.
-        resume, job
-            Go on where an earlier call with the same array and path stopped, as :meth:`MagView.write` does.
+    # --- layers of elsewhere, and all layers ---------------------------------------------------------
 
-        Returns
-        -------
-        Dataset
-            The new one.
-
-        Raises
-        ------
-        AlreadyExistsError
-            If the folder holds something, and `resume` is not asked for.
-        InvalidValueError, DTypeError, UnsupportedFormatError, PlanError
-            If the array, or an argument, cannot work. Nothing is left behind.
-        TaskFailedError
-            If a task failed. What landed stays, and can be resumed; if nothing did, nothing is left behind.
-
-        Examples
-        --------
-        >>> import dask.array as da
-        >>> x = da.random.random((2048, 2048, 512), chunks=256).astype("float32")
-        >>> Dataset.from_dask("noise", x, voxel_size=(4, 4, 35))  # doctest: +SKIP
-        """
-        channels = check_array(
-            array, data_format, Cut(None, None, None, chunk_shape, shard_shape, compression)
-        )
-        path = checked_path(dataset_path)
-        is_there = os.path.lexists(path)
-        dataset = (cls.get_or_create if resume else cls.create)(path, voxel_size, name)
-        try:
-            layer = dataset.get_or_add_layer(
-                layer_name,
-                category,
-                dtype_per_channel=array.dtype,
-                num_channels=channels,
-                largest_segment_id=None if layer_name in dataset.layers else largest_segment_id,
-                data_format=data_format,
-            )
-            mag = layer.get_or_add_mag(
-                1, chunk_shape=chunk_shape, shard_shape=shard_shape, compression=compression
-            )
-            mag.write(
-                array,
-                topleft,
-                client=client,
-                durable=durable,
-                resume=resume,
-                job=job,
-                pyramid=pyramid,
-                progress=progress,
-            )
-        except Exception:
-            if not resume and all(found.bounding_box.is_empty() for found in dataset.layers.values()):
-                _remove(dataset, whole=not is_there)
-            raise
-        return dataset
+    add_symlink_layer = add_symlink_layer
+    add_layer_as_ref = add_remote_layer = add_layer_as_ref
+    add_copy_layer = add_layer_as_copy = add_copy_layer
+    add_fs_copy_layer, fs_copy_dataset = add_fs_copy_layer, fs_copy_dataset
+    write_layer, downsample, compress = write_layer, downsample, compress
+    calculate_bounding_box = calculate_bounding_box
 
     # --- datasets ------------------------------------------------------------------------------------
 
@@ -257,16 +238,21 @@ class Dataset(DatasetLayers):
         scale: Sequence[float] | VoxelSize | None = None,
         block_len: int | None = None,
         file_len: int | None = None,
-        compress: bool | None = None,
+        compress: CompressLike = None,
         args: object = None,
         *,
+        voxel_size: Sequence[float] | VoxelSize | None = None,
+        voxel_size_with_unit: VoxelSize | None = None,
         chunk_shape: Vec3IntLike | int | None = None,
         shard_shape: Vec3IntLike | int | None = None,
+        chunks_per_shard: Vec3IntLike | int | None = None,
         compression: str | bool | None = True,
         data_format: str | None = None,
         bounding_box: BoundingBox | None = None,
         layers: Sequence[str] | None = None,
-        layers_to_ignore: Sequence[str] = (),
+        layers_to_ignore: Sequence[str] | None = (),
+        exists_ok: bool = False,
+        executor: object = None,
         resume: bool = False,
         client: Client | None = None,
         durable: bool = True,
@@ -283,14 +269,16 @@ class Dataset(DatasetLayers):
         ----------
         new_dataset_path
             Folder of the copy.
-        scale
-            Another voxel size; as it is by default.
+        scale, voxel_size, voxel_size_with_unit
+            Another voxel size, in any of its spellings; as it is by default.
         block_len, file_len, compress
             The 2021 spelling of `chunk_shape`, `shard_shape` (in chunks) and ``compression="lz4hc"``.
-        args
+        args, executor
             Ignored, with a warning.
         chunk_shape, shard_shape
             Sides of chunks and cubes in voxels of each mag; as they are by default.
+        chunks_per_shard
+            Instead of `shard_shape`: chunks along the sides of a cube.
         compression
             ``None``, ``"lz4"``, ``"lz4hc"``, in Zarr ``"zstd"``; ``True`` for as it is.
         data_format
@@ -302,6 +290,8 @@ class Dataset(DatasetLayers):
             Names of the layers that are copied; all by default.
         layers_to_ignore
             Names of layers that are not copied.
+        exists_ok
+            If there is a dataset in the folder, copy the layers and mags that it does not have.
         resume
             Go on with a copy that was killed, interrupted or failed; one that is complete already is returned. All
             other arguments must be as they were.
@@ -323,6 +313,20 @@ class Dataset(DatasetLayers):
         TaskFailedError
             If tasks failed; what was copied stays for ``resume=True``.
         """
+        warn_of_ignored(executor=executor)
+        if exists_ok and os.path.isfile(os.path.join(checked_path(new_dataset_path), PROPERTIES_FILE)):
+            return copy_missing_layers(
+                self,
+                Dataset(new_dataset_path),
+                layers,
+                layers_to_ignore,
+                chunk_shape=chunk_shape,
+                shard_shape=shard_shape,
+                chunks_per_shard=chunks_per_shard,
+                compress=compress,
+                data_format=data_format,
+                client=client,
+            )
         options = WriteOptions(
             client=client,
             durable=durable,
@@ -338,8 +342,11 @@ class Dataset(DatasetLayers):
                     file_len,
                     compress,
                     args,
+                    voxel_size=voxel_size,
+                    voxel_size_with_unit=voxel_size_with_unit,
                     chunk_shape=chunk_shape,
                     shard_shape=shard_shape,
+                    chunks_per_shard=chunks_per_shard,
                     compression=compression,
                     data_format=data_format,
                     bounding_box=bounding_box,
@@ -358,16 +365,19 @@ class Dataset(DatasetLayers):
         scale: Sequence[float] | VoxelSize | None = None,
         block_len: int | None = None,
         file_len: int | None = None,
-        compress: bool | None = None,
+        compress: CompressLike = None,
         args: object = None,
         *,
+        voxel_size: Sequence[float] | VoxelSize | None = None,
+        voxel_size_with_unit: VoxelSize | None = None,
         chunk_shape: Vec3IntLike | int | None = None,
         shard_shape: Vec3IntLike | int | None = None,
+        chunks_per_shard: Vec3IntLike | int | None = None,
         compression: str | bool | None = True,
         data_format: str | None = None,
         bounding_box: BoundingBox | None = None,
         layers: Sequence[str] | None = None,
-        layers_to_ignore: Sequence[str] = (),
+        layers_to_ignore: Sequence[str] | None = (),
         client: Client | None = None,
         task_memory: int | None = None,
     ) -> DatasetCopy:
@@ -376,28 +386,34 @@ class Dataset(DatasetLayers):
         Parameters and errors are those of :meth:`copy_dataset`.
         """
         warn_of_ignored(args=args)
-        if compress is not None:
-            compression = "lz4hc" if compress else None
+        wanted = asked_compression(compress)
+        if wanted is not None:
+            compression = "lz4hc" if wanted is True else wanted or None
+        chunks = in_chunks(file_len, chunks_per_shard)
+        per_shard(Vec3Int.ones(), shard_shape, chunks)
+        scales = [each for each in (scale, voxel_size, voxel_size_with_unit) if each is not None]
+        if len(scales) > 1:
+            raise InvalidValueError("give one of scale, voxel_size and voxel_size_with_unit")
         chunk = block_len if chunk_shape is None else chunk_shape
         cut = CopyCut(
             None if chunk is None else Vec3Int.from_scalar_or_vec(chunk),
             None if shard_shape is None else Vec3Int.from_scalar_or_vec(shard_shape),
-            file_len,
+            cast("int | None", chunks),
             compression,
-            data_format,
+            None if data_format is None else str(data_format),
         )
         names = list(self.layers) if layers is None else list(dict.fromkeys(layers))
-        chosen = [self.get_layer(name) for name in names if name not in layers_to_ignore]
-        voxel_size = self.voxel_size if scale is None else as_voxel_size(scale)
+        chosen = [self.get_layer(name) for name in names if name not in (layers_to_ignore or ())]
+        size = as_voxel_size(scales[0]) if scales else self.voxel_size
         options = WriteOptions(client=client, task_memory=task_memory)
-        return plan_dataset(self._properties, chosen, voxel_size, cut, bounding_box, options)
+        return plan_dataset(self._properties, chosen, size, cut, bounding_box, options)
 
     def shallow_copy_dataset(
         self,
         new_dataset_path: str | os.PathLike[str],
         name: str | None = None,
-        make_relative: bool = False,
-        layers_to_ignore: Sequence[str] = (),
+        make_relative: bool | None = False,
+        layers_to_ignore: Sequence[str] | None = (),
     ) -> Dataset:
         """Make a dataset whose mags are links to this one's; they are read-only there.
 
@@ -420,8 +436,8 @@ class Dataset(DatasetLayers):
         copy = Dataset.create(new_dataset_path, self.voxel_size, name)
         copy_view_configuration(self._properties, copy._properties)
         for layer_name, layer in self.layers.items():
-            if layer_name not in layers_to_ignore:
-                link_mags(layer, copy._properties, make_relative)
+            if layer_name not in (layers_to_ignore or ()):
+                link_mags(layer, copy._properties, bool(make_relative))
         return copy
 
     def first_difference(
@@ -477,24 +493,8 @@ class Dataset(DatasetLayers):
 Layer._dataset_of = Dataset._of
 
 
-def _opened(path: str, outside: str) -> Dataset:
+def _opened(properties: Properties) -> Dataset:
     """Open a dataset that was pickled."""
-    return Dataset(path, outside=outside)
-
-
-def _remove(dataset: Dataset, *, whole: bool) -> None:
-    """Remove a dataset that was just made; without `whole` its folder stays, empty as it was."""
-    if whole:
-        remove_folder(dataset.path)
-        return
-    with os.scandir(dataset.path) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                remove_folder(entry.path)
-            else:
-                os.unlink(entry.path)
-
-
-def as_voxel_size(scale: Sequence[float] | VoxelSize) -> VoxelSize:
-    """Return a voxel size from three numbers in nm, or as it is."""
-    return scale if isinstance(scale, VoxelSize) else VoxelSize(tuple(scale))  # type: ignore[arg-type]
+    _ = properties.record
+    refuse_outside(properties)
+    return Dataset._of(properties)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wkdask.errors import DTypeError, InvalidValueError, LayerNotFoundError
+from wkdask.chunkwise import warn_of_ignored
+from wkdask.elsewhere import warn_of_voxels
+from wkdask.errors import (
+    CategoryError,
+    DTypeError,
+    InvalidValueError,
+    LayerNotFoundError,
+    SaidTwiceError,
+)
 from wkdask.folder_edits import recoverable_removal
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
-from wkdask.job import WriteOptions
 from wkdask.layer import Layer, LayerCategories, SegmentationLayer, layer_of
 from wkdask.layer_axes import new_layer_box
-from wkdask.links import (
-    copy_layer,
-    link_layer,
-    open_foreign_layer,
-)
+from wkdask.names import DEFAULT_DATA_FORMAT
 from wkdask.nd_geometry import NDBoundingBox
+from wkdask.paths import FolderPath
 from wkdask.places import cubes_box
-from wkdask.progress import ProgressLike, listeners_for
 from wkdask.properties import (
     AddLayer,
     RemoveLayer,
@@ -37,9 +40,6 @@ from wkdask.storage.protocol import StoredMag
 from wkdask.units import VoxelSize
 from wkdask.view_configuration import DatasetViewConfiguration
 
-if TYPE_CHECKING:
-    from distributed import Client
-
 __all__ = ["DatasetLayers"]
 
 
@@ -49,12 +49,20 @@ class DatasetLayers:
     def __init__(self, properties: Properties) -> None:
         self._properties = properties
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, DatasetLayers):
+            return NotImplemented
+        return self._properties.folder == other._properties.folder
+
+    def __hash__(self) -> int:
+        return hash(self._properties.folder)
+
     # --- what it is ----------------------------------------------------------------------------------
 
     @property
-    def path(self) -> str:
+    def path(self) -> FolderPath:
         """The dataset's folder, absolute."""
-        return self._properties.folder
+        return FolderPath(self._properties.folder)
 
     @property
     def name(self) -> str:
@@ -69,6 +77,21 @@ class DatasetLayers:
     def voxel_size(self) -> VoxelSize:
         """Size of a voxel of mag 1, with its unit."""
         return self._properties.record.voxel_size
+
+    @property
+    def voxel_size_with_unit(self) -> VoxelSize:
+        """Size of a voxel of mag 1, with its unit; the same as `voxel_size`."""
+        return self.voxel_size
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the dataset was opened read-only."""
+        return self._properties.read_only
+
+    @property
+    def resolved_path(self) -> FolderPath:
+        """The dataset's folder, links followed."""
+        return FolderPath(os.path.realpath(self._properties.folder))
 
     @property
     def scale(self) -> tuple[float, float, float]:
@@ -121,6 +144,14 @@ class DatasetLayers:
             raise LayerNotFoundError(f"layer {layer.name!r} is of the category {layer.category!r}")
         return layer
 
+    def get_color_layers(self) -> list[Layer]:
+        """Return all color layers."""
+        return [layer for layer in self.layers.values() if not isinstance(layer, SegmentationLayer)]
+
+    def get_segmentation_layers(self) -> list[SegmentationLayer]:
+        """Return all segmentation layers."""
+        return [layer for layer in self.layers.values() if isinstance(layer, SegmentationLayer)]
+
     def _only(self, category: str, layer_name: str | None) -> Layer:
         """Return the layer of a name, or the only one of a category."""
         if layer_name is not None:
@@ -157,9 +188,10 @@ class DatasetLayers:
         *,
         largest_segment_id: int | None = None,
         mappings: Sequence[str] = (),
-        bounding_box: BoundingBox | NDBoundingBox = EMPTY_BOX,
-        data_format: str = "wkw",
-        dtype: object = None,
+        bounding_box: BoundingBox | NDBoundingBox | None = None,
+        data_format: str = DEFAULT_DATA_FORMAT,
+        dtype: npt.DTypeLike | None = None,
+        **kwargs: object,
     ) -> Layer:
         """Add a layer without mags.
 
@@ -185,7 +217,9 @@ class DatasetLayers:
         data_format
             How its mags are stored: ``"wkw"``, ``"zarr3"``, or ``"zarr"`` for Zarr 2.
         dtype
-            Refused, as in 2021: it does not say whether all channels are meant, or one.
+            Version 4's spelling of `dtype_per_channel`.
+        **kwargs
+            What scripts of 2021 say beside that, such as ``compressed=True``: ignored, with a warning.
 
         Raises
         ------
@@ -199,15 +233,20 @@ class DatasetLayers:
             If the data format is another one.
         """
         if category not in (LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
-            raise InvalidValueError(f'a layer is "color" or "segmentation", got {category!r}')
+            raise CategoryError(f'a layer is "color" or "segmentation", got {category!r}')
+        data_format = str(data_format)
         check_format(data_format)
-        _refuse_dtype(dtype)
+        dtype_per_channel = _either_dtype(dtype, dtype_per_channel, dtype_per_layer)
         channels = (
             1 if num_channels is None else whole_argument(num_channels, "the number of channels", 1, 2**16)
         )
         dtype_name = _channel_dtype(dtype_per_layer, dtype_per_channel, channels)
         check_voxel(data_format, dtype_name, channels)  # no mag could be added to the layer
-        box, axes_edits = new_layer_box(layer_name, bounding_box, data_format, channels)
+        warn_of_ignored(**kwargs)
+        warn_of_voxels(layer_name, category, dtype_name)
+        box, axes_edits = new_layer_box(
+            layer_name, EMPTY_BOX if bounding_box is None else bounding_box, data_format, channels
+        )
         edit = AddLayer(
             name=layer_name,
             category=category,
@@ -233,7 +272,8 @@ class DatasetLayers:
         largest_segment_id: int | None = None,
         mappings: Sequence[str] = (),
         data_format: str | None = None,
-        dtype: object = None,
+        dtype: npt.DTypeLike | None = None,
+        **kwargs: object,
     ) -> Layer:
         """Return a layer; add it if the dataset does not have it.
 
@@ -241,7 +281,7 @@ class DatasetLayers:
         ----------
         layer_name, category, dtype_per_layer, dtype_per_channel, num_channels, largest_segment_id, mappings
             As for :meth:`add_layer`; what is given must agree with the layer that is there.
-        data_format, dtype
+        data_format, dtype, **kwargs
             As for :meth:`add_layer`; what is given must agree with the layer that is there.
 
         Raises
@@ -249,7 +289,7 @@ class DatasetLayers:
         InvalidValueError
             If the layer is there and differs.
         """
-        _refuse_dtype(dtype)
+        dtype_per_channel = _either_dtype(dtype, dtype_per_channel, dtype_per_layer)
         if layer_name not in self._properties.record.names:
             return self.add_layer(
                 layer_name,
@@ -259,7 +299,8 @@ class DatasetLayers:
                 num_channels,
                 largest_segment_id=largest_segment_id,
                 mappings=mappings,
-                data_format=data_format or "wkw",
+                data_format=data_format or DEFAULT_DATA_FORMAT,
+                **kwargs,  # type: ignore[arg-type]
             )
         layer = self.get_layer(layer_name)
         asked: dict[str, tuple[object, object]] = {"category": (category, layer.category)}
@@ -294,6 +335,7 @@ class DatasetLayers:
         *,
         largest_segment_id: int | None = None,
         mappings: Sequence[str] = (),
+        **kwargs: object,
     ) -> Layer:
         """List a layer whose folder is there already; type and mags come from the headers in it.
 
@@ -307,12 +349,15 @@ class DatasetLayers:
             ``LayerCategories.COLOR_TYPE`` or ``SEGMENTATION_TYPE``.
         largest_segment_id, mappings
             Of a segmentation.
+        **kwargs
+            Ignored, with a warning.
 
         Raises
         ------
         InvalidValueError
             If no folder in it is a mag, or they are of several formats.
         """
+        warn_of_ignored(**kwargs)
         folder = os.path.join(self.path, layer_name)
         found: dict[Mag, StoredMag] = {}
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
@@ -343,63 +388,6 @@ class DatasetLayers:
             layer.add_mag_for_existing_files(mag)
         return layer
 
-    def add_symlink_layer(
-        self,
-        foreign_layer: Layer | str | os.PathLike[str],
-        make_relative: bool = False,
-        new_layer_name: str | None = None,
-    ) -> Layer:
-        """Add a layer that is a link to another dataset's; it is read-only here.
-
-        Parameters
-        ----------
-        foreign_layer
-            The layer, or its folder.
-        make_relative
-            Make the link relative, so that both datasets can be moved together.
-        new_layer_name
-            Its name here; the same by default.
-
-        Raises
-        ------
-        AlreadyExistsError
-            If the name is taken.
-        """
-        foreign = open_foreign_layer(foreign_layer)
-        return link_layer(foreign, self._properties, new_layer_name or foreign.name, make_relative)
-
-    def add_copy_layer(
-        self,
-        foreign_layer: Layer | str | os.PathLike[str],
-        new_layer_name: str | None = None,
-        *,
-        client: Client | None = None,
-        progress: ProgressLike = None,
-    ) -> Layer:
-        """Add a copy of another dataset's layer, with all its mags.
-
-        Parameters
-        ----------
-        foreign_layer
-            The layer, or its folder.
-        new_layer_name
-            Its name here; the same by default.
-        client, progress
-            As for :meth:`MagView.write`.
-
-        Raises
-        ------
-        AlreadyExistsError
-            If the name is taken.
-        """
-        foreign = open_foreign_layer(foreign_layer)
-        return copy_layer(
-            foreign,
-            self._properties,
-            new_layer_name or foreign.name,
-            WriteOptions(client=client, listeners=listeners_for(progress)),
-        )
-
     def delete_layer(self, layer_name: str) -> None:
         """Remove a layer: from the properties first, then from the disk; a link is only unlinked.
 
@@ -414,10 +402,17 @@ class DatasetLayers:
             self._properties.commit(RemoveLayer(layer_name))
 
 
-def _refuse_dtype(dtype: object) -> None:
-    """Refuse an argument that could be taken for either of the two that there are."""
-    if dtype is not None:
-        raise InvalidValueError("say dtype_per_channel=, or dtype_per_layer= for all channels; not dtype=")
+def _either_dtype(dtype: Any, per_channel: Any, per_layer: Any) -> Any:
+    """Return the type of a channel from either spelling.
+
+    Raises
+    ------
+    InvalidValueError
+        If the type is said twice.
+    """
+    if dtype is not None and (per_channel is not None or per_layer is not None):
+        raise SaidTwiceError("give dtype, dtype_per_channel or dtype_per_layer, not two of them")
+    return per_channel if dtype is None else dtype
 
 
 _TYPE_WORDS = {"float": "float32", "double": "float64", "int": "int64"}
@@ -427,7 +422,7 @@ _TYPE_WORDS = {"float": "float32", "double": "float64", "int": "int64"}
 def _channel_dtype(per_layer: Any, per_channel: Any, channels: int) -> str:
     """Return the name of the type of one channel, from either of the two spellings."""
     if per_layer is not None and per_channel is not None:
-        raise InvalidValueError("give either dtype_per_layer or dtype_per_channel, not both")
+        raise SaidTwiceError("give either dtype_per_layer or dtype_per_channel, not both")
     given = per_channel if per_layer is None else per_layer
     word = given.__name__ if given is float or given is int else given
     word = _TYPE_WORDS.get(word, word) if isinstance(word, str) else word

@@ -141,7 +141,7 @@ class _LayerFacts:
 
 def _dataset_facts(dataset: Dataset, limit: _Limit) -> tuple[list[str], list[_LayerFacts]]:
     """Return the lines of the dataset itself, and its layers."""
-    path = _plain(dataset.path)
+    path = _plain(str(dataset.path))
     try:
         head = [_plain(dataset.name), path, f"voxel size {dataset.voxel_size}"]
         layers = list(dataset.layers.values())
@@ -215,7 +215,7 @@ def _mag_rows(record: LayerRecord, mag: MagView) -> list[tuple[str, str]]:
         cubes, disk = _on_disk(mag.place.store, limit)
         shapes = f"{_cuboid(spec.shard_shape)}, chunks of {_cuboid(spec.chunk_shape)}"
         rows.append(("Cubes", f"{cubes} of {shapes}, compression {spec.compression or 'none'}"))
-        rows.append(("Files", f"{disk}, {_plain(mag.path)}{', read-only' if mag.read_only else ''}"))
+        rows.append(("Files", f"{disk}, {_plain(str(mag.path))}{', read-only' if mag.read_only else ''}"))
     except Exception as error:
         return [("Mag", name), ("Error", _message(error))]
     return rows

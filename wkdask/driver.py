@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -278,7 +279,8 @@ def _opened(
         if write.new:
             prepare_folder(write, key)
         else:
-            write.store.opened(write.store.path)  # a mag that is gone must not come back as a folder
+            # A mag that is gone must not come back as a folder.
+            write.store.opened(os.path.dirname(write.store.metadata_path))
     mags = [(write.store, manifest, write.box) for write, manifest in zip(job.writes, manifests, strict=True)]
     with contextlib.ExitStack() as stack:
         folders = stack.enter_context(job_folders(mags, resume=job.resume, durable=job.durable))

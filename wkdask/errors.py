@@ -2,6 +2,9 @@
 
 Messages say what was asked, what was found, what would work. Every error carries its text as its only
 argument, so that it crosses a process boundary unchanged.
+
+Where the Dataset API asserts, or raises another built-in error, the class is that error as well, so that the
+``except`` of an existing script works: ``AssertionError`` in 2021, ``RuntimeError`` for some of them in version 4.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ __all__ = [
     "AlignmentError",
     "AlreadyExistsError",
     "AxisNotFoundError",
+    "CategoryError",
     "ChannelError",
     "CubePermissionError",
     "DTypeError",
@@ -30,6 +34,7 @@ __all__ = [
     "PropertiesError",
     "ReadOnlyError",
     "ResumeError",
+    "SaidTwiceError",
     "SchedulerLostError",
     "SpaceError",
     "TaskFailedError",
@@ -48,7 +53,7 @@ class WkdaskWarning(UserWarning):
     """Base of all warnings of wkdask."""
 
 
-class InvalidValueError(WkdaskError, ValueError):
+class InvalidValueError(WkdaskError, ValueError, AssertionError):
     """An argument has a value that cannot work."""
 
 
@@ -66,11 +71,19 @@ class AxisNotFoundError(InvalidValueError, KeyError):
     __str__ = Exception.__str__  # KeyError would print the repr of the message
 
 
+class CategoryError(InvalidValueError, RuntimeError):
+    """A layer is neither an image nor a segmentation."""
+
+
+class SaidTwiceError(InvalidValueError, AttributeError):
+    """One thing is said by two arguments, of which one would have to be passed over."""
+
+
 class ChannelError(InvalidValueError):
     """Data have another number of channels than the layer."""
 
 
-class DTypeError(WkdaskError, TypeError, ValueError):
+class DTypeError(WkdaskError, TypeError, ValueError, AssertionError):
     """A data type that the layer or the format cannot hold."""
 
 
@@ -78,7 +91,7 @@ class PlanError(InvalidValueError):
     """A write was refused before anything was written."""
 
 
-class AlreadyExistsError(WkdaskError, FileExistsError, IndexError, ValueError):
+class AlreadyExistsError(WkdaskError, FileExistsError, IndexError, ValueError, AssertionError, RuntimeError):
     """A dataset, layer or magnification of that name exists."""
 
 
@@ -88,13 +101,13 @@ class LayerNotFoundError(WkdaskError, IndexError, KeyError):
     __str__ = Exception.__str__  # KeyError would print the repr of the message
 
 
-class MagNotFoundError(WkdaskError, IndexError, KeyError, ValueError):
+class MagNotFoundError(WkdaskError, IndexError, KeyError, ValueError, AssertionError):
     """The layer has no such magnification."""
 
     __str__ = Exception.__str__
 
 
-class PropertiesError(WkdaskError, ValueError):
+class PropertiesError(WkdaskError, ValueError, AssertionError):
     """``datasource-properties.json`` cannot be understood, or an edit of it makes no sense."""
 
 
@@ -110,7 +123,7 @@ class CubePermissionError(DamagedCubeError, PermissionError):
     """A cube file exists but this user may not read it."""
 
 
-class ReadOnlyError(WkdaskError, PermissionError, ValueError):
+class ReadOnlyError(WkdaskError, PermissionError, ValueError, AssertionError, RuntimeError):
     """A write through a read-only view, or through a link that leaves the dataset."""
 
 

@@ -8,17 +8,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from wkdask.attachments import Attachments
 from wkdask.chunkwise import ChunkedView, run_chunks, warn_of_ignored
-from wkdask.errors import AlreadyExistsError, WkdaskError
+from wkdask.errors import AlreadyExistsError, DTypeError, MagNotFoundError, ReadOnlyError, WkdaskError
 from wkdask.events import WriteReport
 from wkdask.folder_edits import recoverable_rename
 from wkdask.fsio import remove_folder
 from wkdask.geometry import Mag, Vec3Int, Vec3IntLike
 from wkdask.job import WriteOptions
+from wkdask.layer_foreign_mags import (
+    add_copy_mag,
+    add_fs_copy_mag,
+    add_mag_as_ref,
+    add_mag_from_zarrarray,
+    add_symlink_mag,
+)
+from wkdask.layer_sampling import downsample, downsample_mag, downsample_mag_list, redownsample, upsample
 from wkdask.layer_writing import LayerWriting
 from wkdask.mag_view import MagView
 from wkdask.multiscales import GROUP_FILES, write_multiscales
+from wkdask.names import LayerCategories
+from wkdask.paths import FolderPath
+from wkdask.places import outside
 from wkdask.properties import (
     PROPERTIES_FILE,
     AddLayer,
@@ -48,13 +61,6 @@ if TYPE_CHECKING:
 __all__ = ["Layer", "LayerCategories", "SegmentationLayer", "layer_of"]
 
 
-class LayerCategories:
-    """The kinds of layers, as the properties file writes them."""
-
-    COLOR_TYPE = "color"
-    SEGMENTATION_TYPE = "segmentation"
-
-
 class Layer(LayerWriting):
     """A layer of a dataset.
 
@@ -62,12 +68,81 @@ class Layer(LayerWriting):
     what it says of itself is what the properties file says now.
     """
 
+    add_symlink_mag = add_symlink_mag
+    add_mag_as_ref = add_remote_mag = add_mag_as_ref
+    add_copy_mag = add_mag_as_copy = add_copy_mag
+    add_fs_copy_mag = add_fs_copy_mag
+    add_mag_from_zarrarray = add_mag_from_zarrarray
+
+    downsample, redownsample, upsample = downsample, redownsample, upsample
+    downsample_mag, downsample_mag_list = downsample_mag, downsample_mag_list
+
     _dataset_of: ClassVar[Callable[[Properties], Dataset]]  # `wkdask.dataset`, which comes later, sets it
 
     @property
     def dataset(self) -> Dataset:
         """The dataset that it belongs to."""
         return type(self)._dataset_of(self._properties)
+
+    # --- version 4's names ---------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of one channel; the same as `dtype_per_channel`."""
+        return self.dtype_per_channel
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the layer cannot be changed: the dataset was opened so, or its folder is a link that is."""
+        try:
+            self._refuse_linked_folder()
+        except ReadOnlyError:
+            return True
+        return False
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the layer's folder lies outside of the dataset."""
+        return outside(self._properties.folder, str(self.path)) is not None
+
+    @property
+    def is_remote_to_dataset(self) -> bool:
+        """The same as `is_foreign`."""
+        return self.is_foreign
+
+    @property
+    def resolved_path(self) -> FolderPath:
+        """The layer's folder, links followed."""
+        return FolderPath(os.path.realpath(self.path))
+
+    def get_finest_mag(self) -> MagView:
+        """Return the finest magnification.
+
+        Raises
+        ------
+        MagNotFoundError
+            If there is none.
+        """
+        mags = [record.mag for record in self.record.mags]
+        if not mags:
+            raise MagNotFoundError(f"layer {self._name!r} has no mags")
+        return self.get_mag(min(mags))
+
+    def get_best_mag(self) -> MagView:
+        """Return the finest magnification, as :meth:`get_finest_mag`; so it is called in 2021."""
+        return self.get_finest_mag()
+
+    def as_segmentation_layer(self) -> SegmentationLayer:
+        """Return the layer, if it is a segmentation.
+
+        Raises
+        ------
+        DTypeError
+            If it is not.
+        """
+        if not isinstance(self, SegmentationLayer):
+            raise DTypeError(f"layer {self._name!r} is of the category {self.category!r}, no segmentation")
+        return self
 
     # --- name and view configuration -----------------------------------------------------------------
 
@@ -99,14 +174,15 @@ class Layer(LayerWriting):
             ):  # the folder kept its name
                 self._properties.commit(RenameLayer(name, old_name))
             raise
-        for handle in [each for each in self._properties.layers if each.name == old_name]:
-            handle._renamed(name)
+        for handle in self._properties.layers:
+            if handle.name == old_name:
+                handle._renamed(name)
         write_multiscales(self._properties, name)
 
     def _renamed(self, name: str) -> None:
         """Follow a rename, with the mags that are in use."""
         self._name = name
-        for view in list(self._views):
+        for view in self._views:
             with contextlib.suppress(WkdaskError, OSError):  # the mag was deleted meanwhile
                 view.moved(self.get_mag(view.mag).place)
 
@@ -208,8 +284,13 @@ class Layer(LayerWriting):
         compression: str | None,
         options: WriteOptions,
     ) -> WriteReport | None:
-        """Change the chunk layout of a mag in place; see :meth:`MagView.rechunk`."""
-        data_format = found_format(mag.path)
+        """Cut a mag into other chunks and cubes where it is; see :meth:`MagView.rechunk`."""
+        if self.is_mag_view_foreign(mag):  # the other dataset would list a folder that is gone
+            raise ReadOnlyError(
+                f"{mag.place.label} lies at {mag.place.store.path}, outside of the dataset; rechunk it there, or "
+                f"into target_path="
+            )
+        data_format = found_format(mag.place.store.path)
         spec = replace(
             mag.spec,
             chunk_shape=Vec3Int.from_scalar_or_vec(chunk_shape),
@@ -224,7 +305,7 @@ class Layer(LayerWriting):
         else:
             report, _ = rechunk_in_place(self._properties, mag.place, spec, options)
         place = self.get_mag(mag.mag).place
-        for view in {mag, *(each for each in self._views if each.mag == mag.mag)}:
+        for view in [mag, *self.all_handles(mag.mag)]:
             view.moved(place)
         return report
 

@@ -150,6 +150,8 @@ class LayerCopy:
     """Its mags, in the order in which the source lists them."""
     exact: bool
     """Whether no voxel outside of the box is copied; else files are copied whole where they can be."""
+    with_rest: bool = True
+    """Whether what else is in the layer's folder is copied."""
 
     @property
     def name(self) -> str:
@@ -256,7 +258,8 @@ def build_layer(
             note(each.mag, MagState(source, whole=True))
         cube_length, extra = entry_of(store)
         edits.append(AddMag(copy.name, each.mag, cube_length, extra=extra))
-    _copy_rest(copy.source, folder)
+    if copy.with_rest:
+        _copy_rest(copy.source, folder)
     properties.commit(*edits)
     write_multiscales(properties, copy.name)
 
@@ -297,8 +300,9 @@ def _moved_attachment(foreign: Layer, name: str, value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("path"), str) or "://" in value["path"]:
         return value
     path = os.path.normpath(os.path.join(foreign.dataset_path, value["path"]))
-    if path.startswith(foreign.path + os.sep):
-        path = f"./{name}{path[len(foreign.path) :]}"
+    folder = str(foreign.path)
+    if path.startswith(folder + os.sep):
+        path = f"./{name}{path[len(folder) :]}"
     return {**value, "path": path}
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakSet
 
 import numpy as np
 
-from wkdask.cut import Cut
+from wkdask.cut import Cut, in_chunks
+from wkdask.elsewhere import warn_of_cut
 from wkdask.errors import (
     AlreadyExistsError,
     InvalidValueError,
@@ -20,24 +19,16 @@ from wkdask.errors import (
 )
 from wkdask.folder_edits import recoverable_removal
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike
-from wkdask.job import MagPlace, WriteOptions
+from wkdask.job import MagPlace
 from wkdask.layer_axes import add_nd_mag, box_edits, normalized_box_of, open_nd_mag
-from wkdask.mag_folders import (
-    clear_leftovers,
-    is_address,
-    mag_folder,
-    mags_lock,
-    making_lock,
-    refuse_unfinished,
-)
+from wkdask.mag_folders import clear_leftovers, is_address, mag_folder, mags_lock, refuse_unfinished
 from wkdask.mag_view import MagView
 from wkdask.multiscales import write_multiscales
 from wkdask.nd_geometry import NDBoundingBox, NormalizedBoundingBox
+from wkdask.paths import FolderPath
 from wkdask.places import (
+    HOW_TO_WRITE,
     check_agreement,
-    cubes_box,
-    foreign_mag,
-    link_folder,
     mag_place,
     outside,
     voxel_by_headers,
@@ -45,7 +36,6 @@ from wkdask.places import (
 from wkdask.properties import (
     AddMag,
     Edit,
-    GrowBox,
     LayerRecord,
     MagRecord,
     RemoveMag,
@@ -54,25 +44,25 @@ from wkdask.properties import (
     element_class,
 )
 from wkdask.properties.further_axes import has_further_axes
-from wkdask.properties.handle import Properties
+from wkdask.properties.handle import Handles, Properties
 from wkdask.storage.formats import (
     check_format,
     check_spec,
     create_mag,
     entry_of,
-    fitting_compression,
     open_mag,
     planned_mag,
 )
 from wkdask.storage.protocol import ArraySpec, StoredMag
-from wkdask.transfer import copy_mag
+from wkdask.zarr_config import CompressLike
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from wkdask.layer import Layer
 
 __all__ = ["LayerMags"]
+
+_FLOATS = {"float": "float32", "double": "float64"}
+"""Element classes that the API calls otherwise than the properties file."""
 
 
 class LayerMags:
@@ -81,11 +71,19 @@ class LayerMags:
     def __init__(self, properties: Properties, name: str) -> None:
         self._properties = properties
         self._name = name
-        self._views: WeakSet[MagView] = WeakSet()  # a rename moves the folders of those that are in use
+        self._views = Handles()  # a rename moves the folders of those that are in use
         properties.layers.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self._properties, self._name))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LayerMags):
+            return NotImplemented
+        return (self._properties.folder, self._name) == (other._properties.folder, other._name)
+
+    def __hash__(self) -> int:
+        return hash(self._properties.folder)  # the name may be changed
 
     # --- what it is ----------------------------------------------------------------------------------
 
@@ -100,9 +98,9 @@ class LayerMags:
         return self._name
 
     @property
-    def path(self) -> str:
+    def path(self) -> FolderPath:
         """The layer's folder."""
-        return os.path.join(self._properties.folder, self._name)
+        return FolderPath(self._properties.folder, self._name)
 
     @property
     def dataset_path(self) -> str:
@@ -124,8 +122,9 @@ class LayerMags:
 
     @property
     def dtype_per_layer(self) -> str:
-        """Type of a voxel, all channels, as the properties file names it: ``"uint24"``."""
-        return self.record.element_class or element_class(self.dtype_per_channel, self.num_channels)
+        """Type of a voxel, all channels: ``"uint24"``; floats with their bits, ``"float32"``."""
+        element = self.record.element_class or element_class(self.dtype_per_channel, self.num_channels)
+        return _FLOATS.get(element, element)
 
     @property
     def num_channels(self) -> int:
@@ -219,10 +218,11 @@ class LayerMags:
         mag: MagLike,
         block_len: int | None = None,
         file_len: int | None = None,
-        compress: bool | None = None,
+        compress: CompressLike = None,
         *,
         chunk_shape: Vec3IntLike | int | None = None,
         shard_shape: Vec3IntLike | int | None = None,
+        chunks_per_shard: Vec3IntLike | int | None = None,
         compression: str | bool | None = None,
     ) -> MagView:
         """Add an empty magnification.
@@ -234,7 +234,9 @@ class LayerMags:
         block_len, file_len
             The 2021 spelling: side of a chunk in voxels (32) and of a cube in chunks (32).
         compress
-            The 2021 spelling of ``compression="lz4hc"``.
+            The 2021 spelling of ``compression="lz4hc"``; in Zarr 3 also a `Zarr3Config`.
+        chunks_per_shard
+            Version 4's spelling: chunks along the sides of a cube, instead of `shard_shape`.
         chunk_shape, shard_shape
             Sides of a chunk (32³) and of a cube (1024³; in Zarr 2, where every chunk is a file, the chunk's), in
             voxels of this mag.
@@ -253,7 +255,9 @@ class LayerMags:
         """
         mag = Mag(mag)
         self._refuse_existing(mag)
-        cut = Cut(block_len, file_len, compress, chunk_shape, shard_shape, compression)
+        cut = Cut(
+            block_len, in_chunks(file_len, chunks_per_shard), compress, chunk_shape, shard_shape, compression
+        )
         spec = cut.to_spec(self.record.data_format, str(self.dtype_per_channel), self.num_channels)
         if has_further_axes(self.record.raw):
             self._refuse_linked_folder()
@@ -272,6 +276,7 @@ class LayerMags:
         """
         self._refuse_linked_folder()
         checked = check_spec(spec, self.record.data_format)
+        warn_of_cut(self._name, mag, checked)
         folder = os.path.join(self.path, mag.to_layer_name())
         return mag_place(self._properties, self._name, mag, planned_mag(folder, checked))
 
@@ -292,17 +297,18 @@ class LayerMags:
         mag: MagLike,
         block_len: int | None = None,
         file_len: int | None = None,
-        compress: bool | None = None,
+        compress: CompressLike = None,
         *,
         chunk_shape: Vec3IntLike | int | None = None,
         shard_shape: Vec3IntLike | int | None = None,
+        chunks_per_shard: Vec3IntLike | int | None = None,
         compression: str | bool | None = None,
     ) -> MagView:
         """Return a magnification; add it if the layer does not have it.
 
         Parameters
         ----------
-        mag, block_len, file_len, compress, chunk_shape, shard_shape, compression
+        mag, block_len, file_len, compress, chunk_shape, shard_shape, chunks_per_shard, compression
             As for :meth:`add_mag`; what is given must agree with the mag that is there.
 
         Raises
@@ -319,12 +325,14 @@ class LayerMags:
                 compress,
                 chunk_shape=chunk_shape,
                 shard_shape=shard_shape,
+                chunks_per_shard=chunks_per_shard,
                 compression=compression,
             )
         found = self.get_mag(mag)
-        wrong = Cut(block_len, file_len, compress, chunk_shape, shard_shape, compression).differences(
-            found.spec
+        cut = Cut(
+            block_len, in_chunks(file_len, chunks_per_shard), compress, chunk_shape, shard_shape, compression
         )
+        wrong = cut.differences(found.spec)
         if wrong:
             raise InvalidValueError(f"layer {self._name!r} has a mag {mag} already: {'; '.join(wrong)}")
         return found
@@ -356,112 +364,17 @@ class LayerMags:
         write_multiscales(self._properties, self._name)
         return self._view(mag, store)
 
-    def add_symlink_mag(
-        self,
-        foreign_mag_view_or_path: MagView | str | os.PathLike[str],
-        make_relative: bool = False,
-        extend_layer_bounding_box: bool = True,
-    ) -> MagView:
-        """Add a magnification that is a link to another dataset's.
-
-        It is read-only here: a write through it would change the other dataset and not its properties.
-
-        Parameters
-        ----------
-        foreign_mag_view_or_path
-            The mag, or its folder; the folder's name says which mag it is.
-        make_relative
-            Make the link relative, so that both datasets can be moved together.
-        extend_layer_bounding_box
-            Let the layer's box grow around the foreign layer's box.
-
-        Raises
-        ------
-        AlreadyExistsError
-            If the layer has that mag.
-        """
-        mag, store, box = foreign_mag(foreign_mag_view_or_path)
-        self._refuse_existing(mag)
-        self._refuse_linked_folder()
-        folder = os.path.join(self.path, mag.to_layer_name())
-        link_folder(store.path, folder, make_relative)
-        try:
-            self._list_foreign(mag, store, box if extend_layer_bounding_box else None)
-        except BaseException:
-            os.unlink(folder)
-            raise
-        return self.get_mag(mag)
-
-    def add_copy_mag(
-        self,
-        foreign_mag_view_or_path: MagView | str | os.PathLike[str],
-        extend_layer_bounding_box: bool = True,
-        *,
-        client: Client | None = None,
-    ) -> MagView:
-        """Add a magnification that is a copy of another dataset's: the same cut, the files themselves.
-
-        Parameters
-        ----------
-        foreign_mag_view_or_path
-            The mag, or its folder; the folder's name says which mag it is.
-        extend_layer_bounding_box
-            Let the layer's box grow around the foreign layer's box; else around what was copied.
-        client
-            The cluster; the active one by default.
-
-        Raises
-        ------
-        AlreadyExistsError
-            If the layer has that mag.
-        """
-        mag, store, box = foreign_mag(foreign_mag_view_or_path)
-        self._refuse_existing(mag)
-        compression = fitting_compression(self.data_format, store.spec.compression, copied=True)
-        spec = replace(
-            store.spec,
-            dtype=str(self.dtype_per_channel),
-            num_channels=self.num_channels,
-            compression=compression,
-            layout=self.data_format,
-        )
-        place = self._new_place(mag, spec)
-        source_box = cubes_box(store) if box is None else box.aligned_outwards(mag.to_vec3_int()).in_mag(mag)
-        with making_lock(self._properties.folder, self._name):
-            self._refuse_existing(mag)
-            if source_box.is_empty():
-                self._add_as(place)
-            else:
-                copy_mag(store, place, source_box, WriteOptions(client=client), new=True)
-                write_multiscales(self._properties, self._name)
-            if box is not None and extend_layer_bounding_box:
-                self._commit(GrowBox(self._name, box, Mag(1)))
-        return self.get_mag(mag)
-
     def _refuse_linked_folder(self) -> None:
-        """Refuse to make a mag where the layer's folder is a link to another dataset's."""
-        if (why := outside(self._properties.folder, self.path)) is not None:
-            raise ReadOnlyError(f"layer {self._name!r} is read-only: {why}")
+        """Refuse to make a mag in a dataset that is read-only, or where the layer's folder is such a link."""
+        self._properties.check_writable()
+        why = outside(self._properties.folder, str(self.path))
+        if why is not None and not self._properties.may_write(str(self.path)):
+            raise ReadOnlyError(f"layer {self._name!r} is read-only: {why}; {HOW_TO_WRITE}")
 
     def _refuse_existing(self, mag: Mag) -> None:
         """Refuse a mag that the layer has."""
         if any(mag == known.mag for known in self.record.mags):
             raise AlreadyExistsError(f"layer {self._name!r} has a mag {mag} already")
-
-    def _list_foreign(self, mag: Mag, store: StoredMag, box: BoundingBox | None) -> None:
-        """List a mag that is a link, and let the layer's box grow."""
-        if store.spec.data_format != self.data_format:
-            raise InvalidValueError(
-                f"{store.path} is stored as {store.spec.data_format!r}, the mags of layer {self._name!r} as "
-                f"{self.data_format!r}; add a copy instead"
-            )
-        self._check_agreement(MagRecord(mag, None, None, {}), store)
-        cube_length, extra = entry_of(store)
-        edits: list[Edit] = [AddMag(self._name, mag, cube_length, extra=extra)]
-        if box is not None:
-            edits.append(GrowBox(self._name, box, Mag(1)))
-        self._commit(*edits)
-        write_multiscales(self._properties, self._name)
 
     def delete_mag(self, mag: MagLike) -> None:
         """Remove a magnification: from the properties first, then from the disk.
@@ -483,6 +396,15 @@ class LayerMags:
         with removal:
             self._properties.commit(RemoveMag(self._name, record.mag))
         write_multiscales(self._properties, self._name)
+
+    def all_handles(self, mag: Mag) -> list[MagView]:
+        """Return the handles of a mag that are in use, also those of other handles of this layer."""
+        same = [layer for layer in self._properties.layers if layer.name == self._name]
+        return [view for layer in same for view in layer._views if view.mag == mag]
+
+    def is_mag_view_foreign(self, mag: MagView) -> bool:
+        """Tell whether a mag lies outside of the dataset, by a link or by its path."""
+        return outside(self._properties.folder, mag.place.store.path) is not None
 
     def _mag_folder(self, record: MagRecord) -> str:
         """Return a mag's folder."""

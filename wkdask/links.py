@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
+from typing import Any
 
 from wkdask.errors import AlreadyExistsError, InvalidValueError, WkdaskError
 from wkdask.fsio import checked_path, remove_folder
 from wkdask.job import WriteOptions
 from wkdask.layer import Layer, layer_of
-from wkdask.layer_copies import as_new_with_attachments, build_layer, other_entries, plan_layer
+from wkdask.layer_copies import CopyCut, as_new_with_attachments, build_layer, other_entries, plan_layer
 from wkdask.mag_folders import mag_folder
 from wkdask.multiscales import write_multiscales
 from wkdask.places import link_folder
@@ -17,7 +19,14 @@ from wkdask.properties import AddMag, Edit, MagRecord, SetViewConfiguration, che
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import check_format, entry_of, open_mag
 
-__all__ = ["copy_layer", "copy_view_configuration", "link_layer", "link_mags", "open_foreign_layer"]
+__all__ = [
+    "copy_layer",
+    "copy_view_configuration",
+    "link_layer",
+    "link_mags",
+    "open_foreign_layer",
+    "refer_to_layer",
+]
 
 
 def open_foreign_layer(layer: Layer | str | os.PathLike[str]) -> Layer:
@@ -65,8 +74,54 @@ def link_layer(foreign: Layer, properties: Properties, name: str, make_relative:
     return layer_of(properties, properties.layer(name))
 
 
+def refer_to_layer(foreign: Layer, properties: Properties, name: str) -> Layer:
+    """Add a layer whose mags, and attachments, are listed by their paths in another dataset; nothing is made.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If the dataset has a layer, or its folder something, of that name.
+    UnsupportedFormatError, DamagedHeaderError
+        If one of its mags cannot be read; nothing was made.
+    """
+    new = as_new_with_attachments(foreign, name)
+    extra = dict(new.extra)
+    if "attachments" in extra:
+        extra["attachments"] = _absolute(foreign.record.raw["attachments"], foreign.dataset_path)
+    edits: list[Edit] = [replace(new, extra=extra)]
+    for record in foreign.record.mags:
+        there = os.path.realpath(mag_folder(foreign.dataset_path, foreign.name, record))
+        edits.append(_add_mag(foreign, record, name, there, there))
+    _refuse_taken(properties, name)
+    properties.commit(*edits)
+    write_multiscales(properties, name)
+    return layer_of(properties, properties.layer(name))
+
+
+def _absolute(attachments: Any, folder: str) -> Any:
+    """Return what the properties say of attachments, with paths that hold from anywhere."""
+    if isinstance(attachments, list):
+        return [_absolute(each, folder) for each in attachments]
+    if not isinstance(attachments, dict):
+        return attachments
+    path = attachments.get("path")
+    if not isinstance(path, str):
+        return {key: _absolute(value, folder) for key, value in attachments.items()}
+    return (
+        attachments
+        if "://" in path
+        else {**attachments, "path": os.path.normpath(os.path.join(folder, path))}
+    )
+
+
 def copy_layer(
-    foreign: Layer, properties: Properties, name: str, options: WriteOptions | None = None
+    foreign: Layer,
+    properties: Properties,
+    name: str,
+    options: WriteOptions | None = None,
+    cut: CopyCut | None = None,
+    *,
+    with_rest: bool = True,
 ) -> Layer:
     """Add a layer that is a copy of another dataset's, with all its mags and whatever else is in its folder.
 
@@ -80,6 +135,10 @@ def copy_layer(
         Its name there.
     options
         How it runs.
+    cut
+        How its mags are to be stored; as they are by default.
+    with_rest
+        Whether attachments are copied too.
 
     Raises
     ------
@@ -91,7 +150,10 @@ def copy_layer(
         If tasks failed; what was copied was removed again.
     """
     _refuse_taken(properties, name)
-    copy = plan_layer(foreign, name)
+    copy = plan_layer(foreign, name, cut)
+    if not with_rest:
+        kept = {key: value for key, value in copy.edit.extra.items() if key != "attachments"}
+        copy = replace(copy, edit=replace(copy.edit, extra=kept), with_rest=False)
     check_edit(properties.folder, copy.edit)
     folder = os.path.join(properties.folder, name)
     try:

@@ -59,9 +59,17 @@ def mag_folder(dataset_path: str, layer_name: str, record: MagRecord) -> str:
             raise UnsupportedFormatError(
                 f"layer {layer_name!r} mag {record.mag} is at {record.path}; this version reads local files"
             )
-        return os.path.normpath(os.path.join(dataset_path, record.path))
-    short = os.path.join(dataset_path, layer_name, record.mag.to_layer_name())
-    long = os.path.join(dataset_path, layer_name, record.mag.to_long_layer_name())
+        folder = os.path.normpath(os.path.join(dataset_path, record.path))
+        if os.path.basename(folder) == record.mag.to_layer_name():
+            return _long_if_renamed(os.path.dirname(folder), record.mag)
+        return folder
+    return _long_if_renamed(os.path.join(dataset_path, layer_name), record.mag)
+
+
+def _long_if_renamed(layer_folder: str, mag: Mag) -> str:
+    """Return a mag's folder of the short name, or that of the long one if there is only that."""
+    short = os.path.join(layer_folder, mag.to_layer_name())
+    long = os.path.join(layer_folder, mag.to_long_layer_name())
     return long if os.path.isdir(long) and not os.path.isdir(short) else short
 
 

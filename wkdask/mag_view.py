@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from wkdask.array_info import zarr_array_of
 from wkdask.box_view import checked_size
 from wkdask.callables import takes_block
 from wkdask.chunkwise import warn_of_ignored
@@ -23,6 +24,8 @@ from wkdask.storage.formats import default_shard_shape, fitting_compression
 from wkdask.storage.protocol import check_coordinates
 from wkdask.transfer import compress_in_place
 from wkdask.view import View
+from wkdask.view_parts import views_on_disk
+from wkdask.where import Where
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -86,6 +89,10 @@ class MagView(View):
         read_only: bool | None = None,
         *,
         bounding_box: BoundingBox | None = None,
+        relative_offset: Vec3IntLike | None = None,
+        absolute_offset: Vec3IntLike | None = None,
+        relative_bounding_box: BoundingBox | None = None,
+        absolute_bounding_box: BoundingBox | None = None,
     ) -> View:
         """Return a view of a box.
 
@@ -97,13 +104,16 @@ class MagView(View):
             Refuse writes; such a view may reach beyond the layer's box.
         bounding_box
             Instead of both: absolute, in voxels of mag 1.
+        relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
+            The same in version 4's words, all in voxels of mag 1, also the `size` that goes with an offset.
 
         Raises
         ------
         OutOfBoundsError
             If the view would leave the layer's box and is not read-only.
         """
-        box = self._resolve(offset, size, bounding_box)
+        where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
+        box = self._resolve(offset, size, bounding_box, where)
         if not read_only and not self.box.contains_bbox(box):
             raise OutOfBoundsError(
                 f"{self._place.label}: a view of {box} leaves the layer's box {self.box} (voxels of this mag); "
@@ -114,6 +124,34 @@ class MagView(View):
     def get_bounding_boxes_on_disk(self) -> Iterator[tuple[Vec3Int, Vec3Int]]:
         """Yield (offset, size) of every cube that exists: absolute, in voxels of this mag, as in 2021."""
         return ((box.topleft, box.size) for box in self.cubes_on_disk())
+
+    def get_views_on_disk(self, read_only: bool | None = None) -> Iterator[View]:
+        """Yield a view of every cube that exists, clipped at the layer's box.
+
+        Parameters
+        ----------
+        read_only
+            Refuse writes.
+        """
+        return views_on_disk(self, self.cubes_on_disk(), read_only)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the mag lies outside of the dataset."""
+        return self._layer.is_mag_view_foreign(self)
+
+    def get_zarr_array(self) -> Any:
+        """Return the mag as a :class:`zarr.Array`, ``(c, x, y, z)`` or whatever axes it was made with.
+
+        What is written through it passes by the plan, the locks and the layer's box; :meth:`to_dask` reads, and
+        :meth:`write` writes, without that.
+
+        Raises
+        ------
+        InvalidValueError
+            If the mag is stored as WKW.
+        """
+        return zarr_array_of(self)
 
     def calculate_bounding_box(self, *, client: Client | None = None) -> BoundingBox:
         """Return the smallest box around all voxels that are not zero, from the data themselves.
@@ -177,7 +215,9 @@ class MagView(View):
                 self, self.spec.chunk_shape, self.spec.shard_shape, compression, options
             )
         report = compress_in_place(self._place, compression, options)
-        self._place = replace(self._place, store=self._place.store.recompressed(compression))
+        place = replace(self._place, store=self._place.store.recompressed(compression))
+        for view in [self, *self._layer.all_handles(self.mag)]:
+            view.moved(place)
         return report
 
     def rechunk(

@@ -49,12 +49,14 @@ def write_multiscales(properties: Properties, layer_name: str) -> None:
     properties
         The dataset.
     layer_name
-        The layer; one that is gone, or lies outside of the dataset, is passed over.
+        The layer; one that is gone, lies outside of the dataset, or has no folder there is passed over.
     """
     records = {record.name: record for record in properties.record.layers}
     layer = records.get(layer_name)
     folder = os.path.join(properties.folder, layer_name)
     if layer is None or layer.data_format not in _VERSIONS or outside(properties.folder, folder) is not None:
+        return
+    if not os.path.isdir(folder):  # a layer that is listed by the paths of its mags
         return
     try:
         with mags_lock(properties.folder):  # of two who change the mags, the later one sees both

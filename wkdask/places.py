@@ -18,7 +18,7 @@ from wkdask.errors import (
     WkdaskWarning,
 )
 from wkdask.fsio import checked_path
-from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, MagLike
 from wkdask.job import MagPlace
 from wkdask.mag_folders import is_address, listed_folders, mag_folder, refuse_unfinished
 from wkdask.properties import PROPERTIES_FILE, DatasetRecord, LayerRecord, MagRecord, dtype_of
@@ -27,6 +27,7 @@ from wkdask.storage.formats import found_format, open_mag
 from wkdask.storage.protocol import OUTSIDE, StoredMag
 
 __all__ = [
+    "HOW_TO_WRITE",
     "check_agreement",
     "cubes_box",
     "foreign_mag",
@@ -38,6 +39,12 @@ __all__ = [
     "voxel_by_headers",
     "warn_of_layers",
 ]
+
+
+HOW_TO_WRITE = (
+    "opened with writable=True it may be written to, of which that dataset's box and ids do not hear"
+)
+"""What a user may do about it."""
 
 
 def outside(dataset_path: str, folder: str) -> str | None:
@@ -93,9 +100,13 @@ def mag_place(properties: Properties, layer_name: str, mag: Mag, store: StoredMa
     policy, why = properties.outside, outside(properties.folder, store.path)
     if why is not None and policy == "refuse":
         raise _forbidden(layer_name, mag, why)
-    return MagPlace(
-        properties.folder, layer_name, mag, store.reaching(policy), None if policy == "write" else why
-    )
+    if why is not None and properties.may_write(store.path):
+        policy, why = "write", None
+    elif why is not None:
+        why = f"{why}; {HOW_TO_WRITE}"
+    if properties.read_only:
+        why = why or "the dataset was opened with read_only=True"
+    return MagPlace(properties.folder, layer_name, mag, store.reaching(policy), why)
 
 
 def _forbidden(layer_name: str, mag: Mag, why: str) -> OutsideError:
@@ -129,8 +140,13 @@ def link_folder(target: str, link: str, make_relative: bool) -> None:
         raise AlreadyExistsError(f"{link} exists already") from error
 
 
-def foreign_mag(mag: BoxView | str | os.PathLike[str]) -> tuple[Mag, StoredMag, BoundingBox | None]:
-    """Return which mag a handle or a folder is, its store, and its layer's box (voxels of mag 1) if known."""
+def foreign_mag(
+    mag: BoxView | str | os.PathLike[str], named: MagLike | None = None
+) -> tuple[Mag, StoredMag, BoundingBox | None]:
+    """Return which mag a handle or a folder is, its store, and its layer's box (voxels of mag 1) if known.
+
+    A folder whose name is no mag's is the mag `named`.
+    """
     if isinstance(mag, BoxView):
         return (
             mag.mag,
@@ -139,7 +155,12 @@ def foreign_mag(mag: BoxView | str | os.PathLike[str]) -> tuple[Mag, StoredMag, 
         )
     folder = checked_path(mag)
     data_format = found_format(folder)
-    which = Mag(os.path.basename(folder))
+    try:
+        which = Mag(os.path.basename(folder))
+    except InvalidValueError:
+        if named is None:
+            raise
+        which = Mag(named)
     properties, name = os.path.split(os.path.dirname(folder))
     if not os.path.isfile(os.path.join(properties, PROPERTIES_FILE)):
         refuse_unfinished(folder)

@@ -20,9 +20,16 @@ import numpy as np
 
 from wkdask.driver import finish_interrupted
 from wkdask.engines import LocalEngine
-from wkdask.errors import ChannelError, DTypeError, InvalidValueError, OutOfBoundsError, ReadOnlyError
+from wkdask.errors import (
+    AlignmentError,
+    ChannelError,
+    DTypeError,
+    InvalidValueError,
+    OutOfBoundsError,
+    ReadOnlyError,
+)
 from wkdask.events import WriteReport
-from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.inline import add_box, current_writes
 from wkdask.job import MagPlace
 from wkdask.settlement import commit_box
@@ -31,21 +38,39 @@ from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import StoredMag, Voxels, check_coordinates
 from wkdask.tasks import PlaceReport
 
-__all__ = ["BufferedSliceWriter", "read_slices"]
+__all__ = ["BufferedSliceWriter", "check_dimension", "check_first_slice", "read_slices"]
 
 
-def check_dimension(dimension: int, buffer_size: int) -> None:
-    """Refuse an axis that is none of x, y, z (0, 1, 2), and a buffer without room.
+def check_dimension(dimension: int | str, buffer_size: int) -> int:
+    """Return the number of an axis; refuse one that is none of x, y, z (0, 1, 2), and a buffer without room.
 
     Raises
     ------
     InvalidValueError
         If so.
     """
-    if dimension not in (0, 1, 2):
+    axis = {"x": 0, "y": 1, "z": 2}.get(dimension, -1) if isinstance(dimension, str) else dimension
+    if axis not in (0, 1, 2):
         raise InvalidValueError(f"dimension is 0, 1 or 2 (x, y or z), got {dimension!r}")
     if buffer_size < 1:
         raise InvalidValueError(f"a buffer holds at least one slice, got {buffer_size}")
+    return axis
+
+
+def check_first_slice(place: MagPlace, corner: Vec3Int, allow_unaligned: bool | None) -> None:
+    """Refuse slices that do not begin a cube, where a caller asks for that.
+
+    Raises
+    ------
+    AlignmentError
+        If so.
+    """
+    shard = place.store.spec.shard_shape
+    if allow_unaligned is False and any(corner % shard):
+        raise AlignmentError(
+            f"{place.label}: slices from {corner} on do not begin at a cube of {shard}, and allow_unaligned=False "
+            f"forbids that; the nearest before is {corner // shard * shard}"
+        )
 
 
 def read_slices(store: StoredMag, box: BoundingBox, buffer_size: int, dimension: int) -> Iterator[Voxels]:
@@ -80,16 +105,23 @@ class BufferedSliceWriter:
     """
 
     def __init__(
-        self, place: MagPlace, corner: Vec3Int, limits: BoundingBox | None, buffer_size: int, dimension: int
+        self,
+        place: MagPlace,
+        corner: Vec3Int,
+        limits: BoundingBox | None,
+        buffer_size: int,
+        dimension: int | str,
+        origin: Vec3Int,
     ) -> None:
-        check_dimension(dimension, buffer_size)
+        axis = check_dimension(dimension, buffer_size)
         if place.read_only is not None:
             raise ReadOnlyError(f"{place.label} is read-only: {place.read_only}")
         self._place = place
         self._corner = corner
         self._limits = limits
         self._buffer_size = buffer_size
-        self._axis = dimension
+        self._axis = axis
+        self._origin = origin
         self._buffer: list[Voxels] = []
         self._sent = 0
         self._open = False
@@ -131,6 +163,43 @@ class BufferedSliceWriter:
         finally:
             self._open = False
             self._commit()
+
+    def reset_offset(
+        self,
+        relative_offset: Vec3IntLike | None = None,
+        absolute_offset: Vec3IntLike | None = None,
+        relative_bounding_box: BoundingBox | None = None,
+        absolute_bounding_box: BoundingBox | None = None,
+    ) -> None:
+        """Write what was sent, and let the next slice begin elsewhere.
+
+        Parameters
+        ----------
+        relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
+            Where, by its corner: in voxels of mag 1; relative ones count from the view's corner. One of them.
+
+        Raises
+        ------
+        InvalidValueError, AlignmentError
+            If there is none or more than one, or it is not on this mag's voxel grid.
+        """
+        corners = [
+            (relative, Vec3Int(given if not isinstance(given, BoundingBox) else given.topleft))
+            for relative, given in (
+                (True, relative_offset),
+                (False, absolute_offset),
+                (True, relative_bounding_box),
+                (False, absolute_bounding_box),
+            )
+            if given is not None
+        ]
+        if len(corners) != 1:
+            raise InvalidValueError(f"give one place for the next slice, got {len(corners)}")
+        ((relative, corner),) = corners
+        corner = BoundingBox(corner, (0, 0, 0)).in_mag(self._place.mag).topleft
+        self._flush()
+        self._publish(list(self._waiting))
+        self._corner, self._sent = corner + (self._origin if relative else 0), 0
 
     def send(self, data: Voxels) -> None:
         """Take the next slice.

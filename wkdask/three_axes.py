@@ -36,6 +36,9 @@ class ThreeAxes:
     def __len__(self) -> int:
         return 3
 
+    def _with(self, topleft: Vec3IntLike, size: Vec3IntLike) -> Self:
+        raise NotImplementedError("a box says itself how it is changed")
+
     @property
     def topleft_xyz(self) -> Vec3Int:
         """The smallest corner."""
@@ -79,27 +82,24 @@ class ThreeAxes:
         corner, size = list(self.topleft), list(self.size)
         corner[place] = corner[place] if new_topleft is None else new_topleft
         size[place] = size[place] if new_size is None else new_size
-        return _make(type(self))(corner, size)
+        return self._with(corner, size)
 
     def with_topleft_xyz(self, new_xyz: Vec3IntLike) -> Self:
         """Return a box of the same size elsewhere."""
-        return _make(type(self))(new_xyz, self.size)
+        return self._with(new_xyz, self.size)
 
     def with_size_xyz(self, new_xyz: Vec3IntLike) -> Self:
         """Return a box of another size at the same corner."""
-        return _make(type(self))(self.topleft, new_xyz)
+        return self._with(self.topleft, new_xyz)
 
     def with_bottomright_xyz(self, new_xyz: Vec3IntLike) -> Self:
         """Return a box with another far corner."""
-        return _make(type(self))(self.topleft, Vec3Int(new_xyz) - self.topleft)
-
-    def to_slices_xyz(self) -> tuple[slice, ...]:
-        """Return the slices (x, y, z) of the box."""
-        return tuple(slice(low, low + n) for low, n in zip(self.topleft, self.size, strict=True))
+        return self._with(self.topleft, Vec3Int(new_xyz) - self.topleft)
 
     def xyz_array_to_bbox_shape(self, data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return an array (x, y, z) or (c, x, y, z) as it is."""
-        return in_axes(self, data)
+        """Return an array (x, y, z) or (c, x, y, z) as it is; refuse others."""
+        in_axes(self, data)
+        return data
 
     def normalize_axes(self, num_channels: int) -> NormalizedBoundingBox:
         """Return the box along c, x, y, z of a stored array with that many channels."""

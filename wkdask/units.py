@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from wkdask.errors import InvalidValueError
+from wkdask.names import LengthUnit
 
-__all__ = ["VoxelSize", "format_bytes", "format_rate", "unit_named"]
+__all__ = [
+    "VoxelSize",
+    "as_voxel_size",
+    "format_bytes",
+    "format_rate",
+    "length_unit_from_str",
+    "unit_named",
+]
 
 _UNITS_IN_NM = {
     "yoctometer": 1e-15,
@@ -97,9 +106,12 @@ def unit_named(text: object) -> str | None:
     return word if word in _UNITS_IN_NM else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class VoxelSize:
     """The size of a voxel of mag 1.
+
+    Unpacks, indexes and compares like its three numbers in nm: ``voxel_size == (11.24, 11.24, 28)``. Two voxel
+    sizes are equal if their factors and units are.
 
     Raises
     ------
@@ -122,7 +134,7 @@ class VoxelSize:
             raise InvalidValueError(
                 f"a voxel size is three positive numbers (x, y, z) such as (4.6, 4.6, 45), got {self.factor!r}"
             )
-        unit = _SHORT_UNITS.get(self.unit, self.unit) if isinstance(self.unit, str) else ""
+        unit = _SHORT_UNITS.get(self.unit, str(self.unit)) if isinstance(self.unit, str) else ""
         if unit not in _UNITS_IN_NM:
             raise InvalidValueError(f"unknown unit {self.unit!r}; known are {', '.join(_UNITS_IN_NM)}")
         object.__setattr__(self, "factor", factor)
@@ -134,9 +146,44 @@ class VoxelSize:
         x, y, z = (part * scale for part in self.factor)
         return (x, y, z)
 
+    def __iter__(self) -> Iterator[float]:
+        return iter(self.to_nanometer())
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, axis: int) -> float:
+        return self.to_nanometer()[axis]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, VoxelSize):
+            return (self.factor, self.unit) == (other.factor, other.unit)
+        if isinstance(other, Sequence) and not isinstance(other, str):
+            return self.to_nanometer() == tuple(other)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.to_nanometer())
+
     def __str__(self) -> str:
         short = {"nanometer": "nm", "micrometer": "µm", "millimeter": "mm"}.get(self.unit, self.unit)
         return " × ".join(f"{part:g}" for part in self.factor) + f" {short}"
+
+
+def as_voxel_size(scale: Sequence[float] | VoxelSize) -> VoxelSize:
+    """Return a voxel size from three numbers in nm, or as it is."""
+    return scale if isinstance(scale, VoxelSize) else VoxelSize(tuple(scale))  # type: ignore[arg-type]
+
+
+def length_unit_from_str(unit: str) -> LengthUnit:
+    """Return a unit of length by its full or its short name: ``"nm"``.
+
+    Raises
+    ------
+    InvalidValueError
+        If there is no such unit.
+    """
+    return LengthUnit(VoxelSize((1, 1, 1), unit).unit)
 
 
 def format_bytes(count: float) -> str:

@@ -6,13 +6,13 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
-from typing import Any, SupportsIndex, TypeAlias, cast
+from typing import Any, ClassVar, SupportsIndex, TypeAlias, cast
 
 import numpy as np
 
 from wkdask.errors import InvalidValueError
 
-__all__ = ["Mag", "MagLike", "Vec3Int", "Vec3IntLike"]
+__all__ = ["Mag", "MagLike", "Vec3Int", "Vec3IntLike", "as_vec3_int_or_none"]
 
 Vec3IntLike: TypeAlias = "Vec3Int | Sequence[SupportsIndex] | np.ndarray[Any, Any]"
 """Anything of three integers."""
@@ -37,7 +37,8 @@ class Vec3Int(tuple[int, int, int]):
     """Three integers ``(x, y, z)`` with element-wise arithmetic.
 
     A tuple, so that it compares, hashes and unpacks like one; but ``+``, ``-``, ``*``, ``//`` and ``%``
-    work per component, with another vector or with one integer.
+    work per component, with another vector or with one integer. Where a plain tuple stands first, ``+`` is the
+    tuple's: ``(1, 2) + vector`` is a longer tuple, as in 2021.
 
     Parameters
     ----------
@@ -54,12 +55,15 @@ class Vec3Int(tuple[int, int, int]):
     Examples
     --------
     >>> Vec3Int(1, 2, 3) * 2 + (0, 0, 1)
-    Vec3Int(2, 4, 7)
+    Vec3Int(2,4,7)
     >>> Vec3Int([8, 8, 4]).ceildiv(3)
-    Vec3Int(3, 3, 2)
+    Vec3Int(3,3,2)
     """
 
     __slots__ = ()
+
+    axes: ClassVar[tuple[str, str, str]] = ("x", "y", "z")
+    """What the components are called."""
 
     def __new__(cls, x: Any, y: Any = None, z: Any = None) -> Vec3Int:
         """Return the vector itself where it is one already."""
@@ -95,10 +99,59 @@ class Vec3Int(tuple[int, int, int]):
         """The z component."""
         return self[2]
 
+    @property
+    def xyz(self) -> Vec3Int:
+        """The vector itself: it has no other axes."""
+        return self
+
     @classmethod
-    def full(cls, value: int) -> Vec3Int:
-        """Return ``(value, value, value)``."""
-        return cls(value, value, value)
+    def full(cls, an_int: int) -> Vec3Int:
+        """Return ``(an_int, an_int, an_int)``."""
+        return cls(an_int, an_int, an_int)
+
+    @classmethod
+    def zeros(cls) -> Vec3Int:
+        """Return ``(0, 0, 0)``."""
+        return cls(0, 0, 0)
+
+    @classmethod
+    def ones(cls) -> Vec3Int:
+        """Return ``(1, 1, 1)``."""
+        return cls(1, 1, 1)
+
+    @classmethod
+    def from_xyz(cls, x: int, y: int, z: int) -> Vec3Int:
+        """Return ``(x, y, z)``."""
+        return cls(x, y, z)
+
+    @classmethod
+    def from_str(cls, string: str) -> Vec3Int:
+        """Return the vector of a text ``"1,2,3"``; parentheses around it are allowed.
+
+        Raises
+        ------
+        InvalidValueError
+            If it is something else.
+        """
+        match = re.fullmatch(
+            r"\s*\(?\s*([+-]?\d+)\s*,\s*([+-]?\d+)\s*,\s*([+-]?\d+)\s*\)?\s*", string, re.ASCII
+        )
+        if match is None:
+            raise InvalidValueError(f'a vector is written "x,y,z", such as "1,2,3"; got {string!r}')
+        return cls([int(part) for part in match.groups()])
+
+    @classmethod
+    def from_vec3_float(cls, vec: Iterable[float]) -> Vec3Int:
+        """Return the whole parts of three numbers, cut towards zero."""
+        try:
+            return cls([int(part) for part in vec])
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidValueError(f"expected three finite numbers (x, y, z), got {vec!r}") from None
+
+    @classmethod
+    def from_vec_or_int(cls, vec_or_int: Any) -> Vec3Int:
+        """Return a vector from three integers, or from one for all axes; see :meth:`from_scalar_or_vec`."""
+        return cls.from_scalar_or_vec(vec_or_int)
 
     @classmethod
     def from_scalar_or_vec(cls, value: Any) -> Vec3Int:
@@ -119,7 +172,9 @@ class Vec3Int(tuple[int, int, int]):
     def __add__(self, other: Any) -> Vec3Int:
         return self._with(other, operator.add)
 
-    def __radd__(self, other: Any) -> Vec3Int:
+    def __radd__(self, other: Any) -> Any:
+        if isinstance(other, tuple):  # Python asks the subclass first; a tuple lengthens itself
+            return tuple.__add__(other, self)
         return self.__add__(other)
 
     def __sub__(self, other: Any) -> Vec3Int:
@@ -155,9 +210,35 @@ class Vec3Int(tuple[int, int, int]):
         """Return the component-wise maximum."""
         return self._with(other, max)
 
-    def is_positive(self, *, strictly: bool = False) -> bool:
-        """Tell whether no component is negative (or, `strictly`, none is below 1)."""
-        return min(self) >= (1 if strictly else 0)
+    def is_positive(self, strictly_positive: bool = False, *, strictly: bool = False) -> bool:
+        """Tell whether no component is negative (or, `strictly_positive`, in short `strictly`, none is below 1)."""
+        return min(self) >= (1 if strictly or strictly_positive else 0)
+
+    def is_uniform(self) -> bool:
+        """Tell whether all components are equal."""
+        return self[0] == self[1] == self[2]
+
+    def contains(self, needle: int) -> bool:
+        """Tell whether a component is `needle`."""
+        return needle in self
+
+    def add_or_none(self, other: Any) -> Vec3Int | None:
+        """Return the sum; None if `other` is None."""
+        return None if other is None else self + other
+
+    def get(self, axis: str, default: int | None = None) -> int:
+        """Return the component of an axis, or the default where there is no such axis.
+
+        Raises
+        ------
+        KeyError
+            If there is neither.
+        """
+        if axis in self.axes:
+            return self[self.axes.index(axis)]
+        if default is None:
+            raise KeyError(f"there is no axis {axis!r}; the axes are x, y, z")
+        return default
 
     def prod(self) -> int:
         """Return the product of the components."""
@@ -175,23 +256,46 @@ class Vec3Int(tuple[int, int, int]):
         """Return a plain list, as JSON wants it."""
         return list(self)
 
-    def with_x(self, x: int) -> Vec3Int:
+    def with_x(self, new_x: int) -> Vec3Int:
         """Return a copy with another x."""
-        return Vec3Int(x, self[1], self[2])
+        return Vec3Int(new_x, self[1], self[2])
 
-    def with_y(self, y: int) -> Vec3Int:
+    def with_y(self, new_y: int) -> Vec3Int:
         """Return a copy with another y."""
-        return Vec3Int(self[0], y, self[2])
+        return Vec3Int(self[0], new_y, self[2])
 
-    def with_z(self, z: int) -> Vec3Int:
+    def with_z(self, new_z: int) -> Vec3Int:
         """Return a copy with another z."""
-        return Vec3Int(self[0], self[1], z)
+        return Vec3Int(self[0], self[1], new_z)
+
+    def with_xyz(self, new_xyz: Vec3IntLike) -> Vec3Int:
+        """Return another vector: all components are replaced."""
+        return Vec3Int(new_xyz)
+
+    def with_replaced(self, axis: int, new_element: int) -> Vec3Int:
+        """Return a copy with another component, by its number: 0, 1, 2 for x, y, z."""
+        parts = list(self)
+        parts[axis] = new_element
+        return Vec3Int(parts)
+
+    def moveaxis(self, source: int | Sequence[int], target: int | Sequence[int]) -> Vec3Int:
+        """Return the components in another order, as :func:`numpy.moveaxis` reorders axes."""
+        order = np.moveaxis(np.empty((1, 2, 3)), source, target).shape  # axis n has n + 1 elements
+        return Vec3Int([self[side - 1] for side in order])
 
     def __repr__(self) -> str:
-        return f"Vec3Int({self[0]}, {self[1]}, {self[2]})"
+        return f"Vec3Int({self[0]},{self[1]},{self[2]})"
 
-    def __str__(self) -> str:
-        return f"({self[0]}, {self[1]}, {self[2]})"
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        """Return it within a text: ``(1, 2, 3)``."""
+        return format(f"({self[0]}, {self[1]}, {self[2]})", spec)
+
+
+def as_vec3_int_or_none(vec: Any) -> Vec3Int | None:
+    """Return a vector from three integers, or from one for all axes; None for None."""
+    return None if vec is None else Vec3Int.from_scalar_or_vec(vec)
 
 
 MagLike: TypeAlias = "Mag | int | str | Sequence[int] | np.ndarray[Any, Any]"
@@ -263,6 +367,11 @@ class Mag:
         return max(self._vec)
 
     @property
+    def max_dim_log2(self) -> int:
+        """The logarithm of the largest component to the base 2."""
+        return self.max_dim.bit_length() - 1
+
+    @property
     def is_isotropic(self) -> bool:
         """Whether all components are equal."""
         return len(set(self._vec)) == 1
@@ -293,6 +402,12 @@ class Mag:
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._vec)
+
+    def __mul__(self, other: MagLike) -> Mag:
+        return Mag(self._vec * Mag(other)._vec)
+
+    def __floordiv__(self, other: MagLike) -> Mag:
+        return Mag(self._vec // Mag(other)._vec)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Mag):

@@ -30,7 +30,7 @@ from wkdask.convert.image_info import shown
 from wkdask.convert.image_plan import ConversionPlan, plan_conversion
 from wkdask.convert.selection import Selection, open_images
 from wkdask.convert.target import add_mag, check_layer, open_target, same_cut, spec_of, viewer_notes
-from wkdask.dataset import Dataset, as_voxel_size
+from wkdask.dataset import Dataset
 from wkdask.driver import run_planned
 from wkdask.engines import LocalEngine, pick_engine
 from wkdask.errors import AlreadyExistsError, InvalidValueError, ResumeError, WkdaskWarning
@@ -48,7 +48,7 @@ from wkdask.storage.assemble import move_voxels
 from wkdask.storage.jobs import unfinished_jobs
 from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
 from wkdask.tasks import UnitReport, merge_reports, publish_assembled_unit
-from wkdask.units import VoxelSize
+from wkdask.units import VoxelSize, as_voxel_size
 from wkdask.windows import CallWindow, Stage
 from wkdask.writer import PlannedWrite
 

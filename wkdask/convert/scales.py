@@ -20,14 +20,14 @@ from wkdask.convert.scale_mags import Scale, Taken, channel_of, scale_array, sca
 from wkdask.convert.target import check_layer, viewer_notes
 from wkdask.convert.zarr_array import ZarrArray, open_zarr_array
 from wkdask.convert.zarr_store import is_file, is_zarr, read_json, root_of
-from wkdask.dataset import Dataset, as_voxel_size
+from wkdask.dataset import Dataset
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
 from wkdask.layer import LayerCategories
 from wkdask.properties import PROPERTIES_FILE
 from wkdask.storage.protocol import ArraySpec
-from wkdask.units import VoxelSize, format_bytes
+from wkdask.units import VoxelSize, as_voxel_size, format_bytes
 
 __all__ = ["ScaledLayer", "Scales", "open_scales"]
 

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
+from wkdask.errors import ReadOnlyError
 from wkdask.fsio import checked_path
 from wkdask.properties.commit import commit
 from wkdask.properties.rawjson import PROPERTIES_FILE
 from wkdask.properties.records import DatasetRecord, LayerRecord, load
 from wkdask.properties.values import Edit
 
-__all__ = ["Properties"]
+__all__ = ["Handles", "Properties"]
+
+
+class Handles:
+    """Handles that are in use, each by itself: a set of weak references would take equal ones for one."""
+
+    def __init__(self) -> None:
+        self._by_id: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+    def add(self, handle: Any) -> None:
+        """Remember a handle as long as somebody uses it."""
+        self._by_id[id(handle)] = handle
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._by_id.values()))
 
 
 @dataclass(slots=True)
@@ -28,7 +43,11 @@ class Properties:
     """The dataset's folder, absolute."""
     outside: str = field(default="read-only", repr=False)
     """What may happen with what the dataset reaches outside of its folder: "read-only", "refuse" or "write"."""
-    layers: WeakSet[Any] = field(default_factory=WeakSet, repr=False, compare=False)
+    read_only: bool = field(default=False, repr=False)
+    """Whether every change of the dataset is refused through these handles."""
+    links: set[str] = field(default_factory=set, repr=False, compare=False)
+    """Real paths of folders outside that handles of this session link and may write to."""
+    layers: Handles = field(default_factory=Handles, repr=False, compare=False)
     """The handles of layers that are in use: they follow where one of them renames its layer."""
     _known: tuple[tuple[int, int, int], DatasetRecord] | None = field(default=None, repr=False, compare=False)
     """The file's inode, size and time, and what it said: one value, for threads look at once."""
@@ -36,8 +55,26 @@ class Properties:
     def __post_init__(self) -> None:
         self.folder = checked_path(self.folder)
 
-    def __reduce__(self) -> tuple[type[Properties], tuple[str, str]]:
-        return (Properties, (self.folder, self.outside))
+    def __reduce__(self) -> tuple[type[Properties], tuple[Any, ...]]:
+        return (Properties, (self.folder, self.outside, self.read_only, set(self.links)))
+
+    def check_writable(self) -> None:
+        """Refuse to change a dataset that was opened read-only.
+
+        Raises
+        ------
+        ReadOnlyError
+            If it was.
+        """
+        if self.read_only:
+            raise ReadOnlyError(f"the dataset {self.folder} was opened with read_only=True")
+
+    def may_write(self, folder: str) -> bool:
+        """Tell whether what lies outside of the dataset may be written to."""
+        real = os.path.realpath(folder)
+        return self.outside == "write" or any(
+            real == link or real.startswith(f"{link}{os.sep}") for link in self.links
+        )
 
     @property
     def record(self) -> DatasetRecord:
@@ -64,5 +101,6 @@ class Properties:
 
     def commit(self, *edits: Edit | Sequence[Edit]) -> DatasetRecord:
         """Replay edits on the file as it is now; see `wkdask.properties.commit`."""
+        self.check_writable()
         flat = [edit for given in edits for edit in (given if isinstance(given, Sequence) else (given,))]
         return commit(self.folder, flat)

@@ -37,6 +37,7 @@ __all__ = [
     "create_mag",
     "default_shard_shape",
     "entry_of",
+    "extent_of",
     "fitting_compression",
     "format_of",
     "found_format",
@@ -244,6 +245,11 @@ def fitting_compression(
     if not isinstance(compression, str):
         raise InvalidValueError(f"a compression is a name, True, False or None, got {compression!r}")
     return compression
+
+
+def extent_of(store: StoredMag) -> Vec3Int:
+    """Return the voxels (x, y, z) of a Zarr array from its origin on; 0 for other mags, which have no end."""
+    return store._extent() if isinstance(store, ZarrMag) else Vec3Int.zeros()
 
 
 def default_shard_shape(data_format: str, chunk: Vec3Int, chunks: int = 32) -> Vec3Int:

@@ -31,7 +31,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 
 from wkdask.errors import DamagedHeaderError, JobEndedError
-from wkdask.fsio import fsync_folder, lock, remove_folder
+from wkdask.fsio import fsync_folder, lock, make_folders, remove_folder
 from wkdask.geometry import BoundingBox
 from wkdask.storage.dead_jobs import (
     ALIVE,
@@ -111,7 +111,7 @@ def job_folders(
         if folders is None:
             folders = []
             for store, manifest, box in mags:
-                private = private_folder(store.path)
+                private = _private_folder_of(store)
                 with lock(f"{private}/locks/jobs.lock"):
                     if writes:
                         sweep(private, box if manifest is None else manifest.box, manifest)
@@ -124,13 +124,19 @@ def job_folders(
                 folders.append(folder)
         elif writes:
             for store, manifest, box in mags:
-                private = private_folder(store.path)
+                private = _private_folder_of(store)
                 with lock(f"{private}/locks/jobs.lock"):
                     sweep(private, box if manifest is None else manifest.box, None)
         try:
             yield folders
         finally:
             _end(folders)
+
+
+def _private_folder_of(store: StoredMag) -> str:
+    """Return a mag's private folder, made if it is not there; of one position of an array also what is above it."""
+    make_folders(os.path.dirname(store.metadata_path), store.path)  # but not the mag, which may be gone
+    return private_folder(store.path)
 
 
 def _end(folders: list[JobFolder]) -> None:

@@ -1,0 +1,115 @@
+"""Words that the properties file and the Dataset API have: categories, formats, modes, units, axes, defaults.
+
+Each is a text as well: ``DataFormat.Zarr3 == "zarr3"``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+__all__ = [
+    "COLOR_CATEGORY",
+    "CXYZ_AXES",
+    "C_AXIS",
+    "DEFAULT_CHUNK_SHAPE",
+    "DEFAULT_DATA_FORMAT",
+    "DEFAULT_SHARD_SHAPE",
+    "SEGMENTATION_CATEGORY",
+    "TCXYZ_AXES",
+    "TXYZ_AXES",
+    "T_AXIS",
+    "XYZ_AXES",
+    "XY_AXES",
+    "X_AXIS",
+    "Y_AXIS",
+    "Z_AXIS",
+    "DataFormat",
+    "LayerCategories",
+    "LayerCategoryType",
+    "LengthUnit",
+    "SamplingModes",
+    "XYZAxis",
+]
+
+LayerCategoryType = Literal["color", "segmentation"]
+"""What a layer can be."""
+
+COLOR_CATEGORY: LayerCategoryType = "color"
+"""An image."""
+
+SEGMENTATION_CATEGORY: LayerCategoryType = "segmentation"
+"""Ids of segments."""
+
+XYZAxis = Literal["x", "y", "z"]
+"""The name of an axis in space."""
+
+C_AXIS, X_AXIS, Y_AXIS, Z_AXIS, T_AXIS = "c", "x", "y", "z", "t"
+XY_AXES, XYZ_AXES, CXYZ_AXES = ("x", "y"), ("x", "y", "z"), ("c", "x", "y", "z")
+TXYZ_AXES, TCXYZ_AXES = ("t", "x", "y", "z"), ("t", "c", "x", "y", "z")
+
+
+class LayerCategories:
+    """The kinds of layers, as the properties file writes them."""
+
+    COLOR_TYPE = "color"
+    SEGMENTATION_TYPE = "segmentation"
+
+
+class DataFormat(StrEnum):
+    """How the mags of a layer are stored; the last two are listed only."""
+
+    WKW = "wkw"
+    Zarr = "zarr"
+    Zarr3 = "zarr3"
+    N5 = "n5"
+    NeuroglancerPrecomputed = "neuroglancerPrecomputed"
+
+
+class SamplingModes(StrEnum):
+    """Which mags follow which; see :meth:`Layer.downsample`."""
+
+    ANISOTROPIC = "anisotropic"
+    ISOTROPIC = "isotropic"
+    CONSTANT_Z = "constant_z"
+
+
+class LengthUnit(StrEnum):
+    """The unit of a voxel's size."""
+
+    YOCTOMETER = "yoctometer"
+    ZEPTOMETER = "zeptometer"
+    ATTOMETER = "attometer"
+    FEMTOMETER = "femtometer"
+    PICOMETER = "picometer"
+    NANOMETER = "nanometer"
+    MICROMETER = "micrometer"
+    MILLIMETER = "millimeter"
+    CENTIMETER = "centimeter"
+    DECIMETER = "decimeter"
+    METER = "meter"
+    HECTOMETER = "hectometer"
+    KILOMETER = "kilometer"
+    MEGAMETER = "megameter"
+    GIGAMETER = "gigameter"
+    TERAMETER = "terameter"
+    PETAMETER = "petameter"
+    EXAMETER = "exameter"
+    ZETTAMETER = "zettameter"
+    YOTTAMETER = "yottameter"
+    ANGSTROM = "angstrom"
+    INCH = "inch"
+    FOOT = "foot"
+    YARD = "yard"
+    MILE = "mile"
+    PARSEC = "parsec"
+
+
+DEFAULT_DATA_FORMAT = DataFormat.WKW
+"""Of a new layer; webknossos 4 has Zarr 3."""
+
+DEFAULT_CHUNK_SHAPE = (32, 32, 32)
+"""Sides of a chunk, in voxels of its mag."""
+
+DEFAULT_SHARD_SHAPE = (1024, 1024, 1024)
+"""Sides of a cube of WKW or Zarr 3, in voxels of its mag; in Zarr 2 every chunk is a file."""

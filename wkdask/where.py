@@ -1,0 +1,131 @@
+"""Where in a view, as version 4 of the API says it: offsets and boxes in voxels of mag 1, absolute or relative."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from wkdask.errors import AlignmentError, InvalidValueError, OutOfBoundsError
+from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
+from wkdask.storage.protocol import ArraySpec
+
+__all__ = ["NOWHERE", "Where", "check_allowed"]
+
+
+class _Located(Protocol):
+    """What of a view matters here."""
+
+    @property
+    def mag(self) -> Mag:
+        """The magnification."""
+
+    @property
+    def box(self) -> BoundingBox:
+        """The view's box: absolute, in voxels of its mag."""
+
+    @property
+    def bounding_box(self) -> BoundingBox:
+        """The view's box in voxels of mag 1."""
+
+    @property
+    def spec(self) -> ArraySpec:
+        """Type and cut of the mag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The four ways in which version 4 says a place; at most one is given. All count voxels of mag 1."""
+
+    relative_offset: Vec3IntLike | None = None
+    """A corner, from the view's own corner on."""
+    absolute_offset: Vec3IntLike | None = None
+    """A corner."""
+    relative_bounding_box: BoundingBox | None = None
+    """A box, from the view's own corner on."""
+    absolute_bounding_box: BoundingBox | None = None
+    """A box; the same as ``bounding_box=``."""
+
+    def box(
+        self,
+        view: _Located,
+        offset: Vec3IntLike | None,
+        size: Vec3IntLike | None,
+        bounding_box: BoundingBox | None,
+        shape: Vec3Int | None = None,
+    ) -> BoundingBox | None:
+        """Return the box that is meant, in voxels of mag 1; None where nothing is said in version 4's words.
+
+        Parameters
+        ----------
+        view
+            What relative places count from.
+        offset, size, bounding_box
+            What is said in our own words; only `size` goes with an offset, and counts voxels of mag 1 then.
+        shape
+            Voxels of the mag that an array has, where the box is that of an array.
+
+        Raises
+        ------
+        InvalidValueError
+            If a place is said twice, or a box has an offset and no size.
+        """
+        said = [each.name for each in fields(self) if getattr(self, each.name) is not None]
+        if not said:
+            return bounding_box
+        both = [
+            name for name, value in (("offset", offset), ("bounding_box", bounding_box)) if value is not None
+        ]
+        if len(said) + len(both) > 1:
+            raise InvalidValueError(f"give one place, not {' and '.join([*both, *said])}")
+        corner = view.bounding_box.topleft if said[0].startswith("relative") else Vec3Int(0, 0, 0)
+        whole = self.relative_bounding_box or self.absolute_bounding_box
+        if whole is not None:
+            if size is not None:
+                raise InvalidValueError(f"{said[0]}= has a size already, got size={size!r} too")
+            return whole.offset(corner)
+        given = self.absolute_offset if self.relative_offset is None else self.relative_offset
+        if shape is not None:
+            size = shape * view.mag.to_vec3_int()
+        if size is None:
+            raise InvalidValueError(f"{said[0]}= needs size=, both in voxels of mag 1")
+        if min(corner := corner + Vec3Int(given)) < 0:
+            raise OutOfBoundsError(f"voxel coordinates cannot be negative, got the corner {corner}")
+        return BoundingBox(corner, size)
+
+
+NOWHERE = Where()
+"""Nothing said."""
+
+
+def check_allowed(
+    view: _Located, box: BoundingBox, allow_resize: bool | None, allow_unaligned: bool | None
+) -> None:
+    """Refuse a write that version 4 refuses, where a caller asks for that; nothing is refused otherwise.
+
+    Parameters
+    ----------
+    view
+        What is written.
+    box
+        Where: absolute, in voxels of the mag.
+    allow_resize
+        False: the box may not leave the view's.
+    allow_unaligned
+        False: the box consists of whole cubes, or ends where the view's box ends.
+
+    Raises
+    ------
+    OutOfBoundsError, AlignmentError
+        If so.
+    """
+    if allow_resize is False and not view.box.contains_bbox(box):
+        raise OutOfBoundsError(
+            f"the box {box} leaves {view.box} (voxels of mag {view.mag}), and allow_resize=False forbids that"
+        )
+    if allow_unaligned is False:
+        whole = box.aligned_outwards(view.spec.shard_shape).intersection(view.box.extended_by(box))
+        if whole != box:
+            raise AlignmentError(
+                f"the box {box} has cubes of {view.spec.shard_shape} in part, and allow_unaligned=False forbids "
+                f"that; the nearest of whole cubes is {whole} (voxels of mag {view.mag})"
+            )
