@@ -343,7 +343,7 @@ def test_what_is_no_attachment_is_named(layer, wrong):
 
 
 def test_attachments_of_a_linked_layer_are_read_only(layer, data):
-    linked = Dataset.create(data / "ds2", (1, 1, 1)).add_symlink_layer(layer.path)
+    linked = Dataset.create(data / "ds2", (1, 1, 1)).add_symlink_layer(layer.path, writable=False)
     with pytest.raises(ReadOnlyError, match="read-only"):
         linked.attachments.add_attachment_as_copy(MeshAttachment("m", data / "out", ZARR3))
     assert tree(layer.path) == []

@@ -122,10 +122,14 @@ def test_every_commit_keeps_it_byte_for_byte(broken):
 @pytest.mark.filterwarnings("ignore:a layer cannot be used")
 def test_commands_show_it_and_refuse_it(broken):
     ds, words = broken
-    info = CliRunner().invoke(main, ["info", ds.path])
+    info = CliRunner().invoke(main, ["info", str(ds.path)])
     assert info.exit_code == 0
     assert words in info.output
-    for command in (["downsample", ds.path], ["compress", ds.path], ["preview", ds.path, "--layer", "bad"]):
+    for command in (
+        ["downsample", str(ds.path)],
+        ["compress", str(ds.path)],
+        ["preview", str(ds.path), "--layer", "bad"],
+    ):
         done = CliRunner().invoke(main, command)
         assert done.exit_code == 1, done.output
         assert words in done.output
@@ -173,7 +177,7 @@ def test_the_headers_tell_a_missing_element_class(tmp_path, value, legacy, dtype
     )
     layer = ds.get_layer("l")
     assert (layer.dtype_per_channel, layer.num_channels, layer.data_format) == (dtype, channels, "wkw")
-    assert layer.dtype_per_layer == {"uint16": "uint16", "uint8": "uint24", "float32": "float"}[dtype]
+    assert layer.dtype_per_layer == {"uint16": "uint16", "uint8": "uint24", "float32": "float32"}[dtype]
     np.testing.assert_array_equal(layer.get_mag(1).read(), voxels)
     layer.downsample(coarsest_mag=2, interpolation_mode="nearest")
     np.testing.assert_array_equal(layer.get_mag(2).read(), voxels[:, ::2, ::2, ::2])

@@ -14,6 +14,7 @@ from wkdask.chunkwise import warn_of_ignored
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
 from wkdask.events import WriteReport
 from wkdask.existing import nonzero_box
+from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.grid import split_box
 from wkdask.halo import Boundary
@@ -207,7 +208,7 @@ class MagView(View):
         compression = fitting_compression(self.spec.data_format, compression or False)
         options = WriteOptions(client=client, listeners=listeners_for(progress))
         if target_path is not None:
-            return self._layer.copy_mag_to(self, os.fspath(target_path), compression, options)
+            return self._layer.copy_mag_to(self, checked_path(target_path), compression, options)
         if (
             self.spec.data_format != "wkw"
         ):  # a Zarr array says once for all its shards how they are compressed
@@ -276,7 +277,7 @@ class MagView(View):
             return self._layer.rechunk_mag(self, chunk_shape, shard_shape, wanted, options)
         return self._layer.copy_mag_to(
             self,
-            os.fspath(target_path),
+            checked_path(target_path),
             wanted,
             options,
             chunk_shape=chunk_shape,
