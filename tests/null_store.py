@@ -52,6 +52,13 @@ class NullMag:
     def prepare_scratch(self, root):
         pass
 
+    @property
+    def metadata_path(self):
+        return f"{self.path}/header.wkw"
+
+    def opened(self, path):
+        return NullMag(path, self.spec)
+
     def staged(self, path, *, raw=False):
         return NullMag(path, self.spec)
 

@@ -229,8 +229,10 @@ def test_two_phases_are_two_stages(make_mag):
     assert first.units == second.units
     assert os.path.isdir(f"{folder}/staged")
     calls = [entry for window in second.windows for entry in window.calls]
-    assert {function.__name__ for _, function, _ in calls} == {"publish_unit"}
+    assert {(function.__name__, arguments[0].__name__) for _, function, arguments in calls} == {
+        ("publish_of", "publish_unit")
+    }
     assert sum(each.volume() for each, _, _ in calls) == box.volume()
     # from here on, a task of the first stage that was thought lost has no place to write to
     assert not os.path.exists(f"{folder}/staged")
-    assert {arguments[1].path for _, _, arguments in calls} == {f"{folder}/built"}
+    assert {arguments[3].path for _, _, arguments in calls} == {f"{folder}/built"}

@@ -79,7 +79,7 @@ def check(dataset, expected, offset=(0, 0, 0), layer="color"):
 
 def nothing_left(mag_path):
     private = Path(mag_path, ".wkdask")
-    assert {entry.name for entry in private.iterdir()} == {"locks", "finished"}
+    assert {entry.name for entry in private.iterdir()} - {"finished"} == {"locks"}
 
 
 def tree(folder):
@@ -442,8 +442,7 @@ def test_damage_before_anything_landed_leaves_no_layer(tmp_path):
     damage(kept)
     with pytest.raises(TaskFailedError, match=r"s7\.tif"):
         convert_images(tmp_path / "in", tmp_path / "ds", voxel_size=SIZE, progress=False)
-    assert not (tmp_path / "ds/color").exists()
-    assert wkdask.Dataset(tmp_path / "ds").layers == {}
+    assert not (tmp_path / "ds").exists()
     kept.write_bytes(data)
     convert_images(tmp_path / "in", tmp_path / "ds", voxel_size=SIZE, progress=False)
     check(tmp_path / "ds", expected)

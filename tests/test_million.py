@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import dask
@@ -69,16 +70,28 @@ def test_a_hundred_thousand_cubes_in_the_driver_alone(tmp_path, monkeypatch, no_
 
 def line_of(number, unit):
     """Return what the journal notes for a unit."""
-    return json.dumps([0, number, list(unit), 1, 1, 512, 100, 0, 9], separators=(",", ":")) + "\n"
+    return checked_line([0, number, list(unit), 1, 1, 512, 100, 0, 9])
+
+
+def checked_line(entry):
+    """Return a line of a journal: a checksum, and what it is of."""
+    text = json.dumps(entry, separators=(",", ":"))
+    return f"{zlib.crc32(text.encode()):08x} {text}\n"
+
+
+def first_lines(side):
+    """Return what a journal begins with: its job, and the cubes of 8³ of its box."""
+    return checked_line(["job", ""]) + checked_line(["lane", 0, [8] * 3, [0, 0, 0, side, side, side]])
 
 
 def test_units_that_are_done_are_read_and_passed_over_by_the_thousand(tmp_path):
-    """50 µs for each would be 50 s for a million; it is a tenth of that, on a machine that is not busy."""
+    """A million of them take less than a minute."""
     plan = plan_again(
         null_mag(tmp_path / "ds", 8).spec, BoundingBox((0, 0, 0), (400, 400, 400)), Vec3Int.full(8)
     )
     lane, left = lane_of(plan, 0), {17, 999, 50_000, 124_999}
     with open(tmp_path / "journal", "w") as file:
+        file.write(first_lines(400))
         for number, (x, y, z) in enumerate(plan.units):
             if number not in left:
                 file.write(line_of(number, (x * 8, y * 8, z * 8, 8, 8, 8)))
@@ -90,7 +103,7 @@ def test_units_that_are_done_are_read_and_passed_over_by_the_thousand(tmp_path):
     assert [lane.number_of(box) for box in rest] == sorted(left)
     assert journal.units == journal.merged.cubes == len(lane) - len(left)
     assert journal.merged.box == plan.box
-    assert seconds / len(lane) < 20e-6
+    assert seconds / len(lane) < 60e-6
     assert psutil.Process().memory_info().rss - before < 50e6
 
 
@@ -101,7 +114,8 @@ def test_those_lines_are_what_is_written(tmp_path):
     lane, unit = lane_of(plan, 0), BoundingBox((8, 16, 24), (8, 8, 8))
     with Journal(str(tmp_path)) as journal:
         journal.note(lane, UnitReport(unit, unit, 1, 512, 100, 0, 9))
-    assert (tmp_path / "journal").read_text() == line_of(lane.number_of(unit), unit.to_tuple6())
+    noted = first_lines(80) + line_of(lane.number_of(unit), unit.to_tuple6())
+    assert (tmp_path / "journal").read_text() == noted
 
 
 # --- expressions ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyramid_oracle import layer_with, oracle
 
-from wkdask import BoundingBox, Dataset, Mag, Vec3Int, layer_pyramid, pyramid, pyramid_plan
+from wkdask import BoundingBox, Dataset, Mag, Vec3Int, layer_sampling, pyramid, pyramid_plan
 from wkdask.engines import LocalEngine
 from wkdask.errors import InvalidValueError, PlanError, TaskFailedError, WkdaskWarning
 from wkdask.events import UnitDone
@@ -320,7 +320,7 @@ def test_a_half_that_died_with_its_worker_comes_from_the_published_cubes(tmp_pat
             killed.append(int(process))
             os.kill(int(process), signal.SIGKILL)
 
-    monkeypatch.setattr(layer_pyramid, "listeners_for", lambda progress: [listen])
+    monkeypatch.setattr(layer_sampling, "listeners_for", lambda progress: [listen])
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,

@@ -24,7 +24,6 @@ from wkdask.errors import (
 )
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.formats import built_by
-from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import DTYPES, ArraySpec
 from wkdask.storage.zarr import ZarrMag
 
@@ -528,18 +527,6 @@ def test_zeros_over_zeros_fill_no_holes(tmp_path):
     plain.write_in_place(BoundingBox((0, 0, 0), (32, 32, 32)), noise((1, 32, 32, 32)))
     plain.write_in_place(BoundingBox((0, 0, 32), (256, 256, 64)), np.zeros((1, 256, 256, 64), "uint8"))
     assert os.stat(plain.cube_path(Vec3Int(0, 0, 0))).st_blocks * 512 < 256 << 10
-
-
-@each_format
-def test_the_snapshot_of_a_mag_keeps_its_fingerprint(tmp_path, data_format, compression):
-    mag = make(tmp_path / "mag", data_format, compression)
-    write(mag, CUBE_0, noise((1, SIDE, SIDE, SIDE)))
-    before = mag.fingerprint(CUBE_0)
-    with job_folder(mag) as folder:
-        Path(folder, "before").write_bytes(mag.snapshot(CUBE_0))
-        write(mag, CUBE_0, noise((1, SIDE, SIDE, SIDE), seed=1))
-        assert mag.fingerprint(CUBE_0) == before
-    assert mag.fingerprint(CUBE_0) != before
 
 
 @pytest.mark.parametrize(("fill", "channels_apart"), [(0, False), (7, False), (0, True)])

@@ -128,7 +128,9 @@ class LayerPyramid(LayerMags):
             ):  # one that cannot be opened is reported when it is used
                 if mag in self._existing([mag]):
                     jobs = unfinished_jobs(self.get_mag(mag).place.store)
-                    if any(job.action == "downsampling" for job in jobs):
+                    if any(
+                        job.action == "downsampling" or job.role > 0 for job in jobs
+                    ):  # coarser mags of a write
                         return mag
                 elif is_unfinished(os.path.join(self.path, mag.to_layer_name())) is not None:
                     return mag

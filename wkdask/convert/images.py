@@ -494,11 +494,13 @@ def _mag(dataset: Dataset, name: str, category: str, spec: ArraySpec, *, resume:
                 raise AlreadyExistsError(f"layer {name!r} has no unfinished job: there is nothing to resume")
             return mag
     else:
-        layer = dataset.add_layer(
-            name,
-            category,
-            dtype_per_channel=spec.dtype,
-            num_channels=spec.num_channels,
-            data_format=spec.data_format,
-        )
+        with warnings.catch_warnings():  # what is not shown is said once, with what would make it
+            warnings.filterwarnings("ignore", ".*webknossos 4 does not make", WkdaskWarning)
+            layer = dataset.add_layer(
+                name,
+                category,
+                dtype_per_channel=spec.dtype,
+                num_channels=spec.num_channels,
+                data_format=spec.data_format,
+            )
     return add_mag(layer, 1, spec)
