@@ -69,9 +69,10 @@ def test_small_cubes_go_several_to_a_task_and_the_function_gets_them_one_by_one(
         assert block.flags.f_contiguous
         assert block.flags.writeable
         assert block.shape == (1, *box.size)
-        seen.append((box, block.copy()))
+        kept = block.copy()
+        seen.append((box, kept))
         block[:] = 0  # the function's own: nobody else sees it
-        return seen[-1][1]
+        return kept
 
     mag.map_cubes(note, target, progress=events.append)
     assert {box for box, _ in seen} == {box for _, box in target.spec.grid.pieces(BOX)}

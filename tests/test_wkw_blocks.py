@@ -196,7 +196,7 @@ def test_a_cube_that_cannot_be_opened_a_second_time_is_an_error(tmp_path, monkey
         raise OSError(24, "Too many open files", path)
 
     monkeypatch.setattr(wkw_blocks, "open_regular", refuse)
-    with pytest.raises(DamagedCubeError, match=r"x0\.wkw cannot be read: Too many open files"):
+    with pytest.raises(OSError, match=r"Too many open files.*x0\.wkw"):
         mag.read(box)
 
 
