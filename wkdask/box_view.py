@@ -395,7 +395,7 @@ class BoxView:
         """Return the origin if an unfinished job began to write an array of this size there; None if none did.
 
         The layer's box may begin elsewhere by then, as that job's first cube does; the default would be refused.
-        A job at any other place was told its place: this call is another one, or is to be told too.
+        A job anywhere else was given its offset: this call is another one, or must be given the offset too.
         """
         shape = Vec3Int(shape_of(data, self._place))
         boxes = [job.box for job in unfinished_jobs(self._place.store)]

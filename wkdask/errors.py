@@ -76,7 +76,7 @@ class CategoryError(InvalidValueError, RuntimeError):
 
 
 class SaidTwiceError(InvalidValueError, AttributeError):
-    """One thing is said by two arguments, of which one would have to be passed over."""
+    """Two arguments say the same thing, and one of them would have to be ignored."""
 
 
 class ChannelError(InvalidValueError):

@@ -4,9 +4,9 @@
 
     note the edit in <dataset>/.wkdask/edit ─> commit the properties ─> rename or remove the folder ─> drop the note
 
-The commit decides. Whoever opens the dataset next and finds a note renames or removes the folder if the commit has
-happened, and drops the note if it has not. A note names a layer's folder, or a mag's folder in it, and
-nothing else: a name that leads elsewhere is not followed.
+The commit decides. The process that opens the dataset next and finds a note renames or removes the folder if
+the commit has happened, and drops the note if it has not. A note names a layer's folder, or a mag's folder in
+it, and nothing else: a name that leads elsewhere is not followed.
 """
 
 from __future__ import annotations

@@ -276,7 +276,7 @@ class Journal:
         self._append(["end", lane.number])
 
     def _of(self, lane: Lane) -> _Done:
-        """Return what is noted of a lane; one of which nothing is gets a line that says how it is cut."""
+        """Return what is noted of a lane. For a new lane, first note how it is cut."""
         done = self._known(lane)
         if done is None:
             done = self._done[lane.number] = _Done(lane)
@@ -398,8 +398,8 @@ class Journal:
 
 _CHECKSUM = 9
 """Bytes before the text of a line: its checksum and a space."""
-_UNIT, _WRITTEN, _OTHERS, _VALUE = 2, 3, 9, 10
-"""Where in a line the boxes are, and what not every line has."""
+_OTHERS, _VALUE = 9, 10
+"""Where in a line is what not every line has: writes into further mags, and the returned value."""
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 

@@ -299,7 +299,7 @@ class Layer(LayerWriting):
         )
         check_spec(spec, data_format)  # before anything is made
         if spec == mag.spec and data_format != "wkw":
-            return None  # of WKW each cube says how it is stored, and some may be stored otherwise
+            return None  # each WKW cube has its own compression, which may differ from the header
         if data_format == "wkw" and spec == replace(mag.spec, compression=spec.compression):
             report = compress_in_place(mag.place, spec.compression, options)
         else:

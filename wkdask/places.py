@@ -81,7 +81,7 @@ def refuse_outside(properties: Properties) -> None:
 
 
 def warn_of_layers(record: DatasetRecord) -> None:
-    """Warn of layers that cannot be understood, or of which something is missing that their mags tell."""
+    """Warn of layers that cannot be understood, or that lack something which the headers of their mags say."""
     for broken in record.broken:
         warnings.warn(f"a layer cannot be used: {broken.reason}", WkdaskWarning, stacklevel=3)
     for layer in record.layers:

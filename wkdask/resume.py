@@ -6,8 +6,8 @@
     second run   the same call has the same key             ─> what the journal does not have is done
     third run    ... and finds a receipt                    ─> nothing is done
 
-What is computed is told by the name of an array, which is the same in every process where it is made of what
-the array is: of the files of a mag, of numpy arrays, functions, seeds. Where a job replaces what it reads,
+The name of an array says what is computed. It is the same in every process if it is made from the array's
+content: the files of a mag, numpy arrays, functions, seeds. Where a job replaces what it reads,
 the name changes when it has ended; there the structure of the expression counts, whatever the mag holds
 (`wkdask.graph_facts.structure_of`). Where the name is non-deterministic, there is no way to know what a
 previous run computed.

@@ -126,7 +126,7 @@ class NodeCall:
     arguments: tuple[Any, ...]
     """What it is called with first."""
     needs: tuple[str, ...] = ()
-    """Tasks before it whose results it takes; nobody else takes them."""
+    """Earlier tasks whose results it takes. No other task takes them."""
     after: tuple[str, ...] = ()
     """Tasks before it that must have ended, whose results it does not take."""
     handed_on: bool = False

@@ -26,7 +26,7 @@ _SIGNED = r"(-?[0-9]+)"
 _DECIMAL = r"([0-9]+(?:\.[0-9]+)?)"
 _SIGNED_DECIMAL = r"(-?[0-9]+(?:\.[0-9]+)?)"
 _TOLD = 5
-"""So many gaps and doubles are named; of more the number is told."""
+"""How many gaps and doubles are named; beyond that, only their number is."""
 
 Number: TypeAlias = int | Fraction
 """What stands in a name."""

@@ -68,11 +68,6 @@ class ImageStack:
         return self.width, self.height, self.dtype, self.num_channels
 
     @property
-    def has_missing(self) -> bool:
-        """Whether sections are empty because their files are missing."""
-        return any(file.format == "missing" for file in self.sections)
-
-    @property
     def shape(self) -> tuple[int, int, int, int]:
         """Shape as (c, x, y, z)."""
         return self.num_channels, self.width, self.height, self.depth
@@ -392,7 +387,7 @@ def _with_missing(files: Sequence[ImageFile], order: Order) -> tuple[ImageFile, 
 
 
 def _file_notes(files: Sequence[ImageFile]) -> list[str]:
-    """Tell once what is to be told of many files."""
+    """Report once what is the same for many files."""
     told: dict[str, list[str]] = {}
     for file in files:
         for text in file.notes:

@@ -40,7 +40,7 @@ _collector = _Collector()
 
 
 def handle_log() -> None:
-    """Keep tifffile's log from being printed where nobody handles it: all that is to be told of a file was told."""
+    """Keep tifffile's log off the screen where no handler is set: wkdask has reported all of it."""
     logger = logging.getLogger("tifffile")
     with _installing:
         if _collector not in logger.handlers:

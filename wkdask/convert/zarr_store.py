@@ -133,7 +133,7 @@ def first_chunk(path: str, ndim: int, prefix: str, separator: str) -> str | None
 def left_out_chunk(path: str, counts: Sequence[int], prefix: str, separator: str) -> str | None:
     """Return the name of a chunk's file that is none of an array; see `name_left_out`."""
     found = in_zip(path)
-    with contextlib.suppress(OSError):  # what cannot be listed is told by whoever reads it
+    with contextlib.suppress(OSError):  # the reader of the array reports what cannot be listed
         return name_left_out(
             keys_on_disk(path) if found is None else _below(*found), counts, prefix, separator
         )

@@ -92,7 +92,7 @@ class JobFolder:
         Parameters
         ----------
         state
-            The mag's fingerprint until then, for whoever looks into the folder.
+            The mag's fingerprint until then, for a person who inspects the folder.
         """
         with opened_folder(self.path) as folder:
             write_private_file(folder, _REPLACING, state)
@@ -185,14 +185,15 @@ def interrupted_jobs(store: StoredMag) -> list[Manifest]:
 def illegible_jobs(store: StoredMag, *, replaced: bool = False) -> list[str]:
     """Return the folders of dead jobs that had begun to replace a mag's cubes and have no sound manifest any more.
 
-    Nobody can finish them: the mag is half replaced, and is not to be read or written as if it were whole.
+    They cannot be finished: the mag is half replaced, and is not to be read or written as if it were whole.
 
     Parameters
     ----------
     store
         The mag.
     replaced
-        Look for those that had replaced all cubes instead. The mag is whole then, but nobody knows by which job.
+        Look for those that had replaced all cubes instead. The mag is whole then, but which job wrote it is
+        unknown.
     """
     marker, found = _REPLACED if replaced else _REPLACING, []
     for name in _job_names(store.path):

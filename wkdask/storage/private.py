@@ -187,7 +187,7 @@ def private_folder(mag_path: str) -> str:
 
 
 def make_shared_folder(path: str) -> None:
-    """Make a folder, unless it is there; whoever may write into the folder above may write into it too."""
+    """Make a folder, unless it is there, with the write permissions of the folder above."""
     try:
         os.mkdir(path)
     except FileExistsError:

@@ -51,7 +51,7 @@ def check_names(folder: str, ndim: int, prefix: str, separator: str) -> str | No
         If so; names both forms.
     """
     found = None
-    with contextlib.suppress(OSError):  # what cannot be listed is told by whoever reads it
+    with contextlib.suppress(OSError):  # the reader of the array reports what cannot be listed
         for place in _places(folder, ndim, prefix, separator, in_order=False):
             return prefix + separator.join(map(str, place))
         found = next(keys_on_disk(folder), None)
