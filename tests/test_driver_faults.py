@@ -1,6 +1,7 @@
 """Faults around a running job: workers, schedulers, mags that go; jobs that meet each other."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -396,38 +397,47 @@ def test_a_disk_that_gets_full_during_a_job(small_disk, random_voxels, compressi
 
 
 WRITER = """
+import json
 import sys
-import numpy as np
 import dask.array as da
 from wkdask import BoundingBox, Dataset, Mag
 
-path, layer, mag = sys.argv[1:4]
-value = int(sys.argv[4])
-box = BoundingBox.from_csv(sys.argv[5])
-view = Dataset(path).get_layer(layer).get_mag(Mag(mag))
-print("ready", flush=True)
-sys.stdin.readline()
-x = da.full((1, *box.size), value, chunks=20, dtype="uint8")
-view.write(x, bounding_box=box.from_mag_to_mag1(Mag(mag)))
+for line in sys.stdin:
+    path, layer, mag, value, box = json.loads(line)
+    mag, box = Mag(mag), BoundingBox.from_csv(box)
+    view = Dataset(path).get_layer(layer).get_mag(mag)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    x = da.full((1, *box.size), value, chunks=20, dtype="uint8")
+    view.write(x, bounding_box=box.from_mag_to_mag1(mag))
+    print("done", flush=True)
 """
 
 
-def run_writers(path, writers):
-    """Run writers (layer, mag, value, box) as processes that start at one moment."""
+@pytest.fixture(scope="module")
+def writers():
+    """Return a function that lets up to four processes write at one moment: (layer, mag, value, box) each."""
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), layer, mag, str(value), box.to_csv()],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for layer, mag, value, box in writers
+        subprocess.Popen([sys.executable, "-c", WRITER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
     ]  # fmt: skip
+
+    def write(path, jobs):
+        chosen = processes[: len(jobs)]
+        for process, (layer, mag, value, box) in zip(chosen, jobs, strict=True):
+            process.stdin.write(json.dumps([str(path), layer, mag, value, box.to_csv()]) + "\n")
+            process.stdin.flush()
+        for process in chosen:
+            assert process.stdout.readline() == "ready\n"
+        for process in chosen:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in chosen:
+            assert process.stdout.readline() == "done\n"
+
+    yield write
     for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate(timeout=120)
+        process.communicate(timeout=60)
         assert process.returncode == 0
 
 
@@ -442,13 +452,13 @@ def shared(tmp_path):
 
 
 @pytest.mark.parametrize("compression", [None, "lz4"])
-def test_jobs_that_write_parts_of_the_same_cubes_lose_nothing(tmp_path, compression):
+def test_jobs_that_write_parts_of_the_same_cubes_lose_nothing(tmp_path, compression, writers):
     ds = Dataset.create(tmp_path / "ds", (1, 1, 1))
     mag = ds.add_layer("a", "color").add_mag(1, chunk_shape=16, shard_shape=64, compression=compression)
     boxes = [
         BoundingBox((30 * k, 0, 7), (30, 100, 90)) for k in range(4)
     ]  # their borders cut cubes and chunks
-    run_writers(ds.path, [("a", "1", k + 1, box) for k, box in enumerate(boxes)])
+    writers(ds.path, [("a", "1", k + 1, box) for k, box in enumerate(boxes)])
     expected = np.zeros((1, 120, 100, 90), "uint8")
     for k in range(4):
         expected[:, 30 * k : 30 * k + 30] = k + 1
@@ -457,11 +467,9 @@ def test_jobs_that_write_parts_of_the_same_cubes_lose_nothing(tmp_path, compress
     assert set(os.listdir(f"{mag.path}/.wkdask")) == {"locks", "finished"}
 
 
-def test_jobs_on_other_layers_other_mags_and_the_same_cubes(shared):
+def test_jobs_on_other_layers_other_mags_and_the_same_cubes(shared, writers):
     box, half = BoundingBox((0, 0, 0), (96, 96, 96)), BoundingBox((40, 8, 8), (32, 32, 32))
-    run_writers(
-        shared.path, [("a", "1", 1, box), ("a", "2", 2, half), ("b", "1", 3, box), ("b", "1", 4, box)]
-    )
+    writers(shared.path, [("a", "1", 1, box), ("a", "2", 2, half), ("b", "1", 3, box), ("b", "1", 4, box)])
     a, b = shared.get_layer("a"), shared.get_layer("b")
     assert (a.get_mag(1).read(offset=(0, 0, 0), size=(96, 96, 96)) == 1).all()
     assert (a.get_mag(2).read(offset=half.topleft, size=half.size) == 2).all()
@@ -474,14 +482,14 @@ def test_jobs_on_other_layers_other_mags_and_the_same_cubes(shared):
 
 
 @pytest.mark.slow
-def test_four_jobs_that_grow_the_box_twenty_times(tmp_path):
+def test_four_jobs_that_grow_the_box_twenty_times(tmp_path, writers):
     """Where webknossos 4.3.3 lost boxes in 8 of 8 trials."""
     rng = np.random.default_rng(0)
     for trial in range(20):
         ds = Dataset.create(tmp_path / f"ds{trial}", (1, 1, 1))
         ds.add_layer("a", "color").add_mag(1, chunk_shape=16, shard_shape=32)
         boxes = [BoundingBox(rng.integers(0, 400, 3), rng.integers(1, 70, 3)) for _ in range(4)]
-        run_writers(ds.path, [("a", "1", k + 1, box) for k, box in enumerate(boxes)])
+        writers(ds.path, [("a", "1", k + 1, box) for k, box in enumerate(boxes)])
         hull = boxes[0]
         for box in boxes[1:]:
             hull = hull.extended_by(box)
