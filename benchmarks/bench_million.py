@@ -28,10 +28,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from null_store import null_mag  # noqa: E402
 
-import wkdask.map_cubes  # noqa: E402
+import wkdask.operations.map_cubes  # noqa: E402
 from wkdask import BoundingBox  # noqa: E402
 from wkdask.errors import TaskFailedError  # noqa: E402
-from wkdask.events import JobStarted, UnitDone  # noqa: E402
+from wkdask.jobs.events import JobStarted, UnitDone  # noqa: E402
 
 SIDE = 16
 LEFT = 1000
@@ -87,7 +87,7 @@ def drive(folder: str, cubes: int, per_task: int, client=None) -> dict:
     box = BoundingBox((0, 0, 0), (side * SIDE, side * SIDE, layers * SIDE))
     source = null_mag(f"{folder}/source", SIDE, box=box)
     target = null_mag(f"{folder}/target", SIDE)
-    wkdask.map_cubes.UNIT_NBYTES = per_task * SIDE**3
+    wkdask.operations.map_cubes.UNIT_NBYTES = per_task * SIDE**3
     source.map_cubes(as_it_is, null_mag(f"{folder}/warm", SIDE), client=client,
                      bounding_box=BoundingBox((0, 0, 0), (SIDE,) * 3))  # fmt: skip
     left = (layers - 1) * SIDE

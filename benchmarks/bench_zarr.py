@@ -30,7 +30,7 @@ import dask.array as da  # noqa: E402
 import numpy as np  # noqa: E402
 
 from wkdask import Dataset  # noqa: E402
-from wkdask.synthetic import make_tissue  # noqa: E402
+from wkdask.demo.tissue import make_tissue  # noqa: E402
 
 VNC = Path(__file__).parents[2] / "shared" / "data" / "vnc" / "raw"
 SHARD, CHUNK = 256, 32

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from wkdask import Dataset
-from wkdask.units import format_bytes
+from wkdask.geometry.voxel_size import format_bytes
 
 
 def kib(field: str) -> int:

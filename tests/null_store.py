@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from wkdask import Dataset
-from wkdask.job import MagPlace
+from wkdask.jobs.job import MagPlace
 from wkdask.mag_view import MagView
 from wkdask.storage.protocol import ArraySpec
-from wkdask.storage.wkw import WkwMag
+from wkdask.storage.wkw.mag import WkwMag
 
 
 @dataclass(frozen=True)

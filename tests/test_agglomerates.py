@@ -78,8 +78,8 @@ def test_graphs_without_segments_or_edges(tmp_path):
 
 
 def test_many_segments_take_several_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("wkdask.agglomerates._CHUNK", 10)
-    monkeypatch.setattr("wkdask.agglomerates._SHARD", 40)
+    monkeypatch.setattr("wkdask.attachments.agglomerates._CHUNK", 10)
+    monkeypatch.setattr("wkdask.attachments.agglomerates._SHARD", 40)
     graph = AgglomerateGraph()
     for n in range(1, 98):
         graph.add_segment(n, position=(n, 0, 0))

@@ -601,7 +601,9 @@ def test_a_folder_that_was_renamed_to_its_long_name(source):
 
 
 def test_names_are_where_scripts_look_for_them():
-    from wkdask import dataset, geometry, utils
+    from wkdask import utils
+    from wkdask.dataset import dataset
+    from wkdask.geometry import boxes as geometry
 
     for name in ("COLOR_CATEGORY", "SEGMENTATION_CATEGORY", "Layer", "SegmentationLayer", "View", "MagView"):
         assert getattr(dataset, name) is getattr(wkdask, name)

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 import wkdask
 from wkdask.errors import DamagedCubeError, JobEndedError
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage import assemble
-from wkdask.storage.assemble import move_voxels, publication_nbytes, publish_assembled, publish_parts
-from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import COMPRESSIONS, PRIVATE, ArraySpec
-from wkdask.storage.publish import Piece, publish_pieces
-from wkdask.storage.wkw import WkwMag
+from wkdask.storage.publish import assemble
+from wkdask.storage.publish.assemble import move_voxels, publication_nbytes, publish_assembled, publish_parts
+from wkdask.storage.publish.jobs import job_folder
+from wkdask.storage.publish.publish import Piece, publish_pieces
+from wkdask.storage.wkw.mag import WkwMag
 
 SIDE = 32
 CUBE = BoundingBox((0, 0, 0), (SIDE, SIDE, SIDE))
@@ -232,7 +232,7 @@ def test_voxels_are_moved_between_private_mags(tmp_path):
 
 
 def test_parts_are_flushed_where_a_report_relies_on_it(tmp_path, monkeypatch):
-    from wkdask.storage import wkw_build
+    from wkdask.storage.wkw import build as wkw_build
 
     flushed = []
     monkeypatch.setattr(wkw_build, "fsync_files", lambda paths: flushed.extend(paths))
@@ -250,11 +250,11 @@ MEASURED = """if True:
     import os, sys
     import numpy as np
     from wkdask.geometry import BoundingBox, Vec3Int
-    from wkdask.storage.assemble import publication_nbytes, publish_assembled
-    from wkdask.storage.jobs import job_folder
+    from wkdask.storage.publish.assemble import publication_nbytes, publish_assembled
+    from wkdask.storage.publish.jobs import job_folder
     from wkdask.storage.protocol import ArraySpec
-    from wkdask.storage.publish import Piece, publish_pieces
-    from wkdask.storage.wkw import WkwMag
+    from wkdask.storage.publish.publish import Piece, publish_pieces
+    from wkdask.storage.wkw.mag import WkwMag
 
     side, compression, depth = 512, sys.argv[2] or None, int(sys.argv[3])
     spec = ArraySpec("uint32", 1, Vec3Int.full(32), Vec3Int.full(side), compression)

@@ -5,10 +5,10 @@ import pickle
 import numpy as np
 import pytest
 
-from wkdask.axis_vectors import TXYZ_AXES, VecInt
 from wkdask.errors import AxisNotFoundError, InvalidValueError
-from wkdask.vec3_float import Vec3Float, as_vec3_float_or_none, as_vec3_int_or_none
-from wkdask.vectors import Vec3Int
+from wkdask.geometry.axis_vectors import TXYZ_AXES, VecInt
+from wkdask.geometry.vec3_float import Vec3Float, as_vec3_float_or_none, as_vec3_int_or_none
+from wkdask.geometry.vectors import Vec3Int
 
 
 @pytest.mark.parametrize(

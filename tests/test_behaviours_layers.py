@@ -23,7 +23,7 @@ from wkdask.errors import (
     UnsupportedFormatError,
     WkdaskWarning,
 )
-from wkdask.pyramid_mags import default_coarsest_mag, mag_chain
+from wkdask.pyramid.mags import default_coarsest_mag, mag_chain
 
 
 def files_below(path):

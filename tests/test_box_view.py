@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from wkdask import BoundingBox, View
-from wkdask.box_view import because, checked_size
 from wkdask.errors import DTypeError, InvalidValueError, OutOfBoundsError, PlanError, ReadOnlyError
 from wkdask.geometry import Vec3Int
+from wkdask.view.box_view import because, checked_size
 
 BOX = BoundingBox((10, 20, 30), (40, 30, 20))
 

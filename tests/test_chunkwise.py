@@ -16,7 +16,6 @@ import pytest
 
 import wkdask
 from wkdask import BoundingBox, Dataset
-from wkdask.chunkwise import ChunkedView, chunk_shape_2021, chunks_unit
 from wkdask.errors import (
     AlignmentError,
     InvalidValueError,
@@ -25,11 +24,12 @@ from wkdask.errors import (
     TaskFailedError,
     WkdaskWarning,
 )
-from wkdask.events import JobFinished, JobStarted, UnitDone
 from wkdask.fsio import lock
 from wkdask.geometry import Vec3Int
-from wkdask.storage.jobs import job_folder
-from wkdask.tasks import Target, landed_reports
+from wkdask.jobs.events import JobFinished, JobStarted, UnitDone
+from wkdask.jobs.tasks import Target, landed_reports
+from wkdask.operations.chunks import ChunkedView, chunk_shape_2021, chunks_unit
+from wkdask.storage.publish.jobs import job_folder
 
 BOX = BoundingBox((37, 5, 70), (150, 100, 90))
 """Unaligned to everything."""
@@ -536,8 +536,8 @@ def test_chunks_are_powers_of_two_from_32_on(filled, state_of, shape):
 def test_chunks_that_straddle_cubes_are_refused(make_mag):
     mag = make_mag(chunk=8, cube=8)
     view = ChunkedView(mag.place, BOX, Vec3Int(12, 8, 8), False)
-    from wkdask.chunkwise import run_chunks
-    from wkdask.job import WriteOptions
+    from wkdask.jobs.job import WriteOptions
+    from wkdask.operations.chunks import run_chunks
 
     with pytest.raises(AlignmentError, match="straddle"):
         run_chunks(lambda views, number: None, [view], wkdask.View, WriteOptions(), keep=False)

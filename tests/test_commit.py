@@ -22,6 +22,7 @@ from small_datasets import V4_WKW
 
 from wkdask import errors, fsio
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, Vec3Int
+from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.properties import (
     PROPERTIES_FILE,
     AddLayer,
@@ -41,7 +42,6 @@ from wkdask.properties import (
     load,
     parse,
 )
-from wkdask.units import VoxelSize
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "samples"
 AXES = {"c": 0, "x": 1, "y": 2, "z": 3}

@@ -20,8 +20,9 @@ BESIDE = 48 * MIB  # what a process loads beside its voxels, as the plan of cube
 CHILD = """
 import sys
 import dask
-from wkdask.convert import images, zarr_layers
-from wkdask.local_engine import LocalEngine
+from wkdask.convert.images import convert as images
+from wkdask.convert.zarr import layers as zarr_layers
+from wkdask.jobs.engines.local import LocalEngine
 
 share, kind, source, warm, target = int(sys.argv[1]), *sys.argv[2:]
 LocalEngine.task_memory = lambda self: share

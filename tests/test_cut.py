@@ -2,9 +2,9 @@
 
 import pytest
 
-from wkdask.cut import Cut
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import Vec3Int
+from wkdask.layer.chunk_layout import Cut
 
 
 def cut(**said):

@@ -26,10 +26,10 @@ from wkdask.errors import (
     UnsupportedFormatError,
     WkdaskWarning,
 )
-from wkdask.events import JobFinished, JobStarted, UnitDone
 from wkdask.fsio import lock
-from wkdask.local_engine import LocalEngine
-from wkdask.storage.jobs import unfinished_jobs
+from wkdask.jobs.engines.local import LocalEngine
+from wkdask.jobs.events import JobFinished, JobStarted, UnitDone
+from wkdask.storage.publish.jobs import unfinished_jobs
 
 BOX = BoundingBox((6, 10, 14), (71, 53, 40))
 """Off the grid of the coarser mags."""
@@ -364,7 +364,7 @@ def test_a_source_that_changed_is_copied_anew_where_its_layer_is_not_complete(or
 KILLED = """
 import signal
 from wkdask import Dataset
-from wkdask.events import UnitDone
+from wkdask.jobs.events import UnitDone
 
 source, target, number, after = args
 seen = 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import wkdask
-from wkdask.demo import find_membranes, membranes_of, run_demo
+from wkdask.demo.run import find_membranes, membranes_of, run_demo
 from wkdask.errors import AlreadyExistsError
 
 

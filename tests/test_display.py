@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wkdask import BoundingBox, Dataset, LayerCategories, VoxelSize, preview
-from wkdask.display import dataset_html, dataset_text, layer_html, layer_text, mag_text
+from wkdask.display.preview import preview as picture
+from wkdask.display.preview import save_preview
+from wkdask.display.text import dataset_html, dataset_text, layer_html, layer_text, mag_text
 from wkdask.errors import DamagedCubeError, InvalidValueError, LayerNotFoundError, OutOfBoundsError
-from wkdask.preview import preview as picture
-from wkdask.preview import save_preview
 
 COLOR, IDS = LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE
 SHAPES = {"chunk_shape": 16, "shard_shape": 32}
@@ -262,7 +262,7 @@ def test_hostile_names(ds, name):
 
 @given(st.text(min_size=1, max_size=20))
 def test_no_name_breaks_out(name):
-    from wkdask.display import _html_lines, _plain
+    from wkdask.display.text import _html_lines, _plain
 
     assert _plain(name).isprintable()
     assert tags(f"<div>{_html_lines([_plain(name)])}</div>").names == {"div", "strong"}

@@ -16,8 +16,8 @@ import pytest
 
 from wkdask import BoundingBox, Dataset, Vec3Int
 from wkdask.errors import DamagedCubeError, TaskFailedError, WkdaskError
-from wkdask.events import JobFinished, JobStarted, UnitDone, UnitFailed
-from wkdask.plan import plan_write
+from wkdask.jobs.events import JobFinished, JobStarted, UnitDone, UnitFailed
+from wkdask.jobs.plan import plan_write
 
 BOX = BoundingBox((100, 37, 5), (150, 120, 100))
 META = np.empty((0,) * 4, "uint8")
@@ -110,7 +110,7 @@ def check_failed_job(target, voxels, box_covers_what_landed, leftovers, client=N
 
 
 def plan_units(target):
-    from wkdask.engines import LocalEngine
+    from wkdask.jobs.engines.choice import LocalEngine
 
     plan = plan_write(target.spec, BOX, threads=LocalEngine().threads)
     return [box for window in plan.windows for box in window.unit_boxes()]

@@ -18,8 +18,8 @@ import pytest
 
 from wkdask import BoundingBox, Dataset
 from wkdask.errors import SchedulerLostError, SpaceError, TaskFailedError, WkdaskError, WkdaskWarning
-from wkdask.events import JobStarted, UnitDone
-from wkdask.storage.jobs import unfinished_jobs
+from wkdask.jobs.events import JobStarted, UnitDone
+from wkdask.storage.publish.jobs import unfinished_jobs
 
 # Of workers that were killed, distributed leaves tasks behind whose errors nobody asks for.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

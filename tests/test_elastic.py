@@ -9,7 +9,7 @@ import pytest
 
 from wkdask import BoundingBox, store
 from wkdask.errors import PlanError, TaskFailedError
-from wkdask.events import UnitDone
+from wkdask.jobs.events import UnitDone
 
 # Of workers that were killed, distributed leaves tasks behind whose errors nobody asks for.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -26,7 +26,7 @@ def source(make_mag, random_voxels):
 
 @pytest.fixture
 def small_units(monkeypatch):
-    monkeypatch.setattr("wkdask.map_cubes.UNIT_NBYTES", 1)
+    monkeypatch.setattr("wkdask.operations.map_cubes.UNIT_NBYTES", 1)
 
 
 @pytest.mark.slow

@@ -9,11 +9,11 @@ import dask.array as da
 import pytest
 
 from wkdask import BoundingBox
-from wkdask.engines import DistributedEngine, LocalEngine, pick_engine
 from wkdask.errors import InvalidValueError, WorkerPathError
-from wkdask.events import JobFinished, UnitDone
-from wkdask.tasks import UnitReport
-from wkdask.windows import CallWindow
+from wkdask.jobs.engines.choice import DistributedEngine, LocalEngine, pick_engine
+from wkdask.jobs.events import JobFinished, UnitDone
+from wkdask.jobs.tasks import UnitReport
+from wkdask.jobs.windows import CallWindow
 
 
 def box_of(number):
@@ -154,7 +154,7 @@ def test_which_engine_is_picked(client):
             assert isinstance(pick_engine(client), DistributedEngine)
 
     def inside():
-        from wkdask.engines import pick_engine
+        from wkdask.jobs.engines.choice import pick_engine
 
         return type(pick_engine()).__name__
 

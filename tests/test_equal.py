@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import wkdask.equal
+import wkdask.dataset.equality
 from wkdask import BoundingBox, Dataset, Mag
-from wkdask.equal import Difference, first_mismatch
+from wkdask.dataset.equality import Difference, first_mismatch
 from wkdask.errors import LayerNotFoundError, TaskFailedError
-from wkdask.events import JobFinished, JobStarted, UnitDone
-from wkdask.storage.wkw import WkwMag
-from wkdask.storage.zarr import ZarrMag
+from wkdask.jobs.events import JobFinished, JobStarted, UnitDone
+from wkdask.storage.wkw.mag import WkwMag
+from wkdask.storage.zarr.mag import ZarrMag
 
 BOX = BoundingBox((5, 3, 9), (70, 50, 40))
 CUTS = [("wkw", 8, 32), ("wkw", 16, 16), ("zarr3", 8, 24), ("zarr3", 20, 80), ("zarr", 12, 12)]
@@ -55,7 +55,7 @@ def first_of(places, side):
 def test_the_first_voxel_that_differs(
     tmp_path_factory, random_voxels, monkeypatch, first, second, dtype, places, unit_nbytes
 ):
-    monkeypatch.setattr(wkdask.equal, "_UNIT_NBYTES", unit_nbytes)
+    monkeypatch.setattr(wkdask.dataset.equality, "_UNIT_NBYTES", unit_nbytes)
     folder = tmp_path_factory.mktemp("equal")
     voxels = random_voxels((2, *BOX.size), dtype)
     other = voxels.copy(order="F")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from wkdask import BoundingBox, Dataset
-from wkdask.engines import LocalEngine
-from wkdask.existing import plan_existing
 from wkdask.geometry import Vec3Int
+from wkdask.jobs.engines.choice import LocalEngine
+from wkdask.operations.existing import plan_existing
 
 FAR = (1_000_000, 2_000_000, 3_000_000)
 

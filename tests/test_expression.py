@@ -6,12 +6,13 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from wkdask import BoundingBox, plan
+from wkdask import BoundingBox
+from wkdask.arrays.expression import array_stages, common_tasks, cut_into_units, unit_blocks
 from wkdask.errors import PlanError
-from wkdask.events import UnitDone
-from wkdask.expression import array_stages, common_tasks, cut_into_units, unit_blocks
-from wkdask.job import Job, JobFolders, WriteOptions
-from wkdask.plan import plan_write
+from wkdask.jobs import plan
+from wkdask.jobs.events import UnitDone
+from wkdask.jobs.job import Job, JobFolders, WriteOptions
+from wkdask.jobs.plan import plan_write
 
 HALO = {0: 0, 1: 3, 2: 3, 3: 3}
 BOX = BoundingBox((100, 37, 5), (150, 120, 100))
@@ -32,7 +33,7 @@ def small_units(monkeypatch):
     def planned(*args, **kwargs):
         return original(*args, **{**kwargs, "unit_nbytes": 1})
 
-    for module in ("wkdask.writer", "wkdask.pyramid"):
+    for module in ("wkdask.operations.write", "wkdask.pyramid.job"):
         monkeypatch.setattr(f"{module}.plan_write", planned)
 
 
@@ -49,7 +50,7 @@ def source(voxels, chunks):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_blocks_in_fortran_order_are_never_turned(make_mag, random_voxels, monkeypatch, channels):
     # they are packed as they come: a copy into C order before that is five times slower, and nobody sees it
-    import wkdask.expression as module
+    import wkdask.arrays.expression as module
 
     came, pack = [], module.pack_voxels
     monkeypatch.setattr(

@@ -18,12 +18,12 @@ from zygote import Zygote
 from wkdask.errors import JobEndedError, LockTimeoutError
 from wkdask.fsio import lock
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage import fence
-from wkdask.storage.fence import Attempt, cube_locks
-from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import PRIVATE, ArraySpec
-from wkdask.storage.publish import Piece, publish_pieces
-from wkdask.storage.wkw import WkwMag
+from wkdask.storage.publish import locks as fence
+from wkdask.storage.publish.jobs import job_folder
+from wkdask.storage.publish.locks import Attempt, cube_locks
+from wkdask.storage.publish.publish import Piece, publish_pieces
+from wkdask.storage.wkw.mag import WkwMag
 
 SIDE = 16
 FIRST = Vec3Int(0, 0, 0)
@@ -33,14 +33,14 @@ PRELUDE = """if True:
     from pathlib import Path
     import numpy as np
     from wkdask.geometry import BoundingBox, Vec3Int
-    from wkdask.storage import fence
-    from wkdask.storage.assemble import publish_assembled
-    from wkdask.storage.copies import publish_copies, rewrite_cubes
-    from wkdask.storage.fence import Attempt
-    from wkdask.storage.jobs import job_folder
+    from wkdask.storage.publish import locks as fence
+    from wkdask.storage.publish.assemble import publish_assembled
+    from wkdask.storage.publish.copies import publish_copies, rewrite_cubes
+    from wkdask.storage.publish.locks import Attempt
+    from wkdask.storage.publish.jobs import job_folder
     from wkdask.storage.protocol import ArraySpec
-    from wkdask.storage.publish import Piece, publish_pieces, publish_staged
-    from wkdask.storage.wkw import WkwMag
+    from wkdask.storage.publish.publish import Piece, publish_pieces, publish_staged
+    from wkdask.storage.wkw.mag import WkwMag
     fence.GRACE, fence.NOTE_GRACE = 0.02, 0.1
     met_calls = 0
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from wkdask import BoundingBox
-from wkdask.engines import DistributedEngine, LocalEngine
-from wkdask.tasks import UnitReport
-from wkdask.windows import NodeCall, NodeWindow
+from wkdask.jobs.engines.choice import DistributedEngine, LocalEngine
+from wkdask.jobs.tasks import UnitReport
+from wkdask.jobs.windows import NodeCall, NodeWindow
 
 
 def box_of(number):

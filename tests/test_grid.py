@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Vec3Int
-from wkdask.grid import CubeGrid, IndexRange, block_shape_near, chunks_on_grid
+from wkdask.geometry.grid import CubeGrid, IndexRange, block_shape_near, chunks_on_grid
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # shared cores
 SIDES = st.tuples(*[st.integers(1, 6)] * 3).map(Vec3Int)

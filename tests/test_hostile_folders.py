@@ -14,8 +14,8 @@ import pytest
 
 from wkdask import BoundingBox, Dataset, Mag, Vec3Int
 from wkdask.errors import InterruptedJobError
-from wkdask.storage.manifest import Manifest
-from wkdask.storage.private import opened_folder
+from wkdask.storage.publish.manifest import Manifest
+from wkdask.storage.publish.private import opened_folder
 
 ELSEWHERE = BoundingBox((960, 960, 960), (64, 64, 32))
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become other users")
@@ -103,7 +103,7 @@ os.setgroups([]); os.setgid(3000); os.setuid({user}); os.umask(0o002)
 mag = wkdask.Dataset.open(args[0]).get_layer("layer").get_mag(1)
 """
 DIES = """
-from wkdask.storage.dead_jobs import JobFolder
+from wkdask.storage.publish.dead_jobs import JobFolder
 begun = JobFolder.begin_second_phase
 def begin(self, state):
     begun(self, state)

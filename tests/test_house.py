@@ -1,4 +1,4 @@
-"""The house: which module may import which, how long a module may be, what `import wkdask` may load."""
+"""The house: which room may import which, how long a module may be, what `import wkdask` may load."""
 
 import ast
 import os
@@ -13,132 +13,63 @@ import wkdask
 
 PACKAGE = Path(wkdask.__file__).parent
 
-# In the order in which data travel: a module imports only modules above it. A `.*` is a sub-package, whose
-# modules may import each other, but not in a circle. A new module needs a place here: a decision.
-ORDER = [
+# The rooms of the package, each a folder or one module, in the order in which data travel: a room imports only
+# rooms above it, and its own modules import each other without a circle. A new room needs a place here: a decision.
+ROOMS = [
     "errors",
     "absent",
     "names",
     "fsio",
     "paths",
-    "vectors",
-    "axis_vectors",
-    "vec3_float",
-    "box_axes",
-    "nd_geometry",
-    "three_axes",
-    "box_forms",
     "geometry",
-    "units",
-    "grid",
-    "kernels.*",
-    "synthetic",
-    "properties.*",
-    "storage.*",
-    "lazy",
-    "graph_facts",
-    "plan",
-    "tasks",
-    "journal",
-    "events",
-    "windows",
-    "job",
-    "mag_folders",
-    "folder_edits",
-    "resume",
-    "space",
-    "flow",
-    "callables",
-    "halo",
-    "map_tasks",
-    "engine",
-    "local_engine",
-    "cluster_engine",
-    "engines",
-    "expression",
-    "settlement",
-    "driver",
-    "unwritten",
-    "records",
-    "tally",
+    "kernels",
+    "properties",
+    "storage",
+    "jobs",
+    "arrays",
     "progress",
-    "whole",
-    "inline",
-    "writer",
-    "slices",
-    "inline_write",
-    "where",
-    "array_info",
-    "chunkwise",
-    "existing",
-    "map_cubes",
-    "transfer",
-    "pyramid_mags",
-    "pyramid_levels",
-    "pyramid_tree",
-    "pyramid_plan",
-    "pyramid_voxels",
-    "pyramid_tasks",
+    "operations",
     "pyramid",
-    "pyramid_write",
     "display",
-    "preview",
-    "view_configuration",
-    "transformations",
-    "box_view",
-    "view_parts",
     "view",
+    "locations",
     "mag_view",
     "components",
     "storing",
-    "places",
-    "multiscales",
-    "zarr_config",
-    "elsewhere",
-    "cut",
-    "rechunk",
-    "nd_data",
-    "nd_foreign",
-    "nd_mag",
-    "layer_axes",
-    "layer_mags",
-    "layer_pyramid",
-    "layer_sampling",
-    "layer_writing",
-    "agglomerates",
-    "attachment_kinds",
+    "further_axes",
     "attachments",
-    "layer_foreign_mags",
     "layer",
-    "layer_copies",
-    "links",
-    "dataset_copies",
-    "dataset_from_dask",
-    "dataset_foreign_layers",
-    "dataset_work",
-    "dataset_layers",
-    "equal",
     "dataset",
-    "convert.*",
+    "convert",
     "utils",
     "demo",
     "check",
     "testing",
-    "cli.*",
+    "cli",
     "__main__",
 ]
+
+# Parts of one room that do not know each other: each could be taken away.
+STRANGERS = [("storage.wkw", "storage.zarr"), ("jobs.engines.local", "jobs.engines.cluster")]
+
+BOTH_WAYS = [*STRANGERS, *((two, one) for one, two in STRANGERS)]
+
+# The only places that look into dask graphs.
+GRAPH_ROOMS = ("arrays", "jobs.engines")
+GRAPH_LEVEL = ("dask._task_spec", "dask.blockwise", "dask.core", "dask.highlevelgraph", "dask.optimization")
 
 MAX_LINES = 600
 HEAVY = ("distributed", "numba", "zarr", "rich", "tifffile", "PIL", "matplotlib")
 
 
 def place(module):
-    """Return the place of a module in ORDER; None where it has none."""
-    top = module.split(".")[0]
-    for name in (module, top, f"{top}.*"):
-        if name in ORDER and (name == module or name.endswith(".*")):
-            return ORDER.index(name)
-    return None
+    """Return the place of a module's room in ROOMS; None where it has none."""
+    room = module.split(".")[0]
+    return ROOMS.index(room) if room in ROOMS else None
+
+
+def inside(module, part):
+    return module == part or module.startswith(f"{part}.")
 
 
 def sources(package):
@@ -193,7 +124,7 @@ def imports(module, tree, modules):
 
 
 def violations(found):
-    """Return what breaks the order, one line each."""
+    """Return what breaks the rules of the rooms, one line each."""
     wrong = []
     circles = {}
     # the package itself is as late as the latest module whose names it shows
@@ -202,16 +133,18 @@ def violations(found):
         if is_init:
             continue
         if place(module) is None:
-            wrong.append(f"{module} has no place in ORDER")
+            wrong.append(f"{module} has no place in ROOMS")
             continue
         for line, other in imports(module, tree, found):
             here, there = place(module), place(other) if other else front
             if not other and there >= here:
                 wrong.append(f"{module}:{line} imports the package itself, whose names come later")
             elif there is None:
-                wrong.append(f"{module}:{line} imports {other}, which has no place in ORDER")
+                wrong.append(f"{module}:{line} imports {other}, which has no place in ROOMS")
             elif there > here:
                 wrong.append(f"{module}:{line} imports {other}, which comes later")
+            elif any(inside(module, one) and inside(other, two) for one, two in BOTH_WAYS):
+                wrong.append(f"{module}:{line} imports {other}, which it must not know")
             elif there == here:
                 circles.setdefault(module, set()).add(other)
                 if found.get(other, (None, False))[1]:
@@ -229,7 +162,7 @@ def fake(*shown, **modules):
     `storage__wkw` stands for `storage.wkw`.
     """
     texts = {name.replace("__", "."): text for name, text in modules.items()}
-    packages = {name.split(".")[0] for name in texts if "." in name}
+    packages = {name.rsplit(".", part)[0] for name in texts for part in range(1, name.count(".") + 1)}
     inits = {name: (ast.parse(""), True) for name in packages}
     inits[""] = (ast.parse("\n".join(f"import wkdask.{name}" for name in shown)), True)
     return inits | {name: (ast.parse(text), False) for name, text in texts.items()}
@@ -241,22 +174,22 @@ def fake(*shown, **modules):
 @pytest.mark.parametrize(
     "text",
     [
-        "from wkdask.grid import CubeGrid",
-        "import wkdask.grid",
-        "import os, wkdask.grid as g",
-        "from wkdask import grid",
-        "from . import grid",
-        "from .grid import CubeGrid",
-        "def f():\n    from wkdask.grid import CubeGrid",
-        "class A:\n    try:\n        import wkdask.grid\n    except ImportError: pass",
-        "import importlib\nimportlib.import_module('wkdask.grid')",
-        "if TYPE_CHECKING:\n    pass\nelse:\n    import wkdask.grid",
+        "from wkdask.geometry import BoundingBox",
+        "import wkdask.geometry",
+        "import os, wkdask.geometry as g",
+        "from wkdask import geometry",
+        "from . import geometry",
+        "from .geometry import BoundingBox",
+        "def f():\n    from wkdask.geometry import BoundingBox",
+        "class A:\n    try:\n        import wkdask.geometry\n    except ImportError: pass",
+        "import importlib\nimportlib.import_module('wkdask.geometry')",
+        "if TYPE_CHECKING:\n    pass\nelse:\n    import wkdask.geometry",
     ],
 )
-def test_the_rule_finds_an_import_of_a_later_module(text):
-    (wrong,) = violations(fake(fsio=text, grid=""))
+def test_the_rule_finds_an_import_of_a_later_room(text):
+    (wrong,) = violations(fake(fsio=text, geometry=""))
     assert wrong.startswith("fsio:")
-    assert wrong.endswith("imports grid, which comes later")
+    assert wrong.endswith("imports geometry, which comes later")
 
 
 @pytest.mark.parametrize(
@@ -266,17 +199,17 @@ def test_the_rule_finds_an_import_of_a_later_module(text):
         "from .errors import WkdaskError",
         "import os, json",
         "from wkdask import errors, __version__",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from wkdask.grid import CubeGrid",
-        "import typing\nif typing.TYPE_CHECKING:\n    if True:\n        import wkdask.grid",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from wkdask.geometry import Mag",
+        "import typing\nif typing.TYPE_CHECKING:\n    if True:\n        import wkdask.geometry",
         "import wkdask_other",
     ],
 )
 def test_the_rule_allows_the_rest(text):
-    assert violations(fake(errors="", fsio=text, grid="")) == []
+    assert violations(fake(errors="", fsio=text, geometry="")) == []
 
 
-def test_the_rule_inside_sub_packages():
-    good = fake(storage__wkw="from wkdask.storage.protocol import Spec", storage__protocol="", lazy="")
+def test_the_rule_inside_a_room():
+    good = fake(storage__formats="from wkdask.storage.protocol import Spec", storage__protocol="", arrays="")
     assert violations(good) == []
     circle = fake(
         storage__a="from . import b", storage__b="from .c import x", storage__c="import wkdask.storage.a"
@@ -284,18 +217,28 @@ def test_the_rule_inside_sub_packages():
     (wrong,) = violations(circle)
     assert wrong.startswith("a circle: storage.")
     assert wrong.count("imports") == 3
-    (wrong,) = violations(fake(storage__wkw="from wkdask.storage import open_store"))
+    (wrong,) = violations(fake(storage__formats="from wkdask.storage import open_store"))
     assert "the __init__ of its own package" in wrong
-    (wrong,) = violations(fake(storage__wkw="from wkdask.lazy import x", lazy=""))
-    assert wrong == "storage.wkw:1 imports lazy, which comes later"
-    (wrong,) = violations(fake(grid="from wkdask.storage import open_store", storage__wkw=""))
-    assert wrong == "grid:1 imports storage, which comes later"
-    assert violations(fake(lazy="from wkdask.storage import open_store", storage__wkw="")) == []
+    (wrong,) = violations(fake(storage__formats="from wkdask.arrays import x", arrays=""))
+    assert wrong == "storage.formats:1 imports arrays, which comes later"
+    (wrong,) = violations(fake(geometry="from wkdask.storage import open_store", storage__formats=""))
+    assert wrong == "geometry:1 imports storage, which comes later"
+    assert violations(fake(arrays="from wkdask.storage import open_store", storage__formats="")) == []
 
 
-def test_the_rule_wants_a_place_for_every_module():
-    assert violations(fake(helpers="", geometry="")) == ["helpers has no place in ORDER"]
-    assert violations(fake(grid__deep="")) == ["grid.deep has no place in ORDER"]
+def test_the_rule_of_formats_that_do_not_know_each_other():
+    for one, other in (("wkw", "zarr"), ("zarr", "wkw")):
+        found = {
+            f"storage__{one}__mag": f"from wkdask.storage.{other}.mag import x",
+            f"storage__{other}__mag": "",
+        }
+        (wrong,) = violations(fake(**found))
+        assert wrong == f"storage.{one}.mag:1 imports storage.{other}.mag, which it must not know"
+
+
+def test_the_rule_wants_a_place_for_every_room():
+    assert violations(fake(helpers="", geometry="")) == ["helpers has no place in ROOMS"]
+    assert violations(fake(helpers__deep="")) == ["helpers.deep has no place in ROOMS"]
 
 
 def test_the_rule_for_the_package_itself():
@@ -311,8 +254,28 @@ def test_the_rule_for_the_package_itself():
 MODULES = sources(PACKAGE)
 
 
-def test_modules_import_only_modules_above_them():
+def test_rooms_import_only_rooms_above_them():
     assert "\n".join(violations(MODULES)) == ""
+
+
+def test_only_two_rooms_look_into_graphs():
+    found = []
+    for module, (tree, _) in MODULES.items():
+        if any(inside(module, room) for room in GRAPH_ROOMS):
+            continue
+        for node in ast.walk(tree):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found += [f"{module}:{node.lineno} imports {name}" for name in names if name in GRAPH_LEVEL]
+            if isinstance(node, ast.Attribute) and node.attr == "__dask_graph__":
+                found.append(f"{module}:{node.lineno} takes a graph")
+    assert found == []
+
+
+def test_every_room_says_what_it_is_for():
+    for module, (tree, is_init) in MODULES.items():
+        if is_init:
+            assert len(ast.get_docstring(tree) or "") > 20, module
 
 
 def test_errors_import_nothing_of_ours():

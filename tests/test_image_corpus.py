@@ -17,8 +17,8 @@ from PIL import Image
 from test_png_file import grey_palette, png
 from tiff_files import by_hand, grey_tags, random_image, write_reversed
 
-from wkdask.convert.selection import select
-from wkdask.convert.stack import open_stack
+from wkdask.convert.images.selection import select
+from wkdask.convert.images.stack import open_stack
 from wkdask.errors import ImageStackError
 from wkdask.geometry import BoundingBox
 

@@ -12,9 +12,9 @@ from PIL import Image
 from tiff_files import random_image, write_reversed
 
 import wkdask
-from wkdask.convert.images import convert_images, plan_images
-from wkdask.convert.selection import open_images
-from wkdask.convert.stack import open_stack
+from wkdask.convert.images.convert import convert_images, plan_images
+from wkdask.convert.images.selection import open_images
+from wkdask.convert.images.stack import open_stack
 from wkdask.errors import ImageStackError, InvalidValueError, TaskFailedError, WkdaskWarning
 
 SIZE = ("--voxel-size", "4,4,40")
@@ -274,7 +274,7 @@ def test_a_box_of_a_large_image_is_planned_by_what_is_read(tmp_path):
     box = wkdask.BoundingBox((50_000, 30_000, 0), (10, 10, 1))
     source = open_images(path, bbox=box)
     assert source.image_nbytes <= 2 * 2 * side**2
-    import wkdask.convert.images as module
+    import wkdask.convert.images.convert as module
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.LocalEngine, "task_memory", lambda self: 20 << 20)

@@ -13,12 +13,12 @@ import wkw
 from PIL import Image
 
 import wkdask
-from wkdask.convert import image_plan as plan_module
-from wkdask.convert import images as images_module
-from wkdask.convert import stack as stack_module
-from wkdask.convert.image_plan import default_shard_side, plan_conversion
-from wkdask.convert.images import convert_images
-from wkdask.convert.stack import open_stack
+from wkdask.convert.images import convert as images_module
+from wkdask.convert.images import plan as plan_module
+from wkdask.convert.images import stack as stack_module
+from wkdask.convert.images.convert import convert_images
+from wkdask.convert.images.plan import default_shard_side, plan_conversion
+from wkdask.convert.images.stack import open_stack
 from wkdask.errors import (
     AlreadyExistsError,
     ImageStackError,
@@ -29,14 +29,14 @@ from wkdask.errors import (
     UnsupportedFormatError,
     WkdaskWarning,
 )
-from wkdask.events import JobStarted, UnitDone
 from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage.assemble import publish_assembled
-from wkdask.storage.jobs import job_folder
+from wkdask.geometry.voxel_size import VoxelSize
+from wkdask.jobs.events import JobStarted, UnitDone
 from wkdask.storage.protocol import ArraySpec
-from wkdask.storage.wkw import WkwMag
-from wkdask.units import VoxelSize
+from wkdask.storage.publish.assemble import publish_assembled
+from wkdask.storage.publish.jobs import job_folder
+from wkdask.storage.wkw.mag import WkwMag
 
 VNC = Path(__file__).parents[2] / "shared" / "data" / "vnc"
 SIZE = (4.6, 4.6, 45)

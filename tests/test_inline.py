@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from wkdask import BoundingBox, Dataset
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, OutOfBoundsError
-from wkdask.inline import TaskWrites, add_box, current_writes, gathered_writes
-from wkdask.storage.jobs import job_folder
-from wkdask.tasks import PlaceReport, Target
+from wkdask.jobs.tasks import PlaceReport, Target
+from wkdask.operations.inline import TaskWrites, add_box, current_writes, gathered_writes
+from wkdask.storage.publish.jobs import job_folder
 
 each_compression = pytest.mark.parametrize("compression", [None, "lz4", "lz4hc"])
 CUBE = BoundingBox((32, 0, 64), (32, 32, 32))

@@ -3,9 +3,9 @@
 import pickle
 
 from wkdask import BoundingBox
-from wkdask.job import Job, WriteOptions
-from wkdask.plan import plan_write
-from wkdask.windows import CallWindow, call_windows
+from wkdask.jobs.job import Job, WriteOptions
+from wkdask.jobs.plan import plan_write
+from wkdask.jobs.windows import CallWindow, call_windows
 
 
 def call(box):

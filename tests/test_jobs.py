@@ -13,8 +13,8 @@ import pytest
 import wkdask
 from wkdask.errors import DamagedHeaderError, JobEndedError, LockTimeoutError, ReadOnlyError
 from wkdask.fsio import lock
-from wkdask.storage.fence import Attempt
-from wkdask.storage.jobs import check_alive, job_folder, of_living_job
+from wkdask.storage.publish.jobs import check_alive, job_folder, of_living_job
+from wkdask.storage.publish.locks import Attempt
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_a_folder_without_write_permission_says_read_only(store):
 NOBODY = """if True:
     import os, sys
     from wkdask.errors import ReadOnlyError
-    from wkdask.storage.jobs import job_folder
-    from wkdask.storage.wkw import WkwMag
+    from wkdask.storage.publish.jobs import job_folder
+    from wkdask.storage.wkw.mag import WkwMag
     store = WkwMag.open(sys.argv[1])
     os.setresuid(65534, 65534, 65534)
     try:
@@ -108,7 +108,7 @@ def test_roots_of_many_jobs_are_forgotten(store):
     for _ in range(40):
         with job_folder(store) as folder:
             assert os.path.dirname(root_of(store, folder)) == folder
-    from wkdask.storage.fence import _local
+    from wkdask.storage.publish.locks import _local
 
     assert len(_local.roots) <= 17
     assert names(store) == ["locks"]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from wkdask import BoundingBox, Mag
 from wkdask.errors import ResumeError
-from wkdask.grid import CubeGrid
-from wkdask.journal import Journal, Lane
-from wkdask.tasks import PlaceReport, UnitReport, merge_reports
-from wkdask.vectors import Vec3Int
+from wkdask.geometry.grid import CubeGrid
+from wkdask.geometry.vectors import Vec3Int
+from wkdask.jobs.journal import Journal, Lane
+from wkdask.jobs.tasks import PlaceReport, UnitReport, merge_reports
 
 BOX = BoundingBox((100, 37, 5), (150, 120, 100))
 LANE = Lane(0, CubeGrid(Vec3Int(32, 32, 64)), BOX)

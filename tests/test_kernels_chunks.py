@@ -11,7 +11,7 @@ from numcodecs import zstd
 
 from wkdask.kernels.chunks import can_pack, pack_chunks, unpack_chunks
 from wkdask.kernels.layout import DTYPES
-from wkdask.storage.zarr_zstd import compressor, decompressor
+from wkdask.storage.zarr.zstd import compressor, decompressor
 
 
 def compress(size):

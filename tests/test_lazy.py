@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wkdask import BoundingBox, Dataset, Vec3Int
+from wkdask.arrays.graph_facts import facts_of
+from wkdask.arrays.lazy import LazySource, block_shape, lazy_array
 from wkdask.errors import AlignmentError, InvalidValueError
-from wkdask.graph_facts import facts_of
-from wkdask.lazy import LazySource, block_shape, lazy_array
-from wkdask.storage.wkw import WkwMag
+from wkdask.storage.wkw.mag import WkwMag
 
 CORNER = (100, 37, 5)
 SIZE = (90, 70, 40)

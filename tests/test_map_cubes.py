@@ -22,8 +22,8 @@ from wkdask.errors import (
     ResumeError,
     TaskFailedError,
 )
-from wkdask.events import JobStarted, UnitDone
-from wkdask.storage.jobs import unfinished_jobs
+from wkdask.jobs.events import JobStarted, UnitDone
+from wkdask.storage.publish.jobs import unfinished_jobs
 
 BOX = BoundingBox((100, 37, 5), (150, 120, 100))
 

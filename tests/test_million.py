@@ -17,13 +17,13 @@ from null_store import null_mag
 
 from wkdask import BoundingBox
 from wkdask.errors import PlanError, TaskFailedError
-from wkdask.events import JobStarted, UnitDone
-from wkdask.grid import CubeGrid
-from wkdask.journal import Journal
-from wkdask.plan import plan_again
-from wkdask.tasks import UnitReport
-from wkdask.vectors import Vec3Int
-from wkdask.windows import call_windows, lane_of
+from wkdask.geometry.grid import CubeGrid
+from wkdask.geometry.vectors import Vec3Int
+from wkdask.jobs.events import JobStarted, UnitDone
+from wkdask.jobs.journal import Journal
+from wkdask.jobs.plan import plan_again
+from wkdask.jobs.tasks import UnitReport
+from wkdask.jobs.windows import call_windows, lane_of
 
 ROOT = Path(__file__).parents[1]
 META = np.empty((0,) * 4, "uint8")
@@ -40,9 +40,9 @@ def no_room_needed():
 @pytest.mark.slow
 def test_a_hundred_thousand_cubes_in_the_driver_alone(tmp_path, monkeypatch, no_room_needed):
     """More tasks than in any test beside: the driver stays as it is, and a resume passes over what is done."""
-    import wkdask.map_cubes
+    import wkdask.operations.map_cubes
 
-    monkeypatch.setattr(wkdask.map_cubes, "UNIT_NBYTES", 8**3 * 100)
+    monkeypatch.setattr(wkdask.operations.map_cubes, "UNIT_NBYTES", 8**3 * 100)
     box = BoundingBox((0, 0, 0), (8 * 50, 8 * 50, 8 * 8))
     source, target = null_mag(tmp_path / "a", 8, box=box), null_mag(tmp_path / "b", 8)
     fail, seen = [True], []
@@ -130,10 +130,10 @@ def test_an_expression_over_a_hundred_thousand_cubes(tmp_path, monkeypatch, no_r
 
     With cubes of 1024³ there are as many of them, of which none has to be computed here.
     """
-    import wkdask.expression
-    import wkdask.writer
+    import wkdask.arrays.expression
+    import wkdask.operations.write
 
-    sizes, begun, real = [], [], wkdask.expression._array_window
+    sizes, begun, real = [], [], wkdask.arrays.expression._array_window
 
     def watched(*arguments):
         made = real(*arguments)
@@ -154,9 +154,11 @@ def test_an_expression_over_a_hundred_thousand_cubes(tmp_path, monkeypatch, no_r
         if isinstance(event, UnitDone):
             raise Enough
 
-    plan_write = wkdask.writer.plan_write
-    monkeypatch.setattr(wkdask.writer, "plan_write", lambda *a, **o: plan_write(*a, **o, unit_nbytes=1))
-    monkeypatch.setattr(wkdask.expression, "_array_window", watched)
+    plan_write = wkdask.operations.write.plan_write
+    monkeypatch.setattr(
+        wkdask.operations.write, "plan_write", lambda *a, **o: plan_write(*a, **o, unit_nbytes=1)
+    )
+    monkeypatch.setattr(wkdask.arrays.expression, "_array_window", watched)
     source, target = null_mag(tmp_path / "a", 32, box=MANY), null_mag(tmp_path / "b", 32)
     before, start = psutil.Process().memory_info().rss, time.monotonic()
     x = (255 - source.to_dask("cube")).map_blocks(note, dtype="uint8", meta=META)
@@ -184,13 +186,15 @@ def test_an_expression_over_a_hundred_thousand_cubes(tmp_path, monkeypatch, no_r
 )
 def test_work_that_windows_share(make_mag, random_voxels, monkeypatch, make, is_refused):
     """What spans the array is refused with the remedy; an overlap is only shared along the borders of windows."""
-    import wkdask.plan
-    import wkdask.writer
+    import wkdask.jobs.plan
+    import wkdask.operations.write
 
-    plan_write = wkdask.writer.plan_write
-    monkeypatch.setattr(wkdask.plan, "SINGLE_WINDOW_UNITS", 8)
-    monkeypatch.setattr(wkdask.plan, "WINDOW_UNITS", 8)
-    monkeypatch.setattr(wkdask.writer, "plan_write", lambda *a, **o: plan_write(*a, **o, unit_nbytes=1))
+    plan_write = wkdask.operations.write.plan_write
+    monkeypatch.setattr(wkdask.jobs.plan, "SINGLE_WINDOW_UNITS", 8)
+    monkeypatch.setattr(wkdask.jobs.plan, "WINDOW_UNITS", 8)
+    monkeypatch.setattr(
+        wkdask.operations.write, "plan_write", lambda *a, **o: plan_write(*a, **o, unit_nbytes=1)
+    )
     source, target, box = make_mag(), make_mag(), BoundingBox((0, 0, 0), (256, 256, 64))
     source.write(random_voxels((1, *box.size)), bounding_box=box)
     x = make(source.to_dask(32))

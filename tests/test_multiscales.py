@@ -12,7 +12,7 @@ import zarr
 
 from wkdask import BoundingBox, Dataset, VoxelSize
 from wkdask.errors import WkdaskWarning
-from wkdask.multiscales import write_multiscales
+from wkdask.layer.multiscales import write_multiscales
 
 BOX = BoundingBox((16, 8, 4), (96, 80, 24))
 CUT = {"zarr3": {"shard_shape": 32}, "zarr": {}}

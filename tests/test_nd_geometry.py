@@ -6,10 +6,10 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from wkdask.axis_vectors import VecInt
 from wkdask.errors import AlignmentError, AxisNotFoundError, InvalidValueError, OutOfBoundsError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
-from wkdask.nd_geometry import NDBoundingBox, NormalizedBoundingBox
+from wkdask.geometry.axis_vectors import VecInt
+from wkdask.geometry.nd_boxes import NDBoundingBox, NormalizedBoundingBox
 
 BOX = NDBoundingBox((0, 1, 2, 3), (4, 10, 11, 12), ("t", "x", "y", "z"))
 CHANNELS = NormalizedBoundingBox((0, 1, 2, 3), (3, 10, 11, 12), ("c", "x", "y", "z"))

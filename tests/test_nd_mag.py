@@ -20,8 +20,8 @@ from wkdask.errors import (
     PropertiesError,
     UnsupportedFormatError,
 )
-from wkdask.inline import TaskWrites
-from wkdask.local_engine import LocalEngine
+from wkdask.jobs.engines.local import LocalEngine
+from wkdask.operations.inline import TaskWrites
 
 SIZES = {"t": 3, "q": 2, "x": 30, "y": 20, "z": 10}
 CORNER = {"x": 5, "y": 6, "z": 7}

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wkdask
-from wkdask.convert.images import convert_images, plan_images
-from wkdask.convert.numbering import natural_key, put_in_order
-from wkdask.convert.selection import select
-from wkdask.convert.stack import open_stack
-from wkdask.convert.tile_names import refuse_tiles
+from wkdask.convert.images.convert import convert_images, plan_images
+from wkdask.convert.images.numbering import natural_key, put_in_order
+from wkdask.convert.images.selection import select
+from wkdask.convert.images.stack import open_stack
+from wkdask.convert.images.tile_names import refuse_tiles
 from wkdask.errors import ImageStackError, InvalidValueError, WkdaskWarning
 from wkdask.geometry import BoundingBox
 

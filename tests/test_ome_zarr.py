@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wkdask import Mag, Vec3Int, VoxelSize
-from wkdask.convert.ome_zarr import ScaleEntry, corner_of, place, read_image
+from wkdask.convert.zarr.ome_zarr import ScaleEntry, corner_of, place, read_image
 from wkdask.errors import InvalidValueError
-from wkdask.multiscales import _placed
+from wkdask.layer.multiscales import _placed
 
 mags = st.tuples(*[st.sampled_from([1, 2, 4, 8, 64])] * 3).map(Mag)
 sides = st.tuples(*[st.floats(1e-3, 1e4)] * 3)

@@ -8,8 +8,8 @@ import pytest
 
 from wkdask import BoundingBox
 from wkdask.errors import PlanError
-from wkdask.events import UnitDone
-from wkdask.plan import BESIDE_NBYTES
+from wkdask.jobs.events import UnitDone
+from wkdask.jobs.plan import BESIDE_NBYTES
 
 GIB = 1 << 30
 
@@ -74,7 +74,7 @@ def memory_probes():
 @pytest.fixture
 def little_memory(monkeypatch):
     """Local threads with so much memory that a cube of 64³ of uint64 (2 MiB) does not fit."""
-    from wkdask.local_engine import LocalEngine
+    from wkdask.jobs.engines.local import LocalEngine
 
     monkeypatch.setattr(LocalEngine, "task_memory", lambda self: 1 << 20)
 

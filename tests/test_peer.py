@@ -19,11 +19,12 @@ import tifffile
 import wkw
 from PIL import Image
 
-from wkdask import BoundingBox, Dataset, Mag, VoxelSize, pyramid_plan
-from wkdask.convert.images import convert_images
+from wkdask import BoundingBox, Dataset, Mag, VoxelSize
+from wkdask.convert.images.convert import convert_images
 from wkdask.errors import InvalidValueError, WkdaskWarning
 from wkdask.properties import SetViewConfiguration, commit, load
-from wkdask.pyramid_mags import default_coarsest_mag, mag_chain
+from wkdask.pyramid import plan as pyramid_plan
+from wkdask.pyramid.mags import default_coarsest_mag, mag_chain
 
 pytestmark = pytest.mark.peer
 

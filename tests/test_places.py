@@ -17,7 +17,7 @@ from wkdask.errors import (
     UnsupportedFormatError,
     WkdaskError,
 )
-from wkdask.places import (
+from wkdask.locations import (
     HOW_TO_WRITE,
     check_agreement,
     cubes_box,

@@ -8,9 +8,9 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wkdask.convert.image_file import probe
-from wkdask.convert.plain_tiff import Frame
-from wkdask.convert.stack import open_stack
+from wkdask.convert.images.file import probe
+from wkdask.convert.images.plain_tiff import Frame
+from wkdask.convert.images.stack import open_stack
 
 
 def image_of(shape, dtype="uint8", seed=0):

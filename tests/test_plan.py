@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wkdask import BoundingBox, Vec3Int, plan
+from wkdask import BoundingBox, Vec3Int
 from wkdask.errors import PlanError
-from wkdask.plan import plan_write, refuse_unknown_chunks
+from wkdask.jobs import plan
+from wkdask.jobs.plan import plan_write, refuse_unknown_chunks
 from wkdask.storage.protocol import ArraySpec
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from tiff_files import random_image
 
-from wkdask.convert.png_file import decode_png
-from wkdask.convert.selection import select
-from wkdask.convert.stack import open_stack
+from wkdask.convert.images.png_file import decode_png
+from wkdask.convert.images.selection import select
+from wkdask.convert.images.stack import open_stack
 from wkdask.errors import ImageStackError
 from wkdask.geometry import BoundingBox
 

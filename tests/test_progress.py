@@ -18,12 +18,12 @@ import pytest
 from rich.console import Console
 
 from wkdask import BoundingBox, Dataset, LayerCategories
-from wkdask import progress as module
 from wkdask.errors import TaskFailedError
-from wkdask.events import JobFinished, JobStarted, UnitDone, UnitFailed, WriteReport
-from wkdask.progress import Bar, Lines, guarded, listeners_for, log_listener
-from wkdask.tally import Tally
-from wkdask.tasks import UnitReport
+from wkdask.jobs.events import JobFinished, JobStarted, UnitDone, UnitFailed, WriteReport
+from wkdask.jobs.tasks import UnitReport
+from wkdask.progress import bar as module
+from wkdask.progress.bar import Bar, Lines, guarded, listeners_for, log_listener
+from wkdask.progress.tally import Tally
 
 LABEL = "layer 'color' mag 1"
 BOX = BoundingBox((0, 0, 0), (32, 32, 32))
@@ -240,7 +240,7 @@ def test_a_job_that_ended_before_it_began(listener, capfd):
 
 
 def test_a_log_without_terminal_gets_plain_lines(mag, capfd):
-    with dask.config.set({"wkdask.progress-interval": "1ms"}):
+    with dask.config.set({"wkdask.progress.bar-interval": "1ms"}):
         mag.write(voxels(), progress=True)
     out, err = capfd.readouterr()
     assert out == ""
@@ -260,7 +260,7 @@ def test_log_listener_logs_at_info(mag, caplog):
         mag.write(voxels(), progress=log_listener())
         mag.write(voxels(), progress=log_listener(logging.getLogger("mine"), interval=0))
     names = {record.name for record in caplog.records if record.levelno == logging.INFO}
-    assert {"wkdask.progress", "mine"} <= names
+    assert {"wkdask.progress.bar", "mine"} <= names
     assert "writing layer 'color' mag 1: 4 cubes" in caplog.text
 
 

@@ -21,12 +21,12 @@ import wkw
 import wkdask
 from wkdask.errors import DamagedCubeError, InvalidValueError, JobEndedError, ReadOnlyError
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage import wkw as storage
-from wkdask.storage.assemble import publish_assembled
-from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import COMPRESSIONS, DTYPES, PRIVATE, ArraySpec
-from wkdask.storage.publish import Piece, publish_pieces, publish_staged
-from wkdask.storage.wkw import WkwMag
+from wkdask.storage.publish.assemble import publish_assembled
+from wkdask.storage.publish.jobs import job_folder
+from wkdask.storage.publish.publish import Piece, publish_pieces, publish_staged
+from wkdask.storage.wkw import mag as storage
+from wkdask.storage.wkw.mag import WkwMag
 
 ROOT = Path(wkdask.__file__).parent.parent
 GROUP = 54321
@@ -371,9 +371,9 @@ def test_a_forked_child_takes_a_root_of_its_own(tmp_path):
         import os, sys
         import numpy as np
         from wkdask.geometry import BoundingBox, Vec3Int
-        from wkdask.storage.jobs import job_folder
-        from wkdask.storage.publish import Piece, publish_pieces
-        from wkdask.storage.wkw import WkwMag
+        from wkdask.storage.publish.jobs import job_folder
+        from wkdask.storage.publish.publish import Piece, publish_pieces
+        from wkdask.storage.wkw.mag import WkwMag
         mag = WkwMag.open(sys.argv[1])
         box = BoundingBox((0, 0, 0), (16, 16, 16))
         piece = Piece(Vec3Int(0, 0, 0), box, np.ones((1, 16, 16, 16), "uint8"))
@@ -430,7 +430,7 @@ def test_a_task_of_a_job_that_has_ended_publishes_nothing(
         if moment == "while building":
             monkeypatch.setattr(WkwMag, "build", build)
         if moment == "before the rename":
-            monkeypatch.setattr("wkdask.storage.publisher.fsync_files", fsync)
+            monkeypatch.setattr("wkdask.storage.publish.publisher.fsync_files", fsync)
         with pytest.raises(JobEndedError, match="publishes nothing"):
             publish_pieces(mag, folder, [piece_of(mag, box, block)])
         monkeypatch.undo()
@@ -444,8 +444,8 @@ def test_a_task_of_a_job_that_has_ended_publishes_nothing(
 IN_A_JOB = """if True:
     import sys, time
     from pathlib import Path
-    from wkdask.storage.jobs import job_folder
-    from wkdask.storage.wkw import WkwMag
+    from wkdask.storage.publish.jobs import job_folder
+    from wkdask.storage.wkw.mag import WkwMag
     with job_folder(WkwMag.open(sys.argv[1])) as folder:
         Path(folder, "left").write_text("over")
         print(folder, flush=True)
@@ -643,9 +643,10 @@ def test_a_part_keeps_the_rest_when_descriptors_run_out(tmp_path):
         from contextlib import contextmanager
         import numpy as np
         from wkdask.geometry import BoundingBox, Vec3Int
-        from wkdask.storage import wkw as storage, wkw_build
-        from wkdask.storage.jobs import job_folder
-        from wkdask.storage.publish import Piece, publish_pieces
+        from wkdask.storage.wkw import mag as storage
+        from wkdask.storage.wkw import build as wkw_build
+        from wkdask.storage.publish.jobs import job_folder
+        from wkdask.storage.publish.publish import Piece, publish_pieces
         mag = storage.WkwMag.open(sys.argv[1])
         opened = wkw_build._opened
 
@@ -807,9 +808,9 @@ PREPARE = """if True:
     import os, select, sys, time
     import numpy as np
     from wkdask.geometry import BoundingBox, Vec3Int
-    from wkdask.storage.jobs import job_folder
-    from wkdask.storage.publish import Piece, publish_pieces
-    from wkdask.storage.wkw import WkwMag
+    from wkdask.storage.publish.jobs import job_folder
+    from wkdask.storage.publish.publish import Piece, publish_pieces
+    from wkdask.storage.wkw.mag import WkwMag
     mag, me, rounds = WkwMag.open(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     mag.read(BoundingBox((0, 0, 0), (16, 16, 16)))  # what that needs is loaded before the race
     print("ready", flush=True)

@@ -13,10 +13,10 @@ import wkw
 from zygote import Zygote
 
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import PRIVATE, ArraySpec
-from wkdask.storage.publish import Piece, publish_pieces
-from wkdask.storage.wkw import WkwMag
+from wkdask.storage.publish.jobs import job_folder
+from wkdask.storage.publish.publish import Piece, publish_pieces
+from wkdask.storage.wkw.mag import WkwMag
 
 PRELUDE = """if True:
     import os, tempfile, time
@@ -24,11 +24,11 @@ PRELUDE = """if True:
     import numpy as np
     from wkdask.errors import JobEndedError
     from wkdask.geometry import BoundingBox, Vec3Int
-    from wkdask.storage.fence import Attempt
-    from wkdask.storage.jobs import job_folder
+    from wkdask.storage.publish.locks import Attempt
+    from wkdask.storage.publish.jobs import job_folder
     from wkdask.storage.protocol import ArraySpec
-    from wkdask.storage.publish import Piece, publish_pieces
-    from wkdask.storage.wkw import WkwMag
+    from wkdask.storage.publish.publish import Piece, publish_pieces
+    from wkdask.storage.wkw.mag import WkwMag
 
     def pieces_of(mag, boxes, value):
         boxes = [BoundingBox(each[:3], each[3:]) for each in boxes]

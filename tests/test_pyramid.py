@@ -17,12 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyramid_oracle import layer_with, oracle
 
-from wkdask import BoundingBox, Dataset, Mag, Vec3Int, layer_sampling, pyramid, pyramid_plan
-from wkdask.engines import LocalEngine
+from wkdask import BoundingBox, Dataset, Mag, Vec3Int
 from wkdask.errors import InvalidValueError, PlanError, TaskFailedError, WkdaskWarning
-from wkdask.events import UnitDone
+from wkdask.jobs.engines.choice import LocalEngine
+from wkdask.jobs.events import UnitDone
 from wkdask.kernels import downsample, reach
-from wkdask.storage import assemble
+from wkdask.layer import sampling as layer_sampling
+from wkdask.pyramid import job as pyramid
+from wkdask.pyramid import plan as pyramid_plan
+from wkdask.storage.publish import assemble
 
 CASES = [
     # mode, dtype, channels, values, scale, corner, size
@@ -340,7 +343,8 @@ import sys, threading
 import numpy as np
 import psutil
 from wkdask import Dataset
-from wkdask import pyramid, pyramid_plan
+from wkdask.pyramid import job as pyramid
+from wkdask.pyramid import plan as pyramid_plan
 from wkdask.kernels import block_stats, downsample, is_zero
 warm = np.ones((1, 4, 4, 4), "uint8", order="F")
 downsample(warm, (2, 2, 2), "median"), block_stats(warm), is_zero(warm)

@@ -8,7 +8,7 @@ from pyramid_oracle import oracle
 
 from wkdask import BoundingBox, Mag, Vec3Int
 from wkdask.errors import InvalidValueError
-from wkdask.pyramid_levels import boxes_to_redo, disjoint, levels_of, passes_of
+from wkdask.pyramid.levels import boxes_to_redo, disjoint, levels_of, passes_of
 from wkdask.storage.protocol import ArraySpec
 
 SPEC = ArraySpec("uint8", 1, Vec3Int(16, 16, 16), Vec3Int(32, 32, 32), None)

@@ -6,7 +6,7 @@ import pytest
 
 from wkdask import BoundingBox, Mag, VoxelSize
 from wkdask.errors import InvalidValueError
-from wkdask.pyramid_mags import default_coarsest_mag, interpolation_of, mag_chain
+from wkdask.pyramid.mags import default_coarsest_mag, interpolation_of, mag_chain
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wkdask import BoundingBox, Mag, Vec3Int, pyramid_plan
+from wkdask import BoundingBox, Mag, Vec3Int
 from wkdask.errors import PlanError
-from wkdask.pyramid_levels import levels_of, passes_of
-from wkdask.pyramid_plan import plan_tree
+from wkdask.pyramid import plan as pyramid_plan
+from wkdask.pyramid.levels import levels_of, passes_of
+from wkdask.pyramid.plan import plan_tree
 from wkdask.storage.protocol import ArraySpec
 
 GIB = 1 << 30

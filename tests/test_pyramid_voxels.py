@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pyramid_oracle import layer_with, oracle
 
 from wkdask import BoundingBox, Vec3Int
-from wkdask.pyramid_voxels import Written, halved, read_mirrored
+from wkdask.pyramid.voxels import Written, halved, read_mirrored
 
 
 @pytest.fixture(scope="module")

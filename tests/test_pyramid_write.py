@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from pyramid_oracle import oracle
 
 from wkdask import BoundingBox, Dataset, Mag, Vec3Int
-from wkdask.engines import LocalEngine
 from wkdask.errors import AlreadyExistsError, PlanError, ResumeError, TaskFailedError, WkdaskWarning
-from wkdask.events import JobStarted, UnitDone
-from wkdask.grid import chunks_on_grid
+from wkdask.geometry.grid import chunks_on_grid
+from wkdask.jobs.engines.choice import LocalEngine
+from wkdask.jobs.events import JobStarted, UnitDone
 from wkdask.properties import PROPERTIES_FILE
-from wkdask.storage.jobs import unfinished_jobs
+from wkdask.storage.publish.jobs import unfinished_jobs
 
 META = np.empty((0,) * 4, "uint8")
 

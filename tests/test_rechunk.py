@@ -242,7 +242,7 @@ def test_a_failure_leaves_all_as_it_was(filled):
 def test_who_writes_meanwhile_is_not_lost(filled, monkeypatch):
     mag, voxels = filled()
     writer = reopened(mag)
-    from wkdask import rechunk
+    from wkdask.layer import rechunk
 
     copy = rechunk.copy_cubes
 
@@ -262,7 +262,7 @@ def test_who_writes_meanwhile_is_not_lost(filled, monkeypatch):
 def test_of_two_who_try_one_does(filled, monkeypatch):
     mag, voxels = filled()
     other, refused = reopened(mag), []
-    from wkdask import rechunk
+    from wkdask.layer import rechunk
 
     copy = rechunk.copy_cubes
 

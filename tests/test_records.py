@@ -22,8 +22,8 @@ from wkdask.errors import (
     PropertiesError,
 )
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
+from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.properties import PROPERTIES_FILE, dtype_of, element_class, load, parse
-from wkdask.units import VoxelSize
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "samples"
 

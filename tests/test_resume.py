@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from wkdask import BoundingBox
+from wkdask.arrays.names import why_name_changes
 from wkdask.errors import (
     AlreadyExistsError,
     InvalidValueError,
@@ -22,9 +23,8 @@ from wkdask.errors import (
     TaskFailedError,
     WkdaskWarning,
 )
-from wkdask.events import JobStarted, UnitDone
-from wkdask.resume import why_name_changes
-from wkdask.storage.jobs import interrupted_jobs, unfinished_jobs
+from wkdask.jobs.events import JobStarted, UnitDone
+from wkdask.storage.publish.jobs import interrupted_jobs, unfinished_jobs
 
 BOX = BoundingBox((100, 37, 5), (150, 120, 100))
 META = np.empty((0,) * 4, "uint8")
@@ -454,8 +454,8 @@ def test_the_place_of_an_unfinished_job_is_known(make_mag, tmp_path):
 PYRAMID = """
 import sys, time
 import dask
-import wkdask.pyramid as pyramid
-import wkdask.pyramid_plan as plan
+import wkdask.pyramid.job as pyramid
+import wkdask.pyramid.plan as plan
 from wkdask import Dataset
 
 def slow(*arguments):
@@ -518,7 +518,7 @@ def test_what_a_finished_job_left_goes_when_it_is_called_again(
     mag.write(voxels, bounding_box=BOX)
     target = mag if in_place else other
     with monkeypatch.context() as patch:  # killed after the receipt, before the folders went
-        patch.setattr("wkdask.storage.jobs.remove_folder", lambda path: None)
+        patch.setattr("wkdask.storage.publish.jobs.remove_folder", lambda path: None)
         target.write(255 - mag.to_dask(), bounding_box=BOX)
     (left,) = {*only_locks(target)} - {"locks", "stamp"}
     os.makedirs(f"{target.path}/.wkdask/.{left}.gone-{'0' * 32}/inside")

@@ -13,9 +13,9 @@ from PIL import Image
 from tiff_files import write_reversed
 
 import wkdask
-from wkdask.convert.images import convert_images, plan_images
-from wkdask.convert.selection import select
-from wkdask.convert.stack import open_stack
+from wkdask.convert.images.convert import convert_images, plan_images
+from wkdask.convert.images.selection import select
+from wkdask.convert.images.stack import open_stack
 from wkdask.errors import DTypeError, ImageStackError, InvalidValueError, OutOfBoundsError, PlanError
 from wkdask.geometry import BoundingBox
 
@@ -241,7 +241,7 @@ PLANNED = {
 
 @pytest.mark.parametrize(("options", "enough", "less"), PLANNED.values(), ids=PLANNED)
 def test_the_plan_counts_what_is_decoded(tmp_path, monkeypatch, options, enough, less):
-    from wkdask.convert import images as images_module
+    from wkdask.convert.images import convert as images_module
 
     if "reversed" in options:
         write_reversed(tmp_path / "a.tif", image(width=2000, height=1500))
@@ -256,7 +256,7 @@ def test_the_plan_counts_what_is_decoded(tmp_path, monkeypatch, options, enough,
 
 
 def test_the_plan_counts_a_whole_png(tmp_path, monkeypatch):
-    from wkdask.convert import images as images_module
+    from wkdask.convert.images import convert as images_module
 
     Image.fromarray(image(width=2000, height=1500)).save(tmp_path / "a.png")
     small = BoundingBox((0, 0, 0), (64, 64, 1))

@@ -56,7 +56,7 @@ def stack(tmp_path_factory):
         sections = sorted(STACK.glob("*.tif"))
         mag.write(np.stack([tifffile.imread(path).T for path in sections], axis=-1))
     else:
-        from wkdask.synthetic import make_tissue
+        from wkdask.demo.tissue import make_tissue
 
         mag.write(make_tissue((1024, 1024, 20), voxel_size=VOXEL_SIZE)[0])
     return path

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from wkdask.convert import stack as stack_module
-from wkdask.convert.stack import ImageStack, find_images, natural_key, open_stack
+from wkdask.convert.images import stack as stack_module
+from wkdask.convert.images.stack import ImageStack, find_images, natural_key, open_stack
 from wkdask.errors import ImageStackError, InvalidValueError, OutOfBoundsError
 
 VNC = Path(__file__).parents[2] / "shared" / "data" / "vnc"
@@ -540,7 +540,7 @@ def test_pickle_and_spawned_worker(mixed):
 
 
 def test_import_is_light():
-    code = "import sys, wkdask.convert.stack; print({'PIL', 'tifffile', 'imagecodecs'} & set(sys.modules))"
+    code = "import sys, wkdask.convert.images.stack; print({'PIL', 'tifffile', 'imagecodecs'} & set(sys.modules))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
     )

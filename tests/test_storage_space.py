@@ -8,11 +8,11 @@ import pytest
 
 from wkdask.fsio import free_bytes
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import ArraySpec
-from wkdask.storage.publish import Piece, publish_pieces
+from wkdask.storage.publish.jobs import job_folder
+from wkdask.storage.publish.publish import Piece, publish_pieces
 from wkdask.storage.space import space_needed
-from wkdask.storage.wkw import WkwMag
+from wkdask.storage.wkw.mag import WkwMag
 
 SIDE = 64
 CUBE = SIDE**3

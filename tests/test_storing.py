@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from wkdask import BoundingBox, store
+from wkdask.arrays.lazy import LazySource
 from wkdask.errors import InvalidValueError, PlanError, ReadOnlyError, ResumeError, TaskFailedError
-from wkdask.events import JobStarted, UnitDone
-from wkdask.lazy import LazySource
+from wkdask.jobs.events import JobStarted, UnitDone
 
 BOX = BoundingBox((100, 38, 6), (150, 120, 100))
 META = np.empty((0,) * 4, "uint8")
@@ -91,11 +91,11 @@ def test_a_mag_that_is_also_read(source, make_mag, leftovers):
 
 
 def test_many_windows(source, make_mag, monkeypatch):
-    import wkdask.plan
+    import wkdask.jobs.plan
     import wkdask.storing
 
-    monkeypatch.setattr(wkdask.plan, "SINGLE_WINDOW_UNITS", 4)
-    monkeypatch.setattr(wkdask.plan, "WINDOW_UNITS", 4)
+    monkeypatch.setattr(wkdask.jobs.plan, "SINGLE_WINDOW_UNITS", 4)
+    monkeypatch.setattr(wkdask.jobs.plan, "WINDOW_UNITS", 4)
     monkeypatch.setattr(wkdask.storing, "UNIT_NBYTES", 1)
     mag, voxels = source
     x, low, half = mag.to_dask("cube"), make_mag(), make_mag(mag=2)

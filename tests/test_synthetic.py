@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from wkdask.demo.tissue import make_tissue
 from wkdask.errors import InvalidValueError
-from wkdask.synthetic import make_tissue
 
 SIZE = (256, 224, 48)
 
@@ -136,7 +136,7 @@ def test_ids_are_spread_and_cells_are_in_one_piece() -> None:
 
 
 def test_numba_is_imported_on_the_first_call_only() -> None:
-    code = "import sys, wkdask.synthetic; sys.exit('numba' in sys.modules)"
+    code = "import sys, wkdask.demo.tissue; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

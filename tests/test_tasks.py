@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from wkdask import BoundingBox
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, JobEndedError
-from wkdask.plan import plan_write
-from wkdask.storage.jobs import job_folder
-from wkdask.tasks import (
+from wkdask.jobs.plan import plan_write
+from wkdask.jobs.tasks import (
     Target,
     UnitReport,
     fill_part,
@@ -22,6 +21,7 @@ from wkdask.tasks import (
     write_block,
     write_unit,
 )
+from wkdask.storage.publish.jobs import job_folder
 
 BOX = BoundingBox((20, 5, 33), (50, 30, 40))
 

@@ -12,8 +12,8 @@ import tifffile
 from PIL import Image, ImageOps
 from tiff_files import by_hand, grey_tags, random_image, retag, write_reversed
 
-from wkdask.convert.selection import select
-from wkdask.convert.stack import open_stack
+from wkdask.convert.images.selection import select
+from wkdask.convert.images.stack import open_stack
 from wkdask.errors import ImageStackError, InvalidValueError
 from wkdask.geometry import BoundingBox
 

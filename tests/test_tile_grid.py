@@ -12,9 +12,9 @@ from PIL import Image
 from tiff_files import random_image
 
 import wkdask
-from wkdask.convert.images import convert_images, plan_images
-from wkdask.convert.selection import open_images, select
-from wkdask.convert.stack import open_stack
+from wkdask.convert.images.convert import convert_images, plan_images
+from wkdask.convert.images.selection import open_images, select
+from wkdask.convert.images.stack import open_stack
 from wkdask.errors import ImageStackError, TaskFailedError, WkdaskWarning
 from wkdask.geometry import BoundingBox
 

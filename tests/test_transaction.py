@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 import wkdask
-from wkdask import BoundingBox, Dataset, driver, mag_folders, store
+from wkdask import BoundingBox, Dataset, store
 from wkdask.errors import (
     AlreadyExistsError,
     DamagedHeaderError,
@@ -24,7 +24,8 @@ from wkdask.errors import (
     TaskFailedError,
     WkdaskWarning,
 )
-from wkdask.storage.jobs import interrupted_jobs, unfinished_jobs
+from wkdask.jobs import driver, mag_folders
+from wkdask.storage.publish.jobs import interrupted_jobs, unfinished_jobs
 
 SHAPE = (96, 64, 48)
 BOX = BoundingBox((0, 0, 0), SHAPE)
@@ -62,7 +63,7 @@ import os, signal
 import numpy as np, dask.array as da
 import wkdask
 from wkdask import BoundingBox, Dataset
-import wkdask.driver as driver, wkdask.journal as journal
+import wkdask.jobs.driver as driver, wkdask.jobs.journal as journal
 
 def invert(block):
     return 255 - block
@@ -80,7 +81,7 @@ def die_at(module, name, count):
     setattr(module, name, counted)
 
 def die_while_cubes_are_replaced(count):
-    import wkdask.storage.dead_jobs as dead
+    import wkdask.storage.publish.dead_jobs as dead
     begin, replace, seen = dead.JobFolder.begin_second_phase, os.replace, [-10**9]
     def begun(self, state):
         begin(self, state)
@@ -446,7 +447,7 @@ def test_mags_are_listed_when_they_are_whole(tmp_path, children, what, then, cou
     mag = new_mag(tmp_path / "ds", data_format=data_format, fill=np.full((1, *SHAPE), 7, "uint8"))
     call = MAKERS[what].format(resume=", resume=True")
     killed(
-        children, f"die_at(wkdask.pyramid_tasks, 'publish_pieces', {count})\n{call}\n", mag.layer.dataset_path
+        children, f"die_at(wkdask.pyramid.tasks, 'publish_pieces', {count})\n{call}\n", mag.layer.dataset_path
     )
     layer = Dataset(tmp_path / "ds").get_layer("c")
     assert [str(each) for each in layer.mags] == ["1"], "nobody sees mags that are not whole"
@@ -495,7 +496,7 @@ def test_other_calls_that_make_a_mag(tmp_path, children, what):
     }
     prelude = PRELUDE.replace('mag = Dataset(args[0]).get_layer("c").get_mag(1)', "")
     prelude += 'layer = Dataset(args[0]).get_layer("c")\n'
-    script = f"{prelude}die_at(wkdask.settlement.JobTally, 'add', 2)\n{calls[what]}\n"
+    script = f"{prelude}die_at(wkdask.jobs.settlement.JobTally, 'add', 2)\n{calls[what]}\n"
     ended = children.wait(children.start(script, str(tmp_path / "ds"), str(source.path)))
     assert ended.code == -signal.SIGKILL, ended.out
     assert [str(each) for each in layer.mags] == ["2"]
@@ -573,7 +574,7 @@ def test_zarr_mags_are_compressed_and_rechunked_in_place_with_their_ome_metadata
 def test_a_killed_rename_or_removal_is_completed_by_the_next_process(tmp_path, children, moment):
     voxels = voxels_of()
     mag = new_mag(tmp_path / "ds", fill=voxels)
-    script = "import wkdask.folder_edits as edits\n"
+    script = "import wkdask.jobs.folder_edits as edits\n"
     if moment == "rename":
         script += "die_at(edits, '_bring_to_an_end', 2)\nmag.layer.name = 'new'\n"
     else:
@@ -661,13 +662,13 @@ def test_waiting_for_another_job_that_makes_mags_is_logged(tmp_path, caplog):
 
     handler = logging.Handler()
     handler.emit = Freeing().emit
-    logging.getLogger("wkdask.mag_folders").addHandler(handler)
+    logging.getLogger("wkdask.jobs.mag_folders").addHandler(handler)
     try:
         mag.layer.downsample(coarsest_mag=2)
     finally:
         free.set()
         thread.join()
-        logging.getLogger("wkdask.mag_folders").removeHandler(handler)
+        logging.getLogger("wkdask.jobs.mag_folders").removeHandler(handler)
     assert [str(each) for each in mag.layer.mags] == ["1", "2"]
 
 

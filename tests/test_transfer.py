@@ -15,9 +15,9 @@ import wkdask
 from wkdask import BoundingBox, Dataset
 from wkdask.errors import AlreadyExistsError, InvalidValueError, TaskFailedError
 from wkdask.geometry import Vec3Int
-from wkdask.job import WriteOptions
-from wkdask.storage.wkw_format import read_header
-from wkdask.transfer import copy_mag
+from wkdask.jobs.job import WriteOptions
+from wkdask.operations.copy import copy_mag
+from wkdask.storage.wkw.format import read_header
 
 KINDS = [None, "lz4", "lz4hc"]
 BOX = BoundingBox((37, 5, 70), (90, 60, 50))

@@ -13,7 +13,7 @@ from wkdask import (
     ThinPlateSplineCoordinateTransformation,
 )
 from wkdask.errors import InvalidValueError, PropertiesError
-from wkdask.transformations import OtherCoordinateTransformation
+from wkdask.properties.transformations import OtherCoordinateTransformation
 
 Affine, Spline = AffineCoordinateTransformation, ThinPlateSplineCoordinateTransformation
 MOVED = [[1.0, 0, 0, 1], [0, 1.0, 0, 2], [0, 0, 1.0, 3], [0, 0, 0, 1.0]]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wkdask.errors import InvalidValueError
-from wkdask.units import VoxelSize, format_bytes, format_rate
+from wkdask.geometry.voxel_size import VoxelSize, format_bytes, format_rate
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # shared cores
 FACTORS = st.tuples(*[st.floats(min_value=1e-6, max_value=1e6)] * 3)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wkdask.errors import InvalidValueError
-from wkdask.vectors import Mag, Vec3Int
+from wkdask.geometry.vectors import Mag, Vec3Int
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # shared cores
 SMALL = st.integers(-7, 7)

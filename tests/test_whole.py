@@ -2,10 +2,10 @@
 
 import pytest
 
-from wkdask.events import JobFinished, JobStarted, UnitDone, WriteReport
 from wkdask.geometry import BoundingBox
-from wkdask.tasks import UnitReport
-from wkdask.whole import Whole
+from wkdask.jobs.events import JobFinished, JobStarted, UnitDone, WriteReport
+from wkdask.jobs.tasks import UnitReport
+from wkdask.progress.combined import Whole
 
 BOX = BoundingBox((0, 0, 0), (4, 4, 4))
 

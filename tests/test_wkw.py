@@ -26,10 +26,10 @@ from wkdask.errors import (
     UnsupportedFormatError,
 )
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage import wkw as storage
-from wkdask.storage import wkw_blocks
 from wkdask.storage.protocol import COMPRESSIONS, DTYPES, PRIVATE, ArraySpec
-from wkdask.storage.wkw import WkwMag
+from wkdask.storage.wkw import blocks as wkw_blocks
+from wkdask.storage.wkw import mag as storage
+from wkdask.storage.wkw.mag import WkwMag
 
 ROOT = Path(wkdask.__file__).parent.parent
 SIDE = 16  # of the cubes of most tests: 2**3 blocks of 8**3 voxels
@@ -231,7 +231,7 @@ def test_fingerprint_is_the_same_in_other_processes(tmp_path):
     script = """if True:
         import sys
         from wkdask.geometry import BoundingBox
-        from wkdask.storage.wkw import WkwMag
+        from wkdask.storage.wkw.mag import WkwMag
         print(WkwMag.open(sys.argv[1]).fingerprint(BoundingBox((0, 0, 0), (20, 20, 20))))"""
     assert run(script, mag.path).strip() == mag.fingerprint(box) == mag.fingerprint(box)
 
@@ -489,7 +489,7 @@ def test_permission_denied_is_an_error(tmp_path, what):
         import os, sys, numba, wkdask.kernels
         from wkdask.errors import CubePermissionError
         from wkdask.geometry import BoundingBox
-        from wkdask.storage.wkw import WkwMag
+        from wkdask.storage.wkw.mag import WkwMag
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
         mag = WkwMag.open(sys.argv[1])
         for threads in (1, 2):
@@ -511,8 +511,8 @@ EXHAUSTED = """if True:
     import numpy as np
     import wkdask.kernels
     from wkdask.geometry import BoundingBox
-    from wkdask.storage import wkw as storage
-    from wkdask.storage.wkw import WkwMag
+    from wkdask.storage.wkw import mag as storage
+    from wkdask.storage.wkw.mag import WkwMag
     mag = WkwMag.open(sys.argv[1])
     box = BoundingBox((0, 0, 0), (16, 16, 16))
     expected = mag.read(box).copy()
@@ -609,7 +609,7 @@ MUTANTS = """if True:
     import numpy as np
     from wkdask.errors import WkdaskError
     from wkdask.geometry import BoundingBox
-    from wkdask.storage.wkw import WkwMag
+    from wkdask.storage.wkw.mag import WkwMag
     path, table, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     mag = WkwMag.open(path)
     cube = f"{path}/z0/y0/x0.wkw"
@@ -662,7 +662,7 @@ def test_mutants_of_the_header_file_never_kill_the_process(tmp_path):
         import sys
         from wkdask.errors import WkdaskError
         from wkdask.geometry import BoundingBox
-        from wkdask.storage.wkw import WkwMag
+        from wkdask.storage.wkw.mag import WkwMag
         path = sys.argv[1]
         good = open(f"{path}/header.wkw", "rb").read()
         opened = refused = 0

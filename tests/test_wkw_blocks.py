@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from wkdask.errors import DamagedCubeError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.kernels import downsample
-from wkdask.storage import wkw_blocks
-from wkdask.storage.wkw import WkwMag
-from wkdask.storage.wkw_blocks import read_box, tiles
-from wkdask.storage.wkw_format import WkwHeader
+from wkdask.storage.wkw import blocks as wkw_blocks
+from wkdask.storage.wkw.blocks import read_box, tiles
+from wkdask.storage.wkw.format import WkwHeader
+from wkdask.storage.wkw.mag import WkwMag
 
 SIDE = 32  # of the cubes: 4**3 blocks of 8**3 voxels
 
@@ -189,7 +189,7 @@ def test_a_cube_that_cannot_be_opened_a_second_time_is_an_error(tmp_path, monkey
     """Not zeros: a process can run out of descriptors between the check and the read."""
     mag, voxels = library_mag(tmp_path / "mag")
     box = BoundingBox((0, 0, 0), (2 * SIDE, SIDE, SIDE))
-    monkeypatch.setattr("wkdask.storage.wkw._SETTLED_NS", -1)
+    monkeypatch.setattr("wkdask.storage.wkw.mag._SETTLED_NS", -1)
     np.testing.assert_array_equal(mag.read(box), voxels)  # now both are known to be sound
 
     def refuse(path):

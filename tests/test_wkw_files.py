@@ -19,11 +19,11 @@ from test_wkw_blocks import SIDE, boxes_within, library_mag
 from wkdask.errors import DamagedCubeError, UnsupportedFormatError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.kernels import Extremes
-from wkdask.storage import wkw_blocks
 from wkdask.storage.protocol import ArraySpec
-from wkdask.storage.wkw import WkwMag
-from wkdask.storage.wkw_files import lay_out, write_plain
-from wkdask.storage.wkw_format import WkwHeader
+from wkdask.storage.wkw import blocks as wkw_blocks
+from wkdask.storage.wkw.files import lay_out, write_plain
+from wkdask.storage.wkw.format import WkwHeader
+from wkdask.storage.wkw.mag import WkwMag
 
 
 def library_read(mag, box):

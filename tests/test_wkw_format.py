@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from wkdask.errors import DamagedCubeError, DamagedHeaderError, DTypeError, UnsupportedFormatError
 from wkdask.geometry import Vec3Int
 from wkdask.storage.protocol import COMPRESSIONS, DTYPES, ArraySpec
-from wkdask.storage.wkw_format import (
+from wkdask.storage.wkw.format import (
     HEADER_SIZE,
     WkwHeader,
     check_cube_file,

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wkdask import kernels
-from wkdask.storage.wkw_lz4 import bound, pack, unpack
+from wkdask.storage.wkw.lz4 import bound, pack, unpack
 
 
 @pytest.fixture(params=["machine code", "one by one"], autouse=True)

@@ -19,8 +19,8 @@ from wkdask.errors import (
     ReadOnlyError,
     TaskFailedError,
 )
-from wkdask.events import UnitDone
-from wkdask.writer import MagPlace, write_voxels
+from wkdask.jobs.events import UnitDone
+from wkdask.operations.write import MagPlace, write_voxels
 
 DTYPES = ["uint8", "uint16", "uint32", "uint64", "float32", "float64", "int8", "int16", "int32", "int64"]
 META = np.empty((0,) * 4, "uint8")

@@ -25,7 +25,7 @@ from wkdask.errors import (
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.formats import built_by
 from wkdask.storage.protocol import DTYPES, ArraySpec
-from wkdask.storage.zarr import ZarrMag
+from wkdask.storage.zarr.mag import ZarrMag
 
 # --- what others wrote --------------------------------------------------------------------------------
 
@@ -461,7 +461,7 @@ def test_fingerprints_follow_the_cubes(tmp_path, monkeypatch):
     assert mag.fingerprint(box) == first
     write(mag, CUBE_0, noise((1, SIDE, SIDE, SIDE), seed=1))
     seen.add(mag.fingerprint(box))
-    monkeypatch.setattr("wkdask.storage.zarr._STAT_LIMIT", 1)
+    monkeypatch.setattr("wkdask.storage.zarr.mag._STAT_LIMIT", 1)
     seen.add(mag.fingerprint(box))
     write(mag, CUBE_0, noise((1, SIDE, SIDE, SIDE), seed=2))
     seen.add(mag.fingerprint(box))

@@ -15,9 +15,9 @@ from foreign_zarr import halved, image, labels, turned
 
 from wkdask import BoundingBox, Dataset, VoxelSize
 from wkdask.cli.main import main
-from wkdask.convert.scales import open_scales
 from wkdask.convert.target import viewer_notes
-from wkdask.convert.zarr_layers import convert_zarr
+from wkdask.convert.zarr.layers import convert_zarr
+from wkdask.convert.zarr.scales import open_scales
 from wkdask.errors import (
     DamagedHeaderError,
     DTypeError,

@@ -14,9 +14,9 @@ from foreign_zarr import halved, image, labels, turned
 
 import wkdask
 from wkdask import BoundingBox, Dataset, VoxelSize
-from wkdask.convert import zarr_layers as module
-from wkdask.convert.scales import open_scales
-from wkdask.convert.zarr_layers import convert_zarr
+from wkdask.convert.zarr import layers as module
+from wkdask.convert.zarr.layers import convert_zarr
+from wkdask.convert.zarr.scales import open_scales
 from wkdask.errors import (
     AlreadyExistsError,
     DamagedHeaderError,
@@ -443,8 +443,9 @@ def test_a_damaged_chunk_is_named_and_leaves_no_half_mag(tmp_path, random_voxels
 
 CHILD = """
 import os, sys, threading
-from wkdask.convert import zarr_array, zarr_layers
-from wkdask.convert.zarr_layers import convert_zarr
+from wkdask.convert.zarr import array as zarr_array
+from wkdask.convert.zarr import layers as zarr_layers
+from wkdask.convert.zarr.layers import convert_zarr
 count, read, gate = [0], zarr_array.ZarrArray.read, threading.Lock()
 def slow(self, box, threads=1):
     with gate:
@@ -468,7 +469,7 @@ def test_a_killed_conversion_goes_on(tmp_path, random_voxels, monkeypatch):
     assert done.returncode == 9
     with pytest.raises(AlreadyExistsError, match="--resume"):
         convert_zarr(path, tmp_path / "ds", chunk_shape=16, shard_shape=32, progress=False)
-    from wkdask.convert.zarr_array import ZarrArray
+    from wkdask.convert.zarr.array import ZarrArray
 
     monkeypatch.setattr(module, "_LEAST_NBYTES", 32**3)
     boxes, read = [], ZarrArray.read

@@ -13,9 +13,9 @@ from zarr_mags import CUBE_0, make, noise, write
 
 from wkdask.errors import DamagedHeaderError, DTypeError, UnsupportedFormatError, WkdaskError
 from wkdask.geometry import BoundingBox
-from wkdask.storage.zarr import ZarrMag
-from wkdask.storage.zarr_layout import document_of
-from wkdask.storage.zarr_metadata import parse, shape_around
+from wkdask.storage.zarr.layout import document_of
+from wkdask.storage.zarr.mag import ZarrMag
+from wkdask.storage.zarr.metadata import parse, shape_around
 
 
 @pytest.fixture(params=["zarr3", "zarr"])

@@ -18,7 +18,7 @@ from zarr_mags import FORMATS, make, noise, write
 import wkdask
 from wkdask import Dataset
 from wkdask.geometry import BoundingBox
-from wkdask.storage.zarr import ZarrMag
+from wkdask.storage.zarr.mag import ZarrMag
 
 ROOT = Path(wkdask.__file__).parent.parent
 SIDE = 64
@@ -29,9 +29,9 @@ VICTIM = """
 import os, sys
 import numpy as np
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage.jobs import job_folder
-from wkdask.storage.publish import Piece, publish_pieces
-from wkdask.storage.zarr import ZarrMag
+from wkdask.storage.publish.jobs import job_folder
+from wkdask.storage.publish.publish import Piece, publish_pieces
+from wkdask.storage.zarr.mag import ZarrMag
 
 path, data_format = sys.argv[1:3]
 box = BoundingBox.from_tuple6([int(n) for n in sys.argv[3:]])
@@ -117,9 +117,9 @@ PARTS = """
 import sys
 import numpy as np
 from wkdask.geometry import BoundingBox
-from wkdask.storage.jobs import job_folder
-from wkdask.storage.publish import Piece, publish_pieces
-from wkdask.storage.zarr import ZarrMag
+from wkdask.storage.publish.jobs import job_folder
+from wkdask.storage.publish.publish import Piece, publish_pieces
+from wkdask.storage.zarr.mag import ZarrMag
 
 mag, me, rounds = ZarrMag.open(sys.argv[1], sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 print("ready", flush=True)
@@ -219,7 +219,7 @@ def test_cubes_too_large_for_a_task_are_assembled_in_parts(tmp_path, monkeypatch
     """A cube of 16 MiB by tasks of 12 MiB: parts into a private plain shard, then encoded chunk by chunk."""
     import dask.array as da
 
-    from wkdask.engines import LocalEngine
+    from wkdask.jobs.engines.choice import LocalEngine
 
     monkeypatch.setattr(LocalEngine, "task_memory", lambda *_: 12 << 20)
     ds = Dataset.create(tmp_path / "ds", (1, 1, 1))

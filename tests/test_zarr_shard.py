@@ -15,7 +15,7 @@ from zarr_mags import CUBE_0, SIDE, each_format, make, noise, write
 
 from wkdask.errors import CubePermissionError, DamagedCubeError, DamagedHeaderError, InvalidValueError
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage.zarr import ZarrMag
+from wkdask.storage.zarr.mag import ZarrMag
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
 

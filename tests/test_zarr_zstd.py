@@ -9,8 +9,8 @@ from zarr_mags import CUBE_0, SIDE, make, noise, write
 
 from wkdask.errors import DamagedCubeError
 from wkdask.geometry import BoundingBox
-from wkdask.storage import zarr_zstd
-from wkdask.storage.zarr_zstd import compress, compressor, decompress, decompressor
+from wkdask.storage.zarr import zstd as zarr_zstd
+from wkdask.storage.zarr.zstd import compress, compressor, decompress, decompressor
 
 CHUNK = np.random.default_rng(0).integers(0, 30, 5000, dtype=np.uint8)
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import strategies as st
 
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage.jobs import job_folder
 from wkdask.storage.protocol import ArraySpec
-from wkdask.storage.publish import Piece, publish_pieces
-from wkdask.storage.zarr import ZarrMag
+from wkdask.storage.publish.jobs import job_folder
+from wkdask.storage.publish.publish import Piece, publish_pieces
+from wkdask.storage.zarr.mag import ZarrMag
 
 SIDE = 16  # of the shards of most tests: 2**3 chunks of 8**3 voxels
 CUBE_0 = BoundingBox((0, 0, 0), (SIDE, SIDE, SIDE))

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from wkdask.array_info import ArrayInfo
-from wkdask.attachment_kinds import (
+from wkdask.attachments.attachments import Attachments
+from wkdask.attachments.kinds import (
     AgglomerateAttachment,
     Attachment,
     AttachmentDataFormat,
@@ -13,13 +13,18 @@ from wkdask.attachment_kinds import (
     SegmentIndexAttachment,
     SegmentStatisticsAttachment,
 )
-from wkdask.attachments import Attachments
-from wkdask.axis_vectors import VecInt, VecIntLike
 from wkdask.components import Components, label_components
 from wkdask.dataset import Dataset
-from wkdask.events import WriteReport
+from wkdask.further_axes.mag_view import NDMagView
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
+from wkdask.geometry.axis_vectors import VecInt, VecIntLike
+from wkdask.geometry.nd_boxes import NDBoundingBox, NormalizedBoundingBox
+from wkdask.geometry.vec3_float import Vec3Float, Vec3FloatLike
+from wkdask.geometry.vectors import as_vec3_int_or_none
+from wkdask.geometry.voxel_size import VoxelSize, length_unit_from_str
+from wkdask.jobs.events import WriteReport
 from wkdask.layer import Layer, LayerCategories, SegmentationLayer
+from wkdask.layer.zarr_config import Zarr3Config
 from wkdask.mag_view import MagView
 from wkdask.names import (
     C_AXIS,
@@ -43,21 +48,16 @@ from wkdask.names import (
     SamplingModes,
     XYZAxis,
 )
-from wkdask.nd_geometry import NDBoundingBox, NormalizedBoundingBox
-from wkdask.nd_mag import NDMagView
-from wkdask.slices import BufferedSliceWriter
-from wkdask.storing import store
-from wkdask.transformations import (
+from wkdask.operations.slices import BufferedSliceWriter
+from wkdask.properties.transformations import (
     AffineCoordinateTransformation,
     CoordinateTransformation,
     ThinPlateSplineCoordinateTransformation,
 )
-from wkdask.units import VoxelSize, length_unit_from_str
-from wkdask.vec3_float import Vec3Float, Vec3FloatLike
-from wkdask.vectors import as_vec3_int_or_none
+from wkdask.properties.view_configuration import DatasetViewConfiguration, LayerViewConfiguration
+from wkdask.storing import store
 from wkdask.view import View
-from wkdask.view_configuration import DatasetViewConfiguration, LayerViewConfiguration
-from wkdask.zarr_config import Zarr3Config
+from wkdask.view.array_info import ArrayInfo
 
 __version__ = "0.1.0"
 
@@ -130,7 +130,7 @@ __all__ = (
 def __getattr__(name: str) -> Any:
     """Return what is imported only when it is used, and say what of webknossos stays outside."""
     if name == "AgglomerateGraph":  # needs networkx, which is an extra
-        from wkdask.agglomerates import AgglomerateGraph
+        from wkdask.attachments.agglomerates import AgglomerateGraph
 
         return AgglomerateGraph
     from wkdask.absent import absent

@@ -21,21 +21,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wkdask.callables import Shipped, call_name
-from wkdask.driver import run_planned
-from wkdask.engines import pick_engine
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, PlanError, ReadOnlyError
-from wkdask.events import Event, UnitDone, WriteReport
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
-from wkdask.halo import read_around
-from wkdask.job import Job, JobFolders, WriteOptions
+from wkdask.jobs.driver import run_planned
+from wkdask.jobs.engines.choice import pick_engine
+from wkdask.jobs.events import Event, UnitDone, WriteReport
+from wkdask.jobs.job import Job, JobFolders, WriteOptions
+from wkdask.jobs.plan import WritePlan, plan_again, plan_write
+from wkdask.jobs.resume import identify, previous_manifest
+from wkdask.jobs.tasks import Target, UnitReport, here, write_unit
+from wkdask.jobs.windows import Stage, call_windows, lane_of
 from wkdask.mag_view import MagView
-from wkdask.plan import WritePlan, plan_again, plan_write
-from wkdask.progress import ProgressLike, listeners_for
-from wkdask.resume import identify, previous_manifest
+from wkdask.operations.callables import Shipped, call_name
+from wkdask.operations.halo import read_around
+from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.protocol import StoredMag, Voxels
-from wkdask.tasks import Target, UnitReport, here, write_unit
-from wkdask.windows import Stage, call_windows, lane_of
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -7,26 +7,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from wkdask.array_info import zarr_array_of
-from wkdask.box_view import checked_size
-from wkdask.callables import takes_block
-from wkdask.chunkwise import warn_of_ignored
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
-from wkdask.events import WriteReport
-from wkdask.existing import nonzero_box
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
-from wkdask.grid import split_box
-from wkdask.halo import Boundary
-from wkdask.job import MagPlace, WriteOptions
-from wkdask.map_cubes import MapRequest, map_into, map_to_records
-from wkdask.progress import ProgressLike, listeners_for
+from wkdask.geometry.grid import split_box
+from wkdask.jobs.events import WriteReport
+from wkdask.jobs.job import MagPlace, WriteOptions
+from wkdask.operations.callables import takes_block
+from wkdask.operations.chunks import warn_of_ignored
+from wkdask.operations.copy import compress_in_place
+from wkdask.operations.existing import nonzero_box
+from wkdask.operations.halo import Boundary
+from wkdask.operations.map_cubes import MapRequest, map_into, map_to_records
+from wkdask.operations.where import Where
+from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.formats import default_shard_shape, fitting_compression
 from wkdask.storage.protocol import check_coordinates
-from wkdask.transfer import compress_in_place
 from wkdask.view import View
-from wkdask.view_parts import views_on_disk
-from wkdask.where import Where
+from wkdask.view.array_info import zarr_array_of
+from wkdask.view.box_view import checked_size
+from wkdask.view.parts import views_on_disk
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -484,7 +484,7 @@ class MagView(View):
         check_coordinates(box, self.spec.shard_shape)
 
     def __repr__(self) -> str:
-        from wkdask.display import mag_text
+        from wkdask.display.text import mag_text
 
         try:
             return mag_text(self._layer.record, self)
@@ -492,6 +492,6 @@ class MagView(View):
             return f"MagView({self._place.label}: {error})"
 
     def _repr_html_(self) -> str:
-        from wkdask.display import mag_html
+        from wkdask.display.text import mag_html
 
         return mag_html(self._layer.record, self)

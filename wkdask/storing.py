@@ -18,25 +18,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wkdask.driver import run_planned
-from wkdask.engines import pick_engine
+from wkdask.arrays.expression import cut_into_units, refuse_shared_work
+from wkdask.arrays.graph_facts import GraphFacts, facts_of, refuse_p2p, structure_of
+from wkdask.arrays.names import why_name_changes
 from wkdask.errors import InvalidValueError, PlanError, ReadOnlyError, ResumeError
-from wkdask.events import WriteReport
-from wkdask.expression import cut_into_units, refuse_shared_work
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.graph_facts import GraphFacts, facts_of, refuse_p2p, structure_of
-from wkdask.grid import CubeGrid
-from wkdask.job import Job, JobFolders, MagPlace, MagWrite, WriteOptions, replace_stages
+from wkdask.geometry.grid import CubeGrid
+from wkdask.jobs.driver import run_planned
+from wkdask.jobs.engines.choice import pick_engine
+from wkdask.jobs.events import WriteReport
+from wkdask.jobs.job import Job, JobFolders, MagPlace, MagWrite, WriteOptions, replace_stages
+from wkdask.jobs.plan import UNIT_NBYTES, Window, WritePlan, plan_again, plan_write
+from wkdask.jobs.resume import identify, previous_manifest
+from wkdask.jobs.tasks import UnitReport
+from wkdask.jobs.windows import ArrayWindow, Stage, lane_of
 from wkdask.mag_view import MagView
-from wkdask.map_tasks import MapOutput, outputs_of, scaled_box, write_outputs
-from wkdask.plan import UNIT_NBYTES, Window, WritePlan, plan_again, plan_write
-from wkdask.progress import ProgressLike, listeners_for
-from wkdask.resume import identify, previous_manifest, why_name_changes
+from wkdask.operations.map_tasks import MapOutput, outputs_of, scaled_box, write_outputs
+from wkdask.operations.write import refuse_array_expr, replaces_what_it_reads, with_whole_voxels
+from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.formats import is_stored_mag
 from wkdask.storage.protocol import Voxels
-from wkdask.tasks import UnitReport
-from wkdask.windows import ArrayWindow, Stage, lane_of
-from wkdask.writer import refuse_array_expr, replaces_what_it_reads, with_whole_voxels
 
 if TYPE_CHECKING:
     import dask.array as da

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from wkdask.chunkwise import warn_of_ignored
+from wkdask.operations.chunks import warn_of_ignored
 
 __all__ = ["get_executor_for_args", "named_partial"]
 

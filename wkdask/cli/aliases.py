@@ -11,8 +11,8 @@ import wkdask
 from wkdask.cli.options import MAG, Numbers, connected, plain_errors, scheduler_option
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import Mag
+from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.storage.formats import DATA_FORMATS
-from wkdask.units import VoxelSize
 
 __all__ = [
     "check_equality",
@@ -165,8 +165,8 @@ def convert_zarr(source: str, target: str, **options: Any) -> None:
     Example:
       wkdask convert-zarr array.zarr dataset --voxel-size 4,4,4 --layer-name color
     """
-    from wkdask.convert.scales import open_scales
-    from wkdask.convert.zarr_layers import convert_scales
+    from wkdask.convert.zarr.layers import convert_scales
+    from wkdask.convert.zarr.scales import open_scales
 
     if options["flip_axes"] is not None:
         raise click.UsageError("--flip-axes is not supported; flip the array first, e.g. array[::-1] in Dask")

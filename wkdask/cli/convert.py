@@ -143,7 +143,7 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
     given = options.pop("compression")
     options["compression"] = False if given == "none" else given or "lz4"
     paths, context = [str(Path(image)) for image in images], click.get_current_context()
-    from wkdask.convert.zarr_store import is_zarr, root_of
+    from wkdask.convert.zarr.store import is_zarr, root_of
 
     with plain_errors():
         zarr = [path for path in paths if is_zarr(root_of(path))]
@@ -174,11 +174,11 @@ def _convert_images(
     plan_only: bool,
 ) -> None:
     """Convert a stack, or say how it would be."""
-    from wkdask.convert.images import convert_images, is_converted, notes_of, plan_images
-    from wkdask.convert.selection import open_images
-    from wkdask.events import Event, JobStarted
+    from wkdask.convert.images.convert import convert_images, is_converted, notes_of, plan_images
+    from wkdask.convert.images.selection import open_images
     from wkdask.fsio import checked_path
-    from wkdask.progress import listeners_for
+    from wkdask.jobs.events import Event, JobStarted
+    from wkdask.progress.bar import listeners_for
 
     name, resume = options["layer_name"], options["resume"]
     options["offset"] = options["offset"] or (0, 0, 0)
@@ -223,8 +223,8 @@ def _convert_zarr(
     plan_only: bool,
 ) -> None:
     """Convert what is Zarr, or say what it would become."""
-    from wkdask.convert.scales import open_scales
-    from wkdask.convert.zarr_layers import convert_scales, is_converted, plan_scales
+    from wkdask.convert.zarr.layers import convert_scales, is_converted, plan_scales
+    from wkdask.convert.zarr.scales import open_scales
     from wkdask.fsio import checked_path
 
     checked_path(dataset)  # a plan is refused where the run would be

@@ -55,7 +55,7 @@ def demo(path: str, overwrite: bool) -> None:
     Example:
       wkdask demo tissue --overwrite
     """
-    from wkdask.demo import run_demo
+    from wkdask.demo.run import run_demo
 
     with plain_errors():
         run_demo(path, overwrite=overwrite, echo=click.echo)
@@ -70,7 +70,7 @@ def info(dataset: str) -> None:
     Example:
       wkdask info dataset
     """
-    from wkdask.display import dataset_text
+    from wkdask.display.text import dataset_text
 
     with plain_errors():
         click.echo(dataset_text(wkdask.Dataset(dataset)))
@@ -91,7 +91,7 @@ def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, m
     Example:
       wkdask preview dataset -o dataset.png
     """
-    from wkdask.preview import save_preview
+    from wkdask.display.preview import save_preview
 
     with plain_errors():
         click.echo(
@@ -200,7 +200,7 @@ def plan(
     """
     from dask.utils import parse_bytes
 
-    from wkdask.writer import WriteOptions, plan_rewrite
+    from wkdask.operations.write import WriteOptions, plan_rewrite
 
     with plain_errors(), connected(scheduler) as client:
         view = wkdask.Dataset(dataset).get_layer(layer_name).get_mag(mag)

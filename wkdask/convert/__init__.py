@@ -1,1 +1,4 @@
-"""Conversion of image stacks and other formats into and out of datasets."""
+"""Data of other formats, as layers: images in ``images``, Zarr, OME-Zarr and N5 in ``zarr``.
+
+:mod:`~wkdask.convert.target` finds or makes the layer that both write to.
+"""

@@ -7,16 +7,16 @@ import os
 
 import numpy as np
 
-from wkdask.convert.image_plan import default_shard_side
+from wkdask.convert.images.plan import default_shard_side
 from wkdask.dataset import Dataset
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.geometry import MagLike, Vec3Int, Vec3IntLike
+from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.layer import Layer, LayerCategories
 from wkdask.mag_view import MagView
 from wkdask.properties import PROPERTIES_FILE, AddLayer
 from wkdask.storage.formats import check_format, check_spec, fitting_compression
 from wkdask.storage.protocol import ArraySpec
-from wkdask.units import VoxelSize
 
 __all__ = ["add_mag", "check_layer", "open_target", "same_cut", "spec_of", "viewer_notes"]
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from wkdask import fsio
 from wkdask.errors import AlreadyExistsError, InvalidValueError, PropertiesError
+from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.properties.rawjson import PROPERTIES_FILE, Raw, read_bytes, to_bytes, to_raw
 from wkdask.properties.records import DatasetRecord, Layout, parse
 from wkdask.properties.structure import AddLayer, AddMag, MoveMag, RemoveLayer, RemoveMag, RenameLayer
@@ -27,7 +28,6 @@ from wkdask.properties.values import (
     SetSegmentId,
     SetViewConfiguration,
 )
-from wkdask.units import VoxelSize
 
 __all__ = [
     "AddLayer",

@@ -24,7 +24,9 @@ from wkdask.errors import (
     MagNotFoundError,
     PropertiesError,
 )
-from wkdask.geometry import COORDINATE_LIMIT, EMPTY_BOX, BoundingBox, Mag, MagLike
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, MagLike
+from wkdask.geometry.boxes import COORDINATE_LIMIT
+from wkdask.geometry.voxel_size import VoxelSize, unit_named
 from wkdask.properties.elements import dtype_of, element_class
 from wkdask.properties.rawjson import (
     PROPERTIES_FILE,
@@ -36,7 +38,6 @@ from wkdask.properties.rawjson import (
     typed,
     whole,
 )
-from wkdask.units import VoxelSize, unit_named
 
 __all__ = [
     "PROPERTIES_FILE",

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wkdask.errors import AlreadyExistsError, InvalidValueError
-from wkdask.geometry import COORDINATE_LIMIT, EMPTY_BOX, BoundingBox, Mag
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
+from wkdask.geometry.boxes import COORDINATE_LIMIT
 from wkdask.properties.elements import element_class
 from wkdask.properties.rawjson import PROPERTIES_FILE, Raw
 from wkdask.properties.records import (

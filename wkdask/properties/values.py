@@ -11,7 +11,8 @@ from typing import Any, Protocol, SupportsIndex
 import numpy as np
 
 from wkdask.errors import InvalidValueError, OutOfBoundsError
-from wkdask.geometry import COORDINATE_LIMIT, BoundingBox, Mag, Vec3Int
+from wkdask.geometry import BoundingBox, Mag, Vec3Int
+from wkdask.geometry.boxes import COORDINATE_LIMIT
 from wkdask.properties.rawjson import Raw
 from wkdask.properties.records import box_of, layout_of, no_such_layer, segment_id_of
 

@@ -18,13 +18,13 @@ from typing import Any, TypeGuard
 from wkdask.errors import DamagedHeaderError, InvalidValueError, UnsupportedFormatError
 from wkdask.fsio import checked_path
 from wkdask.geometry import Vec3Int
-from wkdask.storage import wkw_format
 from wkdask.storage.protocol import COMPRESSIONS, ZARR_COMPRESSIONS, ArraySpec, StoredMag
-from wkdask.storage.wkw import HEADER_NAME, WkwMag
-from wkdask.storage.wkw_format import header_of_spec
-from wkdask.storage.zarr import ZarrMag
-from wkdask.storage.zarr_layout import AXES, METADATA_NAMES, layout_of_spec
-from wkdask.storage.zarr_plane import PlaneMag, open_plane
+from wkdask.storage.wkw import format as wkw_format
+from wkdask.storage.wkw.format import header_of_spec
+from wkdask.storage.wkw.mag import HEADER_NAME, WkwMag
+from wkdask.storage.zarr.layout import AXES, METADATA_NAMES, layout_of_spec
+from wkdask.storage.zarr.mag import ZarrMag
+from wkdask.storage.zarr.plane import PlaneMag, open_plane
 
 __all__ = [
     "DATA_FORMATS",

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wkdask.errors import DTypeError, InvalidValueError
-from wkdask.geometry import COORDINATE_LIMIT, BoundingBox, Vec3Int
-from wkdask.grid import CubeGrid
-from wkdask.units import format_bytes
+from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.geometry.boxes import COORDINATE_LIMIT
+from wkdask.geometry.grid import CubeGrid
+from wkdask.geometry.voxel_size import format_bytes
 
 if TYPE_CHECKING:
     from wkdask.kernels import Extremes

@@ -1,0 +1,140 @@
+"""A new dataset of one array."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from wkdask.fsio import checked_path, remove_folder
+from wkdask.geometry import Vec3IntLike
+from wkdask.geometry.voxel_size import VoxelSize
+from wkdask.layer.chunk_layout import Cut, check_array
+from wkdask.names import LayerCategories
+from wkdask.progress.bar import ProgressLike
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from wkdask.dataset.dataset import Dataset
+
+__all__ = ["from_dask", "remove_dataset"]
+
+
+def from_dask(
+    cls: type[Dataset],
+    dataset_path: str | os.PathLike[str],
+    array: Any,
+    voxel_size: Sequence[float] | VoxelSize,
+    *,
+    name: str | None = None,
+    layer_name: str = "color",
+    category: str = LayerCategories.COLOR_TYPE,
+    largest_segment_id: int | None = None,
+    topleft: Vec3IntLike = (0, 0, 0),
+    data_format: str = "wkw",
+    chunk_shape: Vec3IntLike | int | None = None,
+    shard_shape: Vec3IntLike | int | None = None,
+    compression: str | bool | None = None,
+    pyramid: bool = True,
+    client: Client | None = None,
+    durable: bool = True,
+    resume: bool = False,
+    job: str | None = None,
+    progress: ProgressLike = None,
+) -> Dataset:
+    """Make a dataset of an array: one layer, with its pyramid.
+
+    Parameters
+    ----------
+    dataset_path
+        Folder of the new dataset; made if missing, else it must be empty.
+    array
+        A dask or numpy array ``(x, y, z)`` or ``(c, x, y, z)``, of a type that layers hold. A dask array is
+        computed block by block, on the active :class:`distributed.Client` or on local threads. An array whose
+        axes are (z, y, x) is given as ``array.T``.
+    voxel_size
+        Size of a voxel along (x, y, z), in nm, or a `VoxelSize`.
+    name
+        The dataset's name; the folder's by default.
+    layer_name, category
+        Of the layer: ``"color"`` or ``"segmentation"``.
+    largest_segment_id
+        Of a segmentation; by default that of the array.
+    topleft
+        Where the array's first voxel goes: (x, y, z), absolute, in voxels of mag 1.
+    data_format
+        How the layer is stored: ``"wkw"``, ``"zarr3"``, or ``"zarr"`` for Zarr 2.
+    chunk_shape, shard_shape, compression
+        As for :meth:`Layer.add_mag`; sides in voxels of mag 1.
+    pyramid
+        Compute the coarser mags as well, those that :meth:`Layer.downsample` would add.
+    client, durable, progress
+        As for :meth:`MagView.write`.
+    resume, job
+        Go on where an earlier call with the same array and path stopped, as :meth:`MagView.write` does.
+
+    Returns
+    -------
+    Dataset
+        The new one.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If the folder holds something, and `resume` is not asked for.
+    InvalidValueError, DTypeError, UnsupportedFormatError, PlanError
+        If the array, or an argument, cannot work. Nothing is left behind.
+    TaskFailedError
+        If a task failed. What landed stays, and can be resumed; if nothing did, nothing is left behind.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> x = da.random.random((2048, 2048, 512), chunks=256).astype("float32")
+    >>> Dataset.from_dask("noise", x, voxel_size=(4, 4, 35))  # doctest: +SKIP
+    """
+    channels = check_array(array, data_format, Cut(None, None, None, chunk_shape, shard_shape, compression))
+    path = checked_path(dataset_path)
+    is_there = os.path.lexists(path)
+    dataset = (cls.get_or_create if resume else cls.create)(path, voxel_size, name)
+    try:
+        layer = dataset.get_or_add_layer(
+            layer_name,
+            category,
+            dtype_per_channel=array.dtype,
+            num_channels=channels,
+            largest_segment_id=None if layer_name in dataset.layers else largest_segment_id,
+            data_format=data_format,
+        )
+        mag = layer.get_or_add_mag(
+            1, chunk_shape=chunk_shape, shard_shape=shard_shape, compression=compression
+        )
+        mag.write(
+            array,
+            topleft,
+            client=client,
+            durable=durable,
+            resume=resume,
+            job=job,
+            pyramid=pyramid,
+            progress=progress,
+        )
+    except Exception:
+        if not resume and all(found.bounding_box.is_empty() for found in dataset.layers.values()):
+            remove_dataset(dataset, whole=not is_there)
+        raise
+    return dataset
+
+
+def remove_dataset(dataset: Dataset, *, whole: bool) -> None:
+    """Remove a dataset that was just made; without `whole` its folder stays, empty as it was."""
+    if whole:
+        remove_folder(str(dataset.path))
+        return
+    with os.scandir(dataset.path) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                remove_folder(entry.path)
+            else:
+                os.unlink(entry.path)

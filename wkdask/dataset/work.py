@@ -1,0 +1,169 @@
+"""What a dataset does with all its layers, and a layer of an array, under version 4's names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wkdask.errors import InvalidValueError
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
+from wkdask.layer import Layer
+from wkdask.layer.chunk_layout import Cut, check_array
+from wkdask.layer.zarr_config import CompressLike
+from wkdask.names import CXYZ_AXES, SamplingModes
+from wkdask.operations.chunks import warn_of_ignored
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from wkdask.dataset.dataset import Dataset
+
+__all__ = ["calculate_bounding_box", "compress", "downsample", "write_layer"]
+
+
+def calculate_bounding_box(self: Dataset) -> BoundingBox:
+    """Return the smallest box around the boxes of all layers, in voxels of mag 1."""
+    box = EMPTY_BOX
+    for layer in self.layers.values():
+        box = box.extended_by(layer.bounding_box)
+    return box
+
+
+def downsample(
+    self: Dataset,
+    *,
+    sampling_mode: str = SamplingModes.ANISOTROPIC,
+    coarsest_mag: MagLike | None = None,
+    interpolation_mode: str = "default",
+    compress: CompressLike = None,
+    executor: object = None,
+    client: Client | None = None,
+) -> None:
+    """Compute the coarser magnifications of every layer; see :meth:`Layer.downsample`.
+
+    Parameters
+    ----------
+    sampling_mode, coarsest_mag, interpolation_mode, compress, client
+        As for :meth:`Layer.downsample`.
+    executor
+        Ignored, with a warning.
+    """
+    warn_of_ignored(executor=executor)
+    for layer in self.layers.values():
+        layer.downsample(
+            coarsest_mag=coarsest_mag,
+            interpolation_mode=interpolation_mode,
+            sampling_mode=sampling_mode,
+            compress=compress,
+            client=client,
+        )
+
+
+def compress(self: Dataset, *, executor: object = None, client: Client | None = None) -> None:
+    """Compress every magnification that is not, in place; see :meth:`MagView.compress`.
+
+    Parameters
+    ----------
+    executor
+        Ignored, with a warning.
+    client
+        The cluster; the active one by default.
+    """
+    warn_of_ignored(executor=executor)
+    for layer in self.layers.values():
+        for mag in layer.mags.values():
+            if mag.spec.compression is None:
+                mag.compress(client=client)
+
+
+def write_layer(
+    self: Dataset,
+    layer_name: str,
+    category: str,
+    data: Any,
+    *,
+    data_format: str = "wkw",
+    downsample: bool = True,
+    chunk_shape: Vec3IntLike | int | None = None,
+    shard_shape: Vec3IntLike | int | None = None,
+    chunks_per_shard: Vec3IntLike | int | None = None,
+    axes: Sequence[str] | None = None,
+    absolute_offset: Vec3IntLike | None = None,
+    mag: MagLike = 1,
+    client: Client | None = None,
+) -> Layer:
+    """Add a layer of an array.
+
+    Parameters
+    ----------
+    layer_name, category, data_format
+        As for :meth:`add_layer`.
+    data
+        A numpy or dask array, with the axes that `axes` say: by default ``(x, y, z)`` or ``(c, x, y, z)``.
+    downsample
+        Compute the coarser mags as well, as :meth:`Layer.downsample` does.
+    chunk_shape, shard_shape, chunks_per_shard
+        As for :meth:`Layer.add_mag`.
+    axes
+        The axes of the array, each once, of ``"c"``, ``"x"``, ``"y"``, ``"z"``. Those that it does not have get one
+        voxel.
+    absolute_offset
+        Where its first voxel goes, in voxels of mag 1; the origin by default.
+    mag
+        The magnification that the array is.
+    client
+        The cluster; the active one by default.
+
+    Raises
+    ------
+    AlreadyExistsError, InvalidValueError, DTypeError, AlignmentError, PlanError
+        If it cannot work; nothing is left behind.
+    """
+    array = _with_axes(data, axes)
+    which, data_format = Mag(mag), str(data_format)
+    cut = Cut(None, chunks_per_shard, None, chunk_shape, shard_shape, None)
+    channels = check_array(array, data_format, cut)
+    corner = Vec3Int((0, 0, 0) if absolute_offset is None else absolute_offset)
+    size = Vec3Int(array.shape[1:]) * which.to_vec3_int()
+    offset = BoundingBox(corner, size).in_mag(which).topleft
+    layer = self.add_layer(
+        layer_name, category, dtype_per_channel=array.dtype, num_channels=channels, data_format=data_format
+    )
+    try:
+        target = layer.add_mag(
+            which, chunk_shape=chunk_shape, shard_shape=shard_shape, chunks_per_shard=chunks_per_shard
+        )
+        target.write(array, offset, client=client, pyramid=downsample)
+    except BaseException:
+        self.delete_layer(layer_name)
+        raise
+    return layer
+
+
+def _with_axes(data: Any, axes: Sequence[str] | None) -> Any:
+    """Return an array as (c, x, y, z).
+
+    Raises
+    ------
+    InvalidValueError
+        If it has other axes than those.
+    """
+    if axes is None:
+        axes = {3: ("x", "y", "z"), 4: CXYZ_AXES}.get(getattr(data, "ndim", 0), ())
+    axes = tuple(axes)
+    if (
+        len(axes) != getattr(data, "ndim", None)
+        or {*axes} - {*CXYZ_AXES}
+        or len({*axes}) < len(axes)
+        or not axes
+    ):
+        shape = getattr(data, "shape", None)
+        raise InvalidValueError(
+            f"an array (x, y, z) or (c, x, y, z) needs no axes=; others name each of theirs once, of c, x, y, z. "
+            f"Got the shape {shape} and the axes {axes}"
+        )
+    data = data[(..., *[np.newaxis] * (4 - len(axes)))]
+    full = (*axes, *(axis for axis in CXYZ_AXES if axis not in axes))
+    return data.transpose([full.index(axis) for axis in CXYZ_AXES])

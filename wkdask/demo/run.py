@@ -1,0 +1,183 @@
+"""The main job on data that it makes itself: tissue, a filter on two worker processes, pyramids, a picture."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wkdask.dataset import Dataset
+from wkdask.demo.tissue import make_tissue
+from wkdask.display.preview import save_preview
+from wkdask.display.text import dataset_text
+from wkdask.errors import AlreadyExistsError
+from wkdask.fsio import checked_path, remove_folder
+from wkdask.geometry.voxel_size import format_bytes, format_rate
+from wkdask.jobs.events import WriteReport
+from wkdask.layer import LayerCategories
+from wkdask.properties import PROPERTIES_FILE
+from wkdask.storage.protocol import Voxels
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+__all__ = ["find_membranes", "run_demo"]
+
+SIZE = (512, 512, 96)
+"""Voxels of the demo's volume."""
+VOXEL_SIZE = (8.0, 8.0, 30.0)
+"""Their size in nm: sections are thick, as in serial-section microscopy."""
+OFFSET = (100, 37, 5)
+"""The volume does not begin on the cube grid: real ones seldom do."""
+SHARD = 128
+"""Side of a cube file in voxels."""
+HALO = (0, 6, 6, 1)
+"""Voxels around a block that the filter needs, (c, x, y, z)."""
+
+
+def find_membranes(block: Voxels) -> Voxels:
+    """Return how much darker each voxel is than its surroundings: membranes become bright lines.
+
+    The mean over 13 × 13 × 1 voxels minus the mean over 3 × 3 × 3, times four, cut to uint8.
+
+    Parameters
+    ----------
+    block
+        ``(c, x, y, z)``, uint8.
+    """
+    gray = block.astype(np.float32)
+    fine = _box_mean(_box_mean(_box_mean(gray, 1, 1), 2, 1), 3, 1)
+    coarse = _box_mean(_box_mean(gray, 1, 6), 2, 6)
+    found: Voxels = np.clip(4 * (coarse - fine), 0, 255).astype(np.uint8)
+    return found
+
+
+def _box_mean(block: Voxels, axis: int, radius: int) -> Voxels:
+    """Return the running mean over 2 · radius + 1 voxels along an axis, edges repeated."""
+    widths = [(0, 0)] * block.ndim
+    widths[axis] = (radius + 1, radius)
+    sums = np.cumsum(np.pad(block, widths, mode="edge"), axis=axis, dtype=np.float64)
+    low = np.take(sums, range(block.shape[axis]), axis=axis)
+    high = np.take(sums, range(2 * radius + 1, 2 * radius + 1 + block.shape[axis]), axis=axis)
+    return ((high - low) / (2 * radius + 1)).astype(np.float32)
+
+
+def run_demo(path: str, *, overwrite: bool = False, echo: Callable[[str], None] = print) -> str:
+    """Make a dataset, filter it on a cluster of two processes, downsample it, draw it.
+
+    Parameters
+    ----------
+    path
+        Folder of the dataset.
+    overwrite
+        Replace a dataset that an earlier run left there.
+    echo
+        Called with lines of text.
+
+    Returns
+    -------
+    str
+        Path of the picture.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If `path` holds something and `overwrite` is False, or something that is no dataset.
+    """
+    start = time.perf_counter()
+    path = checked_path(path)
+    _make_room(path, overwrite)
+    echo(f"Growing {SIZE[0]} × {SIZE[1]} × {SIZE[2]} voxels of tissue …")
+    raw, labels = grow_tissue()
+    dataset = Dataset.create(path, VOXEL_SIZE)
+    color = dataset.add_layer("color", LayerCategories.COLOR_TYPE, dtype_per_channel="uint8")
+    cells = dataset.add_layer("cells", LayerCategories.SEGMENTATION_TYPE, dtype_per_channel="uint32")
+    source = color.add_mag(1, shard_shape=SHARD, compression="lz4")
+    _say(echo, source.write(raw, offset=OFFSET))
+    _say(echo, cells.add_mag(1, shard_shape=SHARD, compression="lz4").write(labels, offset=OFFSET))
+
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,  # of workers that look for the scheduler while both end
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        echo(f"Two worker processes at {cluster.scheduler_address}")
+        membranes = dataset.add_layer("membranes", LayerCategories.COLOR_TYPE, dtype_per_channel="uint8")
+        target = membranes.add_mag(1, shard_shape=SHARD, compression="lz4")
+        expression = membranes_of(source.to_dask(chunks="cube"))
+        _say(echo, target.write(expression, bounding_box=color.bounding_box, client=client, progress=True))
+        for layer in (color, cells, membranes):
+            for report in layer.downsample(coarsest_mag=8, client=client):
+                _say(echo, report)
+    picture = save_preview(dataset, os.path.join(path, "preview.png"))
+    echo("")
+    echo(dataset_text(dataset))
+    echo("")
+    echo(f"Picture: {picture}")
+    echo(f"Done in {time.perf_counter() - start:.0f} s")
+    return picture
+
+
+def membranes_of(image: da.Array) -> da.Array:
+    """Return the membranes of an image as a dask expression: each block is filtered with a halo around it."""
+    import dask.array as da
+
+    return da.map_overlap(
+        find_membranes,
+        image,
+        depth=HALO,
+        boundary="reflect",
+        dtype=np.uint8,
+        meta=np.empty((0,) * 4, np.uint8),
+    )
+
+
+def grow_tissue() -> tuple[Voxels, Voxels]:
+    """Return image and cells of the demo, each ``(x, y, z)``, grown in slabs on all cores."""
+    raw = np.empty(SIZE, np.uint8, order="F")
+    labels = np.empty(SIZE, np.uint32, order="F")
+    depth = 16
+
+    def grow(z: int) -> None:
+        size = (SIZE[0], SIZE[1], min(depth, SIZE[2] - z))
+        raw[:, :, z : z + depth], labels[:, :, z : z + depth] = make_tissue(
+            size, voxel_size=VOXEL_SIZE, offset=(0, 0, z)
+        )
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(grow, range(0, SIZE[2], depth)))
+    return raw, labels
+
+
+def _make_room(path: str, overwrite: bool) -> None:
+    """Refuse a folder that holds something, or remove the dataset in it."""
+    if not os.path.exists(path) or (os.path.isdir(path) and not os.listdir(path)):
+        return
+    if not os.path.isfile(os.path.join(path, PROPERTIES_FILE)):
+        raise AlreadyExistsError(f"{path} exists and is not a dataset; give the demo another path")
+    if not overwrite:
+        raise AlreadyExistsError(
+            f"{path} holds the dataset of an earlier run:\n\n{dataset_text(Dataset(path))}\n\n"
+            f"Look at its picture {os.path.join(path, 'preview.png')}, or run again with --overwrite"
+        )
+    remove_folder(path)
+
+
+def _say(echo: Callable[[str], None], report: WriteReport) -> None:
+    """Print one line about a write."""
+    echo(
+        f"  {report.label:<28} {report.cubes:3d} cubes  {format_bytes(report.bytes):>9}  "
+        f"{format_rate(report.bytes, report.seconds):>9}"
+    )

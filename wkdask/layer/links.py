@@ -1,0 +1,220 @@
+"""Layers copied or linked: whole, with everything that the properties say of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from typing import Any
+
+from wkdask.errors import AlreadyExistsError, InvalidValueError, WkdaskError
+from wkdask.fsio import checked_path, remove_folder
+from wkdask.jobs.job import WriteOptions
+from wkdask.jobs.mag_folders import mag_folder
+from wkdask.layer.copies import CopyCut, as_new_with_attachments, build_layer, other_entries, plan_layer
+from wkdask.layer.layer import Layer, layer_of
+from wkdask.layer.multiscales import write_multiscales
+from wkdask.locations import link_folder
+from wkdask.properties import AddMag, Edit, MagRecord, SetViewConfiguration, check_edit
+from wkdask.properties.handle import Properties
+from wkdask.storage.formats import check_format, entry_of, open_mag
+
+__all__ = [
+    "copy_layer",
+    "copy_view_configuration",
+    "link_layer",
+    "link_mags",
+    "open_foreign_layer",
+    "refer_to_layer",
+]
+
+
+def open_foreign_layer(layer: Layer | str | os.PathLike[str]) -> Layer:
+    """Return a layer of another dataset, from its handle or its folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder above holds no dataset.
+    LayerNotFoundError
+        If that dataset does not list it.
+    """
+    if isinstance(layer, Layer):
+        return layer
+    folder = checked_path(layer)
+    properties = Properties(os.path.dirname(folder))
+    return layer_of(properties, properties.layer(os.path.basename(folder)))
+
+
+def link_layer(foreign: Layer, properties: Properties, name: str, make_relative: bool) -> Layer:
+    """Add a layer whose folder is a link to another dataset's layer; read-only here.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If the dataset has a layer, or its folder something, of that name.
+    UnsupportedFormatError, DamagedHeaderError
+        If one of its mags cannot be read; nothing was made.
+    """
+    folder = os.path.join(properties.folder, name)
+    own_folder = os.path.realpath(foreign.path)
+    edits: list[Edit] = [as_new_with_attachments(foreign, name)]
+    for record in foreign.record.mags:
+        there = mag_folder(foreign.dataset_path, foreign.name, record)
+        inside = os.path.realpath(os.path.dirname(there)) == own_folder
+        path = f"./{name}/{os.path.basename(there)}" if inside else os.path.realpath(there)
+        edits.append(_add_mag(foreign, record, name, there, path))
+    _refuse_taken(properties, name)
+    link_folder(own_folder, folder, make_relative)
+    try:
+        properties.commit(*edits)
+    except BaseException:
+        os.unlink(folder)
+        raise
+    return layer_of(properties, properties.layer(name))
+
+
+def refer_to_layer(foreign: Layer, properties: Properties, name: str) -> Layer:
+    """Add a layer whose mags, and attachments, are listed by their paths in another dataset; nothing is made.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If the dataset has a layer, or its folder something, of that name.
+    UnsupportedFormatError, DamagedHeaderError
+        If one of its mags cannot be read; nothing was made.
+    """
+    new = as_new_with_attachments(foreign, name)
+    extra = dict(new.extra)
+    if "attachments" in extra:
+        extra["attachments"] = _absolute(foreign.record.raw["attachments"], foreign.dataset_path)
+    edits: list[Edit] = [replace(new, extra=extra)]
+    for record in foreign.record.mags:
+        there = os.path.realpath(mag_folder(foreign.dataset_path, foreign.name, record))
+        edits.append(_add_mag(foreign, record, name, there, there))
+    _refuse_taken(properties, name)
+    properties.commit(*edits)
+    write_multiscales(properties, name)
+    return layer_of(properties, properties.layer(name))
+
+
+def _absolute(attachments: Any, folder: str) -> Any:
+    """Return what the properties say of attachments, with paths that hold from anywhere."""
+    if isinstance(attachments, list):
+        return [_absolute(each, folder) for each in attachments]
+    if not isinstance(attachments, dict):
+        return attachments
+    path = attachments.get("path")
+    if not isinstance(path, str):
+        return {key: _absolute(value, folder) for key, value in attachments.items()}
+    return (
+        attachments
+        if "://" in path
+        else {**attachments, "path": os.path.normpath(os.path.join(folder, path))}
+    )
+
+
+def copy_layer(
+    foreign: Layer,
+    properties: Properties,
+    name: str,
+    options: WriteOptions | None = None,
+    cut: CopyCut | None = None,
+    *,
+    with_rest: bool = True,
+) -> Layer:
+    """Add a layer that is a copy of another dataset's, with all its mags and whatever else is in its folder.
+
+    Parameters
+    ----------
+    foreign
+        The layer to copy.
+    properties
+        The dataset that gets it.
+    name
+        Its name there.
+    options
+        How it runs.
+    cut
+        How its mags are to be stored; as they are by default.
+    with_rest
+        Whether attachments are copied too.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If the dataset has a layer, or its folder something, of that name.
+    UnsupportedFormatError, DamagedHeaderError
+        If one of its mags cannot be read; nothing was made.
+    TaskFailedError
+        If tasks failed; what was copied was removed again.
+    """
+    _refuse_taken(properties, name)
+    copy = plan_layer(foreign, name, cut)
+    if not with_rest:
+        kept = {key: value for key, value in copy.edit.extra.items() if key != "attachments"}
+        copy = replace(copy, edit=replace(copy.edit, extra=kept), with_rest=False)
+    check_edit(properties.folder, copy.edit)
+    folder = os.path.join(properties.folder, name)
+    try:
+        os.mkdir(folder)  # of two who copy to the same name, one does
+    except FileExistsError:
+        raise AlreadyExistsError(f"{folder} exists already") from None
+    try:
+        build_layer(copy, properties, options or WriteOptions())
+    except BaseException as error:
+        error.add_note(f"the layer {name!r} was not complete; it was removed from {properties.folder}")
+        with contextlib.suppress(WkdaskError, OSError):  # the first error tells more
+            remove_folder(folder)
+        raise
+    return layer_of(properties, properties.layer(name))
+
+
+def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> None:
+    """Add a layer whose mags, and whatever else is in its folder, are links to another dataset's.
+
+    The layer's folder itself is new: more mags may be added to it.
+    """
+    name = foreign.name
+    folder = os.path.join(properties.folder, name)
+    _refuse_taken(properties, name)
+    edits: list[Edit] = [as_new_with_attachments(foreign, name)]
+    linked = {}
+    for record in foreign.record.mags:
+        source = os.path.realpath(mag_folder(foreign.dataset_path, name, record))
+        edits.append(_add_mag(foreign, record, name, source))
+        linked[source] = record.mag.to_layer_name()
+    properties.commit(*edits)
+    os.makedirs(folder, exist_ok=True)
+    for source, entry in linked.items():
+        link_folder(source, os.path.join(folder, entry), make_relative)
+    for entry in other_entries(foreign):
+        if os.path.realpath(entry) not in linked:
+            link_folder(os.path.realpath(entry), os.path.join(folder, os.path.basename(entry)), make_relative)
+    write_multiscales(properties, name)
+
+
+def copy_view_configuration(source: Properties, target: Properties) -> None:
+    """Let a dataset be shown as another one."""
+    configuration = source.record.default_view_configuration
+    if configuration is not None:
+        target.commit(SetViewConfiguration(None, configuration))
+
+
+def _add_mag(layer: Layer, record: MagRecord, name: str, folder: str, path: str | None = None) -> AddMag:
+    """Return the edit that lists a mag of another dataset, by its header where the properties do not say."""
+    check_format(layer.data_format)
+    if record.cube_length is not None:
+        return AddMag(name, record.mag, record.cube_length, path)
+    cube_length, extra = entry_of(open_mag(folder, layer.data_format, record.raw))
+    return AddMag(name, record.mag, cube_length, path, extra)
+
+
+def _refuse_taken(properties: Properties, name: str) -> None:
+    """Refuse a name that a layer or a file of the dataset has, or that is no name of a folder in it."""
+    if os.path.basename(name) != name:
+        raise InvalidValueError(f"a layer's name is the name of its folder, got {name!r}")
+    if name in properties.record.names:
+        raise AlreadyExistsError(f"the dataset {properties.folder} has a layer {name!r} already")
+    if os.path.lexists(os.path.join(properties.folder, name)):
+        raise AlreadyExistsError(f"{os.path.join(properties.folder, name)} exists already")

@@ -1,0 +1,121 @@
+"""Events of a job, counted, and what they come to in words.
+
+Progress counts units, because a job in two phases publishes no cube before its second half.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from wkdask.geometry.voxel_size import format_bytes, format_rate
+from wkdask.jobs.events import Event, JobFinished, JobStarted, UnitDone, UnitFailed
+
+__all__ = ["Tally"]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is known of a job so far."""
+
+    job: JobStarted
+    """What was planned."""
+    units: int = 0
+    """Tasks that ended well, all phases."""
+    cubes: int = 0
+    """Cubes published."""
+    nbytes: int = 0
+    """Bytes of the voxels written, uncompressed."""
+    failed: int = 0
+    """Tasks that failed."""
+    first_error: str = ""
+    """Of the first task that failed: where, and why."""
+    start: float = field(default_factory=lambda: time.monotonic())
+    """When the job began, by the monotonic clock, in seconds."""
+
+    def __post_init__(self) -> None:
+        self.units, self.cubes, self.nbytes = (
+            self.job.units_before, self.job.cubes_before, self.job.nbytes_before
+        )  # fmt: skip
+
+    def take(self, event: Event) -> None:
+        """Count an event."""
+        if isinstance(event, UnitDone):
+            self.units += 1
+            self.cubes += event.report.cubes
+            self.nbytes += event.report.nbytes
+        elif isinstance(event, JobFinished) and event.report is not None:
+            # Also what tasks did that ended after the job was stopped: of those no event tells.
+            self.cubes, self.nbytes = event.report.cubes, event.report.bytes
+        elif isinstance(event, UnitFailed):
+            self.failed += 1
+            if self.failed == 1:
+                error = event.error
+                self.first_error = f"at {event.box} (voxels of that mag): {type(error).__name__}: {error}"
+
+    @property
+    def title(self) -> str:
+        """What is done, and where: ``"writing layer 'color' mag 1"``."""
+        return f"{self.job.action} {self.job.label}"
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the start."""
+        return time.monotonic() - self.start
+
+    @property
+    def rate(self) -> str:
+        """Uncompressed bytes per second of wall time, in this run of the job."""
+        return format_rate(self.nbytes - self.job.nbytes_before, self.seconds)
+
+    @property
+    def cubes_done(self) -> str:
+        """Cubes published, of all: ``"3/48 cubes"``."""
+        return f"{self.cubes}/{_cubes(self.job.cubes)}"
+
+    @property
+    def failures(self) -> str:
+        """How many tasks failed; empty where none did."""
+        return f"{self.failed} task{'s' * (self.failed > 1)} failed" if self.failed else ""
+
+    def start_line(self) -> str:
+        """Return what is about to happen."""
+        job = self.job
+        done = f", {job.cubes_before} of them done by earlier runs" if job.units_before else ""
+        return (
+            f"{self.title}: {_cubes(job.cubes)}{done}, {format_bytes(job.nbytes)} of voxels, on {job.engine}"
+        )
+
+    def line(self) -> str:
+        """Return where the job stands."""
+        ended = self.units + self.failed
+        units = self.units - self.job.units_before
+        left = self.seconds * (self.job.units - ended) / units if units else None
+        parts = [
+            f"{self.cubes} of {_cubes(self.job.cubes)}",
+            f"{100 * ended // max(self.job.units, 1)} %",
+            self.rate,
+            "" if left is None else f"{_duration(left)} left",
+            self.failures,
+        ]
+        return f"{self.title}: {', '.join(part for part in parts if part)}"
+
+    def summary(self) -> str:
+        """Return how the job ended."""
+        whole = not self.failed and self.units >= self.job.units
+        cubes = _cubes(self.cubes) if whole else f"stopped after {self.cubes} of {_cubes(self.job.cubes)}"
+        seconds = self.seconds
+        time_taken = f"{seconds:.1f} s" if seconds < 60 else _duration(seconds)
+        parts = [cubes, f"{format_bytes(self.nbytes)} of voxels in {time_taken}", self.rate, self.failures]
+        return f"{self.title}: {', '.join(part for part in parts if part)}"
+
+
+def _cubes(count: int) -> str:
+    return "1 cube" if count == 1 else f"{count} cubes"
+
+
+def _duration(seconds: float) -> str:
+    """Return ``"0:07"``, ``"1:02:03"``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,379 @@
+"""The blocks of a cube's file: whole runs of them at a time, put to their places by a kernel.
+
+::
+
+    file     header | block 0 | block 1 | block 2 | …     along a Morton curve
+                    [-- one pread, pwrite --]             into a buffer that stays in the caches
+    LZ4               decompressed, block by block        into another one
+    array    each block's rows to their places            past the caches, if it is larger than they are
+
+The wkw library reads and writes block by block, 32 KiB of uint8 at a time, and copies row by row: 32 bytes, half a
+line of the cache, whose other half comes much later. Here whole runs of blocks go by one call, and the rows of two
+neighbours are moved together. What is read comes through one descriptor, which was checked: there is no second look
+at a name that may lead to another file by then. The library takes every file that it cannot open for a missing one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from wkdask.errors import CubePermissionError, DamagedCubeError
+from wkdask.fsio import EXHAUSTED, open_regular
+from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.storage.protocol import Voxels
+from wkdask.storage.wkw.format import WkwHeader, check_cube_file
+from wkdask.storage.wkw.lz4 import bound, unpack
+
+__all__ = [
+    "Batch",
+    "OpenCube",
+    "all_batches",
+    "batches",
+    "open_cube",
+    "read_box",
+    "shrink_box",
+    "thread_buffer",
+    "tiles",
+]
+
+_TILE_NBYTES = 16 << 20
+"""Bytes that are read in one go: enough to hide what opening a file costs, few enough to spread over threads."""
+_BUFFER_NBYTES = 4 << 20
+"""Bytes of blocks that are read at a time: they must still be in the third cache when they are placed."""
+_STREAM_NBYTES = 16 << 20
+"""Arrays from so many bytes on are written past the caches, which would not hold them until they are used."""
+_local = threading.local()
+
+
+def tiles(header: WkwHeader, box: BoundingBox, threads: int) -> list[BoundingBox]:
+    """Cut a box into parts of one cube each, whose blocks follow each other in the file as far as they can.
+
+    Parameters
+    ----------
+    header
+        The mag's.
+    box
+        Absolute, in voxels of the mag.
+    threads
+        Threads that read at once: there are tiles for each.
+    """
+    sides, cube = [header.block_len] * 3, header.block_len * header.file_len
+    nbytes = box.volume() * header.bytes_per_voxel
+    limit = _TILE_NBYTES if threads == 1 else min(_TILE_NBYTES, nbytes // (2 * threads))
+    if nbytes <= limit and box.topleft // cube == (box.bottomright - 1) // cube:
+        return [box]
+    while 2 * math.prod(map(min, sides, box.size)) * header.bytes_per_voxel <= limit:
+        growing = [
+            (side, axis)
+            for axis, (side, end) in enumerate(zip(sides, box.size, strict=True))
+            if side < min(end, cube)
+        ]
+        if not growing:
+            break
+        sides[min(growing)[1]] *= 2
+    return list(box.chunk(sides, sides))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Blocks of a cube that are read, written and placed together, in their order in the file."""
+
+    codes: Voxels
+    """Their Morton numbers, which are those of their places in the file."""
+    runs: Voxels
+    """Those that follow each other in the file, ``(n, 3)``: start and stop in the batch, number of the first."""
+    buffer: Voxels
+    """Room for their bytes, one block after the other; the same for every batch of a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCube:
+    """An open cube whose header, size and jump table were checked."""
+
+    path: str
+    descriptor: int
+    header: WkwHeader
+    """The cube's own: it is read by its own block type."""
+    ends: Voxels | None
+    """Where each block ends in the file; None for a plain cube, whose blocks are all of one size."""
+
+    def load(self, batch: Batch) -> None:
+        """Fill the buffer of a batch with its blocks.
+
+        Raises
+        ------
+        DamagedCubeError
+            If the file became shorter since it was checked, or a block cannot be decompressed.
+        """
+        with _reading(self.path):
+            if self.ends is None:
+                self._load_plain(batch)
+            else:
+                self._load_packed(batch, self.ends)
+
+    def _load_plain(self, batch: Batch) -> None:
+        """Read blocks of one size."""
+        nbytes = self.header.block_nbytes
+        starts, stops, numbers = batch.runs.T
+        self._read(batch.buffer, starts * nbytes, stops * nbytes, self.header.data_offset + numbers * nbytes)
+
+    def _load_packed(self, batch: Batch, table: Voxels) -> None:
+        """Read compressed blocks into a buffer of their own, run after run, and decompress them."""
+        nbytes = self.header.block_nbytes
+        packed = thread_buffer("packed", len(batch.codes) * bound(nbytes))
+        codes = batch.codes.astype(np.int64)
+        edges = np.empty((len(codes), 2), np.int64)  # of each block: first in the file, then in the buffer
+        edges[:, 0] = np.where(codes > 0, table[codes - 1], self.header.data_offset)
+        edges[:, 1] = table[codes]
+        starts, stops, _ = batch.runs.T
+        positions, ends = edges[starts, 0], edges[stops - 1, 1]
+        filled = np.cumsum(ends - positions)
+        begins = filled - (ends - positions)
+        self._read(packed, begins, filled, positions)
+        edges += np.repeat(begins - positions, stops - starts)[:, None]
+        done = unpack(packed, edges.view(np.uint64), nbytes, batch.buffer)
+        if done < len(edges):
+            raise DamagedCubeError(
+                f"the cube {self.path} is damaged: its block {codes[done]} of {self.header.num_blocks} cannot be "
+                f"decompressed"
+            )
+
+    def _read(self, target: Voxels, starts: Voxels, stops: Voxels, positions: Voxels) -> None:
+        """Fill parts of a buffer, each from a position of the file."""
+        view = memoryview(target)
+        for start, stop, position in zip(starts.tolist(), stops.tolist(), positions.tolist(), strict=True):
+            while start < stop:
+                count = os.preadv(self.descriptor, [view[start:stop]], position)
+                if not count:
+                    raise DamagedCubeError(f"the cube {self.path} is damaged: it ends at byte {position}")
+                start, position = start + count, position + count
+
+
+@contextmanager
+def open_cube(path: str, dataset: WkwHeader) -> Iterator[OpenCube | None]:
+    """Open a cube for reading; None if it is not there.
+
+    Parameters
+    ----------
+    path
+        The cube's file.
+    dataset
+        The mag's header.
+
+    Raises
+    ------
+    DamagedCubeError
+        If it is not a sound cube of this mag, or the disk does not give it.
+    CubePermissionError
+        If this user may not read it.
+    """
+    with _reading(path):
+        try:
+            descriptor = open_regular(path)
+        except FileNotFoundError:
+            descriptor = None
+    if descriptor is None:
+        yield None
+        return
+    try:
+        with _reading(path):
+            header, ends = check_cube_file(path, descriptor, os.fstat(descriptor).st_size, dataset)
+        yield OpenCube(path, descriptor, header, ends)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turn the errors of the disk into those of a cube."""
+    try:
+        yield
+    except DamagedCubeError:
+        raise
+    except PermissionError as error:
+        raise CubePermissionError(f"the cube {path} cannot be opened: {error.strerror}") from error
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        raise DamagedCubeError(f"the cube {path} cannot be read: {error.strerror}") from error
+
+
+def read_box(path: str, dataset: WkwHeader, box: BoundingBox, out: Voxels, place: Vec3Int) -> bool:
+    """Read a box of a cube into its place in an array.
+
+    Parameters
+    ----------
+    path
+        The cube's file.
+    dataset
+        The mag's header.
+    box
+        Relative to the cube's corner, in voxels.
+    out
+        The array ``(c, x, y, z)``, Fortran-contiguous.
+    place
+        Where in it the box begins (x, y, z).
+
+    Returns
+    -------
+    bool
+        False if there is no such cube: nothing was read then.
+
+    Raises
+    ------
+    DamagedCubeError
+        If it is not a sound cube of this mag, became shorter while it was read, or the disk does not give it.
+    """
+    from wkdask.kernels import unpack_blocks
+
+    target = out[(slice(None), *BoundingBox(place, box.size).to_slices())]
+    streamed = out.nbytes >= _STREAM_NBYTES
+
+    def place_blocks(buffer: Voxels, codes: Voxels, side: int) -> None:
+        unpack_blocks(buffer, codes, side, box.topleft, box.bottomright, target, streamed=streamed)
+
+    return _read_blocks(path, dataset, box, place_blocks)
+
+
+def shrink_box(
+    path: str, dataset: WkwHeader, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels
+) -> bool:
+    """Read a box of a cube and shrink it, block by block, while the blocks are in the caches.
+
+    Parameters
+    ----------
+    path, dataset
+        As for :func:`read_box`.
+    box
+        Relative to the cube's corner, in voxels, on the grid of the factors.
+    factors, mode
+        As for :func:`wkdask.kernels.downsample_blocks`; the side of a block is a multiple of the factors.
+    out
+        The array ``(c, *box.size // factors)``: channels, then x, are contiguous.
+
+    Returns
+    -------
+    bool
+        False if there is no such cube: nothing was read then.
+
+    Raises
+    ------
+    DamagedCubeError
+        As :func:`read_box`.
+    """
+    from wkdask.kernels import downsample_blocks
+
+    def shrink(buffer: Voxels, codes: Voxels, side: int) -> None:
+        places = _places(codes.tobytes())
+        downsample_blocks(buffer, places, side, box.topleft, box.bottomright, factors, mode, out)
+
+    return _read_blocks(path, dataset, box, shrink)
+
+
+def _read_blocks(
+    path: str, dataset: WkwHeader, box: BoundingBox, use: Callable[[Voxels, Voxels, int], None]
+) -> bool:
+    """Read the blocks of a box of a cube, batch by batch, and let each be used.
+
+    Parameters
+    ----------
+    path, dataset, box
+        As for :func:`read_box`.
+    use
+        Called with the blocks one after the other, their Morton numbers, and their side in voxels.
+
+    Returns
+    -------
+    bool
+        False if there is no such cube: nothing was read then.
+    """
+    with open_cube(path, dataset) as cube:
+        if cube is None:
+            return False
+        for batch in batches(cube.header, box):
+            cube.load(batch)
+            use(batch.buffer, batch.codes, cube.header.block_len)
+    return True
+
+
+@lru_cache(maxsize=256)
+def _places(codes: bytes) -> Voxels:
+    """Return where blocks lie in a cube, of their Morton numbers."""
+    from wkdask.kernels import morton_places
+
+    return morton_places(np.frombuffer(codes, np.uint64))
+
+
+def batches(header: WkwHeader, box: BoundingBox) -> Iterator[Batch]:
+    """Yield the blocks of a box, batch by batch.
+
+    Parameters
+    ----------
+    header
+        The cube's.
+    box
+        Relative to the cube's corner, in voxels.
+    """
+    side, nbytes = header.block_len, header.block_nbytes
+    cut = _batches(box.topleft // side, box.bottomright.ceildiv(side), nbytes)
+    buffer = thread_buffer("plain", len(cut[0][0]) * nbytes)
+    for codes, runs in cut:
+        yield Batch(codes, runs, buffer[: len(codes) * nbytes])
+
+
+def all_batches(header: WkwHeader) -> Iterator[Batch]:
+    """Yield all blocks of a cube, batch by batch, in their order in the file; there may be millions."""
+    nbytes, count = header.block_nbytes, header.num_blocks
+    at_once = min(count, max(2, _BUFFER_NBYTES // nbytes))
+    buffer = thread_buffer("plain", at_once * nbytes)
+    for first in range(0, count, at_once):
+        codes = np.arange(first, min(first + at_once, count), dtype=np.uint64)
+        yield Batch(codes, np.array([[0, len(codes), first]]), buffer[: len(codes) * nbytes])
+
+
+@lru_cache(maxsize=32)
+def _batches(low: Vec3Int, high: Vec3Int, nbytes: int) -> list[tuple[Voxels, Voxels]]:
+    """Return the blocks of a box, as they are read and placed together.
+
+    Parameters
+    ----------
+    low, high
+        The box in blocks of the cube.
+    nbytes
+        Bytes of a block.
+
+    Returns
+    -------
+    list of (codes, runs)
+        Morton numbers of the blocks of a batch; its runs, as in :class:`Batch`.
+    """
+    from wkdask.kernels import morton_numbers
+
+    codes = morton_numbers(low, high)
+    at_once = max(2, _BUFFER_NBYTES // nbytes)
+    cut = []
+    for start in range(0, codes.size, at_once):
+        batch = codes[start : start + at_once]
+        starts = np.append(0, np.flatnonzero(np.diff(batch) != 1) + 1)
+        stops = np.append(starts[1:], batch.size)
+        cut.append((batch, np.stack([starts, stops, batch[starts].astype(np.int64)], axis=1)))
+    return cut
+
+
+def thread_buffer(name: str, nbytes: int) -> Voxels:
+    """Return a buffer of this thread, by its name; one that is unusually large is not kept."""
+    kept: Voxels | None = getattr(_local, name, None)
+    if kept is not None and kept.nbytes >= nbytes:
+        return kept
+    buffer = np.empty(max(nbytes, _BUFFER_NBYTES), np.uint8)
+    if buffer.nbytes <= 4 * _BUFFER_NBYTES:
+        setattr(_local, name, buffer)
+    return buffer

@@ -1,0 +1,370 @@
+"""WKW: a folder with ``header.wkw`` and one file per cube, ``z{Z}/y{Y}/x{X}.wkw``."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from wkdask.errors import DamagedCubeError, DamagedHeaderError, OutsideError
+from wkdask.fsio import atomic_write, checked_path
+from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.storage.fingerprint import fingerprint_of
+from wkdask.storage.protocol import (
+    PRIVATE,
+    STAMP,
+    ArraySpec,
+    Voxels,
+    bump_stamp,
+    check_coordinates,
+    empty_block,
+    leads_out,
+)
+from wkdask.storage.wkw import build as wkw_build
+from wkdask.storage.wkw.blocks import open_cube, read_box, shrink_box, tiles
+from wkdask.storage.wkw.format import WkwHeader, header_of_spec, read_header
+
+if TYPE_CHECKING:
+    from wkdask.kernels import Extremes
+
+__all__ = ["HEADER_NAME", "WkwMag"]
+
+T = TypeVar("T")
+
+HEADER_NAME = "header.wkw"
+"""The file that says how the cubes of a mag are cut and stored."""
+_STAT_LIMIT = 10_000
+"""Cubes whose times enter a fingerprint one by one."""
+_SETTLED_NS = 2_000_000_000
+"""A file that changed less than this ago may change again without a new time: it is checked at every read."""
+_THREADS_NBYTES = 2 << 20
+"""A read of fewer bytes is over before threads have started."""
+
+_sound_cubes: dict[str, tuple[int, ...]] = {}
+"""Per process: the cubes whose header and jump table were checked, with inode, size and times at that moment,
+and the geometry that they were checked against."""
+
+
+@dataclass(frozen=True, slots=True)
+class WkwMag:
+    """A magnification stored as WKW; see :class:`~wkdask.storage.protocol.StoredMag` for the contract.
+
+    Open one with :meth:`open` or :meth:`create`.
+    """
+
+    path: str
+    """The absolute, real path of the mag's folder."""
+    header: WkwHeader
+    """What its ``header.wkw`` says."""
+    outside: str = "read-only"
+    """What may happen with cubes that are links out of the dataset: one of `OUTSIDE`."""
+    spec: ArraySpec = field(init=False, compare=False)
+    """Type and cut."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spec", self.header.to_spec())
+
+    def __reduce__(self) -> tuple[type[WkwMag], tuple[str, WkwHeader, str]]:
+        return (WkwMag, (self.path, self.header, self.outside))
+
+    @classmethod
+    def open(cls, path: str) -> WkwMag:
+        """Open a folder by its ``header.wkw``.
+
+        Raises
+        ------
+        DamagedHeaderError
+            If the header is missing or damaged.
+        """
+        folder = checked_path(os.path.realpath(checked_path(path)))
+        return cls(folder, read_header(os.path.join(folder, HEADER_NAME)))
+
+    @classmethod
+    def create(cls, path: str, spec: ArraySpec) -> WkwMag:
+        """Make a folder with a ``header.wkw``, published atomically.
+
+        Raises
+        ------
+        UnsupportedFormatError, DTypeError
+            If WKW cannot hold such an array; nothing is written then.
+        """
+        header = header_of_spec(spec)
+        folder = checked_path(path)
+        os.makedirs(folder, exist_ok=True)
+        atomic_write(os.path.join(folder, HEADER_NAME), header.to_bytes())
+        return cls(os.path.realpath(folder), header)
+
+    @property
+    def metadata_path(self) -> str:
+        """The path of ``header.wkw``."""
+        return f"{self.path}/{HEADER_NAME}"
+
+    # --- names ---------------------------------------------------------------------------------------
+
+    def cube_path(self, index: Vec3Int) -> str:
+        """Return the path of a cube's file."""
+        return f"{self.path}/z{index.z}/y{index.y}/x{index.x}.wkw"
+
+    def cubes_on_disk(self) -> Iterator[Vec3Int]:
+        """Yield the indices of the cubes that exist, z slowest."""
+        self._checked_header()
+        for z in _numbered(self.path, "z", ""):
+            for y in _numbered(f"{self.path}/z{z}", "y", ""):
+                for x in _numbered(f"{self.path}/z{z}/y{y}", "x", ".wkw"):
+                    yield Vec3Int(x, y, z)
+
+    def fingerprint(self, box: BoundingBox) -> str:
+        """Return a text that changes when a cube in the box is rewritten.
+
+        Up to 10 000 cubes are looked at one by one; above that the times of the mag's folders and of the stamp.
+        """
+        return fingerprint_of(self.path, self._checked_header(), self._telling_names(box))
+
+    def _telling_names(self, box: BoundingBox) -> list[str]:
+        """Return the names of the files that tell whether the content of a box has changed."""
+        cubes = self.spec.grid.cubes(box)
+        if cubes.shape.prod() > _STAT_LIMIT:  # not len(): a legal box may have more cubes than that counts
+            return self._summary_names()
+        return [self.cube_path(index)[len(self.path) + 1 :] for index in cubes]
+
+    def _summary_names(self) -> list[str]:
+        """Return the names that stand for all cubes, where those are too many."""
+        return [*(f"z{z}" for z in _numbered(self.path, "z", "")), STAMP]
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
+        """Return the voxels of a box, ``(c, *box.size)`` in Fortran order; zeros where there is no cube."""
+        return self._while_header_stays(box, lambda: self._read_once(box, threads))
+
+    def shrink(self, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels) -> None:
+        """Write the voxels of a box, shrunk, into an array; they never lie in memory as a whole."""
+        from wkdask.kernels import BLOCK_MODES, downsample
+
+        if mode not in BLOCK_MODES or any(self.spec.chunk_shape % factors):
+            downsample(self.read(box), tuple(factors), mode, out=out)
+            return
+
+        def work() -> None:
+            for index, piece in self.spec.grid.pieces(box):
+                target = BoundingBox((piece.topleft - box.topleft) // factors, piece.size // factors)
+                place = out[(slice(None), *target.to_slices())]
+                path, inner = self.cube_path(index), piece.offset(-(index * self.spec.shard_shape))
+                if not (self.check_cube(path) and shrink_box(path, self.header, inner, factors, mode, place)):
+                    place[...] = 0
+
+        self._while_header_stays(box, work)
+
+    def _while_header_stays(self, box: BoundingBox, work: Callable[[], T]) -> T:
+        """Return what is read of a box; again, if the mag's header was replaced meanwhile."""
+        check_coordinates(box, self.spec.shard_shape)
+        for _ in range(16):
+            before = self._header_state()
+            self._checked_header()
+            try:
+                out = work()
+            except OSError:
+                if self._header_state() == before:
+                    raise
+                continue
+            # A mag that was removed while it was read had no cubes any more, which is not to say zeros.
+            if self._header_state() == before:
+                return out
+        raise DamagedHeaderError(f"{self.path}/{HEADER_NAME} is replaced again and again")
+
+    def _header_state(self) -> tuple[int, int] | None:
+        """Return what changes when the mag's header is replaced; None if it is gone."""
+        try:
+            info = os.stat(f"{self.path}/{HEADER_NAME}")
+        except OSError:
+            return None
+        return (info.st_ino, info.st_ctime_ns)
+
+    def _read_once(self, box: BoundingBox, threads: int) -> Voxels:
+        """Read a box, in parts, on threads if it is large."""
+        out = empty_block(self.spec, box)  # only missing cubes need zeros
+        if box.is_empty():
+            return out
+        if out.nbytes < _THREADS_NBYTES:
+            threads = 1
+        parts = tiles(self.header, box, threads)
+        if threads == 1 or len(parts) == 1:
+            for part in parts:
+                self._read_tile(part, box, out)
+        else:
+            with ThreadPoolExecutor(threads, thread_name_prefix="wkdask-read") as pool:
+                for _ in pool.map(lambda part: self._read_tile(part, box, out), parts):
+                    pass
+        return out
+
+    def _read_tile(self, tile: BoundingBox, box: BoundingBox, out: Voxels) -> None:
+        """Read a part of a box, which lies in one cube, into its place in `out`."""
+        index, place = tile.topleft // self.spec.shard_shape, tile.topleft - box.topleft
+        path, inner = self.cube_path(index), tile.offset(-(index * self.spec.shard_shape))
+        if not (self.check_cube(path) and read_box(path, self.header, inner, out, place)):
+            out[(slice(None), *tile.to_slices(box.topleft))] = 0
+
+    def _checked_header(self) -> bytes:
+        """Return the header's bytes as they are on disk now; the mag must still be there, cut as it was."""
+        header = read_header(f"{self.path}/{HEADER_NAME}")
+        if header.geometry != self.header.geometry:
+            raise DamagedHeaderError(
+                f"{self.path}/{HEADER_NAME} now says {header}, it said {self.header} when it was opened"
+            )
+        return header.to_bytes()
+
+    def check_cube(self, path: str) -> bool:
+        """Check a cube's header, size and jump table; False where there is no such file."""
+        if self.outside == "refuse" and (target := leads_out(self.path, path)) is not None:
+            raise OutsideError(f"the cube {path} leads to {target}, outside of the dataset; it is not read")
+        try:
+            known = os.stat(path)
+        except OSError:
+            known = None  # opening it says why
+        if known is not None and _sound_cubes.get(path) == (*_identity(known), *self.header.geometry):
+            return True
+        with open_cube(path, self.header) as cube:
+            if cube is None:
+                _refuse_dangling(path)
+                return False
+            info = os.fstat(cube.descriptor)
+        if len(_sound_cubes) > 100_000:
+            _sound_cubes.clear()
+        if time.time_ns() - info.st_ctime_ns > _SETTLED_NS:
+            _sound_cubes[path] = (*_identity(info), *self.header.geometry)
+        return True
+
+    def is_empty(self, box: BoundingBox) -> bool:
+        """Tell whether there is no cube in a box."""
+        cubes = self.spec.grid.cubes(box)
+        return self._while_header_stays(
+            box, lambda: not any(self.check_cube(self.cube_path(index)) for index in cubes)
+        )
+
+    # --- building ------------------------------------------------------------------------------------
+
+    def prepare_scratch(self, root: str) -> None:
+        """Put a ``header.wkw`` into a private folder."""
+        with open(os.path.join(root, HEADER_NAME), "wb") as file:
+            file.write(self.header.to_bytes())
+
+    def slot_path(self, root: str, slot: int) -> str:
+        """Return the path of the cube (slot, 0, 0) of a private folder."""
+        return f"{root}/z0/y0/x{slot}.wkw"
+
+    def build(
+        self,
+        root: str,
+        slot: int,
+        box: BoundingBox,
+        block: Voxels,
+        base: str | None,
+        *,
+        flushed: bool = False,
+        extremes: Extremes | None = None,
+    ) -> bool:
+        """Build a cube in a private folder; False if it would hold only zeros."""
+        return wkw_build.build_cube(self, root, slot, box, block, base, flushed, extremes)
+
+    def encode(self, root: str, slot: int, source: str) -> bool:
+        """Store a plain cube of a private mag in a slot, as this mag stores its cubes."""
+        return wkw_build.encode_cube(self, root, slot, source)
+
+    def write_in_place(
+        self, box: BoundingBox, block: Voxels, *, durable: bool = False, extremes: Extremes | None = None
+    ) -> None:
+        """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made."""
+        wkw_build.write_in_place(self, box, block, durable, extremes)
+
+    def drop_cube(self, index: Vec3Int) -> None:
+        """Remove a cube of a private mag, if it is there."""
+        wkw_build.unlink(self.cube_path(index))
+
+    def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
+        """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
+        return wkw_build.read_scratch(self, root, box)
+
+    def conforms(self, path: str) -> bool:
+        """Tell whether a checked cube is stored with this mag's compression."""
+        return wkw_build.block_type_of(path) == self.header.block_type
+
+    # --- the driver's part ---------------------------------------------------------------------------
+
+    def reaching(self, outside: str) -> WkwMag:
+        """Return the same mag with another word on cubes that are links out of the dataset."""
+        return WkwMag(self.path, self.header, outside)
+
+    def recompressed(self, compression: str | None) -> WkwMag:
+        """Return the same mag as one whose cubes should have another compression."""
+        header = header_of_spec(replace(self.spec, compression=compression))
+        return WkwMag(self.path, header, self.outside)
+
+    def publish_header(self) -> None:
+        """Replace ``header.wkw``, whose block type readers pass over and writers follow."""
+        self._checked_header()
+        atomic_write(f"{self.path}/{HEADER_NAME}", self.header.to_bytes())
+
+    def native_header(self) -> Any:
+        """Return the header as the wkw package's own object."""
+        import wkw
+
+        return wkw.Header(
+            np.dtype(self.spec.dtype).type,
+            num_channels=self.spec.num_channels,
+            block_len=self.header.block_len,
+            file_len=self.header.file_len,
+            block_type=self.header.block_type,
+        )
+
+    def opened(self, path: str) -> WkwMag:
+        """Open another mag, such as a private one, by its folder."""
+        return WkwMag.open(path)
+
+    def staged(self, path: str, *, raw: bool = False) -> WkwMag:
+        """Make a private mag of the same type and cut; stored plainly where its cubes come in parts."""
+        if os.path.exists(f"{path}/{HEADER_NAME}"):  # left by an earlier run of the job
+            return WkwMag.open(path)
+        os.makedirs(f"{path}/{PRIVATE}/locks", exist_ok=True)
+        return WkwMag.create(path, replace(self.spec, compression=None) if raw else self.spec)
+
+    def prepare(self, box: BoundingBox) -> None:
+        """Check that the mag is there and the box within the format's reach."""
+        self._checked_header()
+        check_coordinates(box, self.spec.shard_shape)
+
+    def finish(self) -> None:
+        """Bump the stamp that stands for the cubes in the fingerprint of a large box."""
+        bump_stamp(self.path)
+
+
+def _refuse_dangling(path: str) -> None:
+    """Raise an error where a cube is not there because a link on the way to it leads nowhere."""
+    folder = os.path.dirname(path)
+    for name in (path, folder, os.path.dirname(folder)):
+        if os.path.islink(name) and not os.path.exists(name):
+            raise DamagedCubeError(f"the cube {path}: {name} is a link that leads nowhere")
+
+
+def _identity(info: os.stat_result) -> tuple[int, int, int, int]:
+    """Return what changes when a file is replaced, rewritten, or its permissions change."""
+    return (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+def _numbered(folder: str, prefix: str, suffix: str) -> list[int]:
+    """Return the numbers n of the entries ``{prefix}{n}{suffix}`` of a folder, in order."""
+    pattern = re.compile(rf"{prefix}(0|[1-9][0-9]*){re.escape(suffix)}")
+    try:
+        names = os.listdir(folder)
+    except NotADirectoryError:
+        return []
+    except FileNotFoundError:
+        if os.path.islink(folder):
+            raise DamagedCubeError(f"{folder} is a link that leads nowhere") from None
+        return []
+    return sorted(int(found[1]) for name in names if (found := pattern.fullmatch(name)))

@@ -1,0 +1,79 @@
+"""How a mag is stored, as version 4 of the API tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wkdask.errors import InvalidValueError
+from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.names import DataFormat
+
+if TYPE_CHECKING:
+    from wkdask.view.box_view import BoxView
+
+__all__ = ["ArrayInfo", "info_of", "zarr_array_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayInfo:
+    """How a mag is stored."""
+
+    data_format: DataFormat
+    """WKW, Zarr 3 or Zarr 2."""
+    num_channels: int
+    """Channels of a voxel."""
+    voxel_type: np.dtype[Any]
+    """Type of one channel."""
+    chunk_shape: Vec3Int
+    """Sides of a chunk, in voxels of the mag."""
+    shard_shape: Vec3Int
+    """Sides of a cube, in voxels of the mag."""
+    bounding_box: BoundingBox
+    """Where the view is: absolute, in voxels of the mag."""
+    compression_mode: bool
+    """Whether cubes are compressed."""
+    compression: str | None
+    """How."""
+
+    @property
+    def chunks_per_shard(self) -> Vec3Int:
+        """Chunks along the sides of a cube."""
+        return self.shard_shape // self.chunk_shape
+
+    @property
+    def ndim(self) -> int:
+        """Axes of the array: c, x, y, z."""
+        return 4
+
+
+def info_of(view: BoxView) -> ArrayInfo:
+    """Return how the mag of a view is stored."""
+    spec = view.spec
+    return ArrayInfo(
+        data_format=DataFormat(spec.data_format),
+        num_channels=spec.num_channels,
+        voxel_type=np.dtype(spec.dtype),
+        chunk_shape=spec.chunk_shape,
+        shard_shape=spec.shard_shape,
+        bounding_box=view.box,
+        compression_mode=spec.compression is not None,
+        compression=spec.compression,
+    )
+
+
+def zarr_array_of(view: BoxView) -> Any:
+    """Return the array of a Zarr mag as zarr-python has it.
+
+    Raises
+    ------
+    InvalidValueError
+        If the mag is stored as WKW.
+    """
+    if view.spec.data_format == "wkw":
+        raise InvalidValueError(f"{view.place.label} is stored as WKW, and is no Zarr array; use to_dask()")
+    import zarr
+
+    return zarr.open_array(view.place.store.path, mode="r" if view.read_only else "r+")

@@ -1,0 +1,429 @@
+"""A view of a box of a magnification, as the Dataset API has it: parts, slices, chunks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wkdask.errors import InvalidValueError, ReadOnlyError
+from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
+from wkdask.jobs.events import WriteReport
+from wkdask.jobs.job import MagPlace, WriteOptions
+from wkdask.operations.chunks import ChunkedView, check_zipped, chunk_shape_2021, run_chunks, warn_of_ignored
+from wkdask.operations.slices import BufferedSliceWriter, check_dimension, check_first_slice, read_slices
+from wkdask.operations.where import Where
+from wkdask.progress.bar import ProgressLike, listeners_for
+from wkdask.storage.protocol import Voxels, check_coordinates
+from wkdask.view.box_view import BoxView, because
+from wkdask.view.parts import chunk, read_cxyz, read_xyz, write_cxyz
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["View"]
+
+
+class View(BoxView):
+    """A box of a magnification.
+
+    Made by :meth:`MagView.get_view`. It holds paths and numbers only, pickles to a few hundred bytes and
+    works on any machine that sees the dataset.
+
+    Notes
+    -----
+    ``offset`` and ``size`` count voxels of this mag, relative to the view's corner. ``bounding_box``
+    counts voxels of mag 1 and is absolute. Arrays are ``(c, x, y, z)``, Fortran-ordered.
+    """
+
+    __slots__ = ("_is_open",)
+
+    def __init__(self, place: MagPlace, box: BoundingBox, read_only: bool = False) -> None:
+        super().__init__(place, box, read_only)
+        self._is_open = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (View, (self._place, self._box, self._read_only))
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other) or not isinstance(other, View):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity()[:2])  # the name of a layer may be changed
+
+    def _identity(self) -> tuple[Any, ...]:
+        """Return what makes two handles equal; the first two never change."""
+        place = self._place
+        return (place.dataset_path, place.mag, place.layer, self._box, self._read_only)
+
+    # --- parts ---------------------------------------------------------------------------------------
+
+    def get_view(
+        self,
+        offset: Vec3IntLike | None = None,
+        size: Vec3IntLike | None = None,
+        read_only: bool | None = None,
+        *,
+        bounding_box: BoundingBox | None = None,
+        relative_offset: Vec3IntLike | None = None,
+        absolute_offset: Vec3IntLike | None = None,
+        relative_bounding_box: BoundingBox | None = None,
+        absolute_bounding_box: BoundingBox | None = None,
+    ) -> View:
+        """Return a view of a part of this one.
+
+        Parameters
+        ----------
+        offset, size
+            In voxels of this mag, relative to this view; all of it by default.
+        read_only
+            Refuse writes; as this view by default.
+        bounding_box
+            Instead of offset and size: absolute, in voxels of mag 1.
+        relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
+            The same in version 4's words, all in voxels of mag 1, also the `size` that goes with an offset.
+
+        Raises
+        ------
+        OutOfBoundsError
+            If the part leaves this view, and is not read-only.
+        ReadOnlyError
+            If a part of a read-only view should be writable.
+        """
+        if read_only is None:
+            read_only = self._read_only
+        if self._read_only and not read_only:
+            raise ReadOnlyError(f"{self._place.label}: a part of a read-only view is read-only too")
+        where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
+        box = self._requested(offset, size, bounding_box, where)
+        if not read_only:
+            self._check_bounds(box)
+        check_coordinates(box, self.spec.shard_shape)
+        return View(self._place, box, read_only)
+
+    # --- slices --------------------------------------------------------------------------------------
+
+    def get_buffered_slice_writer(
+        self,
+        offset: Vec3IntLike | None = None,
+        buffer_size: int | None = 32,
+        dimension: int | str = 2,
+        *,
+        bounding_box: BoundingBox | None = None,
+        relative_offset: Vec3IntLike | None = None,
+        absolute_offset: Vec3IntLike | None = None,
+        relative_bounding_box: BoundingBox | None = None,
+        absolute_bounding_box: BoundingBox | None = None,
+        use_logging: bool = False,
+        allow_unaligned: bool | None = None,
+    ) -> BufferedSliceWriter:
+        """Return a writer of slices, for a ``with`` statement; each cube is published once.
+
+        Parameters
+        ----------
+        offset
+            Where the first slice goes: voxels of this mag, relative to the view.
+        buffer_size
+            Slices that are gathered before they are written.
+        dimension
+            Along which axis slices follow each other: 0, 1 or 2, or ``"x"``, ``"y"``, ``"z"``.
+        bounding_box
+            Instead of the offset: its corner, absolute, in voxels of mag 1.
+        relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
+            The corner in version 4's words, in voxels of mag 1.
+        use_logging
+            Without effect.
+        allow_unaligned
+            False refuses a first slice that does not begin a cube, as version 4 does by default.
+
+        Examples
+        --------
+        >>> with mag.get_buffered_slice_writer() as writer:    # doctest: +SKIP
+        ...     for image in images:
+        ...         writer.send(image)
+        """
+        if self.read_only:
+            raise ReadOnlyError(
+                f"{self._place.label}: this view is read-only{because(self._place.read_only)}"
+            )
+        del use_logging
+        where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
+        bounding_box = where.box(self, offset, None, bounding_box, Vec3Int.full(0))
+        if bounding_box is not None:
+            corner = self._resolve(offset, None, bounding_box).topleft
+        else:
+            corner = self._relative(self._write_offset(offset, Vec3Int.full(1)), (0, 0, 0)).topleft
+        check_first_slice(self._place, corner, allow_unaligned)
+        origin, size = self.box.topleft, 32 if buffer_size is None else buffer_size
+        return BufferedSliceWriter(self._place, corner, self._limits(), size, dimension, origin)
+
+    @contextlib.contextmanager
+    def get_buffered_slice_reader(
+        self,
+        offset: Vec3IntLike | None = None,
+        size: Vec3IntLike | None = None,
+        buffer_size: int | None = 32,
+        dimension: int | str = 2,
+        *,
+        bounding_box: BoundingBox | None = None,
+        relative_offset: Vec3IntLike | None = None,
+        absolute_offset: Vec3IntLike | None = None,
+        relative_bounding_box: BoundingBox | None = None,
+        absolute_bounding_box: BoundingBox | None = None,
+        use_logging: bool = False,
+    ) -> Iterator[Iterator[Voxels]]:
+        """Return an iterator of slices, for a ``with`` statement; `buffer_size` of them are read at a time.
+
+        Parameters
+        ----------
+        offset, size, bounding_box
+            As for :meth:`read`.
+        buffer_size
+            Slices that are read together.
+        dimension
+            Along which axis: 0, 1 or 2, or their names; the slices are (c, y, z), (c, x, z) or (c, x, y).
+        relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
+            As for :meth:`read`.
+        use_logging
+            Without effect.
+        """
+        del use_logging
+        buffer_size = 32 if buffer_size is None else buffer_size
+        axis = check_dimension(dimension, buffer_size)
+        where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
+        box = self._resolve(offset, size, bounding_box, where)
+        yield read_slices(self._place.store, box, buffer_size, axis)
+
+    # --- chunks --------------------------------------------------------------------------------------
+
+    def for_each_chunk(
+        self,
+        func_per_chunk: Callable[[tuple[View, int]], None] | None = None,
+        chunk_size: Vec3IntLike | None = None,
+        executor: object = None,
+        *,
+        chunk_shape: Vec3IntLike | None = None,
+        work_on_chunk: Callable[[tuple[View, int]], None] | None = None,
+        progress_desc: str | None = None,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> WriteReport | None:
+        """Call a function for every chunk, as tasks on the cluster or on local threads.
+
+        A task owns whole cubes and runs the chunks in them: what they write is gathered, seen by later reads
+        of the same task, and published once per cube.
+
+        Parameters
+        ----------
+        func_per_chunk
+            Called with ``(view, number)``; the view is the chunk, clipped at this view's box, and may be read
+            and (unless this view is read-only) written.
+        chunk_size, chunk_shape
+            Sides of a chunk in voxels of this mag, powers of two from 32 on; chunks are cut on the absolute
+            grid. The default is a cube.
+        work_on_chunk
+            The 2021 spelling of `func_per_chunk`.
+        executor, progress_desc
+            Ignored, with a warning.
+        client
+            The cluster; the active one by default.
+        progress
+            As in :meth:`write`.
+
+        Returns
+        -------
+        WriteReport or None
+            What was written; None if nothing was.
+
+        Raises
+        ------
+        AlignmentError
+            If the sides are no powers of two from 32 on.
+        TaskFailedError
+            If the function raised.
+        """
+        warn_of_ignored(executor=executor, progress_desc=progress_desc)
+        function = _function(func_per_chunk, work_on_chunk)
+        report, _ = run_chunks(
+            lambda views, number: function((views[0], number)),
+            [self._chunked(chunk_size if chunk_size is not None else chunk_shape)],
+            View,
+            WriteOptions(client=client, listeners=listeners_for(progress)),
+            keep=False,
+        )
+        return report
+
+    def map_chunk(
+        self,
+        func_per_chunk: Callable[[View], Any],
+        chunk_shape: Vec3IntLike | None = None,
+        executor: object = None,
+        *,
+        progress_desc: str | None = None,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> list[Any]:
+        """Call a function for every chunk and return its results, in the order of the chunks (x fastest).
+
+        Parameters
+        ----------
+        func_per_chunk
+            Called with the chunk as a view.
+        chunk_shape, executor, progress_desc, client, progress
+            As in :meth:`for_each_chunk`.
+        """
+        warn_of_ignored(executor=executor, progress_desc=progress_desc)
+        _, values = run_chunks(
+            lambda views, _number: func_per_chunk(views[0]),
+            [self._chunked(chunk_shape)],
+            View,
+            WriteOptions(client=client, listeners=listeners_for(progress)),
+            keep=True,
+        )
+        return values
+
+    def for_zipped_chunks(
+        self,
+        func_per_chunk: Callable[[tuple[View, View, int]], None] | None = None,
+        target_view: View | None = None,
+        source_chunk_size: Vec3IntLike | None = None,
+        target_chunk_size: Vec3IntLike | None = None,
+        executor: object = None,
+        *,
+        work_on_chunk: Callable[[tuple[View, View, int]], None] | None = None,
+        progress_desc: str | None = None,
+        source_chunk_shape: Vec3IntLike | None = None,
+        target_chunk_shape: Vec3IntLike | None = None,
+        client: Client | None = None,
+        progress: ProgressLike = None,
+    ) -> WriteReport | None:
+        """Call a function for every pair of chunks of this view and another; see :meth:`for_each_chunk`.
+
+        Parameters
+        ----------
+        func_per_chunk
+            Called with ``(source_view, target_view, number)``.
+        target_view
+            Where the function writes; its chunks are whole cubes.
+        source_chunk_size, target_chunk_size, source_chunk_shape, target_chunk_shape
+            Sides of the chunks, each in voxels of its own mag, in the ratio of the views' sizes.
+        work_on_chunk, executor, progress_desc, client, progress
+            As in :meth:`for_each_chunk`.
+
+        Raises
+        ------
+        AlignmentError, InvalidValueError
+            If the ratios differ, a view is empty, or the target's chunks are no whole cubes.
+        """
+        warn_of_ignored(executor=executor, progress_desc=progress_desc)
+        function = _function(func_per_chunk, work_on_chunk)
+        if target_view is None:
+            raise InvalidValueError("give target_view, whose chunks are written")
+        source = self._chunked(
+            source_chunk_size if source_chunk_size is not None else source_chunk_shape, read_only=True
+        )
+        target = target_view._chunked(
+            target_chunk_size if target_chunk_size is not None else target_chunk_shape
+        )
+        check_zipped(source, target)
+        report, _ = run_chunks(
+            lambda views, number: function((views[0], views[1], number)),
+            [source, target],
+            View,
+            WriteOptions(client=client, listeners=listeners_for(progress)),
+            keep=False,
+        )
+        return report
+
+    def content_is_equal(
+        self,
+        other: View,
+        args: object = None,
+        executor: object = None,
+        *,
+        progress_desc: str | None = None,
+        chunk_shape: object = None,
+        client: Client | None = None,
+    ) -> bool:
+        """Tell whether two views hold the same voxels, comparing cube by cube.
+
+        Parameters
+        ----------
+        other
+            A view of the same size; its mag may be cut and compressed differently.
+        args, executor, progress_desc, chunk_shape
+            Ignored, with a warning.
+        client
+            The cluster; the active one by default.
+        """
+        warn_of_ignored(args=args, executor=executor, progress_desc=progress_desc, chunk_shape=chunk_shape)
+        if (self.box.size, self.num_channels, self.get_dtype()) != (
+            other.box.size,
+            other.num_channels,
+            other.get_dtype(),
+        ):
+            return False
+        distance = other.box.topleft - self.box.topleft
+        place = other.place
+
+        def same(views: Sequence[View], _number: int) -> bool:
+            return bool(np.array_equal(views[0].read(), place.store.read(views[0].box.offset(distance))))
+
+        _, equal = run_chunks(
+            same, [self._chunked(None, read_only=True)], View, WriteOptions(client=client), keep=True
+        )
+        return all(equal)
+
+    def _chunked(self, shape: Vec3IntLike | None, read_only: bool | None = None) -> ChunkedView:
+        """Return the view as a value that tasks cut into chunks."""
+        chunk = self.spec.shard_shape if shape is None else chunk_shape_2021(shape)
+        return ChunkedView(self._place, self.box, chunk, self.read_only if read_only is None else read_only)
+
+    chunk, read_xyz, read_cxyz, write_cxyz = chunk, read_xyz, read_cxyz, write_cxyz
+
+    # --- opening and closing -------------------------------------------------------------------------
+
+    def open(self) -> View:
+        """Mark the view as open; reading and writing work without.
+
+        Raises
+        ------
+        InvalidValueError
+            If it is open already.
+        """
+        if self._is_open:
+            raise InvalidValueError(f"{self._place.label}: the view is open already")
+        self._is_open = True
+        return self
+
+    def close(self) -> None:
+        """Mark the view as closed.
+
+        Raises
+        ------
+        InvalidValueError
+            If it is not open.
+        """
+        if not self._is_open:
+            raise InvalidValueError(f"{self._place.label}: the view is not open")
+        self._is_open = False
+
+    def __enter__(self) -> View:
+        return self.open()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _function(
+    function: Callable[[Any], None] | None, old: Callable[[Any], None] | None
+) -> Callable[[Any], None]:
+    """Return the function from either spelling."""
+    chosen = old if function is None else function
+    if chosen is None or (function is not None and old is not None):
+        raise InvalidValueError("give either func_per_chunk or its 2021 spelling work_on_chunk")
+    return chosen
