@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from wkdask import BoundingBox, Dataset, LayerCategories, VoxelSize, preview
+from wkdask import BoundingBox, Dataset, LayerCategories, VoxelSize
+from wkdask.display import preview
 from wkdask.display.preview import preview as picture
 from wkdask.display.preview import save_preview
 from wkdask.display.text import dataset_html, dataset_text, layer_html, layer_text, mag_text

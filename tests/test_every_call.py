@@ -73,6 +73,13 @@ def grown(request, tmp_path):
 
 def reads(scene, state, **how):
     """Read a mag in every way."""
+
+    def sum_of(view):  # workers cannot import this module: functions travel by value from in here
+        return int(view.read().sum(dtype="int64")), view.size.to_tuple()
+
+    def total_of(block):
+        return int(block.sum(dtype="int64"))
+
     mag, expected = scene.mag(), state.voxels["ds", "color", 1]
     box = FIRST.extended_by(BEYOND)
     part = expected[box.to_slices()][None]
@@ -96,21 +103,13 @@ def reads(scene, state, **how):
     hull = mag.calculate_bounding_box(**how)
     points = np.argwhere(expected)
     assert hull == BoundingBox.from_corners(points.min(axis=0), points.max(axis=0) + 1)
-    means = mag.get_view(bounding_box=box).map_chunk(mean_of, chunk_shape=(32, 32, 32), **how)
-    total = sum(total for total, _ in means)
+    sums = mag.get_view(bounding_box=box).map_chunk(sum_of, chunk_shape=(32, 32, 32), **how)
+    total = sum(total for total, _ in sums)
     assert total == int(part.sum(dtype="int64"))
     assert sorted(record for record in mag.map_cubes(total_of, **how)) == sorted(
         int(expected[each.intersection(box).to_slices()].sum(dtype="int64"))
         for each in box.chunk((16, 16, 16), (16, 16, 16))
     )
-
-
-def mean_of(view):
-    return int(view.read().sum(dtype="int64")), view.size.to_tuple()
-
-
-def total_of(block):
-    return int(block.sum(dtype="int64"))
 
 
 def test_reads_on_threads(grown):

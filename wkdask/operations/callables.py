@@ -47,20 +47,37 @@ _PLAIN = (
 
 
 class Shipped:
-    """A function that is pickled once, however many tasks carry it, and unpickled once per process."""
+    """A function that is pickled once, however many tasks carry it, and unpickled once per process.
 
-    __slots__ = ("_bytes", "function")
+    It is unpickled when it is first called, not when the task arrives: a function that a worker cannot import then
+    fails its task. An error while a message is read would end the worker's connection, and the job would wait for ever.
+    """
+
+    __slots__ = ("_bytes", "_function")
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+        self._function: Callable[..., Any] | None = function
         self._bytes: bytes | None = None
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function itself.
+
+        Raises
+        ------
+        ImportError
+            If this process cannot import the module that it is from.
+        """
+        if self._function is None:
+            self._function = _unpickled(self._bytes or b"")
+        return self._function
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._bytes is None:
             import cloudpickle
 
-            self._bytes = cloudpickle.dumps(self.function)
-        return (_unpacked, (self._bytes,))
+            self._bytes = cloudpickle.dumps(self._function)
+        return (_arrived, (self._bytes,))
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Call the function."""
@@ -68,9 +85,23 @@ class Shipped:
 
 
 @functools.lru_cache(maxsize=16)
-def _unpacked(content: bytes) -> Shipped:
-    """Return the function that the driver of this job has packed."""
-    return Shipped(pickle.loads(content))
+def _arrived(content: bytes) -> Shipped:
+    """Return the function that the driver of this job has pickled, not unpickled yet."""
+    shipped = Shipped.__new__(Shipped)
+    shipped._bytes, shipped._function = content, None
+    return shipped
+
+
+def _unpickled(content: bytes) -> Callable[..., Any]:
+    """Return a function that was pickled elsewhere; the error says what is missing here."""
+    try:
+        function: Callable[..., Any] = pickle.loads(content)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"a worker cannot import the function ({type(error).__name__}: {error}). Install its module where the "
+            f"workers run, send it with client.upload_file, or define the function in the script or notebook itself"
+        ) from error
+    return function
 
 
 def describe(function: Callable[..., Any]) -> str:

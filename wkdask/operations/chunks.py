@@ -26,6 +26,7 @@ from wkdask.jobs.plan import plan_write
 from wkdask.jobs.tasks import PlaceReport, Target, UnitReport, here, note_landed
 from wkdask.jobs.unwritten import run_unwritten
 from wkdask.jobs.windows import Stage, call_windows
+from wkdask.operations.callables import Shipped
 from wkdask.operations.inline import TaskWrites, gathered_writes
 from wkdask.storage.publish.jobs import of_living_job
 
@@ -151,7 +152,7 @@ def run_chunks(
             values.extend(event.report.value)
 
     listeners = [*options.listeners, *([collect] if keep else [])]
-    arguments = (function, tuple(views), view_of, keep, not isinstance(engine, LocalEngine))
+    arguments = (Shipped(function), tuple(views), view_of, keep, not isinstance(engine, LocalEngine))
 
     if all(view.read_only for view in views):
         windows = call_windows(plan, "", "chunks", lambda box: (chunks_unit, *arguments, None, box))
