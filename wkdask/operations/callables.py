@@ -50,7 +50,7 @@ class Shipped:
     """A function that is pickled once, however many tasks carry it, and unpickled once per process.
 
     It is unpickled when it is first called, not when the task arrives: a function that a worker cannot import then
-    fails its task. An error while a message is read would end the worker's connection, and the job would wait for ever.
+    fails its task. An error while a message is read would end the connection of the worker, and the job would hang.
     """
 
     __slots__ = ("_bytes", "_function")
