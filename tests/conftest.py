@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 
+import dask
 import numpy as np
 import pytest
 
@@ -13,7 +14,11 @@ from wkdask import BoundingBox, Dataset
 
 
 def pytest_configure():
-    """Let children feel Ctrl-C also where a shell started the tests in the background, deaf to it."""
+    """Let children feel Ctrl-C also where a shell started the tests in the background, deaf to it.
+
+    A worker that was killed may take its time to start again: a LocalCluster gives it up after 15 s by default.
+    """
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "5 minutes"})
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
