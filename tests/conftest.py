@@ -5,6 +5,11 @@ import json
 import os
 import signal
 import subprocess
+import sys
+
+# Where an environment switches byte code off, each process that a test starts would compile the package again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import dask
 import numpy as np
