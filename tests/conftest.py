@@ -12,6 +12,7 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import dask
+import hypothesis
 import numpy as np
 import pytest
 
@@ -23,6 +24,8 @@ def pytest_configure():
 
     A worker that was killed may take its time to start again: a LocalCluster gives it up after 15 s by default.
     """
+    hypothesis.settings.register_profile("shared machines", deadline=None)  # an example may wait for others
+    hypothesis.settings.load_profile("shared machines")
     dask.config.set({"distributed.deploy.lost-worker-timeout": "5 minutes"})
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -31,7 +31,7 @@ class NullMag:
     def read(self, box, threads=1):
         return np.zeros((self.spec.num_channels, *box.size), self.spec.dtype, order="F")
 
-    def build(self, root, slot, box, block, base, *, flushed=False, extremes=None):
+    def build(self, root, slot, box, block, base, *, flushed=False, min_max=None):
         return False
 
     def fingerprint(self, box):
@@ -62,7 +62,7 @@ class NullMag:
     def staged(self, path, *, raw=False):
         return NullMag(path, self.spec)
 
-    def write_in_place(self, box, block, *, durable=False, extremes=None):
+    def write_in_place(self, box, block, *, durable=False, min_max=None):
         pass
 
     def cubes_on_disk(self):

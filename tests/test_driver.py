@@ -407,7 +407,7 @@ def test_a_numpy_array_is_written_from_here_and_inside_a_task_inline(written, ma
 
 
 def test_two_jobs_on_one_mag_lose_nothing(make_mag, random_voxels):
-    """Their parts share cubes: each keeps the other's voxels, and both boxes are in the hull."""
+    """Their parts share cubes: each keeps the other's voxels, and both boxes are in the union."""
     for compression in (None, "lz4"):
         mag, voxels = make_mag(compression=compression), random_voxels((1, 80, 80, 80))
         parts = [slice(0, 37), slice(37, 80)]

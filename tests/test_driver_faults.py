@@ -490,10 +490,10 @@ def test_four_jobs_that_grow_the_box_twenty_times(tmp_path, writers):
         ds.add_layer("a", "color").add_mag(1, chunk_shape=16, shard_shape=32)
         boxes = [BoundingBox(rng.integers(0, 400, 3), rng.integers(1, 70, 3)) for _ in range(4)]
         writers(ds.path, [("a", "1", k + 1, box) for k, box in enumerate(boxes)])
-        hull = boxes[0]
+        union = boxes[0]
         for box in boxes[1:]:
-            hull = hull.extended_by(box)
-        assert Dataset(ds.path).get_layer("a").bounding_box == hull
+            union = union.extended_by(box)
+        assert Dataset(ds.path).get_layer("a").bounding_box == union
         shutil.rmtree(ds.path)
 
 

@@ -100,9 +100,9 @@ def reads(scene, state, **how):
     filled = np.argwhere(expected.reshape(4, 16, 2, 16, 2, 16).any(axis=(1, 3, 5)))
     cubes = [BoundingBox(tuple(map(int, index * 16)), (16, 16, 16)) for index in filled]
     assert sorted(each.topleft for each in mag.cubes_on_disk()) == sorted(each.topleft for each in cubes)
-    hull = mag.calculate_bounding_box(**how)
+    union = mag.calculate_bounding_box(**how)
     points = np.argwhere(expected)
-    assert hull == BoundingBox.from_corners(points.min(axis=0), points.max(axis=0) + 1)
+    assert union == BoundingBox.from_corners(points.min(axis=0), points.max(axis=0) + 1)
     sums = mag.get_view(bounding_box=box).map_chunk(sum_of, chunk_shape=(32, 32, 32), **how)
     total = sum(total for total, _ in sums)
     assert total == int(part.sum(dtype="int64"))

@@ -13,12 +13,12 @@ from wkdask import BoundingBox, Mag
 from wkdask.errors import ResumeError
 from wkdask.geometry.grid import CubeGrid
 from wkdask.geometry.vectors import Vec3Int
-from wkdask.jobs.journal import Journal, Lane
+from wkdask.jobs.journal import Journal, Stream
 from wkdask.jobs.tasks import PlaceReport, UnitReport, merge_reports
 
 BOX = BoundingBox((100, 37, 5), (150, 120, 100))
-LANE = Lane(0, CubeGrid(Vec3Int(32, 32, 64)), BOX)
-UNITS = [box for _, box in LANE.grid.pieces(BOX)]
+STREAM = Stream(0, CubeGrid(Vec3Int(32, 32, 64)), BOX)
+UNITS = [box for _, box in STREAM.grid.pieces(BOX)]
 
 
 def report(unit, number):
@@ -37,51 +37,51 @@ def merged(reports):
 
 
 def test_units_are_numbered_x_fastest_without_gaps():
-    assert [LANE.number_of(unit) for unit in UNITS] == list(range(len(LANE)))
+    assert [STREAM.number_of(unit) for unit in UNITS] == list(range(len(STREAM)))
 
 
 def test_what_was_noted_is_known_and_merged_in_the_next_run(tmp_path):
     chosen = [unit for number, unit in enumerate(UNITS) if number % 3]
     with Journal(str(tmp_path)) as journal:
         for number, unit in enumerate(chosen):
-            journal.note(LANE, report(unit, number))
-            journal.note(LANE, report(unit, number))  # twice counts once
+            journal.note(STREAM, report(unit, number))
+            journal.note(STREAM, report(unit, number))  # twice counts once
         assert journal.units == 0
     with Journal(str(tmp_path)) as journal:
         assert journal.units == len(chosen)
-        assert [unit for unit in UNITS if journal.is_done(LANE, unit)] == chosen
+        assert [unit for unit in UNITS if journal.is_done(STREAM, unit)] == chosen
         expected = merged([report(unit, number) for number, unit in enumerate(chosen)])
         assert journal.merged == expected
-        assert not journal.is_whole(LANE)
-        assert not journal.is_done(Lane(1, LANE.grid, BOX), chosen[0])
+        assert not journal.is_whole(STREAM)
+        assert not journal.is_done(Stream(1, STREAM.grid, BOX), chosen[0])
 
 
 def test_numbers_come_back_exactly(tmp_path):
-    extremes = [
+    min_max = [
         (0, 2**64 - 1),
         (-(2**63), 2**63 - 1),
         (0.1, 1e300),
         (None, None),
         (float("nan"), float("inf")),
     ]
-    for number, (low, high) in enumerate(extremes):
+    for number, (low, high) in enumerate(min_max):
         folder = tmp_path / str(number)
         folder.mkdir()
         with Journal(str(folder)) as journal:
-            journal.note(LANE, UnitReport(unit=UNITS[0], minimum=low, maximum=high))
+            journal.note(STREAM, UnitReport(unit=UNITS[0], minimum=low, maximum=high))
         with Journal(str(folder)) as journal:
             assert journal.merged.box is None
             np.testing.assert_equal((journal.merged.minimum, journal.merged.maximum), (low, high))
 
 
-def test_a_closed_lane_is_over(tmp_path):
-    other = Lane(1, LANE.grid, BOX)
+def test_a_closed_stream_is_over(tmp_path):
+    other = Stream(1, STREAM.grid, BOX)
     with Journal(str(tmp_path)) as journal:
-        journal.close_lane(LANE)
-        assert journal.is_whole(LANE)
+        journal.close_stream(STREAM)
+        assert journal.is_whole(STREAM)
     with Journal(str(tmp_path)) as journal:
-        assert journal.is_whole(LANE)
-        assert all(journal.is_done(LANE, unit) for unit in UNITS)
+        assert journal.is_whole(STREAM)
+        assert all(journal.is_done(STREAM, unit) for unit in UNITS)
         assert not journal.is_whole(other)
 
 
@@ -95,43 +95,43 @@ def test_a_torn_end_loses_only_what_was_torn(tmp_path_factory, cut, junk):
     folder = tmp_path_factory.mktemp("journal")
     with Journal(str(folder)) as journal:
         for number, unit in enumerate(UNITS[:5]):
-            journal.note(LANE, report(unit, number))
+            journal.note(STREAM, report(unit, number))
     file = folder / "journal"
     whole = file.read_bytes()
     kept = whole[: max(0, len(whole) - cut)]
     file.write_bytes(kept + junk)
-    lines = max(0, kept.count(b"\n") - 2)  # the first two say whose journal it is, and how the lane is cut
+    lines = max(0, kept.count(b"\n") - 2)  # the first two say whose journal it is, and how the stream is cut
     with Journal(str(folder)) as journal:
         assert journal.units == lines
-        assert [journal.is_done(LANE, unit) for unit in UNITS[:5]] == [n < lines for n in range(5)]
-        journal.note(LANE, report(UNITS[7], 7))
+        assert [journal.is_done(STREAM, unit) for unit in UNITS[:5]] == [n < lines for n in range(5)]
+        journal.note(STREAM, report(UNITS[7], 7))
     with Journal(str(folder)) as journal:  # what follows a torn end is written over it, not behind it
         assert journal.units == lines + 1
-        assert journal.is_done(LANE, UNITS[7])
+        assert journal.is_done(STREAM, UNITS[7])
 
 
-def test_the_memory_of_a_long_lane_is_a_bit_per_unit(tmp_path):
-    lane = Lane(0, CubeGrid(Vec3Int(1, 1, 1)), BoundingBox((0, 0, 0), (1000, 1000, 1000)))
-    assert len(lane) == 10**9
+def test_the_memory_of_a_long_stream_is_a_bit_per_unit(tmp_path):
+    stream = Stream(0, CubeGrid(Vec3Int(1, 1, 1)), BoundingBox((0, 0, 0), (1000, 1000, 1000)))
+    assert len(stream) == 10**9
     last = BoundingBox((999, 999, 99), (1, 1, 1))
     with Journal(str(tmp_path)) as journal:
-        journal.note(lane, UnitReport(unit=last))
-        assert journal.is_done(lane, last)
+        journal.note(stream, UnitReport(unit=last))
+        assert journal.is_done(stream, last)
         assert len(journal._done[0].bits) == 10**8 // 8
 
 
 def test_a_full_disk_stops_no_job(tmp_path, caplog):
     with Journal(str(tmp_path)) as journal:
-        journal.note(LANE, report(UNITS[0], 0))
+        journal.note(STREAM, report(UNITS[0], 0))
         real = journal._descriptor
         journal._descriptor = os.open("/dev/full", os.O_WRONLY)
-        journal.note(LANE, report(UNITS[1], 1))
+        journal.note(STREAM, report(UNITS[1], 1))
         os.close(journal._descriptor)
         journal._descriptor = real
-        journal.note(LANE, report(UNITS[2], 2))  # might follow half a line
+        journal.note(STREAM, report(UNITS[2], 2))  # might follow half a line
     assert "could not be resumed" in caplog.text
     with Journal(str(tmp_path)) as journal:
-        assert [journal.is_done(LANE, unit) for unit in UNITS[:3]] == [True, False, False]
+        assert [journal.is_done(STREAM, unit) for unit in UNITS[:3]] == [True, False, False]
 
 
 # --- what is not believed --------------------------------------------------------------------------------
@@ -150,8 +150,8 @@ def line(entry):
 def noted(folder, count=5):
     with Journal(str(folder), "job") as journal:
         for number, unit in enumerate(UNITS[:count]):
-            journal.note(LANE, report(unit, number))
-        journal.close_lane(LANE)
+            journal.note(STREAM, report(unit, number))
+        journal.close_stream(STREAM)
 
 
 def test_a_journal_of_another_job_is_not_believed(tmp_path):
@@ -159,7 +159,7 @@ def test_a_journal_of_another_job_is_not_believed(tmp_path):
     with Journal(str(tmp_path), "another job") as journal:
         assert journal.units == 0
         assert journal.merged is None
-        assert not journal.is_whole(LANE)
+        assert not journal.is_whole(STREAM)
 
 
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
@@ -167,12 +167,12 @@ def test_a_flipped_bit_never_makes_a_unit_done_or_a_box_larger(tmp_path_factory,
     folder = tmp_path_factory.mktemp("journal")
     with Journal(str(folder), "job") as journal:
         for number, unit in enumerate(UNITS[:5]):
-            journal.note(LANE, report(unit, number))
+            journal.note(STREAM, report(unit, number))
     data = bytearray((folder / "journal").read_bytes())
     data[place % len(data)] ^= 1 << bit
     (folder / "journal").write_bytes(data)
     with Journal(str(folder), "job") as journal:
-        done = [number for number, unit in enumerate(UNITS) if journal.is_done(LANE, unit)]
+        done = [number for number, unit in enumerate(UNITS) if journal.is_done(STREAM, unit)]
         assert done == list(range(journal.units)), "what follows the damage is done again"
         assert journal.units < 6
         if journal.merged is not None:
@@ -190,9 +190,11 @@ def test_a_flipped_bit_never_makes_a_unit_done_or_a_box_larger(tmp_path_factory,
         pytest.param(
             lambda unit: [0, 7, [*unit[:3], 64, 32, 64], 1, 1, 1, 1, 0, 1], id="a unit of another size"
         ),
-        pytest.param(lambda unit: [3, 7, list(unit), 1, 1, 1, 1, 0, 1], id="a lane that nothing is said of"),
-        pytest.param(lambda unit: ["end", 3], id="the end of such a lane"),
-        pytest.param(lambda unit: ["lane", 0, [8, 8, 8], [0, 0, 0, 9, 9, 9]], id="a lane cut twice"),
+        pytest.param(
+            lambda unit: [3, 7, list(unit), 1, 1, 1, 1, 0, 1], id="a stream that nothing is said of"
+        ),
+        pytest.param(lambda unit: ["end", 3], id="the end of such a stream"),
+        pytest.param(lambda unit: ["lane", 0, [8, 8, 8], [0, 0, 0, 9, 9, 9]], id="a stream cut twice"),
         pytest.param(lambda unit: ["job", "another"], id="another job"),
         pytest.param(
             lambda unit: [0, 7, list(unit), 1, 1, 1, 1, 0, 1, [["/ds", "x", "1", list(unit), 1, 1, 1, 0, 1]]],
@@ -202,23 +204,23 @@ def test_a_flipped_bit_never_makes_a_unit_done_or_a_box_larger(tmp_path_factory,
 )
 def test_a_sound_line_that_this_job_cannot_have_written_ends_the_journal(tmp_path, entry):
     with Journal(str(tmp_path), "job") as journal:
-        journal.note(LANE, report(UNITS[0], 0))
+        journal.note(STREAM, report(UNITS[0], 0))
     with open(tmp_path / "journal", "ab") as file:
         file.write(line(entry(UNITS[7].to_tuple6())))
         file.write(line([0, 1, UNITS[1].to_tuple6(), 1, 1, 1, 1, 0, 1]))
     with Journal(str(tmp_path), "job", {}) as journal:
-        assert [journal.is_done(LANE, unit) for unit in (UNITS[0], UNITS[7], UNITS[1])] == [
+        assert [journal.is_done(STREAM, unit) for unit in (UNITS[0], UNITS[7], UNITS[1])] == [
             True,
             False,
             False,
         ]
-        assert not journal.is_whole(LANE)
+        assert not journal.is_whole(STREAM)
         assert journal.merged.box == UNITS[0]
 
 
-def test_a_lane_that_is_cut_in_another_way_is_refused(tmp_path):
+def test_a_stream_that_is_cut_in_another_way_is_refused(tmp_path):
     noted(tmp_path)
-    other = Lane(0, CubeGrid(Vec3Int(64, 32, 64)), BOX)
+    other = Stream(0, CubeGrid(Vec3Int(64, 32, 64)), BOX)
     with Journal(str(tmp_path), "job") as journal, pytest.raises(ResumeError, match="without resume=True"):
         journal.is_done(other, UNITS[0])
 
@@ -240,7 +242,7 @@ def test_a_journal_that_is_no_file_of_the_job_is_replaced_and_not_followed(tmp_p
             (folder / "journal").mkdir()
     with Journal(str(folder), "job") as journal:
         assert journal.units == 0
-        journal.note(LANE, report(UNITS[0], 0))
+        journal.note(STREAM, report(UNITS[0], 0))
     assert victim.read_text() == "three years of work"
     with Journal(str(folder), "job") as journal:
         assert journal.units == 1

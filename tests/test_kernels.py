@@ -234,12 +234,12 @@ def test_block_stats(block):
 
 @OPTIONS
 @given(blocks, st.integers(0, 20), st.integers(0, 20))
-def test_extremes_of_parts_are_those_of_the_whole(block, first, second):
-    extremes = kernels.Extremes(block.dtype)
-    assert extremes.values is None
+def test_min_max_of_parts_are_those_of_the_whole(block, first, second):
+    min_max = kernels.MinMax(block.dtype)
+    assert min_max.values is None
     for z in (slice(None, first), slice(first, second), slice(min(first, second), None)):
-        extremes.add(block[..., z])
-    assert extremes.values == (block.min().item(), block.max().item())
+        min_max.add(block[..., z])
+    assert min_max.values == (block.min().item(), block.max().item())
 
 
 @dtypes

@@ -128,7 +128,7 @@ def test_a_write_without_a_place_into_a_layer_elsewhere_names_both(filled, state
     assert state_of(mag) == before
 
 
-def test_the_box_grows_to_the_hull(make_mag):
+def test_the_box_grows_to_the_union(make_mag):
     mag = make_mag(channels=3)
     mag.write(np.ones((3, 10, 10, 10), "uint8"), offset=(10, 10, 10))
     assert mag.layer.bounding_box == BoundingBox((10, 10, 10), (10, 10, 10))

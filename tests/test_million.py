@@ -23,7 +23,7 @@ from wkdask.jobs.events import JobStarted, UnitDone
 from wkdask.jobs.journal import Journal
 from wkdask.jobs.plan import plan_again
 from wkdask.jobs.tasks import UnitReport
-from wkdask.jobs.windows import call_windows, lane_of
+from wkdask.jobs.windows import call_windows, stream_of
 
 ROOT = Path(__file__).parents[1]
 META = np.empty((0,) * 4, "uint8")
@@ -89,7 +89,7 @@ def test_units_that_are_done_are_read_and_passed_over_by_the_thousand(tmp_path):
     plan = plan_again(
         null_mag(tmp_path / "ds", 8).spec, BoundingBox((0, 0, 0), (400, 400, 400)), Vec3Int.full(8)
     )
-    lane, left = lane_of(plan, 0), {17, 999, 50_000, 124_999}
+    stream, left = stream_of(plan, 0), {17, 999, 50_000, 124_999}
     with open(tmp_path / "journal", "w") as file:
         file.write(first_lines(400))
         for number, (x, y, z) in enumerate(plan.units):
@@ -97,13 +97,13 @@ def test_units_that_are_done_are_read_and_passed_over_by_the_thousand(tmp_path):
                 file.write(line_of(number, (x * 8, y * 8, z * 8, 8, 8, 8)))
     before, start = psutil.Process().memory_info().rss, time.process_time()
     with Journal(str(tmp_path)) as journal:
-        windows = call_windows(plan, "/x", "test", lambda box: (len, box), lane)
+        windows = call_windows(plan, "/x", "test", lambda box: (len, box), stream)
         rest = [box for window in windows for box in window.without_done(journal).units]
     seconds = time.process_time() - start
-    assert [lane.number_of(box) for box in rest] == sorted(left)
-    assert journal.units == journal.merged.cubes == len(lane) - len(left)
+    assert [stream.number_of(box) for box in rest] == sorted(left)
+    assert journal.units == journal.merged.cubes == len(stream) - len(left)
     assert journal.merged.box == plan.box
-    assert seconds / len(lane) < 60e-6
+    assert seconds / len(stream) < 60e-6
     assert psutil.Process().memory_info().rss - before < 50e6
 
 
@@ -111,10 +111,10 @@ def test_those_lines_are_what_is_written(tmp_path):
     plan = plan_again(
         null_mag(tmp_path / "ds", 8).spec, BoundingBox((0, 0, 0), (80, 80, 80)), Vec3Int.full(8)
     )
-    lane, unit = lane_of(plan, 0), BoundingBox((8, 16, 24), (8, 8, 8))
+    stream, unit = stream_of(plan, 0), BoundingBox((8, 16, 24), (8, 8, 8))
     with Journal(str(tmp_path)) as journal:
-        journal.note(lane, UnitReport(unit, unit, 1, 512, 100, 0, 9))
-    noted = first_lines(80) + line_of(lane.number_of(unit), unit.to_tuple6())
+        journal.note(stream, UnitReport(unit, unit, 1, 512, 100, 0, 9))
+    noted = first_lines(80) + line_of(stream.number_of(unit), unit.to_tuple6())
     assert (tmp_path / "journal").read_text() == noted
 
 
@@ -143,7 +143,7 @@ def test_an_expression_over_a_hundred_thousand_cubes(tmp_path, monkeypatch, no_r
             sizes.append(len(array.__dask_graph__()))
             return array
 
-        return type(made)(made.units, build, made.lane)
+        return type(made)(made.units, build, made.stream)
 
     def note(block):
         if block.size:
@@ -214,7 +214,7 @@ def test_windows_are_counted_before_they_are_made(make_mag):
     plan = plan_again(spec, BoundingBox((0, 0, 0), (2**20, 2**20, 2**20)), grid.shape * 4)
     start = time.monotonic()
     first = list(
-        itertools.islice(call_windows(plan, "/x", "test", lambda box: (len, box), lane_of(plan, 0)), 100)
+        itertools.islice(call_windows(plan, "/x", "test", lambda box: (len, box), stream_of(plan, 0)), 100)
     )
     assert time.monotonic() - start < 1
     assert sum(map(len, first)) == 100 * 256

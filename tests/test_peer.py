@@ -607,7 +607,7 @@ def test_every_mode_gives_the_same_voxels(twins, mode, category, dtype, box, sca
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_extremes_of_huge_ids_are_the_same(twins, mode):
+def test_min_max_of_huge_ids_are_the_same(twins, mode):
     data = voxels((1, *RAGGED.size), "uint64", low=2**53)
     twins(data, RAGGED, SBEM, "segmentation", interpolation_mode=mode)
 

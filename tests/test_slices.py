@@ -145,8 +145,8 @@ def test_slices_of_different_sizes(make_mag, random_voxels, buffer_size, compres
     expected = old.copy()
     for start in range(0, len(sizes), buffer_size):
         part = sizes[start : start + buffer_size]
-        hull = [max(size[axis] for size in part) for axis in (0, 1)]
-        expected[:, : hull[0], : hull[1], start : start + len(part)] = 0
+        union = [max(size[axis] for size in part) for axis in (0, 1)]
+        expected[:, : union[0], : union[1], start : start + len(part)] = 0
         for z, (x, y) in enumerate(part, start):
             expected[:, :x, :y, z] = data[z][0]
     assert np.array_equal(mag.read(), expected)

@@ -57,7 +57,7 @@ def test_a_unit_is_published_and_reported(make_mag, random_voxels):
     ],
     ids=["whole cubes", "whole blocks", "off the blocks"],
 )
-def test_the_report_has_the_extremes_of_the_block_alone(make_mag, stored, box):
+def test_the_report_has_the_min_max_of_the_block_alone(make_mag, stored, box):
     """Of whatever is stored beside it, of zero cubes and zero blocks in it too."""
     data_format, compression = stored
     mag = make_mag("int16", compression=compression, data_format=data_format)
@@ -163,7 +163,7 @@ reports = st.builds(
 
 
 @given(first=reports, second=reports)
-def test_merged_reports_are_hulls_sums_and_extremes(first, second):
+def test_merged_reports_are_unions_sums_and_min_max(first, second):
     boxes = [report.box for report in (first, second) if report.box is not None]
     lows = [
         each.minimum for each in (first, second) if each.minimum is not None and each.minimum == each.minimum

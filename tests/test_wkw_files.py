@@ -18,7 +18,7 @@ from test_wkw_blocks import SIDE, boxes_within, library_mag
 
 from wkdask.errors import DamagedCubeError, UnsupportedFormatError
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.kernels import Extremes
+from wkdask.kernels import MinMax
 from wkdask.storage.protocol import ArraySpec
 from wkdask.storage.wkw import blocks as wkw_blocks
 from wkdask.storage.wkw.files import lay_out, write_plain
@@ -152,13 +152,13 @@ def test_a_box_over_an_old_cube_or_none(
     expected[(slice(None), *box.to_slices())] = block
 
     mag = mag_of(folder / "mag", dtype, channels, compression)
-    extremes = Extremes(np.dtype(dtype))
-    assert mag.build(mag.path, 0, box, block, base, extremes=extremes)
+    min_max = MinMax(np.dtype(dtype))
+    assert mag.build(mag.path, 0, box, block, base, min_max=min_max)
     whole = BoundingBox((0, 0, 0), (SIDE, SIDE, SIDE))
     np.testing.assert_array_equal(library_read(mag, whole), expected)
     np.testing.assert_array_equal(mag.read(whole), expected)
     np.testing.assert_array_equal(mag.read_scratch(mag.path, box), expected[(slice(None), *box.to_slices())])
-    assert extremes.values == (block.min(), block.max())
+    assert min_max.values == (block.min(), block.max())
     wkw_blocks._batches.cache_clear()
 
 

@@ -30,7 +30,7 @@ from wkdask.jobs.job import Job, JobFolders, WriteOptions
 from wkdask.jobs.plan import WritePlan, plan_again, plan_write
 from wkdask.jobs.resume import identify, previous_manifest
 from wkdask.jobs.tasks import Target, UnitReport, here, write_unit
-from wkdask.jobs.windows import Stage, call_windows, lane_of
+from wkdask.jobs.windows import Stage, call_windows, stream_of
 from wkdask.mag_view import MagView
 from wkdask.operations.callables import Shipped, call_name
 from wkdask.operations.halo import read_around
@@ -245,9 +245,9 @@ def _stages(job: Job, blocks: _Blocks, join: _Join, folders: JobFolders) -> list
     staged = job.store.staged(f"{folder}/staged")
     private = Target(staged, folder, job.durable)
     target = Target(job.store, folder, job.durable)
-    first, last = lane_of(plan, 0), lane_of(plan, 1)
+    first, last = stream_of(plan, 0), stream_of(plan, 1)
     label = call_windows(plan, folder, "label", lambda box: (label_unit, blocks, private, box), first)
-    # Of no lane: what it tells the driver is not in the journal, and reading it again costs little.
+    # Of no stream: what it tells the driver is not in the journal, and reading it again costs little.
     survey = call_windows(plan, folder, "survey", lambda box: (survey_unit, blocks, staged, box))
     relabel = call_windows(
         plan, folder, "relabel", lambda box: (relabel_unit, staged, target, join.ids_of(box), box), last
@@ -268,7 +268,7 @@ def label_unit(blocks: _Blocks, target: Target, box: BoundingBox) -> UnitReport:
     if len(firsts) > np.iinfo(dtype).max:
         raise DTypeError(f"{len(firsts)} components in the block {box} are too many for {dtype}; use uint64")
     report = write_unit(labels.astype(dtype, order="F")[None], target, box)
-    # Not what the job writes in the end: its bytes and extremes are those of the last stage.
+    # Not what the job writes in the end: its bytes and min/max are those of the last stage.
     return replace(report, box=None, cubes=0, nbytes=0, file_nbytes=0, minimum=None, maximum=None)
 
 
@@ -369,14 +369,14 @@ class _Join:
     def take(self, event: Event) -> None:
         """Keep what a survey found; a listener of the job."""
         if isinstance(event, UnitDone) and isinstance(event.report.value, _Survey):
-            lane = lane_of(self.plan, 0)
-            self._surveys[lane.number_of(event.report.unit)] = event.report.value
+            stream = stream_of(self.plan, 0)
+            self._surveys[stream.number_of(event.report.unit)] = event.report.value
 
     def ids_of(self, box: BoundingBox) -> _IdArray:
         """Return the final ids of the labels 1, 2, … of a block."""
         if self._ids is None or self._starts is None:
             self._starts, self._ids = self._joined()
-        number = lane_of(self.plan, 0).number_of(box)
+        number = stream_of(self.plan, 0).number_of(box)
         return self._ids[self._starts[number] : self._starts[number + 1]]
 
     def _joined(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], _IdArray]:

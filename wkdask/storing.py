@@ -31,7 +31,7 @@ from wkdask.jobs.job import Job, JobFolders, MagPlace, MagWrite, WriteOptions, r
 from wkdask.jobs.plan import UNIT_NBYTES, Window, WritePlan, plan_again, plan_write
 from wkdask.jobs.resume import identify, previous_manifest
 from wkdask.jobs.tasks import UnitReport
-from wkdask.jobs.windows import ArrayWindow, Stage, lane_of
+from wkdask.jobs.windows import ArrayWindow, Stage, stream_of
 from wkdask.mag_view import MagView
 from wkdask.operations.map_tasks import MapOutput, outputs_of, scaled_box, write_outputs
 from wkdask.operations.write import refuse_array_expr, replaces_what_it_reads, with_whole_voxels
@@ -260,9 +260,9 @@ def _what(entries: Sequence[_Entry], facts: GraphFacts, options: WriteOptions) -
 def _stages(job: Job, entries: Sequence[_Entry], folders: JobFolders) -> list[Stage]:
     """Return the stages of a job: one, or more where mags are read that it replaces."""
     outputs = outputs_of(job, folders, [None] * len(entries))
-    lane = lane_of(job.plan, 0)
+    stream = stream_of(job.plan, 0)
     windows = _windows(job.plan, entries, outputs, folders.main)
-    return [Stage(len(lane), windows, (lane,)), *replace_stages(job, folders)]
+    return [Stage(len(stream), windows, (stream,)), *replace_stages(job, folders)]
 
 
 def _windows(
@@ -301,9 +301,9 @@ def _windows(
         return result
 
     refuse_shared_work(plan, build)
-    lane = lane_of(plan, 0)
+    stream = stream_of(plan, 0)
     for window in plan.windows:
-        yield ArrayWindow(window.unit_boxes(), lambda sink, window=window: build(window, sink), lane)  # type: ignore[misc]
+        yield ArrayWindow(window.unit_boxes(), lambda sink, window=window: build(window, sink), stream)  # type: ignore[misc]
 
 
 def write_blocks(

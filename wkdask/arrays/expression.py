@@ -20,10 +20,10 @@ from wkdask.errors import PlanError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.geometry.grid import CubeGrid, chunks_on_grid
 from wkdask.jobs.job import Job, JobFolders, replace_stages
-from wkdask.jobs.journal import Lane
+from wkdask.jobs.journal import Stream
 from wkdask.jobs.plan import Window, WritePlan
 from wkdask.jobs.tasks import Target, UnitReport, refuse_odd_block, write_block
-from wkdask.jobs.windows import ArrayWindow, Stage, lane_of
+from wkdask.jobs.windows import ArrayWindow, Stage, stream_of
 from wkdask.storage.protocol import Voxels
 
 if TYPE_CHECKING:
@@ -68,21 +68,21 @@ def array_stages(job: Job, array: da.Array, folders: JobFolders) -> list[Stage]:
 
 def _array_stage(plan: WritePlan, array: da.Array, target: Target, step: str) -> Stage:
     """Return the stage whose tasks are the blocks of an array, cut into the units of a plan."""
-    lane = lane_of(plan, 0)
-    return Stage(len(lane), _array_windows(plan, array, target, step, lane), (lane,))
+    stream = stream_of(plan, 0)
+    return Stage(len(stream), _array_windows(plan, array, target, step, stream), (stream,))
 
 
 def _array_windows(
-    plan: WritePlan, array: da.Array, target: Target, step: str, lane: Lane
+    plan: WritePlan, array: da.Array, target: Target, step: str, stream: Stream
 ) -> Iterator[ArrayWindow]:
     """Yield one lazily built graph per window of a plan."""
     refuse_shared_work(plan, lambda window: _array_window(window, array, target, step).build(None))
     for window in plan.windows:
-        yield _array_window(window, array, target, step, lane)
+        yield _array_window(window, array, target, step, stream)
 
 
 def _array_window(
-    window: Window, array: da.Array, target: Target, step: str, lane: Lane | None = None
+    window: Window, array: da.Array, target: Target, step: str, stream: Stream | None = None
 ) -> ArrayWindow:
     """Return the part of an array that a window writes, with a write at the end of every block."""
 
@@ -107,7 +107,7 @@ def _array_window(
         result: da.Array = optimized
         return result
 
-    return ArrayWindow(window.unit_boxes(), build, lane)
+    return ArrayWindow(window.unit_boxes(), build, stream)
 
 
 def cut_into_units(part: da.Array, window: Window) -> da.Array:
@@ -162,10 +162,10 @@ def unit_blocks(array: da.Array, plan: WritePlan, units: Sequence[BoundingBox]) 
     from dask.optimization import cull
 
     blocks = []
-    for hull, boxes in _neighbours(units, plan.unit):
-        part = array[(slice(None), *hull.to_slices(plan.box.topleft))]
-        (cut,) = dask.optimize(cut_on_grid(part, hull, plan.unit.shape))
-        graph, first = dict(cut.__dask_graph__()), plan.unit.cubes(hull).start
+    for union, boxes in _neighbours(units, plan.unit):
+        part = array[(slice(None), *union.to_slices(plan.box.topleft))]
+        (cut,) = dask.optimize(cut_on_grid(part, union, plan.unit.shape))
+        graph, first = dict(cut.__dask_graph__()), plan.unit.cubes(union).start
         for box in boxes:
             key = (cut.name, 0, *(plan.unit.cubes(box).start - first))
             blocks.append(Delayed(key, cull(graph, [key])[0]))
@@ -175,17 +175,17 @@ def unit_blocks(array: da.Array, plan: WritePlan, units: Sequence[BoundingBox]) 
 def _neighbours(
     units: Iterable[BoundingBox], grid: CubeGrid
 ) -> Iterator[tuple[BoundingBox, list[BoundingBox]]]:
-    """Group boxes that follow each other as long as at least half of their hull is theirs."""
-    hull, group = None, []
+    """Group boxes that follow each other as long as at least half of their union is theirs."""
+    union, group = None, []
     for box in units:
-        wider = box if hull is None else hull.extended_by(box)
-        if hull is not None and len(grid.cubes(wider)) > 2 * len(group) + _FEW_UNITS:
-            yield hull, group
+        wider = box if union is None else union.extended_by(box)
+        if union is not None and len(grid.cubes(wider)) > 2 * len(group) + _FEW_UNITS:
+            yield union, group
             wider, group = box, []
-        hull = wider
+        union = wider
         group.append(box)
-    if hull is not None:
-        yield hull, group
+    if union is not None:
+        yield union, group
 
 
 def common_tasks(blocks: Iterable[Delayed]) -> int:

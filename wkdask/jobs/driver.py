@@ -344,15 +344,15 @@ def _run_stages(
             for outcome in engine.run(_remaining(stage.windows, journal)):
                 tally.add(outcome)
                 if outcome.report is not None:
-                    if journal is not None and outcome.lane is not None:
-                        journal.note(outcome.lane, outcome.report)
+                    if journal is not None and outcome.stream is not None:
+                        journal.note(outcome.stream, outcome.report)
                     tell(UnitDone(job.label, outcome.report))
                 elif outcome.error is not None:
                     tell(UnitFailed(job.label, outcome.box, outcome.error))
             if tally.failures:
                 return
-            for lane in stage.lanes if journal is not None else ():
-                journal.close_lane(lane)  # type: ignore[union-attr]
+            for stream in stage.streams if journal is not None else ():
+                journal.close_stream(stream)  # type: ignore[union-attr]
         if target is not None and not target.is_replaced:
             target.end_second_phase()
 
@@ -387,7 +387,7 @@ def _settle(job: Job, tally: JobTally, seconds: float, *, leave_receipt: bool) -
 
 def _note_late(folders: Sequence[JobFolder], late: Sequence[Outcome]) -> None:
     """Note in the journal of a job that was stopped what its last tasks have done all the same."""
-    ended = [outcome for outcome in late if outcome.report is not None and outcome.lane is not None]
+    ended = [outcome for outcome in late if outcome.report is not None and outcome.stream is not None]
     if not ended or not folders or not folders[0].parked or (manifest := folders[0].manifest) is None:
         return
     # If another process has already resumed the job, it redoes these.
@@ -395,7 +395,7 @@ def _note_late(folders: Sequence[JobFolder], late: Sequence[Outcome]) -> None:
     skip = contextlib.suppress(LockTimeoutError, OSError)
     with skip, lock(f"{path}/alive", timeout=0), Journal(path, manifest.digest) as journal:
         for outcome in ended:
-            journal.note(outcome.lane, outcome.report)  # type: ignore[arg-type]
+            journal.note(outcome.stream, outcome.report)  # type: ignore[arg-type]
 
 
 class _Terminated(KeyboardInterrupt):
@@ -423,7 +423,7 @@ def _terminable() -> Iterator[None]:
 
 def _is_over(stage: Stage, journal: Journal | None) -> bool:
     """Tell whether an earlier run of the job has completed a stage."""
-    return journal is not None and bool(stage.lanes) and all(map(journal.is_whole, stage.lanes))
+    return journal is not None and bool(stage.streams) and all(map(journal.is_whole, stage.streams))
 
 
 def _remaining(windows: Iterable[AnyWindow], journal: Journal | None) -> Iterator[AnyWindow]:

@@ -21,7 +21,7 @@ class WriteReport:
     label: str
     """Layer and mag."""
     bounding_box: BoundingBox
-    """The hull of what was written, in voxels of mag 1."""
+    """The union of what was written, in voxels of mag 1."""
     cubes: int
     """Cubes published; each once."""
     bytes: int
@@ -58,13 +58,13 @@ class WriteReport:
 
     def rows(self) -> list[tuple[str, str]]:
         """Return (name, value) pairs to show."""
-        extremes = [] if self.minimum is None else [("Range", f"{self.minimum} to {self.maximum}")]
+        min_max = [] if self.minimum is None else [("Range", f"{self.minimum} to {self.maximum}")]
         return [
             ("Written", self.label),
             ("Bounding box", f"{self.bounding_box} (voxels of mag 1)"),
             ("Cubes", f"{self.cubes}{self._before()}"),
             ("Voxels", f"{format_bytes(self.bytes)}, {format_bytes(self.file_bytes)} in files"),
-            *extremes,
+            *min_max,
             *([("State", "finished by an earlier run; nothing was done")] if self.was_finished else []),
             ("Time", f"{self.seconds:.2f} s, {format_rate(self.bytes, self.seconds)}"),
         ]

@@ -11,7 +11,7 @@ from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.jobs.events import Listener
 from wkdask.jobs.plan import WritePlan, plan_again
 from wkdask.jobs.tasks import UnitReport, publish_assembled_unit, publish_unit
-from wkdask.jobs.windows import CallWindow, Stage, call_windows, lane_of
+from wkdask.jobs.windows import CallWindow, Stage, call_windows, stream_of
 from wkdask.storage.protocol import StoredMag
 from wkdask.storage.publish.jobs import JobFolder, take_built
 from wkdask.storage.publish.manifest import Manifest
@@ -307,7 +307,7 @@ class JobFolders:
         )
 
 
-def replace_stages(job: Job, folders: JobFolders, first_lane: int = 1) -> list[Stage]:
+def replace_stages(job: Job, folders: JobFolders, first_stream: int = 1) -> list[Stage]:
     """Return the second phase of a job: a stage for each mag of which all cubes were built before.
 
     Parameters
@@ -316,16 +316,16 @@ def replace_stages(job: Job, folders: JobFolders, first_lane: int = 1) -> list[S
         The job; the cubes are in the private mags ``staged`` in its folders.
     folders
         The job's private folders.
-    first_lane
-        The lane of the first of these stages.
+    first_stream
+        The stream of the first of these stages.
     """
     found = [number for number, write in enumerate(job.writes) if write.in_place]
     if job.plan.part is not None and 0 not in found:
-        return [publish_stage(job, folders, 0, first_lane)]
-    return [publish_stage(job, folders, number, first_lane + n) for n, number in enumerate(found)]
+        return [publish_stage(job, folders, 0, first_stream)]
+    return [publish_stage(job, folders, number, first_stream + n) for n, number in enumerate(found)]
 
 
-def publish_stage(job: Job, folders: JobFolders, number: int, lane_number: int) -> Stage:
+def publish_stage(job: Job, folders: JobFolders, number: int, stream_number: int) -> Stage:
     """Return the stage that publishes what a job has built in the private mag ``staged`` of one of its mags.
 
     Parameters
@@ -336,15 +336,15 @@ def publish_stage(job: Job, folders: JobFolders, number: int, lane_number: int) 
         Its private folders.
     number
         Which of its mags.
-    lane_number
-        The number of the stage's lane.
+    stream_number
+        The number of the stage's stream.
     """
     write = job.writes[number]
     store, folder = write.store, folders.of(write.store)
     plan = job.plan
     if number:
         plan = plan_again(store.spec, write.box, write.unit or store.spec.shard_shape)
-    lane = lane_of(plan, lane_number)
+    stream = stream_of(plan, stream_number)
     publish = publish_unit if plan.part is None else publish_assembled_unit
     other = None if number == 0 else write.key
 
@@ -355,10 +355,10 @@ def publish_stage(job: Job, folders: JobFolders, number: int, lane_number: int) 
             folder,
             "publish",
             lambda box: (publish_of, publish, other, store, built, folder, box, job.durable),
-            lane,
+            stream,
         )
 
-    return Stage(len(lane), windows(), (lane,), number if write.in_place else None)
+    return Stage(len(stream), windows(), (stream,), number if write.in_place else None)
 
 
 def publish_of(

@@ -44,7 +44,7 @@ from wkdask.geometry.grid import CubeGrid, IndexRange
 from wkdask.jobs.tasks import NOTHING, PlaceReport, Total, UnitReport
 from wkdask.storage.publish.private import open_private_file, opened_folder
 
-__all__ = ["Journal", "Lane"]
+__all__ = ["Journal", "Stream"]
 
 _FILE = "journal"
 _logger = logging.getLogger(__name__)
@@ -55,15 +55,15 @@ _BATCH_NBYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class Stream:
     """The units of one kind within a job, numbered by the grid that cuts them."""
 
     number: int
-    """Which of the job's lanes; the same in every run of it."""
+    """Which of the job's streams; the same in every run of it."""
     grid: CubeGrid
     """Cuts the box into units."""
     box: BoundingBox
-    """What the lane covers: absolute, in voxels of the mag."""
+    """What the stream covers: absolute, in voxels of the mag."""
     units: IndexRange = field(init=False, repr=False, compare=False)
     """All of them, by their index on the grid."""
 
@@ -106,9 +106,9 @@ class Lane:
 
 @dataclass(slots=True)
 class _Done:
-    """The units of a lane that are done: one bit each."""
+    """The units of a stream that are done: one bit each."""
 
-    lane: Lane | None = None
+    stream: Stream | None = None
     bits: bytearray = field(default_factory=bytearray)
     whole: bool = False
     places: array[int] = field(default_factory=lambda: array("q"))
@@ -211,42 +211,42 @@ class Journal:
             os.fdatasync(self._descriptor)
         os.close(self._descriptor)
 
-    def is_done(self, lane: Lane, unit: BoundingBox) -> bool:
+    def is_done(self, stream: Stream, unit: BoundingBox) -> bool:
         """Tell whether a unit is done."""
-        return self.has(lane, lane.number_of(unit))
+        return self.has(stream, stream.number_of(unit))
 
-    def has(self, lane: Lane, number: int) -> bool:
+    def has(self, stream: Stream, number: int) -> bool:
         """Tell whether the unit of a number is done."""
-        done = self._known(lane)
+        done = self._known(stream)
         return done is not None and number in done
 
-    def _known(self, lane: Lane) -> _Done | None:
-        """Return what is noted of a lane; None if nothing is.
+    def _known(self, stream: Stream) -> _Done | None:
+        """Return what is noted of a stream; None if nothing is.
 
         Raises
         ------
         ResumeError
-            If it is noted of a lane that is cut otherwise: its indices are those of other units.
+            If it is noted of a stream that is cut otherwise: its indices are those of other units.
         """
-        done = self._done.get(lane.number)
-        if done is not None and done.lane != lane:
-            was = "" if done.lane is None else f"units of {done.lane.grid.shape} in {done.lane.box}"
+        done = self._done.get(stream.number)
+        if done is not None and done.stream != stream:
+            was = "" if done.stream is None else f"units of {done.stream.grid.shape} in {done.stream.box}"
             raise ResumeError(
-                f"{self._path} counts {was}, this call units of {lane.grid.shape} in {lane.box}; call it without "
-                f"resume=True (--resume) to begin from the start"
+                f"{self._path} counts {was}, this call units of {stream.grid.shape} in {stream.box}; call it "
+                f"without resume=True (--resume) to begin from the start"
             )
         return done
 
-    def done_among(self, lane: Lane, units: IndexRange) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def done_among(self, stream: Stream, units: IndexRange) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Tell which of a box of units are done, x fastest."""
-        done = self._known(lane)
+        done = self._known(stream)
         if done is None:
             return np.zeros(len(units), bool)
-        return done.among(lane.numbers_of(units))
+        return done.among(stream.numbers_of(units))
 
-    def value(self, lane: Lane, number: int) -> Any:
+    def value(self, stream: Stream, number: int) -> Any:
         """Return what the unit of a number returned; it is done."""
-        place = self._done[lane.number].places[number]
+        place = self._done[stream.number].places[number]
         line = b""
         while not line.endswith(b"\n"):
             part = os.pread(self._descriptor, max(4096, len(line)), place + len(line))
@@ -255,32 +255,32 @@ class Journal:
             line += part[: part.find(b"\n") + 1] or part
         return json.loads(line[_CHECKSUM:])[_VALUE]
 
-    def is_whole(self, lane: Lane) -> bool:
-        """Tell whether a lane was closed."""
-        done = self._known(lane)
+    def is_whole(self, stream: Stream) -> bool:
+        """Tell whether a stream was closed."""
+        done = self._known(stream)
         return done is not None and done.whole
 
-    def note(self, lane: Lane, report: UnitReport) -> None:
+    def note(self, stream: Stream, report: UnitReport) -> None:
         """Note the report of a unit."""
-        number = lane.number_of(report.unit)
-        done = self._of(lane)
+        number = stream.number_of(report.unit)
+        done = self._of(stream)
         if done.add(number):
             if report.value is not None:
                 done.put(number, self._length)
-            self._append(_line(lane.number, number, report))
+            self._append(_line(stream.number, number, report))
 
-    def close_lane(self, lane: Lane) -> None:
-        """Note durably that all units of a lane are done."""
-        self._of(lane).whole = True
+    def close_stream(self, stream: Stream) -> None:
+        """Note durably that all units of a stream are done."""
+        self._of(stream).whole = True
         self._synced -= _SYNC_SECONDS
-        self._append(["end", lane.number])
+        self._append(["end", stream.number])
 
-    def _of(self, lane: Lane) -> _Done:
-        """Return what is noted of a lane. For a new lane, first note how it is cut."""
-        done = self._known(lane)
+    def _of(self, stream: Stream) -> _Done:
+        """Return what is noted of a stream. For a new stream, first note how it is cut."""
+        done = self._known(stream)
         if done is None:
-            done = self._done[lane.number] = _Done(lane)
-            self._append(["lane", lane.number, list(lane.grid.shape), lane.box.to_tuple6()])
+            done = self._done[stream.number] = _Done(stream)
+            self._append(["lane", stream.number, list(stream.grid.shape), stream.box.to_tuple6()])
         return done
 
     def _append(self, line: list[Any]) -> None:
@@ -330,21 +330,21 @@ class Journal:
 
     def _take_all(self, entries: list[Any], lines: Sequence[bytes], place: int) -> bool:
         """Take many lines of an earlier run; False, and none is taken, if one of them makes no sense."""
-        lanes = {number: done.lane for number, done in self._done.items()}
+        streams = {number: done.stream for number, done in self._done.items()}
         for entry in entries:
-            if type(entry) is not list or not self._makes_sense(entry, lanes):
+            if type(entry) is not list or not self._makes_sense(entry, streams):
                 return False
         total, units = self._total, 0
         done, of = _Done(), -1
         for entry, line in zip(entries, lines, strict=True):
-            lane = entry[0]
-            if lane == "lane":
-                self._done.setdefault(entry[1], _Done(lanes[entry[1]]))
-            elif lane == "end":
+            stream = entry[0]
+            if stream == "lane":
+                self._done.setdefault(entry[1], _Done(streams[entry[1]]))
+            elif stream == "end":
                 self._done[entry[1]].whole = True
-            elif lane != "job":
-                if lane != of:
-                    done, of = self._done[lane], lane
+            elif stream != "job":
+                if stream != of:
+                    done, of = self._done[stream], stream
                 if done.add(entry[1]):
                     units += 1
                     total = _added(total, entry)
@@ -362,13 +362,13 @@ class Journal:
         except (ValueError, RecursionError):
             return False
 
-    def _makes_sense(self, entry: list[Any], lanes: dict[int, Lane | None]) -> bool:
-        """Tell whether a line says something that this job can have noted; adds the lane that it describes."""
+    def _makes_sense(self, entry: list[Any], streams: dict[int, Stream | None]) -> bool:
+        """Tell whether a line says something that this job can have noted; adds the stream that it describes."""
         kind = entry[0] if entry else None
         if kind == "job":
             return entry == ["job", self._job]
         if kind == "end":
-            return len(entry) == 2 and type(entry[1]) is int and entry[1] in lanes
+            return len(entry) == 2 and type(entry[1]) is int and entry[1] in streams
         if kind == "lane":
             if (
                 len(entry) != 4
@@ -376,9 +376,9 @@ class Journal:
                 or not (_is_shape(entry[2]) and _is_box(entry[3]))
             ):
                 return False
-            lane = Lane(entry[1], CubeGrid(Vec3Int(entry[2])), BoundingBox.from_tuple6(entry[3]))
-            return lanes.setdefault(entry[1], lane) == lane
-        return _is_unit(entry, lanes) and self._is_allowed(entry)
+            stream = Stream(entry[1], CubeGrid(Vec3Int(entry[2])), BoundingBox.from_tuple6(entry[3]))
+            return streams.setdefault(entry[1], stream) == stream
+        return _is_unit(entry, streams) and self._is_allowed(entry)
 
     def _is_allowed(self, entry: list[Any]) -> bool:
         """Tell whether what a unit wrote into further mags lies in what the job may write there."""
@@ -409,7 +409,7 @@ def _is_sound(line: bytes) -> bool:
     return line[:_CHECKSUM] == b"%08x " % zlib.crc32(text)
 
 
-def _is_unit(entry: list[Any], lanes: Mapping[int, Lane | None]) -> bool:
+def _is_unit(entry: list[Any], streams: Mapping[int, Stream | None]) -> bool:
     """Tell whether a line notes a unit: its index must be that of its box, and what it wrote lie in there."""
     if not _OTHERS <= len(entry) <= _VALUE + 1:
         return False
@@ -427,8 +427,8 @@ def _is_unit(entry: list[Any], lanes: Mapping[int, Lane | None]) -> bool:
         and (high is None or type(high) in (int, float))
     ):
         return False
-    lane = lanes.get(number)
-    if lane is None:
+    stream = streams.get(number)
+    if stream is None:
         return False
     x, y, z, width, height, depth = unit
     if width <= 0 or height <= 0 or depth <= 0 or (x, y, z) < (0, 0, 0):
@@ -439,7 +439,7 @@ def _is_unit(entry: list[Any], lanes: Mapping[int, Lane | None]) -> bool:
             x <= a and a + w <= x + width and y <= b and b + h <= y + height and z <= c and c + d <= z + depth
         ):
             return False
-    return lane.is_unit(index, unit)
+    return stream.is_unit(index, unit)
 
 
 def _is_shape(numbers: Any) -> bool:
@@ -450,12 +450,12 @@ def _is_box(numbers: Any) -> bool:
     return type(numbers) is list and len(numbers) == 6 and all(type(number) is int for number in numbers)
 
 
-def _line(lane: int, number: int, report: UnitReport) -> list[Any]:
+def _line(stream: int, number: int, report: UnitReport) -> list[Any]:
     """Return a report as a line."""
     unit = report.unit
     box = None if report.box is None else 1 if report.box == unit else report.box.to_tuple6()
     line = [
-        lane, number, unit.to_tuple6(), box,
+        stream, number, unit.to_tuple6(), box,
         report.cubes, report.nbytes, report.file_nbytes, report.minimum, report.maximum,
     ]  # fmt: skip
     if report.others or report.value is not None:

@@ -25,7 +25,7 @@ from wkdask.jobs.job import Identity, MagPlace
 from wkdask.jobs.journal import Journal
 from wkdask.jobs.plan import WritePlan
 from wkdask.jobs.unwritten import stream_unwritten
-from wkdask.jobs.windows import lane_of, listed_windows
+from wkdask.jobs.windows import listed_windows, stream_of
 from wkdask.storage.protocol import StoredMag
 from wkdask.storage.publish.jobs import JobFolder, job_folders
 from wkdask.storage.publish.manifest import Manifest
@@ -89,11 +89,11 @@ def stream_records(job: RecordJob, engine: Engine, listeners: Sequence[Listener]
 
 def _stream(job: RecordJob, engine: Engine, listeners: Sequence[Listener]) -> Iterator[Any]:
     """Do what :func:`stream_records` promises, from the first record on."""
-    lane = lane_of(job.plan, 0)
+    stream = stream_of(job.plan, 0)
     with _journal(job) as (journal, folder):
 
         def is_done(number: int) -> bool:
-            return journal is not None and journal.has(lane, number)
+            return journal is not None and journal.has(stream, number)
 
         grid, box = job.plan.unit, job.plan.box
         todo = (
@@ -101,7 +101,7 @@ def _stream(job: RecordJob, engine: Engine, listeners: Sequence[Listener]) -> It
             for number, index in enumerate(job.plan.units)
             if not is_done(number)
         )
-        windows = listed_windows(todo, "" if folder is None else folder.path, "map", job.call, lane)
+        windows = listed_windows(todo, "" if folder is None else folder.path, "map", job.call, stream)
         units_before = journal.units if journal is not None else 0
         outcomes = stream_unwritten(job.place.label, job.plan, windows, engine, listeners, units_before)
         waiting: dict[int, list[Any]] = {}
@@ -109,17 +109,17 @@ def _stream(job: RecordJob, engine: Engine, listeners: Sequence[Listener]) -> It
         number = 0
         with contextlib.closing(outcomes):  # also where the caller takes no more
             while number < total:
-                if journal is not None and journal.has(lane, number):
+                if journal is not None and journal.has(stream, number):
                     waiting.pop(number, None)
-                    yield from journal.value(lane, number)
+                    yield from journal.value(stream, number)
                 elif number in waiting:
                     yield from waiting.pop(number)
                 elif (outcome := next(outcomes, None)) is not None and outcome.report is not None:
                     if journal is not None:
                         _check_plain(outcome.report.value)
-                        journal.note(lane, outcome.report)
+                        journal.note(stream, outcome.report)
                     else:
-                        waiting[lane.number_of(outcome.report.unit)] = outcome.report.value
+                        waiting[stream.number_of(outcome.report.unit)] = outcome.report.value
                     continue
                 number += 1
             for _ in outcomes:  # lets the job come to its end

@@ -75,7 +75,7 @@ class PlaceReport:
     mag: Mag
     """The mag."""
     box: BoundingBox
-    """The hull of what was published, absolute, in voxels of the mag; empty where cubes were only built."""
+    """The union of what was published, absolute, in voxels of the mag; empty where cubes were only built."""
     cubes: int
     """Cubes published."""
     nbytes: int
@@ -142,12 +142,12 @@ class UnitReport:
 
 
 class Total(NamedTuple):
-    """Reports of many tasks as one: hull of the boxes, sums, extremes. Plain numbers: a job adds up millions."""
+    """Reports of many tasks as one: union of the boxes, sums, min/max. Plain numbers: a job adds up millions."""
 
     unit: tuple[int, ...] | None = None
-    """Corners (x, y, z, x, y, z) of the hull of the units; None where there was no report."""
+    """Corners (x, y, z, x, y, z) of the union of the units; None where there was no report."""
     box: tuple[int, ...] | None = None
-    """Corners of the hull of what was published; None where nothing was."""
+    """Corners of the union of what was published; None where nothing was."""
     cubes: int = 0
     """As in :class:`UnitReport`, like all that follows."""
     nbytes: int = 0
@@ -169,14 +169,14 @@ class Total(NamedTuple):
         seconds: float = 0.0,
     ) -> Total:
         """Return this total and one report; boxes as (x, y, z, width, height, depth)."""
-        hull = _hull(self.unit, unit)
+        union = _union(self.unit, unit)
         return Total(
-            hull,
+            union,
             self.box
             if box is None
-            else hull
+            else union
             if box is unit and self.box == self.unit
-            else _hull(self.box, box),
+            else _union(self.box, box),
             self.cubes + cubes,
             self.nbytes + nbytes,
             self.file_nbytes + file_nbytes,
@@ -217,13 +217,13 @@ NOTHING = Total()
 
 
 def merge_reports(first: UnitReport, second: UnitReport) -> UnitReport:
-    """Return the report of two tasks as one: hull of the boxes, sums, extremes."""
+    """Return the report of two tasks as one: union of the boxes, sums, min/max."""
     merged = NOTHING.plus_report(first).plus_report(second).report()
     return replace(merged or first, worker=first.worker)
 
 
-def _hull(corners: tuple[int, ...] | None, box: Sequence[int]) -> tuple[int, ...]:
-    """Return the corners of a hull that holds a box too."""
+def _union(corners: tuple[int, ...] | None, box: Sequence[int]) -> tuple[int, ...]:
+    """Return the corners of a union that holds a box too."""
     x, y, z, width, height, depth = box
     if corners is None:
         return (x, y, z, x + width, y + height, z + depth)
@@ -312,12 +312,12 @@ def publish_block(
     attempt
         The run of the task.
     """
-    from wkdask.kernels import Extremes
+    from wkdask.kernels import MinMax
 
     start = time.perf_counter()
     spec = target.store.spec
     block = _checked_block(block, spec, box)
-    extremes = Extremes(block.dtype)
+    min_max = MinMax(block.dtype)
     pieces = [
         Piece(index, piece, block[(slice(None), *piece.to_slices(box.topleft))])
         for index, piece in spec.grid.pieces(box)
@@ -329,9 +329,9 @@ def publish_block(
         durable=target.durable,
         verify=target.verify,
         attempt=attempt,
-        extremes=extremes,
+        min_max=min_max,
     )
-    minimum, maximum = extremes.values or (None, None)
+    minimum, maximum = min_max.values or (None, None)
     report = UnitReport(
         unit=box,
         box=box,
@@ -358,13 +358,13 @@ def fill_part(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
     box
         Absolute, in voxels of the mag; whole chunks, none of which another task writes.
     """
-    from wkdask.kernels import Extremes
+    from wkdask.kernels import MinMax
 
     start = time.perf_counter()
     block = _checked_block(block, target.store.spec, box)
-    extremes = Extremes(block.dtype)
-    target.store.write_in_place(box, block, durable=target.durable, extremes=extremes)
-    minimum, maximum = extremes.values or (None, None)
+    min_max = MinMax(block.dtype)
+    target.store.write_in_place(box, block, durable=target.durable, min_max=min_max)
+    minimum, maximum = min_max.values or (None, None)
     return UnitReport(
         unit=box,
         nbytes=block.nbytes,

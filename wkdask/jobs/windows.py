@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from toolz import partition_all
 
 from wkdask.geometry import BoundingBox
-from wkdask.jobs.journal import Journal, Lane
+from wkdask.jobs.journal import Journal, Stream
 from wkdask.jobs.plan import WINDOW_UNITS, UnitBoxes, WritePlan
 from wkdask.jobs.tasks import UnitReport
 from wkdask.storage.protocol import Voxels
@@ -27,8 +27,8 @@ __all__ = [
     "NodeWindow",
     "Stage",
     "call_windows",
-    "lane_of",
     "listed_windows",
+    "stream_of",
 ]
 
 
@@ -40,7 +40,7 @@ class ArrayWindow:
     """What each block writes that is to be done."""
     build: Callable[[Callable[[UnitReport], None] | None], da.Array]
     """Makes the array; its argument is called with every report, if the tasks run in this process."""
-    lane: Lane | None = None
+    stream: Stream | None = None
     """Numbers the units for the journal; None where they are not noted there."""
 
     def __len__(self) -> int:
@@ -53,9 +53,9 @@ class ArrayWindow:
 
     def without_done(self, journal: Journal) -> ArrayWindow:
         """Return the window without the units that the journal holds."""
-        if self.lane is None:
+        if self.stream is None:
             return self
-        return replace(self, units=self.units.without(journal.done_among(self.lane, self.units.units)))
+        return replace(self, units=self.units.without(journal.done_among(self.stream, self.units.units)))
 
     def collections(
         self, sink: Callable[[UnitReport], None] | None
@@ -90,7 +90,7 @@ class CallWindow:
     """Returns ``(function, *arguments)`` for the box of a unit; the function is the same for all."""
     name: str
     """Start of the tasks' keys: unique within the job."""
-    lane: Lane | None = None
+    stream: Stream | None = None
     """Numbers the units for the journal; None where they are not noted there."""
 
     def __len__(self) -> int:
@@ -105,12 +105,12 @@ class CallWindow:
 
     def without_done(self, journal: Journal) -> CallWindow:
         """Return the window without the units that the journal holds."""
-        lane, units = self.lane, self.units
-        if lane is None:
+        stream, units = self.stream, self.units
+        if stream is None:
             return self
         if isinstance(units, UnitBoxes):
-            return replace(self, units=units.without(journal.done_among(lane, units.units)))
-        return replace(self, units=[box for box in units if not journal.is_done(lane, box)])
+            return replace(self, units=units.without(journal.done_among(stream, units.units)))
+        return replace(self, units=[box for box in units if not journal.is_done(stream, box)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class NodeWindow:
     """The tasks."""
     name: str
     """Start of the tasks' keys: unique to the job."""
-    lane: Lane | None = None
+    stream: Stream | None = None
     """None: a task of a tree cannot be left out because it has run before; others may need its result."""
 
     def __len__(self) -> int:
@@ -176,7 +176,7 @@ class Stage:
     """Tasks in it."""
     windows: Iterable[AnyWindow]
     """The tasks, window by window."""
-    lanes: tuple[Lane, ...] = ()
+    streams: tuple[Stream, ...] = ()
     """What the journal notes as a whole when the stage has ended; if an earlier run has, the stage is skipped."""
     replaces: int | None = None
     """Which of the job's mags it replaces by what was built before; None for a stage that replaces none."""
@@ -187,7 +187,7 @@ def call_windows(
     folder: str,
     name: str,
     call: Callable[[BoundingBox], tuple[Any, ...]],
-    lane: Lane | None = None,
+    stream: Stream | None = None,
 ) -> Iterator[CallWindow]:
     """Yield the windows of a plan whose units are plain calls.
 
@@ -201,10 +201,10 @@ def call_windows(
         What the task does, for the dashboard.
     call
         Returns ``(function, *arguments)`` for the box of a unit.
-    lane
+    stream
         Numbers the units for the journal.
     """
-    return _windows((window.unit_boxes() for window in plan.windows), folder, name, call, lane)
+    return _windows((window.unit_boxes() for window in plan.windows), folder, name, call, stream)
 
 
 def listed_windows(
@@ -212,18 +212,18 @@ def listed_windows(
     folder: str,
     name: str,
     call: Callable[[BoundingBox], tuple[Any, ...]],
-    lane: Lane | None = None,
+    stream: Stream | None = None,
 ) -> Iterator[CallWindow]:
-    """Yield windows of plain calls for units that are listed, because most of their hull is empty.
+    """Yield windows of plain calls for units that are listed, because most of their union is empty.
 
     Parameters
     ----------
     boxes
         What each unit covers.
-    folder, name, call, lane
+    folder, name, call, stream
         As for `call_windows`.
     """
-    return _windows(partition_all(WINDOW_UNITS, boxes), folder, name, call, lane)
+    return _windows(partition_all(WINDOW_UNITS, boxes), folder, name, call, stream)
 
 
 def _windows(
@@ -231,23 +231,23 @@ def _windows(
     folder: str,
     name: str,
     call: Callable[[BoundingBox], tuple[Any, ...]],
-    lane: Lane | None,
+    stream: Stream | None,
 ) -> Iterator[CallWindow]:
     """Yield one window of calls per group of boxes."""
     # A scheduler takes tasks of one key for one task: two jobs on the same mag must not share theirs.
     job = folder[-12:] or uuid.uuid4().hex[:12]
     for number, boxes in enumerate(windows):
-        yield CallWindow(boxes, call, f"wkdask-{name}-{job}-{number}", lane)
+        yield CallWindow(boxes, call, f"wkdask-{name}-{job}-{number}", stream)
 
 
-def lane_of(plan: WritePlan, number: int) -> Lane:
-    """Return the lane of the units of a plan.
+def stream_of(plan: WritePlan, number: int) -> Stream:
+    """Return the stream of the units of a plan.
 
     Parameters
     ----------
     plan
         The plan.
     number
-        Which of the job's lanes it is.
+        Which of the job's streams it is.
     """
-    return Lane(number, plan.unit, plan.box)
+    return Stream(number, plan.unit, plan.box)

@@ -9,14 +9,14 @@ from wkdask.kernels.interpolation import INTERPOLATIONS, reach
 from wkdask.kernels.lz4 import has_lz4, pack_lz4, unpack_lz4
 from wkdask.kernels.moves import mirror_pad, to_fortran, upsample
 from wkdask.kernels.sampling import BLOCK_MODES, MODES, downsample, downsample_blocks
-from wkdask.kernels.statistics import Extremes, block_stats, is_zero, nonzero_bounds
+from wkdask.kernels.statistics import MinMax, block_stats, is_zero, nonzero_bounds
 
 __all__ = [
     "BLOCK_MODES",
     "CONNECTIVITIES",
     "INTERPOLATIONS",
     "MODES",
-    "Extremes",
+    "MinMax",
     "block_stats",
     "downsample",
     "downsample_blocks",

@@ -10,14 +10,14 @@ from wkdask.errors import InvalidValueError
 from wkdask.kernels.layout import Block, as_bits, call, checked, flat, has_voxel_rows, jit, numbers, steps
 from wkdask.kernels.moves import to_fortran
 
-__all__ = ["Extremes", "block_stats", "is_zero", "nonzero_bounds"]
+__all__ = ["MinMax", "block_stats", "is_zero", "nonzero_bounds"]
 
 
 @jit
 def _extrema(voxels: Any, shape: Any, strides: Any, lows: Any, highs: Any) -> None:
     """Lower ``lows`` and raise ``highs``, lane by lane, over rows of voxels.
 
-    Lanes instead of one running value: they have no order between them that LLVM would have to keep, which
+    Streams instead of one running value: they have no order between them that LLVM would have to keep, which
     for floats it must. A comparison with NaN is false, so NaN changes nothing.
     """
     rows, n2, n1, n0 = shape
@@ -158,15 +158,15 @@ def block_stats(block: Block) -> tuple[int, int] | tuple[float, float]:
         The block is empty or not 4-D.
     """
     block = checked(block)
-    extremes = Extremes(block.dtype)
-    extremes.add(block)
-    found = extremes.values
+    min_max = MinMax(block.dtype)
+    min_max.add(block)
+    found = min_max.values
     if found is None:
         raise InvalidValueError(f"A block without voxels has no minimum: its shape is {block.shape}.")
     return found
 
 
-class Extremes:
+class MinMax:
     """The smallest and the largest of voxels that come in parts, each while it is in the processor's cache.
 
     Memory is then read once for all that is done with a part: a pass of its own is a fifth of writing plain cubes.

@@ -32,7 +32,7 @@ _BLOCK_RUN = np.uint64(16)  # windows of two voxels along a block of 32
 
 
 def _as(value: Any, like: Any) -> Any:
-    """Cast from numba's 64 bits to the type of ``like``: LLVM then fits more lanes; kernels only."""
+    """Cast from numba's 64 bits to the type of ``like``: LLVM then fits more streams; kernels only."""
 
 
 def _as_for(value: Any, like: Any) -> Callable[[Any, Any], Any]:

@@ -22,7 +22,7 @@ from wkdask.jobs.job import Job, JobFolders, MagPlace, WriteOptions, replace_sta
 from wkdask.jobs.plan import WritePlan, plan_again, plan_write
 from wkdask.jobs.resume import identify, previous_manifest
 from wkdask.jobs.tasks import Target, UnitReport, fill_part, here, write_unit
-from wkdask.jobs.windows import Stage, call_windows, lane_of, listed_windows
+from wkdask.jobs.windows import Stage, call_windows, listed_windows, stream_of
 from wkdask.operations.existing import plan_existing
 from wkdask.storage.formats import built_by
 from wkdask.storage.protocol import ArraySpec, StoredMag
@@ -151,16 +151,16 @@ def copy_mag(
 def _copy_stages(job: Job, source: StoredMag, folders: JobFolders, *, exact: bool, spare: int) -> list[Stage]:
     """Return the stages of a copy: one, or two where cubes are assembled from parts; `spare` threads for a task."""
     parts, folder = job.plan.parts, folders.main
-    lane = lane_of(parts or job.plan, 0)
+    stream = stream_of(parts or job.plan, 0)
     if parts is None:
         out = Target(built_by(job.store, spare), folder, job.durable, job.verify)
         windows = call_windows(
-            job.plan, folder, "copy", lambda unit: (copy_unit, source, out, unit, exact, spare), lane
+            job.plan, folder, "copy", lambda unit: (copy_unit, source, out, unit, exact, spare), stream
         )
-        return [Stage(len(lane), windows, (lane,))]
+        return [Stage(len(stream), windows, (stream,))]
     private = Target(job.store.staged(f"{folder}/staged", raw=True), folder, job.durable)
-    windows = call_windows(parts, folder, "copy", lambda part: (copy_part, source, private, part), lane)
-    return [Stage(len(lane), windows, (lane,)), *replace_stages(job, folders)]
+    windows = call_windows(parts, folder, "copy", lambda part: (copy_part, source, private, part), stream)
+    return [Stage(len(stream), windows, (stream,)), *replace_stages(job, folders)]
 
 
 def copy_cubes(source: StoredMag, target: MagPlace, options: WriteOptions, action: str) -> WriteReport | None:

@@ -41,22 +41,22 @@ def plan_existing(
     Returns
     -------
     WritePlan
-        The plan of the hull.
+        The plan of the union.
     list of BoundingBox
         Its units that hold a cube: absolute, in voxels of the mag.
     """
     grid = store.spec.grid
-    hull = reduce(BoundingBox.extended_by, map(grid.cube_box, cubes))
+    union = reduce(BoundingBox.extended_by, map(grid.cube_box, cubes))
     plan = plan_write(
         store.spec,
-        hull,
+        union,
         threads=engine.threads,
         memory=engine.task_memory(),
         task_memory=task_memory,
         listed=True,
     )
     units = sorted({index * grid.shape // plan.unit.shape for index in cubes}, key=lambda unit: unit[::-1])
-    return plan, [plan.unit.cube_box(unit).intersection(hull) for unit in units]
+    return plan, [plan.unit.cube_box(unit).intersection(union) for unit in units]
 
 
 def nonzero_box(place: MagPlace, client: Client | None = None) -> BoundingBox:

@@ -84,11 +84,11 @@ def read_around(
         return filled, box
     ends = zip(box.topleft, box.bottomright, valid.topleft, valid.bottomright, strict=True)
     places = [_places(*four, boundary) for four in ends]
-    hull = BoundingBox.from_corners(
+    union = BoundingBox.from_corners(
         [int(axis.min()) for axis in places], [int(axis.max()) + 1 for axis in places]
     )
-    turned = store.read(hull).T  # (z, y, x, c) in C order, which is what take leaves behind
-    for axis, (indices, first) in enumerate(zip(places[::-1], hull.topleft[::-1], strict=True)):
+    turned = store.read(union).T  # (z, y, x, c) in C order, which is what take leaves behind
+    for axis, (indices, first) in enumerate(zip(places[::-1], union.topleft[::-1], strict=True)):
         turned = np.take(turned, indices - first, axis=axis)
     return turned.T, box
 

@@ -86,9 +86,9 @@ def add_box(boxes: list[BoundingBox], box: BoundingBox) -> None:
 
 def _joined(a: BoundingBox, b: BoundingBox) -> BoundingBox | None:
     """Return the union of two boxes, if it is a box."""
-    hull = a.extended_by(b)
-    if hull.volume() == a.volume() + b.volume() - a.intersection(b).volume():
-        return hull
+    union = a.extended_by(b)
+    if union.volume() == a.volume() + b.volume() - a.intersection(b).volume():
+        return union
     return None
 
 

@@ -25,7 +25,7 @@ from wkdask.jobs.job import Job, JobFolders, MagPlace, MagWrite, WriteOptions, r
 from wkdask.jobs.plan import UNIT_NBYTES, WritePlan, plan_again, plan_write
 from wkdask.jobs.records import RecordJob, stream_records
 from wkdask.jobs.resume import identify, previous_manifest
-from wkdask.jobs.windows import Stage, call_windows, lane_of
+from wkdask.jobs.windows import Stage, call_windows, stream_of
 from wkdask.operations.callables import Shipped, call_name, describe, takes
 from wkdask.operations.halo import Boundary, check_boundary
 from wkdask.operations.map_tasks import MapSource, MapWork, map_unit, outputs_of, record_unit, scaled_box
@@ -296,9 +296,9 @@ def map_into(request: MapRequest) -> dict[str | None, WriteReport]:
 def _stages(job: Job, request: MapRequest, work: MapWork, folders: JobFolders) -> list[Stage]:
     """Return the stages of a job: one, or more where mags are, or may be, read that it replaces."""
     outputs = outputs_of(job, folders, [name for name, _ in request.ordered_targets])
-    lane = lane_of(job.plan, 0)
-    windows = call_windows(job.plan, folders.main, "map", lambda box: (map_unit, work, outputs, box), lane)
-    return [Stage(len(lane), windows, (lane,)), *replace_stages(job, folders)]
+    stream = stream_of(job.plan, 0)
+    windows = call_windows(job.plan, folders.main, "map", lambda box: (map_unit, work, outputs, box), stream)
+    return [Stage(len(stream), windows, (stream,)), *replace_stages(job, folders)]
 
 
 def map_to_records(request: MapRequest) -> Iterator[Any]:

@@ -130,7 +130,7 @@ class BufferedSliceWriter:
         self._staged: StoredMag | None = None
         self._waiting: dict[Vec3Int, list[BoundingBox]] = {}
         self._landed: PlaceReport | None = None
-        self._extremes: tuple[Any, Any] | None = None
+        self._min_max: tuple[Any, Any] | None = None
         self._start = time.perf_counter()
         self.report: WriteReport | None = None
         """What was written; set when the ``with`` block ends."""
@@ -269,8 +269,8 @@ class BufferedSliceWriter:
         if self._staged is None:
             raise InvalidValueError("the slice writer was opened inside a task and is used outside of it")
         low, high = block_stats(block)
-        least, most = self._extremes or (low, high)
-        self._extremes = (min(least, low), max(most, high))
+        least, most = self._min_max or (low, high)
+        self._min_max = (min(least, low), max(most, high))
         self._staged.write_in_place(box, block)
         for index, piece in self._place.store.spec.grid.pieces(box):
             add_box(self._waiting.setdefault(index, []), piece)
@@ -282,7 +282,7 @@ class BufferedSliceWriter:
 
     def _publish(self, indices: Iterable[Vec3Int]) -> None:
         """Publish cubes from the private mag and drop them there."""
-        if self._staged is None or self._folder is None or self._extremes is None:
+        if self._staged is None or self._folder is None or self._min_max is None:
             return
         store, staged = self._place.store, self._staged
         for index in indices:
@@ -292,7 +292,7 @@ class BufferedSliceWriter:
             nbytes = sum(box.volume() for box in boxes) * store.spec.bytes_per_voxel
             landed = PlaceReport(
                 self._place.dataset_path, self._place.layer, self._place.mag,
-                reduce(BoundingBox.extended_by, boxes), 1, nbytes, file_nbytes, *self._extremes,
+                reduce(BoundingBox.extended_by, boxes), 1, nbytes, file_nbytes, *self._min_max,
             )  # fmt: skip
             self._landed = landed if self._landed is None else self._landed.merged(landed)
             del self._waiting[index]

@@ -26,7 +26,7 @@ from wkdask.jobs.job import Identity, Job, JobFolders, MagPlace, WriteOptions
 from wkdask.jobs.plan import WritePlan, plan_again, plan_write, refuse_unknown_chunks
 from wkdask.jobs.resume import identify, previous_manifest
 from wkdask.jobs.tasks import Target, write_unit
-from wkdask.jobs.windows import Stage, call_windows, lane_of
+from wkdask.jobs.windows import Stage, call_windows, stream_of
 from wkdask.storage.formats import is_stored_mag
 from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
 from wkdask.storage.publish.manifest import Manifest
@@ -404,15 +404,15 @@ def _numpy_stages(job: Job, data: Voxels, folder: str) -> list[Stage]:
     """Return the stage that writes an array of this process: no graph, views of the array as arguments."""
     target = Target(job.store, folder, job.durable, job.verify)
     corner = job.plan.box.topleft
-    lane = lane_of(job.plan, 0)
+    stream = stream_of(job.plan, 0)
     windows = call_windows(
         job.plan,
         folder,
         "write",
         lambda box: (write_unit, data[(slice(None), *box.to_slices(corner))], target, box),
-        lane,
+        stream,
     )
-    return [Stage(len(lane), windows, (lane,))]
+    return [Stage(len(stream), windows, (stream,))]
 
 
 def refuse_array_expr() -> None:

@@ -40,12 +40,12 @@ from wkdask.storage.protocol import ArraySpec, StoredMag
 __all__ = [
     "PyramidPlan",
     "downsample_mags",
-    "hulls_of",
     "leaves_of",
     "plan_pyramid",
     "run_with_pyramid",
     "tree_stage",
     "tree_stages",
+    "unions_of",
     "upsample_mag",
     "writes_of",
 ]
@@ -166,9 +166,9 @@ def downsample_mags(
         If a task failed; what landed in mags that were there before stays.
     """
     stores = {place.mag: place.store for place in (source, *targets)}
-    hulls = hulls_of(plan)
+    unions = unions_of(plan)
     main = targets[0]
-    whole = plan_again(main.store.spec, hulls[main.mag], main.store.spec.shard_shape, None)
+    whole = plan_again(main.store.spec, unions[main.mag], main.store.spec.shard_shape, None)
     identity = _identity(plan, source, targets, whole, options)
     previous_manifest(main, whole.box, identity, options)  # warns if there is another unfinished job
     job = Job.of(
@@ -177,7 +177,7 @@ def downsample_mags(
         "downsampling",
         options,
         identity=identity,
-        others=writes_of(targets[1:], hulls, new),
+        others=writes_of(targets[1:], unions, new),
         reads=[source.store],
         new=main.mag in new,
     )
@@ -204,31 +204,31 @@ def run_with_pyramid(
 
 
 def writes_of(
-    places: Iterable[MagPlace], hulls: Mapping[Mag, BoundingBox], new: Collection[Mag]
+    places: Iterable[MagPlace], unions: Mapping[Mag, BoundingBox], new: Collection[Mag]
 ) -> list[MagWrite]:
     """Return what a job does to the coarser mags of a pyramid."""
-    return [MagWrite(place, hulls[place.mag], new=place.mag in new) for place in places]
+    return [MagWrite(place, unions[place.mag], new=place.mag in new) for place in places]
 
 
 def _identity(
     plan: PyramidPlan, source: MagPlace, targets: Sequence[MagPlace], whole: WritePlan, options: WriteOptions
 ) -> Identity | None:
     """Return by what a previous run of the same pyramid is recognised."""
-    hull = reduce(BoundingBox.extended_by, plan.trees[0].boxes)
+    union = reduce(BoundingBox.extended_by, plan.trees[0].boxes)
     coarser = ", ".join(str(place.mag) for place in targets)
     name = f"mags {coarser} from mag {source.mag} by {plan.mode}"
     boxes = repr([tree.boxes for tree in plan.trees])
-    what = "|".join([name, boxes, source.store.fingerprint(hull)])
+    what = "|".join([name, boxes, source.store.fingerprint(union)])
     return identify(targets[0], whole.box, what, options, name=name)
 
 
-def hulls_of(plan: PyramidPlan) -> dict[Mag, BoundingBox]:
+def unions_of(plan: PyramidPlan) -> dict[Mag, BoundingBox]:
     """Return the box around what is written of each mag, in its voxels."""
-    hulls = {}
+    unions = {}
     for tree in plan.trees:
-        hull = reduce(BoundingBox.extended_by, tree.boxes)
-        hulls.update({level.mag: level.within(hull) for level in tree.levels[1:]})
-    return hulls
+        union = reduce(BoundingBox.extended_by, tree.boxes)
+        unions.update({level.mag: level.within(union) for level in tree.levels[1:]})
+    return unions
 
 
 def tree_stages(

@@ -125,7 +125,7 @@ def _rebased(level: Level, source: Level) -> Level:
 
 
 def disjoint(boxes: Iterable[BoundingBox]) -> list[BoundingBox]:
-    """Return boxes that cover the same voxels, and perhaps more: those that overlap become their hull."""
+    """Return boxes that cover the same voxels, and perhaps more: those that overlap become their union."""
     found = [box for box in dict.fromkeys(boxes) if not box.is_empty()]
     while True:
         merged: list[BoundingBox] = []

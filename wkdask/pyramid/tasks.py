@@ -196,7 +196,7 @@ class _Run:
 
     def _store(self, number: int, parts: Sequence[Half]) -> None:
         """Publish the voxels of a level, or write them to where its cubes come together."""
-        from wkdask.kernels import Extremes
+        from wkdask.kernels import MinMax
 
         level, target = self.work.levels[number], self.work.targets[number - 1]
         private = self.work.staged[number - 1]
@@ -206,7 +206,7 @@ class _Run:
                     private.write_in_place(box, block, durable=target.durable)
             return
         self._level = number
-        extremes = Extremes(level.spec.dtype)
+        min_max = MinMax(level.spec.dtype)
         pieces: dict[Vec3Int, Piece] = {}
         for box, block in parts:
             voxels = _zeros(level, box) if block is None else block
@@ -223,10 +223,10 @@ class _Run:
             durable=target.durable,
             verify=target.verify,
             attempt=self._attempt,
-            extremes=extremes,
+            min_max=min_max,
         )
         boxes = [box for box, _ in parts]
-        self._add(number, boxes, len(pieces), file_nbytes, *(extremes.values or (None, None)))
+        self._add(number, boxes, len(pieces), file_nbytes, *(min_max.values or (None, None)))
 
     def publish(self) -> list[Half]:
         """Publish a cube whose parts are all there."""
@@ -263,15 +263,15 @@ class _Run:
     ) -> None:
         """Remember what was published."""
         level = self.work.levels[number]
-        hull = boxes[0]
+        union = boxes[0]
         for box in boxes[1:]:
-            hull = hull.extended_by(box)
+            union = union.extended_by(box)
         self.places.append(
             PlaceReport(
                 dataset_path=self.work.dataset_path,
                 layer=self.work.layer,
                 mag=level.mag,
-                box=hull,
+                box=union,
                 cubes=cubes,
                 nbytes=sum(box.volume() for box in boxes) * level.spec.bytes_per_voxel,
                 file_nbytes=file_nbytes,

@@ -42,11 +42,11 @@ from wkdask.operations.write import PlannedWrite, plan_voxels, voxel_stages
 from wkdask.properties import GrowBox
 from wkdask.pyramid.job import (
     PyramidPlan,
-    hulls_of,
     leaves_of,
     plan_pyramid,
     run_with_pyramid,
     tree_stages,
+    unions_of,
     writes_of,
 )
 from wkdask.storage.protocol import ArraySpec
@@ -198,7 +198,7 @@ def write_with_pyramid(
     """
     write, pyramid = planned.write, planned.pyramid
     array, plan = _with_channels(data), write.plan
-    job = write.job(place, data, options, others=writes_of(targets, hulls_of(pyramid), new))
+    job = write.job(place, data, options, others=writes_of(targets, unions_of(pyramid), new))
     stores = {mag.mag: mag.store for mag in (place, *targets)}
 
     def blocks(units: Sequence[BoundingBox]) -> Sequence[Any]:

@@ -24,7 +24,7 @@ from wkdask.geometry.grid import CubeGrid
 from wkdask.geometry.voxel_size import format_bytes
 
 if TYPE_CHECKING:
-    from wkdask.kernels import Extremes
+    from wkdask.kernels import MinMax
 
 __all__ = [
     "COMPRESSIONS",
@@ -238,7 +238,7 @@ class StoredMag(Protocol):
         base: str | None,
         *,
         flushed: bool = False,
-        extremes: Extremes | None = None,
+        min_max: MinMax | None = None,
     ) -> bool:
         """Build a cube in a private folder from a block and, around it, the voxels of an older cube.
 
@@ -256,7 +256,7 @@ class StoredMag(Protocol):
             Path of a checked cube whose other voxels are kept; None where there is none.
         flushed
             The caller flushes the cube to the disk when it is built: begin with that.
-        extremes
+        min_max
             Takes in the voxels of the block, on their way.
 
         Returns
@@ -286,14 +286,14 @@ class StoredMag(Protocol):
         """
 
     def write_in_place(
-        self, box: BoundingBox, block: Voxels, *, durable: bool = False, extremes: Extremes | None = None
+        self, box: BoundingBox, block: Voxels, *, durable: bool = False, min_max: MinMax | None = None
     ) -> None:
         """Write a block into cubes of a private mag made by ``staged(raw=True)``, which come into being so.
 
         Several tasks may fill one cube at once, as long as no two of them write into the same chunk. A task
         that may be run twice at once writes all that it has of a chunk in one call: then both write the same
         bytes. A cube that gets only zeros is not made. With `durable` the cubes are flushed to the disk.
-        `extremes` takes in the voxels of the block, on their way.
+        `min_max` takes in the voxels of the block, on their way.
         """
 
     def drop_cube(self, index: Vec3Int) -> None:

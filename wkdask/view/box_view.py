@@ -304,7 +304,7 @@ class BoxView:
         Returns
         -------
         WriteReport
-            Box, cubes, bytes and extremes of what was written; with `pyramid`, its `others` are the coarser mags'.
+            Box, cubes, bytes and min/max of what was written; with `pyramid`, its `others` are the coarser mags'.
 
         Raises
         ------

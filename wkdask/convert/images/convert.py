@@ -39,7 +39,7 @@ from wkdask.jobs.driver import run_planned
 from wkdask.jobs.engines.choice import LocalEngine, pick_engine
 from wkdask.jobs.events import Listener, WriteReport
 from wkdask.jobs.job import Job, WriteOptions
-from wkdask.jobs.journal import Lane
+from wkdask.jobs.journal import Stream
 from wkdask.jobs.resume import identify, previous_manifest
 from wkdask.jobs.tasks import UnitReport, merge_reports, publish_assembled_unit
 from wkdask.jobs.windows import CallWindow, Stage
@@ -89,7 +89,7 @@ def convert_part(
     durable
         Flush what was written to the disk: a report of this task is relied on after a crash.
     """
-    from wkdask.kernels import Extremes
+    from wkdask.kernels import MinMax
 
     start = time.perf_counter()
     origin = batches[0].topleft.z - first
@@ -100,9 +100,9 @@ def convert_part(
     own = private if shared else private.staged(f"{folder}/part-{uuid.uuid4().hex}", raw=True)
     for box in batches:
         block = source.read(box.topleft.z - origin, box.bottomright.z - origin, threads=threads)
-        extremes = Extremes(block.dtype)
-        own.write_in_place(box, block, durable=durable and shared, extremes=extremes)
-        low, high = extremes.values or (None, None)
+        min_max = MinMax(block.dtype)
+        own.write_in_place(box, block, durable=durable and shared, min_max=min_max)
+        low, high = min_max.values or (None, None)
         reports.append(UnitReport(unit=box, nbytes=block.nbytes, minimum=low, maximum=high))
         del block  # before the next one is decoded: two would not fit
     whole = reduce(merge_reports, reports)
@@ -135,14 +135,16 @@ class _Conversion:
 
     def _stage(self, number: int, slabs: Sequence[BoundingBox]) -> Stage:
         """Return the stage that publishes one slab and decodes the next."""
-        lanes = []
+        streams = []
         if number:
-            lanes.append(Lane(2 * number - 1, self.plan.write.unit, slabs[number - 1]))
+            streams.append(Stream(2 * number - 1, self.plan.write.unit, slabs[number - 1]))
         if number < len(slabs):
-            lanes.append(Lane(2 * number, self.plan.part_grid, slabs[number]))
-        return Stage(sum(map(len, lanes)), self._windows(number, slabs, lanes), tuple(lanes))
+            streams.append(Stream(2 * number, self.plan.part_grid, slabs[number]))
+        return Stage(sum(map(len, streams)), self._windows(number, slabs, streams), tuple(streams))
 
-    def _windows(self, number: int, slabs: Sequence[BoundingBox], lanes: list[Lane]) -> Iterator[CallWindow]:
+    def _windows(
+        self, number: int, slabs: Sequence[BoundingBox], streams: list[Stream]
+    ) -> Iterator[CallWindow]:
         """Yield the windows of a stage: what publishes, and what decodes."""
         if number > 1:
             # All that published it has ended. Renamed away first: a task that was thought lost and comes to it
@@ -151,12 +153,12 @@ class _Conversion:
         name = f"wkdask-convert-{self.folder[-12:]}-{number}"
         if number:
             publish = partial(self._publish_call, self._private(number - 1))
-            yield CallWindow(list(self.plan.units(slabs[number - 1])), publish, f"{name}-publish", lanes[0])
+            yield CallWindow(list(self.plan.units(slabs[number - 1])), publish, f"{name}-publish", streams[0])
         if number < len(slabs):
             parts = self.plan.parts(slabs[number])
             threads = max(1, self.decoders // len(parts))
             decode = partial(self._part_call, self._private(number), threads)
-            yield CallWindow(parts, decode, f"{name}-decode", lanes[-1])
+            yield CallWindow(parts, decode, f"{name}-decode", streams[-1])
 
     def _private_path(self, number: int) -> str:
         """Return where the private mag of a slab is."""
@@ -280,7 +282,7 @@ def convert_images(
     Returns
     -------
     WriteReport
-        Box, cubes, bytes and extremes of what was written.
+        Box, cubes, bytes and min/max of what was written.
 
     Raises
     ------

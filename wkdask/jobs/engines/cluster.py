@@ -13,7 +13,7 @@ from wkdask.errors import InvalidValueError, PlanError, SchedulerLostError, Work
 from wkdask.geometry import BoundingBox
 from wkdask.jobs.engines.flow import ClusterFlow
 from wkdask.jobs.engines.protocol import Outcome, attempted
-from wkdask.jobs.journal import Lane
+from wkdask.jobs.journal import Stream
 from wkdask.jobs.plan import WINDOW_UNITS
 from wkdask.jobs.tasks import UnitReport, sees_mag
 from wkdask.jobs.windows import AnyWindow, CallWindow, NodeWindow
@@ -57,7 +57,7 @@ class DistributedEngine:
         self._address = _address(client)
         self._retries = retries
         self._resources = dict(resources or {})
-        self._pending: dict[Any, tuple[BoundingBox, Any, Lane | None]] = {}
+        self._pending: dict[Any, tuple[BoundingBox, Any, Stream | None]] = {}
         self._yielded: Any = None
         # Calls that may be submitted again, and how often they have been.
         self._calls: dict[Any, tuple[tuple[Any, ...], int]] = {}
@@ -190,20 +190,20 @@ class DistributedEngine:
                 not failed and len(self._pending) < low_water and (window := next(source, None)) is not None
             ):
                 futures = self._submit(window)
-                self._pending.update((future.key, (box, future, window.lane)) for future, box in futures)
+                self._pending.update((future.key, (box, future, window.stream)) for future, box in futures)
                 completed.update(future for future, _ in futures)
             if not self._pending:
                 return
             batch = completed.next_batch()
             results = self._results(batch)
             for future in batch:
-                box, _, lane = self._pending[future.key]
+                box, _, stream = self._pending[future.key]
                 result = results.get(future.key, future.result)
-                outcome = attempted(box, lambda result=result: _report_of(result()), lane)  # type: ignore[misc]
+                outcome = attempted(box, lambda result=result: _report_of(result()), stream)  # type: ignore[misc]
                 if outcome.error is not None:
                     self._check_scheduler(outcome.error)
                     if (other := self._begun_again(future.key, outcome.error)) is not None:
-                        self._pending[other.key] = (box, other, lane)
+                        self._pending[other.key] = (box, other, stream)
                         completed.add(other)
                         del self._pending[future.key]
                         continue
@@ -319,8 +319,8 @@ class DistributedEngine:
         keys = sorted(self._pending, key=lambda key: key != self._yielded)
         pending, self._pending = [self._pending[key] for key in keys], {}
         late = [
-            attempted(box, lambda future=future: _report_of(future.result(timeout=_GRACE)), lane)  # type: ignore[misc]
-            for box, future, lane in pending
+            attempted(box, lambda future=future: _report_of(future.result(timeout=_GRACE)), stream)  # type: ignore[misc]
+            for box, future, stream in pending
             if future.status == "finished"
         ]
         with contextlib.suppress(Exception):  # the scheduler may be gone: then there is nothing to cancel

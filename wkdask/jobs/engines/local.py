@@ -17,7 +17,7 @@ from wkdask.errors import InvalidValueError, WorkerPathError
 from wkdask.geometry import BoundingBox
 from wkdask.jobs.engines.flow import LocalFlow, call_here
 from wkdask.jobs.engines.protocol import Outcome, attempted
-from wkdask.jobs.journal import Lane
+from wkdask.jobs.journal import Stream
 from wkdask.jobs.tasks import UnitReport, sees_mag
 from wkdask.jobs.windows import AnyWindow, ArrayWindow, CallWindow, NodeCall, NodeWindow
 
@@ -121,11 +121,13 @@ class LocalEngine:
         self._ended.append(outcome)
         self._signals.put((number, False))
 
-    def _tried(self, box: BoundingBox, result: Callable[[], UnitReport], lane: Lane | None = None) -> Outcome:
+    def _tried(
+        self, box: BoundingBox, result: Callable[[], UnitReport], stream: Stream | None = None
+    ) -> Outcome:
         """Run a call, again where it fails and may be tried again."""
-        outcome, tries = attempted(box, result, lane), 1
+        outcome, tries = attempted(box, result, stream), 1
         while outcome.error is not None and tries <= self._retries and not self._stopped:
-            outcome, tries = attempted(box, result, lane), tries + 1
+            outcome, tries = attempted(box, result, stream), tries + 1
         return outcome
 
     def _run_calls(self, calls: list[Any], number: int, window: CallWindow) -> None:
@@ -134,7 +136,7 @@ class LocalEngine:
         def attempt(
             box: BoundingBox, function: Callable[..., UnitReport], arguments: tuple[Any, ...]
         ) -> None:
-            self._put(number, self._tried(box, lambda: function(*arguments), window.lane))
+            self._put(number, self._tried(box, lambda: function(*arguments), window.stream))
 
         try:
             futures: list[Future[Any]] = []
@@ -177,7 +179,7 @@ class LocalEngine:
 
         def sink(report: UnitReport) -> None:
             reported.add(report.unit)
-            self._put(number, Outcome(report.unit, report, lane=window.lane))
+            self._put(number, Outcome(report.unit, report, stream=window.stream))
 
         options = {"scheduler": "threads", "pool": self._pool, "optimize_graph": False}
         try:
@@ -195,10 +197,10 @@ class LocalEngine:
                         except BaseException as error:
                             tries += 1
                             if tries > self._retries and not self._stopped:
-                                self._put(number, Outcome(box, error=error, lane=window.lane))
+                                self._put(number, Outcome(box, error=error, stream=window.stream))
                                 break
         except BaseException as error:  # the graph itself could not be built
-            self._put(number, Outcome(next(iter(window.units)), error=error, lane=window.lane))
+            self._put(number, Outcome(next(iter(window.units)), error=error, stream=window.stream))
         finally:
             self._signals.put((number, True))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from wkdask.geometry import BoundingBox
-from wkdask.jobs.journal import Lane
+from wkdask.jobs.journal import Stream
 from wkdask.jobs.tasks import UnitReport
 from wkdask.jobs.windows import AnyWindow
 
@@ -27,7 +27,7 @@ class Outcome:
     """What it did."""
     error: BaseException | None = None
     """Why it failed."""
-    lane: Lane | None = None
+    stream: Stream | None = None
     """Numbers it for the journal."""
 
 
@@ -83,11 +83,11 @@ class Engine(Protocol):
         """
 
 
-def attempted(box: BoundingBox, result: Callable[[], UnitReport], lane: Lane | None = None) -> Outcome:
+def attempted(box: BoundingBox, result: Callable[[], UnitReport], stream: Stream | None = None) -> Outcome:
     """Return how a unit that has ended did so."""
     try:
-        return Outcome(box, result(), lane=lane)
+        return Outcome(box, result(), stream=stream)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # CancelledError is no Exception
-        return Outcome(box, error=error, lane=lane)
+        return Outcome(box, error=error, stream=stream)

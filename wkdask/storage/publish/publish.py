@@ -18,7 +18,7 @@ from wkdask.storage.publish.locks import Attempt
 from wkdask.storage.publish.publisher import Piece, Publisher, landed_boxes, locked_batch, note_landed_boxes
 
 if TYPE_CHECKING:
-    from wkdask.kernels import Extremes
+    from wkdask.kernels import MinMax
 
 __all__ = ["Piece", "landed_boxes", "note_landed_boxes", "publish_pieces", "publish_staged"]
 
@@ -34,7 +34,7 @@ def publish_pieces(
     durable: bool = True,
     verify: bool = False,
     attempt: Attempt | None = None,
-    extremes: Extremes | None = None,
+    min_max: MinMax | None = None,
 ) -> int:
     """Build and publish the cubes of pieces.
 
@@ -55,7 +55,7 @@ def publish_pieces(
         Read every built cube back and compare it with the block before it is published.
     attempt
         The run of the task, where a scheduler may run it again; see :class:`~wkdask.storage.publish.locks.Attempt`.
-    extremes
+    min_max
         Takes in the voxels of the pieces; it has those of a cube before that is published.
 
     Returns
@@ -75,7 +75,7 @@ def publish_pieces(
     spec = store.spec
     whole = [piece for piece in pieces if piece.box.size == spec.shard_shape and not piece.more]
     partial = [piece for piece in pieces if piece.box.size != spec.shard_shape or piece.more]
-    with Publisher(store, folder, attempt, durable=durable, verify=verify, extremes=extremes) as publish:
+    with Publisher(store, folder, attempt, durable=durable, verify=verify, min_max=min_max) as publish:
         publish.build(whole, keep_old=False)
         for slot, piece in enumerate(whole):
             with publish.locked(piece.index):

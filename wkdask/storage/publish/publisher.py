@@ -32,7 +32,7 @@ from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels, leads_out
 from wkdask.storage.publish.locks import Attempt, cube_locks, of_living_attempt
 
 if TYPE_CHECKING:
-    from wkdask.kernels import Extremes
+    from wkdask.kernels import MinMax
 
 __all__ = ["LOCKED_NBYTES", "Piece", "Publisher", "landed_boxes", "locked_batch", "note_landed_boxes"]
 
@@ -86,14 +86,14 @@ class Publisher:
         *,
         durable: bool,
         verify: bool = False,
-        extremes: Extremes | None = None,
+        min_max: MinMax | None = None,
     ) -> None:
         self.store = store
         self.folder = folder
         self.attempt = attempt or Attempt()
         self.durable = durable
         self.verify = verify
-        self.extremes = extremes
+        self.min_max = min_max
         self.root = ""
         self.built: list[str | None] = []
         self.nbytes = 0
@@ -135,16 +135,16 @@ class Publisher:
         for slot, piece in enumerate(pieces):
             target = store.cube_path(piece.index)
             base = target if keep_old and store.check_cube(target) else None
-            extremes = self.extremes
+            min_max = self.min_max
             if piece.more:
-                if extremes is not None:
+                if min_max is not None:
                     for block in (piece.block, *(block for _, block in piece.more)):
-                        extremes.add(block)
-                piece, base, extremes = self._in_one(piece, base), None, None
+                        min_max.add(block)
+                piece, base, min_max = self._in_one(piece, base), None, None
             inner = piece.box.offset(-(piece.index * store.spec.shard_shape))
             path = store.slot_path(self.root, slot)
             if not store.build(
-                self.root, slot, inner, piece.block, base, flushed=self.durable, extremes=extremes
+                self.root, slot, inner, piece.block, base, flushed=self.durable, min_max=min_max
             ):
                 self.built.append(None)
                 continue

@@ -24,7 +24,7 @@ from wkdask.storage.wkw.files import lay_out, make_folders, write_cube, write_pl
 from wkdask.storage.wkw.format import HEADER_SIZE, RAW, WkwHeader
 
 if TYPE_CHECKING:
-    from wkdask.kernels import Extremes
+    from wkdask.kernels import MinMax
     from wkdask.storage.wkw.mag import WkwMag
 
 __all__ = ["block_type_of", "build_cube", "encode_cube", "read_scratch", "unlink", "write_in_place"]
@@ -38,7 +38,7 @@ def build_cube(
     block: Voxels,
     base: str | None,
     flushed: bool,
-    extremes: Extremes | None,
+    min_max: MinMax | None,
 ) -> bool:
     """Build a cube in a private folder; False if it would hold only zeros.
 
@@ -59,9 +59,9 @@ def build_cube(
     whole = box.size == spec.shard_shape
     zero = is_zero(block)
     plain = mag.header.block_type == RAW and (whole or base is None or block_type_of(base) == RAW)
-    if zero and extremes is not None:
-        extremes.add(block[:, :1, :1, :1])
-        extremes = None
+    if zero and min_max is not None:
+        min_max.add(block[:, :1, :1, :1])
+        min_max = None
     if zero and (whole or base is None):
         return False
     if plain:
@@ -70,7 +70,7 @@ def build_cube(
         else:
             make_folders(path)
             copy_sparse(base, path, flushed=flushed)
-        write_plain(path, box, block, fresh=whole or base is None, extremes=extremes)
+        write_plain(path, box, block, fresh=whole or base is None, min_max=min_max)
         return not (zero and holds_only_zeros(path, HEADER_SIZE))
     if spec.cube_nbytes > LARGEST_COMPRESSED:
         raise UnsupportedFormatError(
@@ -79,7 +79,7 @@ def build_cube(
         )
     with ExitStack() as stack:
         old = None if whole or base is None else stack.enter_context(_opened(base, mag.header))
-        buffers = _over(old, mag.header, box, block, extremes)
+        buffers = _over(old, mag.header, box, block, min_max)
         if not zero:
             write_cube(path, mag.header, buffers)
             return True
@@ -89,7 +89,7 @@ def build_cube(
 
 
 def _over(
-    old: OpenCube | None, header: WkwHeader, box: BoundingBox, block: Voxels, extremes: Extremes | None
+    old: OpenCube | None, header: WkwHeader, box: BoundingBox, block: Voxels, min_max: MinMax | None
 ) -> Iterator[Voxels]:
     """Yield all blocks of a cube in their order in the file, batch by batch: old ones, with a box put over them.
 
@@ -103,7 +103,7 @@ def _over(
         What is put over them, relative to the cube's corner, in voxels.
     block
         Its voxels ``(c, *box.size)``, any layout.
-    extremes
+    min_max
         Takes in the block's voxels.
     """
     from wkdask.kernels import in_voxel_rows, morton_places, pack_blocks
@@ -112,8 +112,8 @@ def _over(
     side, nbytes = header.block_len, header.block_nbytes
     cube = BoundingBox((0, 0, 0), Vec3Int.full(side * header.file_len))
     whole = box == cube
-    if extremes is not None and not whole:  # the buffers have other voxels too
-        extremes.add(block)
+    if min_max is not None and not whole:  # the buffers have other voxels too
+        min_max.add(block)
     low, high = np.array(box.topleft), np.array(box.bottomright)
     for batch in all_batches(header):
         runs = [(0, len(batch.codes))]
@@ -132,8 +132,8 @@ def _over(
         for start, stop in runs:
             target = batch.buffer[start * nbytes : stop * nbytes]
             pack_blocks(block, batch.codes[start:stop], side, box.topleft, box.bottomright, target)
-        if extremes is not None and whole:
-            extremes.add(batch.buffer.view(block.dtype)[None, :, None, None])
+        if min_max is not None and whole:
+            min_max.add(batch.buffer.view(block.dtype)[None, :, None, None])
         yield batch.buffer
 
 
@@ -183,7 +183,7 @@ def _all_blocks(cube: OpenCube) -> Iterator[Voxels]:
 
 
 def write_in_place(
-    mag: WkwMag, box: BoundingBox, block: Voxels, durable: bool, extremes: Extremes | None
+    mag: WkwMag, box: BoundingBox, block: Voxels, durable: bool, min_max: MinMax | None
 ) -> None:
     """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made.
 
@@ -198,8 +198,8 @@ def write_in_place(
         part = block[(slice(None), *piece.to_slices(box.topleft))]
         path = mag.cube_path(index)
         zero = is_zero(part)
-        if zero and extremes is not None:
-            extremes.add(part[:, :1, :1, :1])
+        if zero and min_max is not None:
+            min_max.add(part[:, :1, :1, :1])
         if zero:
             # Zeros over zeros would fill the holes of the file.
             if not mag.check_cube(path) or is_zero(mag.read(piece)):
@@ -207,7 +207,7 @@ def write_in_place(
         else:
             lay_out(path, mag.header)
         inner = piece.offset(-(index * mag.spec.shard_shape))
-        write_plain(path, inner, part, fresh=False, extremes=None if zero else extremes)
+        write_plain(path, inner, part, fresh=False, min_max=None if zero else min_max)
         touched.append(path)
     if durable:
         fsync_files(touched)

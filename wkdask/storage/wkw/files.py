@@ -20,7 +20,7 @@ from wkdask.storage.wkw.format import HEADER_SIZE, LZ4HC, RAW, WkwHeader
 from wkdask.storage.wkw.lz4 import bound, pack
 
 if TYPE_CHECKING:
-    from wkdask.kernels import Extremes
+    from wkdask.kernels import MinMax
 
 __all__ = ["lay_out", "make_folders", "write_cube", "write_plain"]
 
@@ -58,7 +58,7 @@ def lay_out(path: str, header: WkwHeader) -> None:
 
 
 def write_plain(
-    path: str, box: BoundingBox, block: Voxels, *, fresh: bool, extremes: Extremes | None = None
+    path: str, box: BoundingBox, block: Voxels, *, fresh: bool, min_max: MinMax | None = None
 ) -> None:
     """Write a box of a plain cube, in place.
 
@@ -75,7 +75,7 @@ def write_plain(
         Its voxels ``(c, *box.size)``, any layout.
     fresh
         Whether there are no data yet: what is zero is then left out, as a hole in the file.
-    extremes
+    min_max
         Takes in the block's voxels, batch by batch.
     """
     from wkdask.kernels import in_voxel_rows, is_zero, pack_blocks
@@ -85,8 +85,8 @@ def write_plain(
     try:
         header = WkwHeader.parse(os.pread(descriptor, HEADER_SIZE, 0))
         whole = box.aligned_outwards(Vec3Int.full(header.block_len)) == box
-        if extremes is not None and not whole:  # the buffer has other voxels too
-            extremes.add(block)
+        if min_max is not None and not whole:  # the buffer has other voxels too
+            min_max.add(block)
         cube = OpenCube(path, descriptor, header, None)
         for batch in batches(header, box):
             buffer, nbytes = batch.buffer, header.block_nbytes
@@ -95,8 +95,8 @@ def write_plain(
             elif not whole:
                 cube.load(batch)
             pack_blocks(block, batch.codes, header.block_len, box.topleft, box.bottomright, buffer)
-            if extremes is not None and whole:
-                extremes.add(buffer.view(block.dtype)[None, :, None, None])
+            if min_max is not None and whole:
+                min_max.add(buffer.view(block.dtype)[None, :, None, None])
             step = max(1, _HOLE_NBYTES // nbytes)
             for start, stop, number in batch.runs.tolist():
                 for first in range(start, stop, step):

@@ -31,7 +31,7 @@ from wkdask.storage.wkw.blocks import open_cube, read_box, shrink_box, tiles
 from wkdask.storage.wkw.format import WkwHeader, header_of_spec, read_header
 
 if TYPE_CHECKING:
-    from wkdask.kernels import Extremes
+    from wkdask.kernels import MinMax
 
 __all__ = ["HEADER_NAME", "WkwMag"]
 
@@ -267,20 +267,20 @@ class WkwMag:
         base: str | None,
         *,
         flushed: bool = False,
-        extremes: Extremes | None = None,
+        min_max: MinMax | None = None,
     ) -> bool:
         """Build a cube in a private folder; False if it would hold only zeros."""
-        return wkw_build.build_cube(self, root, slot, box, block, base, flushed, extremes)
+        return wkw_build.build_cube(self, root, slot, box, block, base, flushed, min_max)
 
     def encode(self, root: str, slot: int, source: str) -> bool:
         """Store a plain cube of a private mag in a slot, as this mag stores its cubes."""
         return wkw_build.encode_cube(self, root, slot, source)
 
     def write_in_place(
-        self, box: BoundingBox, block: Voxels, *, durable: bool = False, extremes: Extremes | None = None
+        self, box: BoundingBox, block: Voxels, *, durable: bool = False, min_max: MinMax | None = None
     ) -> None:
         """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made."""
-        wkw_build.write_in_place(self, box, block, durable, extremes)
+        wkw_build.write_in_place(self, box, block, durable, min_max)
 
     def drop_cube(self, index: Vec3Int) -> None:
         """Remove a cube of a private mag, if it is there."""

@@ -38,7 +38,7 @@ from wkdask.storage.zarr.shard import (
 from wkdask.storage.zarr.zstd import compressor
 
 if TYPE_CHECKING:
-    from wkdask.kernels import Extremes
+    from wkdask.kernels import MinMax
     from wkdask.storage.zarr.mag import ZarrMag
 
 __all__ = ["build_cube", "encode_cube", "read_scratch", "write_in_place"]
@@ -55,7 +55,7 @@ def build_cube(
     base: str | None,
     *,
     flushed: bool = False,
-    extremes: Extremes | None = None,
+    min_max: MinMax | None = None,
 ) -> bool:
     """Build a cube in a private folder; False if it would hold only zeros.
 
@@ -69,8 +69,8 @@ def build_cube(
     shape = (spec.num_channels, *box.size)
     if block.dtype != np.dtype(spec.dtype) or block.shape != shape:
         raise InvalidValueError(f"a block is {block.dtype} {block.shape}, expected {spec.dtype} {shape}")
-    if extremes is not None:
-        extremes.add(block)
+    if min_max is not None:
+        min_max.add(block)
     path = _cleared(mag, root, slot)
     low, high = region(box.topleft, box.size, (0, spec.num_channels))
     with contextlib.ExitStack() as stack:
@@ -100,7 +100,7 @@ def read_scratch(mag: ZarrMag, root: str, box: BoundingBox) -> Voxels:
 
 
 def write_in_place(
-    mag: ZarrMag, box: BoundingBox, block: Voxels, durable: bool, extremes: Extremes | None
+    mag: ZarrMag, box: BoundingBox, block: Voxels, durable: bool, min_max: MinMax | None
 ) -> None:
     """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made.
 
@@ -108,8 +108,8 @@ def write_in_place(
     """
     if mag.layout.codecs:
         raise InvalidValueError(f"{mag.path} is compressed; parts of a cube can only be stored plainly")
-    if extremes is not None:
-        extremes.add(block)
+    if min_max is not None:
+        min_max.add(block)
     touched: list[str] = []
     folders: set[str] = set()
     for index, piece in mag.spec.grid.pieces(box):

@@ -37,7 +37,7 @@ from wkdask.storage.zarr.names import check_names, places_on_disk
 from wkdask.storage.zarr.shard import CubeFile, fill_of, read_file, region
 
 if TYPE_CHECKING:
-    from wkdask.kernels import Extremes
+    from wkdask.kernels import MinMax
 
 __all__ = ["ZarrMag"]
 
@@ -294,11 +294,11 @@ class ZarrMag:
         base: str | None,
         *,
         flushed: bool = False,
-        extremes: Extremes | None = None,
+        min_max: MinMax | None = None,
     ) -> bool:
         """Build a cube in a private folder; False if it would hold only zeros."""
         self._refuse_foreign_layout()
-        return build_cube(self, root, slot, box, block, base, flushed=flushed, extremes=extremes)
+        return build_cube(self, root, slot, box, block, base, flushed=flushed, min_max=min_max)
 
     def encode(self, root: str, slot: int, source: str) -> bool:
         """Store a plain cube in a slot, chunk by chunk, whatever its size; False if it holds only zeros."""
@@ -322,10 +322,10 @@ class ZarrMag:
         return read_scratch(self, root, box)
 
     def write_in_place(
-        self, box: BoundingBox, block: Voxels, *, durable: bool = False, extremes: Extremes | None = None
+        self, box: BoundingBox, block: Voxels, *, durable: bool = False, min_max: MinMax | None = None
     ) -> None:
         """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made."""
-        write_in_place(self, box, block, durable, extremes)
+        write_in_place(self, box, block, durable, min_max)
 
     def drop_cube(self, index: Vec3Int) -> None:
         """Remove a cube of a private mag, if it is there."""
