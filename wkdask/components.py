@@ -247,7 +247,7 @@ def _stages(job: Job, blocks: _Blocks, join: _Join, folders: JobFolders) -> list
     target = Target(job.store, folder, job.durable)
     first, last = stream_of(plan, 0), stream_of(plan, 1)
     label = call_windows(plan, folder, "label", lambda box: (label_unit, blocks, private, box), first)
-    # Of no stream: what it tells the driver is not in the journal, and reading it again costs little.
+    # Of no stream: what it reports to the driver is not in the journal, and reading it again costs little.
     survey = call_windows(plan, folder, "survey", lambda box: (survey_unit, blocks, staged, box))
     relabel = call_windows(
         plan, folder, "relabel", lambda box: (relabel_unit, staged, target, join.ids_of(box), box), last

@@ -92,7 +92,7 @@ def is_there(path: str) -> bool:
     Raises
     ------
     OSError
-        If that cannot be told: `os.path.lexists` would say no, and what is there would be taken for absent.
+        If that cannot be found out: `os.path.lexists` would say no, and what is there would be taken for absent.
     """
     try:
         os.lstat(path)
@@ -192,7 +192,7 @@ def atomic_write(path: str, data: bytes) -> None:
             os.fsync(file.fileno())
         replace_keeping_mode(temporary, target)
     except BaseException:
-        with contextlib.suppress(OSError):  # the first error tells more
+        with contextlib.suppress(OSError):  # the first error says more
             os.unlink(temporary)
         raise
     fsync_folder(folder)

@@ -42,7 +42,8 @@ __all__ = [
 
 
 HOW_TO_WRITE = (
-    "opened with writable=True it may be written to, of which that dataset's box and ids do not hear"
+    "opened with writable=True it may be written to; the box and the largest id in the properties of that dataset "
+    "then stay as they are"
 )
 """What a user may do about it."""
 
@@ -198,8 +199,8 @@ def check_agreement(layer_name: str, record: MagRecord, dtype: str, channels: in
 def voxel_by_headers(dataset_path: str, layer: LayerRecord) -> tuple[str, int]:
     """Return type and channels of a layer whose properties do not say: those of the first mag that agrees.
 
-    What is wrong with one mag is told when that mag is used; the others do not need it. Where the properties say
-    neither type nor channels, all mags that can be opened must be alike.
+    What is wrong with one mag is reported when that mag is used; the others do not need it. Where the properties
+    say neither type nor channels, all mags that can be opened must be alike.
 
     Raises
     ------

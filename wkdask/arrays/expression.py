@@ -222,7 +222,7 @@ def unpack_voxels(block: Voxels, dtype: np.dtype[Any]) -> Voxels:
 
 
 def refuse_shared_work(plan: WritePlan, build: Callable[[Window], da.Array]) -> None:
-    """Refuse an expression of which every window would compute a large common part again.
+    """Refuse an expression whose windows would each compute a large common part again.
 
     The graph of the first window is compared with those at the far ends of the plan, along each axis and
     across: apart from each other, they have tasks in common only where something spans the whole array, or one

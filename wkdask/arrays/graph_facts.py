@@ -1,4 +1,4 @@
-"""What a dask expression reads and does, told by its graph; nothing is computed.
+"""What a dask expression reads and does, according to its graph; nothing is computed.
 
 ::
 

@@ -195,7 +195,7 @@ def lazy_array(store: StoredMag, box: BoundingBox, chunks: ChunksLike = None) ->
 
 
 _MAX_BLOCKS = 10**9
-"""Blocks of an array: dask names them only when they are used, but nobody can ever use more."""
+"""Blocks of an array: dask names them only when they are used, and more could not be used."""
 _MAX_BLOCKS_ALONG_AXIS = 10**6
 """dask keeps the length of each, and compares them: three axes of so many take 3 seconds."""
 

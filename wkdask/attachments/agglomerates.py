@@ -117,7 +117,7 @@ def write_graph(folder: str | os.PathLike[str], graph: AgglomerateGraph, segment
             fsync_folder(path)
         os.rename(hidden, folder)
     except BaseException:
-        with contextlib.suppress(OSError):  # the first error tells more
+        with contextlib.suppress(OSError):  # the first error says more
             remove_folder(hidden)
         raise
     fsync_folder(os.path.dirname(folder))

@@ -212,7 +212,7 @@ def _axes_of(source: str) -> str | None:
 
     try:
         array: Any = zarr.open(source, mode="r")
-    except Exception:  # what is wrong with it is told where it is converted
+    except Exception:  # what is wrong with it is reported where it is converted
         return None
     names = getattr(getattr(array, "metadata", None), "dimension_names", None)
     if not hasattr(array, "shape") or (names and all(names)):

@@ -188,10 +188,10 @@ def _convert_images(
     if plan_only or not (pyramid and resume and is_converted(dataset, name)):
         chosen = {key: options.pop(key) for key in ("bbox", "dtype", "rescale", *_OF_FILES)}
         source = open_images(paths, **chosen)
-        told = [f"Images: {source.stack.order}"]
-        told += [f"Note: {note}" for note in notes_of(source, options["category"])]
+        lines = [f"Images: {source.stack.order}"]
+        lines += [f"Note: {note}" for note in notes_of(source, options["category"])]
         if plan_only:
-            click.echo("\n".join(told))
+            click.echo("\n".join(lines))
             cut = {
                 key: value
                 for key, value in options.items()
@@ -203,7 +203,7 @@ def _convert_images(
         def tell(event: Event) -> None:
             """Print what is to be known once the job has begun: a refusal is one line."""
             if isinstance(event, JobStarted):
-                click.echo("\n".join(told), err=True)
+                click.echo("\n".join(lines), err=True)
 
         listeners = [tell, *listeners_for(True)]
         report = convert_images(

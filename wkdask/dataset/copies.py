@@ -257,7 +257,7 @@ def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOpti
                 )
             else:
                 error.add_note(f"nothing stays in {folder}")
-                with contextlib.suppress(OSError):  # the first error tells more
+                with contextlib.suppress(OSError):  # the first error says more
                     _clear(folder, is_new)
             raise
     return folder
@@ -313,7 +313,7 @@ def _copy_layers(plan: DatasetCopy, folder: str, state: _State, options: WriteOp
         properties.commit(SetViewConfiguration(None, plan.view_configuration))
     listed = {record.name for record in properties.record.layers}
     whole = _whole(plan, state, listed, options.listeners)
-    told = replace(options, listeners=(whole,) if options.listeners else ())
+    reported = replace(options, listeners=(whole,) if options.listeners else ())
     try:
         for layer in plan.layers:
             if layer.name in listed:
@@ -324,7 +324,7 @@ def _copy_layers(plan: DatasetCopy, folder: str, state: _State, options: WriteOp
                 known[mag] = now
                 state.write(folder)
 
-            build_layer(layer, properties, told, dict(known), note)
+            build_layer(layer, properties, reported, dict(known), note)
     finally:
         whole.end()
 
@@ -358,7 +358,7 @@ def _clear(folder: str, is_new: bool) -> None:
 
 
 def _whole(plan: DatasetCopy, state: _State, listed: set[str], listeners: Sequence[Listener]) -> Whole:
-    """Return what tells of the jobs, one per mag, as of one."""
+    """Return a listener that reports the jobs, one per mag, as one."""
     before, left = (0, 0, 0), {}
     for layer in plan.layers:
         for each in layer.mags:

@@ -189,7 +189,7 @@ def _whole(
     engine: Engine,
     listeners: Sequence[Listener],
 ) -> Whole:
-    """Return what tells of the comparison of all mags as of one job; what cannot be read shows up later."""
+    """Return a listener that reports the comparison of all mags as one job; what cannot be read shows up later."""
     left: dict[str, Counts] = {}
     for name, (layer, _) in pairs.items() if listeners else ():
         for record in layer.record.mags:

@@ -229,14 +229,14 @@ def _run_job(
     folders: list[JobFolder] = []
     report, ended = None, False
 
-    def tell(event: Event) -> None:
+    def notify(event: Event) -> None:
         for listener in listeners:
             listener(event)
 
     try:
         with _terminable(), _opened(job, manifests, engine) as (folders, journal):
             try:
-                _run_stages(job, stages, engine, tally, folders, journal, tell)
+                _run_stages(job, stages, engine, tally, folders, journal, notify)
             finally:
                 engine.stop()
                 folders[0].landed = tally.merged is not None
@@ -261,7 +261,7 @@ def _run_job(
                             discard_mag(write)
                 report = commit_job(job, tally, time.perf_counter() - start, whole=False)
         finally:
-            tell(JobFinished(job.label, report))  # or a bar would stay on the terminal
+            notify(JobFinished(job.label, report))  # or a bar would stay on the terminal
     if tally.first_failure is not None:
         raise failure_of(
             job, tally.first_failure, tally.failures, kept=any(folder.parked for folder in folders)
@@ -314,13 +314,13 @@ def _run_stages(
     tally: JobTally,
     folders: Sequence[JobFolder],
     journal: Journal | None,
-    tell: Callable[[Event], None],
+    notify: Callable[[Event], None],
 ) -> None:
     """Run the stages that previous runs have not completed, until one has failures."""
     done = journal.merged if journal is not None else None
     tally.begin_with(done)
     todo = stages(JobFolders.at(job, folders))
-    tell(
+    notify(
         JobStarted(
             label=job.label,
             action=job.action,
@@ -346,9 +346,9 @@ def _run_stages(
                 if outcome.report is not None:
                     if journal is not None and outcome.stream is not None:
                         journal.note(outcome.stream, outcome.report)
-                    tell(UnitDone(job.label, outcome.report))
+                    notify(UnitDone(job.label, outcome.report))
                 elif outcome.error is not None:
-                    tell(UnitFailed(job.label, outcome.box, outcome.error))
+                    notify(UnitFailed(job.label, outcome.box, outcome.error))
             if tally.failures:
                 return
             for stream in stage.streams if journal is not None else ():
@@ -437,8 +437,8 @@ def _remaining(windows: Iterable[AnyWindow], journal: Journal | None) -> Iterato
 def finish_interrupted(store: StoredMag, engine: Engine, but_not: str | None = None) -> None:
     """Finish dead jobs that had begun to replace a mag's cubes by what they had read from it.
 
-    Half of the mag is changed, the other half of the new voxels is in the job's folder: whoever reads or writes now
-    would make a mixture of it for good.
+    Half of the mag is changed, the other half of the new voxels is in the job's folder: a process that reads or
+    writes now would make a mixture of it for good.
 
     Parameters
     ----------

@@ -207,7 +207,7 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # the job's own error tells more; the lines are with the kernel
+        with contextlib.suppress(OSError):  # the job's own error says more; the lines are with the kernel
             os.fdatasync(self._descriptor)
         os.close(self._descriptor)
 

@@ -349,9 +349,9 @@ def _task_nbytes(
 ) -> int:
     """Return the bytes that a task holds: its part of the box, a copy in the file's order, its source blocks.
 
-    Where blocks are cut anew, those of the next unit are made while this one waits for a block from another worker.
-    A compressed cube of which only a part is written is decoded and put together in memory as well, unless it
-    is assembled out of core.
+    Where an array is rechunked, the blocks of the next unit are made while this one waits for a block from
+    another worker. A compressed cube that is written in part is decoded and put together in memory as well, unless
+    it is assembled out of core.
     """
     extent = unit.shape.pairmin(box.size)
     own = extent.prod() * spec.bytes_per_voxel

@@ -67,13 +67,13 @@ def identify(
             "resume=True needs durable=True: what was not flushed to the disk cannot be relied upon later"
         )
     if options.job is not None:
-        name, told = f"job {options.job!r}", ["job", options.job]
+        name, parts = f"job {options.job!r}", ["job", options.job]
     elif what is None:
         return None
     else:
-        told = ["what", what, box.to_csv()]
+        parts = ["what", what, box.to_csv()]
     # Not the mag's path: the key lies in the mag's own folder, and follows where that is moved.
-    text = "|".join([*told, kind, repr(place.store.spec)])
+    text = "|".join([*parts, kind, repr(place.store.spec)])
     key = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     return Identity(key, name, layer_box)
 

@@ -184,8 +184,8 @@ def _sort_columns(
 def _median_of_columns(matrix: Any, fz: Any, width: Any, pitch: Any, dst: Any, at: Any) -> None:
     """Median of windows of 2 x 2 x (1 or 2) integers, one channel, from rows by :func:`_sort_columns`.
 
-    Only sorted values have to be told apart in x. Of two sorted columns ``a`` and ``b`` of ``n`` values the smaller
-    half is ``min(a[i], b[n - 1 - i])``, the larger ``max(a[i], b[n - 1 - i])`` (Batcher): the median
+    Only sorted values have to be distinguished in x. Of two sorted columns ``a`` and ``b`` of ``n`` values the
+    smaller half is ``min(a[i], b[n - 1 - i])``, the larger ``max(a[i], b[n - 1 - i])`` (Batcher): the median
     lies between the largest of the one and the smallest of the other.
     """
     p1, p2, p3 = pitch, np.uint64(2) * pitch, np.uint64(3) * pitch

@@ -3,7 +3,7 @@
 ::
 
     plan      every mag is opened, every cut is checked       nothing is made
-    build     <dataset>/<layer>/<mag>/  one job per mag       nobody sees a layer of which half is missing
+    build     <dataset>/<layer>/<mag>/  one job per mag       no reader sees half of a layer
     commit    the layer with all its mags, at once
 """
 

@@ -164,7 +164,7 @@ def copy_layer(
         build_layer(copy, properties, options or WriteOptions())
     except BaseException as error:
         error.add_note(f"the layer {name!r} was not complete; it was removed from {properties.folder}")
-        with contextlib.suppress(WkdaskError, OSError):  # the first error tells more
+        with contextlib.suppress(WkdaskError, OSError):  # the first error says more
             remove_folder(folder)
         raise
     return layer_of(properties, properties.layer(name))

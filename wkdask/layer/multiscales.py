@@ -7,7 +7,7 @@
     <dataset>/<layer>/2-2-1/zarr.json an array
 
 In Zarr 2 the files are ``.zgroup`` and ``.zattrs``, and the version is 0.4. All is derived from the properties, and
-written anew by whoever changes which mags a layer has. A voxel of mag 2 covers voxels 0 and 1 of mag 1: its middle
+rewritten when the mags of the layer change. A voxel of mag 2 covers voxels 0 and 1 of mag 1: its middle
 lies half a voxel further, which the translation of each scale says.
 """
 

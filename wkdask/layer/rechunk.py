@@ -6,7 +6,7 @@
     color/.1_2.new     the new cubes grow here, hidden; its marker says which folder it is to replace
     color/1_2          the same, complete, not listed yet
     ---------------    commit: the mag's path and the side of its cubes, both at once
-    color/1_2          listed; whoever opens the mag from here on gets this one
+    color/1_2          listed; from here on the mag opens as this one
     color/1            removed; a handle that is still open on it raises, it never reads zeros
 
 Killed at any moment, the properties name a whole folder: the old one or the new one. What is left beside it is
@@ -144,7 +144,7 @@ def _state(store: StoredMag) -> tuple[list[tuple[int, ...]], list[str]]:
 
 @contextlib.contextmanager
 def _alone(place: MagPlace) -> Iterator[None]:
-    """Hold the lock of a mag under which it is cut anew; of two who try, one does."""
+    """Hold the lock of a mag under which it is rechunked; of two processes, one does it."""
     folder = os.path.join(place.dataset_path, PRIVATE, "locks")
     os.makedirs(folder, exist_ok=True)
     name = f"rechunk-{place.layer}-{place.mag.to_layer_name()}.lock"

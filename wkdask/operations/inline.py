@@ -67,7 +67,7 @@ class _CubeBuffer:
     """The voxels that a task has written into one cube."""
 
     voxels: Voxels
-    """``(c, x, y, z)`` of the whole cube; pages that nobody wrote take no memory."""
+    """``(c, x, y, z)`` of the whole cube; pages that were not written take no memory."""
     boxes: list[BoundingBox] = field(default_factory=list)
     """What was written: absolute, merged where boxes continue each other."""
 
@@ -185,7 +185,7 @@ class TaskWrites:
     def keep(self, path: str) -> bool:
         """Put what was written aside before it is published; False if an earlier run was first.
 
-        What a worker had kept when it was lost is published by whoever runs its task again: the function is
+        What a worker had kept when it was lost is published when its task runs again: the function is
         not called with voxels that it has changed already.
         """
         draft = f"{path}.{uuid.uuid4().hex}"

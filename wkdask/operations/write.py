@@ -108,7 +108,7 @@ class PlannedWrite:
             ("Tasks", how),
             ("Memory", f"{format_bytes(plan.task_nbytes)} per task{limit}"),
             ("Phases", phases),
-            ("Windows", f"{(plan.parts or plan).num_windows}, of which one or two are in flight"),
+            ("Windows", f"{(plan.parts or plan).num_windows}, one or two in flight at a time"),
             ("Runs on", self.engine.description),
         ]
 

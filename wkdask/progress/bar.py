@@ -29,7 +29,7 @@ ProgressLike: TypeAlias = "bool | Callable[[Event], None] | None"
 """``True`` for a bar, ``False`` for none, a listener, ``None`` for a bar where a person watches."""
 
 _DELAY = 0.5
-"""Seconds that a job must last before a bar that nobody asked for appears."""
+"""Seconds that a job must last before a bar appears by default."""
 _NOTEBOOK_INTERVAL = 0.25
 """Seconds between two looks of a line in a notebook."""
 
@@ -179,7 +179,7 @@ class Bar:
     def __call__(self, event: Event) -> None:
         """Take an event."""
         if isinstance(event, JobStarted):
-            self._close()  # of a job whose end nobody heard of
+            self._close()  # of a job whose end was not reported
             self._open(Tally(event))
             return
         tally = self._tally

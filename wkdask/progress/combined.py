@@ -1,4 +1,4 @@
-"""Many jobs as one, for whoever listens: one start, one end, and what their tasks did in between."""
+"""The events of several jobs as those of one: one start, one end, and what their tasks did in between."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Counts = tuple[int, int, int]
 
 
 class Whole:
-    """A listener of several jobs, one after the other, that tells of them as of one.
+    """A listener of several jobs, one after the other, that reports them as one.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ class Tally:
             self.cubes += event.report.cubes
             self.nbytes += event.report.nbytes
         elif isinstance(event, JobFinished) and event.report is not None:
-            # Also what tasks did that ended after the job was stopped: of those no event tells.
+            # Also what tasks did that ended after the job was stopped, for which there is no event.
             self.cubes, self.nbytes = event.report.cubes, event.report.bytes
         elif isinstance(event, UnitFailed):
             self.failed += 1

@@ -112,7 +112,7 @@ def commit(folder: str | os.PathLike[str], edits: Sequence[Edit]) -> DatasetReco
     """Replay edits on the properties file as it is now, and write it atomically.
 
     Safe from any number of processes and threads at once. A reader sees the old file or the new one; so
-    does whoever comes after a crash. Keys that wkdask does not know stay as they are. A file that the edits
+    does the next commit after a crash. Keys that wkdask does not know stay as they are. A file that the edits
     do not change is not written.
 
     Parameters
@@ -139,7 +139,7 @@ def commit(folder: str | os.PathLike[str], edits: Sequence[Edit]) -> DatasetReco
         What an edit raises; the file is untouched then.
     """
     folder = fsio.checked_path(folder)
-    _, path = read_bytes(folder)  # a wrong folder is told before a lock is made in it
+    _, path = read_bytes(folder)  # a wrong folder is refused before a lock is made in it
     with _locked(path):
         data, _ = read_bytes(folder)
         before = parse(data, path)

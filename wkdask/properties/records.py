@@ -334,7 +334,7 @@ def _layer(raw: Raw, name: str, where: str) -> LayerRecord:
 
 
 def data_format_of(layer: Mapping[str, Any], where: str = "a layer") -> str:
-    """Return the data format in the JSON object of a layer; if it is missing, its mags may tell that it is wkw."""
+    """Return the data format in the JSON object of a layer; if it is missing, its mags may show that it is wkw."""
     if layer.get("dataFormat") is None:
         mags = layer.get("mags")
         entries = mags if isinstance(mags, list) else []
@@ -346,7 +346,7 @@ def data_format_of(layer: Mapping[str, Any], where: str = "a layer") -> str:
 
 
 def _check_folder_name(name: str, where: str) -> None:
-    """Refuse a name that leads out of the dataset, that readers skip (hidden), or that no folder can have."""
+    """Refuse a name that points outside the dataset, that readers skip (hidden), or that no folder can have."""
     try:
         length = len(name.encode("utf-8"))
     except UnicodeEncodeError:

@@ -210,7 +210,7 @@ class AddMag:
             raise InvalidValueError(f"extra cannot set {', '.join(sorted(clash))}")
         default = f"./{self.layer}/{mag.to_layer_name()}"
         path = default if self.path is None else self.path
-        # an old entry has no place for a path: whoever reads wkwResolutions would look in the wrong folder
+        # an old entry has no field for a path: a reader of wkwResolutions would look in the wrong folder
         fits_old = is_wkw and posixpath.normpath(path) == posixpath.normpath(default) and not self.extra
         if layer.get("wkwResolutions") is not None:
             if not fits_old:

@@ -6,7 +6,7 @@ nothing, because the parent will not look::
 
     note of     parent: read nothing, hand up nothing
                 itself: read the cubes of its last level, shrink them
-                nobody: do the work
+                none: do the work
 """
 
 from __future__ import annotations

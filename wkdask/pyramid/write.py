@@ -152,7 +152,7 @@ def plan_with_pyramid(
 
 
 def _has_common_tasks(planned: WriteWithPyramid, data: Any) -> bool:
-    """Return whether leaves would compute something more than once; the first ones, which are neighbours, tell."""
+    """Return whether leaves would compute something more than once, as the first ones do, which are neighbours."""
     if isinstance(data, np.ndarray):
         return False
     plan, tree = planned.write.plan, planned.pyramid.trees[0]

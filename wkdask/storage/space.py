@@ -11,7 +11,7 @@ __all__ = ["space_needed"]
 def space_needed(store: StoredMag, box: BoundingBox, *, at_once: int, staged: bool = False) -> int:
     """Return the bytes of disk space that writing a box may take beyond what is there.
 
-    An upper bound: compressed cubes are counted plainly, since nobody knows what their voxels will be, and cubes
+    An upper bound: compressed cubes are counted uncompressed, since their voxels are not known yet, and cubes
     of zeros are counted though they are not written. Compare it with :func:`wkdask.fsio.free_bytes`.
 
     ::

@@ -1,4 +1,4 @@
-"""How a mag is stored, as version 4 of the API tells it."""
+"""How a mag is stored, in the words of version 4 of the API."""
 
 from __future__ import annotations
 

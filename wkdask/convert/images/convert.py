@@ -220,7 +220,7 @@ def convert_images(
     inputs
         TIFF, PNG or JPEG files, folders of them, or multi-page TIFFs, all in natural order (2.tif before
         10.tif); see :func:`wkdask.convert.images.stack.open_stack`. RGB is three channels (uint24). Images with
-        transparency are refused: nobody says what is behind it. The files of one OME-TIFF set are one stack.
+        transparency are refused: what is behind it is unknown. The files of one OME-TIFF set are one stack.
         Or what :func:`wkdask.convert.images.selection.open_images` returned, which has printed its notes already.
     dataset_path
         The dataset's folder; a dataset is made there if there is none.
@@ -381,14 +381,14 @@ def convert_images(
 
 
 def notes_of(source: Selection, category: str) -> list[str]:
-    """Return all that is to be told of a selection that becomes a layer."""
+    """Return the notes on a selection that becomes a layer."""
     return [*source.notes, *viewer_notes(category, source.dtype, source.num_channels)]
 
 
 def _opened(
     inputs: Sequence[str | Path] | str | Path | Selection, category: str, choices: dict[str, Any]
 ) -> Selection:
-    """Open images, and warn of all that is to be told of them; what was opened before is taken as it is."""
+    """Open images, and warn of their notes; images that are open already are taken as they are."""
     if isinstance(inputs, Selection):
         usual = {"gaps": "close", "orient": False, "tiles": "refuse"}
         given = [name for name, value in choices.items() if value != usual.get(name)]

@@ -33,7 +33,7 @@ def read_set(path: str, choice: Choice) -> tuple[list[ImageFile], Layout, list[s
     Layout
         What each section holds.
     list of str
-        What is to be told.
+        Notes for the user.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def _missing_files(path: str, text: str) -> str:
 
 
 def check_members(given: Sequence[str], files: Sequence[ImageFile]) -> list[str]:
-    """Refuse files that are not of a set; return what is to be told of those that were not given.
+    """Refuse files that are not of a set; return notes on those that were not given.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ def find_images(inputs: Sequence[str | Path] | str | Path) -> list[str]:
 
 
 def find_with_notes(inputs: Sequence[str | Path] | str | Path) -> tuple[list[str], list[str]]:
-    """Collect image files as `find_images` does; also what is to be told of files that were skipped."""
+    """Collect image files as `find_images` does; also notes on files that were skipped."""
     paths: set[str] = set()
     skipped: list[str] = []
     for item in [inputs] if isinstance(inputs, (str, Path)) else inputs:

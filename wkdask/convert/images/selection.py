@@ -177,7 +177,7 @@ def select(
     if rescale is None:
         if not _holds(wanted, stack.dtype):
             raise DTypeError(
-                f"{shown(stack.sections[0].path)} holds {stack.dtype}, of which {wanted} cannot hold every value; "
+                f"{shown(stack.sections[0].path)} holds {stack.dtype}, and {wanted} cannot hold all of its values; "
                 f"say which values become 0 and the largest: rescale=(MIN, MAX) (--rescale MIN,MAX)"
             )
         return Selection(stack, box or whole, wanted, None)

@@ -204,7 +204,7 @@ class ImageStack:
 
 
 def _identity(file: ImageFile) -> str:
-    """Return what tells a file and what is taken of it from others."""
+    """Return what distinguishes a file, and what is taken of it, from others."""
     text = f"{file.path}:{file.pages}"
     if file.tiles:
         return ",".join(_identity(tile) for line in file.tiles for tile in line)
@@ -310,7 +310,7 @@ def _open_tiles(
 
 
 def _numbered(files: Sequence[ImageFile], order: Order, gaps: str) -> tuple[tuple[ImageFile, ...], list[str]]:
-    """Return files with empty sections where those are wanted, and what is to be told of their numbers."""
+    """Return files with empty sections where those are wanted, and notes on their numbers."""
     notes = [*order.notes, *_numbering_notes(order, gaps)]
     return (_with_missing(files, order) if gaps == "keep" else tuple(files)), notes
 
@@ -388,11 +388,11 @@ def _with_missing(files: Sequence[ImageFile], order: Order) -> tuple[ImageFile, 
 
 def _file_notes(files: Sequence[ImageFile]) -> list[str]:
     """Report once what is the same for many files."""
-    told: dict[str, list[str]] = {}
+    notes: dict[str, list[str]] = {}
     for file in files:
         for text in file.notes:
-            told.setdefault(text, []).append(shown(file.path))
+            notes.setdefault(text, []).append(shown(file.path))
     return [
         f"{paths[0]}: {text}" if len(paths) == 1 else f"{len(paths)} files, the first is {paths[0]}: {text}"
-        for text, paths in told.items()
+        for text, paths in notes.items()
     ]

@@ -115,7 +115,7 @@ def sections_of(
     choice
         What is wanted of the file.
     notes
-        What is to be told of it so far.
+        The notes on it so far.
     framed
         Whether the frame of a plain file is kept.
 
@@ -427,7 +427,7 @@ def _orientation(page: Any) -> int:
 
 
 def orientation_note(value: int) -> str:
-    """Return what is to be told of an image that is not turned."""
+    """Return the note on an image whose orientation is not applied."""
     return (
         f"its orientation tag says {value} ({ORIENTATIONS[value]}); its voxels are taken as they are stored, "
         "orient=True (--orient) turns them"

@@ -1,4 +1,4 @@
-"""What tifffile only logs of a file: collected while its header is parsed, and told once for all files.
+"""What tifffile only logs of a file: collected while its header is parsed, and printed once for all files.
 
 Without a handler Python prints every such line on stderr, several times for every file.
 """

@@ -1,4 +1,4 @@
-"""One Zarr array of any program: its axes told apart, its voxels read box by box as (c, x, y, z).
+"""One Zarr array of any program: its axes identified, its voxels read box by box as (c, x, y, z).
 
 Most arrays are read by our own reader of Zarr mags, which is faster and names the damaged file. What that does not
 know (flat arrays without z, filters, unusual codecs) is read by zarr-python.
@@ -55,7 +55,7 @@ class ZarrArray:
     axes: str
     """A letter for each dimension: t (of length 1), c, z, y, x in any order; x and y are there."""
     are_assumed: bool
-    """Whether nobody said so."""
+    """Whether this was guessed."""
     size: Vec3Int
     """Extent along (x, y, z); 1 along z where there is no such axis."""
     spec: ArraySpec
@@ -87,7 +87,7 @@ class ZarrArray:
             raise DTypeError(f"a layer cannot hold {dtype}; known types are {', '.join(DTYPES)}")
         kind = np.dtype(dtype).kind
         if kind == "f" and np.dtype(self.stored).kind != "f" and not np.can_cast(self.stored, dtype, "safe"):
-            raise DTypeError(f"{self.path} holds {self.stored}, of which {dtype} does not hold every value")
+            raise DTypeError(f"{self.path} holds {self.stored}, and {dtype} cannot hold every {self.stored}")
         return replace(self, spec=replace(self.spec, dtype=dtype))
 
     def as_mask(self) -> ZarrArray:
@@ -334,7 +334,7 @@ def _assumed_axes(folder: str, shape: tuple[int, ...]) -> str:
     mag_of = os.path.dirname(os.path.dirname(folder))
     if os.path.isfile(os.path.join(mag_of, PROPERTIES_FILE)):
         raise InvalidValueError(
-            f"{folder} is a mag of the WEBKNOSSOS dataset {mag_of}, which tells its axes; convert its layer, "
+            f"{folder} is a mag of the WEBKNOSSOS dataset {mag_of}, which names its axes; convert its layer, "
             f"{os.path.dirname(folder)}, or name the axes (--axes), such as cxyz"
         )
     usual = _USUAL_AXES.get(len(shape))

@@ -1,7 +1,7 @@
 """Zarr arrays and OME-Zarr images of other programs -> layers: every scale becomes a mag, none is computed.
 
-What is there is told first (`open_scales`); then each scale is a lazy array, written as any other is: one task per
-cube, in bounded memory, to be resumed.
+What is there is printed first (`open_scales`). Then each scale is a lazy array, written as any other is: one task
+per cube, in bounded memory, to be resumed.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def convert_zarr(
     PlanError
         If a cube, or a chunk of the array, does not fit in memory.
     TaskFailedError
-        If voxels cannot be read. A mag of which nothing landed is removed; another can be resumed.
+        If voxels cannot be read. A mag without a published cube is removed; another can be resumed.
 
     Warns
     -----

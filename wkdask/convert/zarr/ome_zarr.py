@@ -246,7 +246,7 @@ def place(
         raise InvalidValueError(
             f"its voxels are {_text(factors)} of the finest; mags are powers of two"
         ) from None
-    if scale.shift == finest.shift:  # nobody says that the middles of larger voxels lie further
+    if scale.shift == finest.shift:  # no metadata say that the middles of larger voxels lie further
         return mag, Vec3Int(0, 0, 0)
     corner = []
     for there, here, unit, step, factor in zip(

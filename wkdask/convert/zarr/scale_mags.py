@@ -84,7 +84,7 @@ def scales_of(
     axes
         Instead of the image's.
     notes
-        Grows; the first of several channels tells for all.
+        Grows; the first of several channels counts for all.
     channel
         The channel that is taken; None for all.
     dtype

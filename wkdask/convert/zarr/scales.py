@@ -6,7 +6,7 @@
       labels/nuclei    >  layer "nuclei"     its scales, by the image's voxels
     array.zarr         >  layer "color"      mag 1
 
-Only metadata are read, and of labels of floats their coarsest scale, to tell masks.
+Only metadata are read, and of float labels the coarsest scale, to recognise masks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MAX_CHANNELS = 64
 _CASTS = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
 """Types of images that WEBKNOSSOS does not show, and those that it does."""
 _LOOK_NBYTES = 64 << 20
-"""So much of labels of floats is looked at, to tell whether they are a mask."""
+"""Voxels of float labels that are read, to recognise a mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class ScaledLayer:
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """What a conversion takes, made by `open_scales`; printing it tells."""
+    """What a conversion takes, made by `open_scales`; print it to see it."""
 
     path: str
     """The folder of the image, or of the array."""

@@ -55,7 +55,7 @@ def pick_engine(
 
 
 def _active_client() -> Client | None:
-    """Return the client that dask itself would use, without importing distributed if nobody has."""
+    """Return the client that dask itself would use, without importing distributed if it is not imported yet."""
     import sys
 
     import dask.config

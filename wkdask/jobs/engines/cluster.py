@@ -28,7 +28,7 @@ _GRACE = 5.0
 _IDLE_NBYTES = 200 << 20
 """What a worker's process holds without tasks: the interpreter, numpy, dask, compiled kernels."""
 _DEFAULT_RETRIES = 2
-"""How often a task that failed is tried again, where nobody says."""
+"""How often a task that failed is tried again, by default."""
 _WORKER_TIMEOUT = 60.0
 """Seconds to wait for a first worker by default, where no batch system has to start it."""
 _BATCH_MODULES = (

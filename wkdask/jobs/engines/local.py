@@ -245,4 +245,4 @@ class _Pool(ThreadPoolExecutor):
 def _settle(futures: list[Future[Any]]) -> None:
     """Wait until calls have ended or were cancelled."""
     while not all(future.done() for future in futures):
-        wait_for(futures, timeout=0.1)  # nobody wakes who waits for a call that the pool's shutdown cancels
+        wait_for(futures, timeout=0.1)  # the shutdown of the pool cancels calls without waking their waiters

@@ -57,8 +57,8 @@ def publish_assembled(
 ) -> tuple[int, int]:
     """Publish what several tasks assembled in a private mag.
 
-    The private cubes stay, so that doing this twice gives the same. Where nobody assembled a cube all that the
-    job wrote of it was zeros.
+    The private cubes stay, so that doing this twice gives the same. Where no part of a cube was assembled, all
+    that the job wrote of it was zeros.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def _publish_cube(
         _check_kept(assembled, publish.folder)
     whole = any(box.size == store.spec.shard_shape for box in boxes)
     if whole or not is_there(store.cube_path(index)):
-        publish.encode(source)  # not under the lock: nobody else's voxels go into it
+        publish.encode(source)  # not under the lock: no other task writes into it
         with publish.locked(index):
             if whole or not is_there(store.cube_path(index)):
                 publish.replace(0, index, *boxes)

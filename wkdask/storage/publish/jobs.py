@@ -1,4 +1,4 @@
-"""The private folders of a job: born locked, swept or resumed when its driver is dead, renamed away when it ends.
+"""The private folders of a job: locked from the start, renamed away at its end, resumed or removed if it died.
 
 A job has one private folder in each mag that it writes. It builds cubes there and publishes each by one rename::
 

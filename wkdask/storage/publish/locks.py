@@ -1,4 +1,4 @@
-"""Who may publish: attempts, their private roots, the locks of cubes, and how a frozen holder is shut out.
+"""Who may publish: attempts, their private roots, the locks of cubes, and how a frozen holder is fenced off.
 
 A worker that is stopped, or cut off, keeps the locks that it holds. Whoever waits for one shuts it out::
 
@@ -56,13 +56,13 @@ class Attempt:
 
     A scheduler that gives a worker up runs its unit again: a new attempt of the same unit. Make one when a task
     begins and hand it to every publication of the task; the private root is the same for all of them, so that an
-    attempt that was shut out in one publishes nothing in the next.
+    attempt that was fenced off in one publishes nothing in the next.
 
     Parameters
     ----------
     unit
         What the task is for: the same text in every run of it, another one for every other task of the job.
-        Empty where nobody runs it twice.
+        Empty where it does not run twice.
     """
 
     __slots__ = ("_roots", "began", "unit")
@@ -80,7 +80,7 @@ class Attempt:
         return self._roots[key]
 
     def check(self, store: StoredMag, folder: str) -> None:
-        """Refuse to go on when the job has ended or this attempt was shut out.
+        """Refuse to go on when the job has ended or this attempt was fenced off.
 
         To be called between the last building and the first rename.
 
@@ -100,7 +100,7 @@ class Attempt:
 
 
 def _thread_root(store: StoredMag, folder: str) -> str:
-    """Return this thread's private root in a job's folder; reused until the thread is shut out."""
+    """Return this thread's private root in a job's folder; reused until the thread is fenced off."""
     roots: dict[str, str] = _local.__dict__.setdefault("roots", {})
     key = f"{os.getpid()}:{store.path}:{folder}"  # a forked child is not this thread
     if key in roots and _is_marked(roots[key]):
@@ -125,7 +125,7 @@ def _is_marked(root: str) -> bool:
 
 @contextlib.contextmanager
 def of_living_attempt(attempt: Attempt, store: StoredMag, folder: str) -> Iterator[None]:
-    """Let an error that comes of the job's end, or of being shut out, say so."""
+    """Let an error that comes of the job's end, or of being fenced off, say so."""
     with of_living_job(folder):
         try:
             yield
@@ -159,9 +159,9 @@ def cube_locks(
     Raises
     ------
     LockTimeoutError
-        If a silent holder could not be shut out, such as one of another user.
+        If a silent holder could not be fenced off, such as one of another user.
     JobEndedError
-        If this attempt was shut out itself.
+        If this attempt was fenced off itself.
     """
     note = _note_of(store, folder, attempt)
     taken: list[int] = []
@@ -323,7 +323,7 @@ def _note_down(descriptor: int, path: str, note: _Note) -> bool:
 
 
 def _try(descriptor: int) -> bool:
-    """Lock an open file, if nobody else has."""
+    """Lock an open file, if it is not locked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -376,12 +376,12 @@ def _give_back(descriptor: int) -> None:
 
 
 def _patience(holder: _Note | None, store: StoredMag, note: _Note, timeout: float) -> float:
-    """Return how many seconds a holder may be silent before it is shut out."""
+    """Return how many seconds a holder may be silent before it is fenced off."""
     if holder is None:
         return min(NOTE_GRACE, timeout)
     root = holder.root_in(store)
     if root is not None and not _is_marked(root):
-        return 0  # shut out already, or its job has ended
+        return 0  # fenced off already, or its job has ended
     if note.unit and (holder.job, holder.unit) == (note.job, note.unit) and holder.began < note.began:
         return min(GRACE, timeout)
     return timeout
@@ -422,7 +422,7 @@ def _break(path: str, held: int, holder: _Note | None, store: StoredMag, timeout
         draft = f"{path}.{uuid.uuid4().hex}.tmp"
         new = open_lock_file(draft)
         try:
-            _try(new)  # nobody enters before the last line of this block
+            _try(new)  # no process enters before the last line of this block
             os.rename(draft, path)
             # One more may have locked the old file and left a note between our looks at it.
             late = _read_note(held)

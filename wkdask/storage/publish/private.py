@@ -156,7 +156,7 @@ def write_private_file(folder: int, name: str, data: bytes, *, durable: bool = T
                 os.fsync(file.fileno())
         os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        with contextlib.suppress(OSError):  # the first error tells more
+        with contextlib.suppress(OSError):  # the first error says more
             os.unlink(temporary, dir_fd=folder)
         raise
     if durable:

@@ -70,7 +70,7 @@ def publish_pieces(
     DamagedCubeError
         If an old cube cannot be read; it stays untouched.
     LockTimeoutError
-        If a cube stayed locked by a process that could not be shut out.
+        If a cube stayed locked by a process that could not be fenced off.
     """
     spec = store.spec
     whole = [piece for piece in pieces if piece.box.size == spec.shard_shape and not piece.more]

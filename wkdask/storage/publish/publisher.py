@@ -74,7 +74,7 @@ def note_landed_boxes(error: BaseException, boxes: list[BoundingBox]) -> None:
 class Publisher:
     """Steps of one publication; they share a private root.
 
-    Used in a ``with`` statement: an error that comes of the job's end, or of being shut out, says so when it
+    Used in a ``with`` statement: an error that comes of the job's end, or of being fenced off, says so when it
     leaves, and carries what had been published by then.
     """
 

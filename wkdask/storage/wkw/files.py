@@ -45,7 +45,7 @@ def make_folders(path: str) -> None:
 
 
 def lay_out(path: str, header: WkwHeader) -> None:
-    """Make a plain cube without data, unless it is there: the same bytes, whoever comes first."""
+    """Make an uncompressed cube without data, unless it is there; its bytes do not depend on the task."""
     make_folders(path)
     size = HEADER_SIZE + header.num_blocks * header.block_nbytes
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

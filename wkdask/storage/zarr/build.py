@@ -309,7 +309,7 @@ def _index_bytes(layout: ZarrLayout, table: Table) -> bytes:
 def lay_out_file(path: str, layout: ZarrLayout) -> int:
     """Open a plain file in which every chunk has its place, made unless it is there; returns a descriptor.
 
-    It is the same file, whoever comes first, so that several tasks may fill it at once.
+    It is the same file whichever task makes it, so that several tasks may fill it at once.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:

@@ -233,9 +233,9 @@ def _decode_crc32c(data: Any, size: int, exact: bool, out: Bytes | None) -> Any:
     view = memoryview(data).cast("B")
     if view.nbytes < 4:
         raise ValueError(f"it has {view.nbytes} bytes, too few for a checksum")
-    found, told = crc32c(view[:-4]), struct.unpack("<I", view[-4:])[0]
-    if found != told:
-        raise ValueError(f"its checksum is {found:08x}, it says {told:08x}")
+    found, stated = crc32c(view[:-4]), struct.unpack("<I", view[-4:])[0]
+    if found != stated:
+        raise ValueError(f"its checksum is {found:08x}, it says {stated:08x}")
     return view[:-4]
 
 

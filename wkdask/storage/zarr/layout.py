@@ -264,7 +264,7 @@ def document_of(layout: ZarrLayout, shape: Sequence[int]) -> dict[str, Any]:
 
 
 def check_sizes(layout: ZarrLayout) -> None:
-    """Refuse numbers that nobody means, before anything of their size is allocated."""
+    """Refuse absurd sizes before memory of that size is allocated."""
     if layout.channels < 1:
         raise ValueError("it has no channel")
     if layout.chunk_nbytes > _MAX_CHUNK_NBYTES:

@@ -128,10 +128,10 @@ class CubeFile:
             low, high = (0, size - nbytes) if layout.sharding.at_end else (nbytes, size)
             data = self._pread(nbytes, high if layout.sharding.at_end else 0)
             if layout.sharding.checksum:
-                told = struct.unpack("<I", data[-4:])[0]
+                stated = struct.unpack("<I", data[-4:])[0]
                 data = data[:-4]
-                if (found := crc32c(data)) != told:
-                    raise self.damaged(f"the checksum of its index is {found:08x}, it says {told:08x}")
+                if (found := crc32c(data)) != stated:
+                    raise self.damaged(f"the checksum of its index is {found:08x}, it says {stated:08x}")
             table = np.frombuffer(data, "<u8").reshape(-1, 2)
         offset, length = table[:, 0], table[:, 1]
         present = offset != ABSENT
