@@ -2,8 +2,8 @@
 
 python -m benchmarks.bench_million [--cubes 1000000] [--per-task 64] [--plot docs/million.svg] [--cluster]
 
-The mag keeps nothing (``tests/null_store.py``); all else is real: plan, tasks, locks, journal, properties. The job
-is made to fail in its last thousand cubes, and then resumed: so the journal that is read is one that was written.
+The mag keeps nothing (``tests/helpers/null_store.py``). All else is real: plan, tasks, locks, journal, properties.
+The job is made to fail in its last thousand cubes, and then resumed, so that a journal is read which was written.
 Without ``--cluster`` the tasks run in threads of the driver, whose memory then is that of both.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 from null_store import null_mag  # noqa: E402
 
@@ -188,7 +188,7 @@ def main() -> None:
         if options.cluster:
             from distributed import Client
 
-            paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+            paths = [str(ROOT), str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")]
             os.environ["PYTHONPATH"] = os.pathsep.join(paths)
             client = stack.enter_context(Client(n_workers=2, threads_per_worker=1, dashboard_address=":0"))
         figures = drive(f"{folder}/million", options.cubes, options.per_task, client)

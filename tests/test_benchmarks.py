@@ -3,18 +3,16 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import ROOT
 
 from benchmarks.__main__ import all_rows, chosen_rows
 from benchmarks.contest import Bench, Contest, Row, Side, run_contest
 from benchmarks.data import Volumes, shape_for, tiled_labels
 from benchmarks.results import table
 from benchmarks.rows_io import equal
-
-ROOT = Path(__file__).parents[1]
 
 
 def bench_in(folder):

@@ -2,11 +2,10 @@
 
 import re
 import tomllib
-from pathlib import Path
+
+from repository import ROOT
 
 import wkdask
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_ci_runs_the_test_command_of_the_readme():
