@@ -13,10 +13,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import dask
 import hypothesis
-import numpy as np
 import pytest
 
-from wkdask import BoundingBox, Dataset
+from wkdask import BoundingBox, Dataset, testing
 
 
 def pytest_configure():
@@ -47,11 +46,18 @@ def make_mag(tmp_path):
         scale=(1, 1, 1),
         data_format="wkw",
     ):
-        ds = Dataset.create(tmp_path / f"dataset{next(numbers)}", scale)
-        layer = ds.add_layer(
-            "layer", category, dtype_per_channel=dtype, num_channels=channels, data_format=data_format
+        return testing.small_mag(
+            tmp_path / f"dataset{next(numbers)}",
+            dtype,
+            channels,
+            category=category,
+            mag=mag,
+            chunk_shape=chunk,
+            shard_shape=cube,
+            compression=compression,
+            data_format=data_format,
+            voxel_size=scale,
         )
-        return layer.add_mag(mag, chunk_shape=chunk, shard_shape=cube, compression=compression)
 
     return make
 
@@ -59,15 +65,7 @@ def make_mag(tmp_path):
 @pytest.fixture
 def random_voxels():
     """Return a function that makes reproducible voxels in Fortran order, zeros rare."""
-
-    def voxels(shape, dtype="uint8", seed=0):
-        rng = np.random.default_rng(seed)
-        if np.dtype(dtype).kind == "f":
-            return np.asfortranarray(rng.normal(size=shape).astype(dtype))
-        info = np.iinfo(dtype)
-        return np.asfortranarray(rng.integers(info.min, info.max, shape, dtype, endpoint=True))
-
-    return voxels
+    return testing.random_voxels
 
 
 @pytest.fixture

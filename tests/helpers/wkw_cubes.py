@@ -4,18 +4,10 @@ import contextlib
 
 import numpy as np
 import wkw
-from hypothesis import strategies as st
 
-from wkdask.geometry import BoundingBox
 from wkdask.storage.wkw.mag import WkwMag
 
 SIDE = 32  # of the cubes: 4**3 blocks of 8**3 voxels
-
-
-def boxes_within(extent):
-    """Boxes of at least a voxel with corners anywhere in 0..extent."""
-    pair = st.lists(st.integers(0, extent), min_size=2, max_size=2, unique=True).map(sorted)
-    return st.tuples(pair, pair, pair).map(lambda pairs: BoundingBox.from_corners(*zip(*pairs, strict=True)))
 
 
 def library_mag(folder, dtype="uint8", channels=1, compression=1):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import ArraySpec
@@ -45,9 +44,3 @@ def write(mag, box, block, **options):
 
 def cubes(mag):
     return {tuple(index) for index in mag.cubes_on_disk()}
-
-
-def boxes_within(extent):
-    """Boxes with corners anywhere in 0..extent."""
-    pair = st.lists(st.integers(0, extent), min_size=2, max_size=2).map(sorted)
-    return st.tuples(pair, pair, pair).map(lambda pairs: BoundingBox.from_corners(*zip(*pairs, strict=True)))

@@ -14,16 +14,11 @@ from wkdask.errors import PlanError
 from wkdask.jobs import plan
 from wkdask.jobs.plan import plan_write, refuse_unknown_chunks
 from wkdask.storage.protocol import ArraySpec
+from wkdask.testing import boxes
 
 
 def spec_of(cube=32, dtype="uint8", channels=1):
     return ArraySpec(dtype, channels, Vec3Int.full(min(cube, 32)), Vec3Int.full(cube), None)
-
-
-def boxes(limit=300, far=500):
-    return st.builds(
-        BoundingBox, st.tuples(*[st.integers(0, far)] * 3), st.tuples(*[st.integers(1, limit)] * 3)
-    )
 
 
 @settings(max_examples=60, deadline=None)

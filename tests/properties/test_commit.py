@@ -42,6 +42,7 @@ from wkdask.properties import (
     load,
     parse,
 )
+from wkdask.testing import boxes
 
 SAMPLES = SHARED / "data" / "samples"
 AXES = {"c": 0, "x": 1, "y": 2, "z": 3}
@@ -336,19 +337,11 @@ def test_grow_box(current, box, mag, expected):
     assert grown(current, BoundingBox(*box), mag) == BoundingBox(*expected)
 
 
-def boxes(least):
-    return st.builds(
-        BoundingBox,
-        st.tuples(*[st.integers(0, 40)] * 3),
-        st.tuples(*[st.integers(least, 40)] * 3),
-    )
-
-
 mags = st.tuples(*[st.sampled_from([1, 2, 4, 8])] * 3)
 
 
 @settings(deadline=None)
-@given(boxes(1), boxes(1), mags)
+@given(boxes(1, 40, 40), boxes(1, 40, 40), mags)
 def test_growing_covers_what_was_written_and_no_more(current, box, mag):
     step = Vec3Int(mag)
     new, written = grown(current, box, mag), box.from_mag_to_mag1(mag)
@@ -363,7 +356,7 @@ def test_growing_covers_what_was_written_and_no_more(current, box, mag):
 
 
 @settings(deadline=None)
-@given(st.lists(boxes(1), min_size=1, max_size=5), st.randoms())
+@given(st.lists(boxes(1, 40, 40), min_size=1, max_size=5), st.randoms())
 def test_the_order_of_growing_does_not_matter(pieces, rng):
     shuffled = pieces[:]
     rng.shuffle(shuffled)

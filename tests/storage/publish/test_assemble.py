@@ -23,6 +23,7 @@ from wkdask.storage.publish.assemble import move_voxels, publication_nbytes, pub
 from wkdask.storage.publish.jobs import job_folder
 from wkdask.storage.publish.publish import Piece, publish_pieces
 from wkdask.storage.wkw.mag import WkwMag
+from wkdask.testing import boxes_within
 
 SIDE = 32
 CUBE = BoundingBox((0, 0, 0), (SIDE, SIDE, SIDE))
@@ -57,17 +58,10 @@ def stored_as(mag, compression):
     return mag.recompressed(compression)
 
 
-@st.composite
-def boxes(draw, limit=2 * SIDE):
-    low = [draw(st.integers(0, limit - 1)) for _ in range(3)]
-    high = [draw(st.integers(start + 1, limit)) for start in low]
-    return BoundingBox.from_corners(low, high)
-
-
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    box=boxes(),
-    older=st.none() | boxes(),
+    box=boxes_within(2 * SIDE, 1),
+    older=st.none() | boxes_within(2 * SIDE, 1),
     compression=st.sampled_from(COMPRESSIONS),
     stored=st.sampled_from(COMPRESSIONS),
     zeros=st.sampled_from([0.0, 0.5, 1.0]),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wkw_cubes import SIDE, boxes_within, library_mag
+from wkw_cubes import SIDE, library_mag
 
 from wkdask.errors import DamagedCubeError
 from wkdask.geometry import BoundingBox, Vec3Int
@@ -16,6 +16,7 @@ from wkdask.storage.wkw import blocks as wkw_blocks
 from wkdask.storage.wkw.blocks import read_box, tiles
 from wkdask.storage.wkw.format import WkwHeader
 from wkdask.storage.wkw.mag import WkwMag
+from wkdask.testing import boxes_within
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def mags(tmp_path_factory):
 @given(st.data())
 def test_boxes_are_read_in_batches_and_past_the_caches(mags, monkeypatch, data):
     mag, voxels = data.draw(st.sampled_from(mags))
-    box = data.draw(boxes_within(SIDE))
+    box = data.draw(boxes_within(SIDE, 1))
     corner = Vec3Int(data.draw(st.tuples(*[st.integers(0, 9)] * 3)))
     monkeypatch.setattr(wkw_blocks, "_BUFFER_NBYTES", data.draw(st.sampled_from([1, 5_000, 1 << 20])))
     monkeypatch.setattr(wkw_blocks, "_STREAM_NBYTES", data.draw(st.sampled_from([0, 1 << 40])))
@@ -76,7 +77,7 @@ def test_boxes_are_shrunk_as_they_are_read(mags, monkeypatch, data):
 @given(
     st.sampled_from([(8, 1), (8, 4), (32, 32), (1, 256)]),
     st.sampled_from([1, 3, 8]),
-    boxes_within(3000),
+    boxes_within(3000, 1),
     st.integers(1, 5),
 )
 def test_tiles_cover_a_box_cube_by_cube(cut, voxel_nbytes, box, threads):

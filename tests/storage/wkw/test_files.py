@@ -14,7 +14,7 @@ import pytest
 import wkw
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wkw_cubes import SIDE, boxes_within, library_mag
+from wkw_cubes import SIDE, library_mag
 
 from wkdask.errors import DamagedCubeError, UnsupportedFormatError
 from wkdask.geometry import BoundingBox, Vec3Int
@@ -24,6 +24,7 @@ from wkdask.storage.wkw import blocks as wkw_blocks
 from wkdask.storage.wkw.files import lay_out, write_plain
 from wkdask.storage.wkw.format import WkwHeader
 from wkdask.storage.wkw.mag import WkwMag
+from wkdask.testing import boxes_within
 
 
 def library_read(mag, box):
@@ -34,7 +35,7 @@ def library_read(mag, box):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([("uint8", 1), ("uint8", 3), ("uint16", 1), ("int64", 2)]),
-    st.lists(st.tuples(boxes_within(SIDE), st.sampled_from("FCR"), st.booleans()), min_size=1, max_size=4),
+    st.lists(st.tuples(boxes_within(SIDE, 1), st.sampled_from("FCR"), st.booleans()), min_size=1, max_size=4),
     st.sampled_from([1, 5_000, 1 << 20]),
 )
 def test_boxes_are_written_into_a_cube(tmp_path, monkeypatch, kind, writes, buffer_nbytes):
@@ -132,7 +133,7 @@ def mag_of(folder, dtype, channels, compression):
     kind=st.sampled_from([("uint8", 1), ("uint8", 3), ("uint16", 1), ("int64", 2)]),
     compression=st.sampled_from([None, "lz4", "lz4hc"]),
     old=st.sampled_from([None, 1, 2, 3]),
-    box=boxes_within(SIDE) | st.just(BoundingBox((0, 0, 0), (SIDE, SIDE, SIDE))),
+    box=boxes_within(SIDE, 1) | st.just(BoundingBox((0, 0, 0), (SIDE, SIDE, SIDE))),
     order=st.sampled_from("FCR"),
     buffer_nbytes=st.sampled_from([1, 5_000, 1 << 20]),
 )

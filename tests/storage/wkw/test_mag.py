@@ -30,6 +30,7 @@ from wkdask.storage.protocol import COMPRESSIONS, DTYPES, PRIVATE, ArraySpec
 from wkdask.storage.wkw import blocks as wkw_blocks
 from wkdask.storage.wkw import mag as storage
 from wkdask.storage.wkw.mag import WkwMag
+from wkdask.testing import boxes_within
 
 ROOT = Path(wkdask.__file__).parent.parent
 SIDE = 16  # of the cubes of most tests: 2**3 blocks of 8**3 voxels
@@ -72,12 +73,6 @@ def cube(mag, x=0, y=0, z=0):
 
 
 # voxels
-
-
-def boxes_within(extent):
-    """Boxes with corners anywhere in 0..extent."""
-    pair = st.lists(st.integers(0, extent), min_size=2, max_size=2).map(sorted)
-    return st.tuples(pair, pair, pair).map(lambda pairs: BoundingBox.from_corners(*zip(*pairs, strict=True)))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -14,7 +14,7 @@ import zarr
 import zarr.codecs as zc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from zarr_mags import CUBE_0, FORMATS, SIDE, boxes_within, cubes, each_format, make, noise, write
+from zarr_mags import CUBE_0, FORMATS, SIDE, cubes, each_format, make, noise, write
 
 from wkdask.errors import (
     DamagedHeaderError,
@@ -26,6 +26,7 @@ from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.formats import built_by
 from wkdask.storage.protocol import DTYPES, ArraySpec
 from wkdask.storage.zarr.mag import ZarrMag
+from wkdask.testing import boxes_within
 
 # --- what others wrote --------------------------------------------------------------------------------
 
