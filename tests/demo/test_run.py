@@ -1,10 +1,12 @@
 """The demo: what a new user sees first."""
 
+import os
+
 import numpy as np
 import pytest
 
 import wkdask
-from wkdask.demo.run import find_membranes, membranes_of, run_demo
+from wkdask.demo.run import MADE, find_membranes, membranes_of, run_demo
 from wkdask.errors import AlreadyExistsError
 
 
@@ -32,16 +34,54 @@ def test_demo_makes_a_dataset_and_says_what_is_there(tmp_path):
     with Image.open(picture) as image:
         assert np.asarray(image.convert("L")).std() > 20
     assert any("membranes" in line for line in lines)
+    assert {*os.listdir(dataset.path)} == MADE
 
+
+class Grown(Exception):
+    """The demo has come to its work."""
+
+
+@pytest.fixture
+def begin(monkeypatch):
+    """Return a function that starts a demo, which ends where its work begins."""
+
+    def grow():
+        raise Grown
+
+    monkeypatch.setattr("wkdask.demo.run.grow_tissue", grow)
+    return lambda path, overwrite=False: run_demo(str(path), overwrite=overwrite, echo=lambda _: None)
+
+
+def test_overwrite_replaces_what_a_demo_made_and_nothing_else(tmp_path, begin):
+    demo = tmp_path / "demo"
+    for overwrite in (False, True):
+        with pytest.raises(Grown):
+            begin(demo, overwrite)
     with pytest.raises(AlreadyExistsError, match="--overwrite"):
-        run_demo(str(tmp_path / "demo"), echo=lines.append)
+        begin(demo)
+    (demo / "notes.txt").write_text("precious")
+    with pytest.raises(AlreadyExistsError, match=r"no demo made \(notes.txt\)"):
+        begin(demo, overwrite=True)
+    assert (demo / "notes.txt").read_text() == "precious"
 
 
-def test_demo_leaves_foreign_folders_alone(tmp_path):
-    (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(AlreadyExistsError, match="not a dataset"):
-        run_demo(str(tmp_path), overwrite=True, echo=print)
-    assert (tmp_path / "mine.txt").read_text() == "precious"
+def test_a_folder_a_file_or_a_dataset_that_no_demo_made_stays(tmp_path, begin):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    wkdask.Dataset.create(tmp_path / "dataset", (4, 4, 35)).add_layer("color", "color")
+    (tmp_path / "link").symlink_to("nowhere")
+    before = sorted(tmp_path.rglob("*"))
+    for path in ("folder", "file", "dataset", "link"):
+        with pytest.raises(AlreadyExistsError, match="no demo made it"):
+            begin(tmp_path / path, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_where_no_dataset_can_be_nothing_is_computed(tmp_path, begin):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(NotADirectoryError):
+        begin(tmp_path / "file" / "demo")
 
 
 def test_find_membranes_marks_dark_lines():

@@ -21,7 +21,8 @@ from wkdask.geometry.voxel_size import format_bytes, format_rate
 from wkdask.jobs.events import WriteReport
 from wkdask.layer import LayerCategories
 from wkdask.properties import PROPERTIES_FILE
-from wkdask.storage.protocol import Voxels
+from wkdask.storage.protocol import PRIVATE, Voxels
+from wkdask.storage.publish.private import make_shared_folder
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -38,6 +39,12 @@ SHARD = 128
 """Side of a cube file in voxels."""
 HALO = (0, 6, 6, 1)
 """Voxels around a block that the filter needs, (c, x, y, z)."""
+MARK = os.path.join(PRIVATE, "demo")
+"""The file, in the dataset's folder, by which a later demo knows that it may replace what is there."""
+PICTURE = "preview.png"
+"""The picture, in the dataset's folder."""
+MADE = frozenset({PRIVATE, PROPERTIES_FILE, PICTURE, "color", "cells", "membranes"})
+"""All that a demo puts into the dataset's folder."""
 
 
 def find_membranes(block: Voxels) -> Voxels:
@@ -75,7 +82,7 @@ def run_demo(path: str, *, overwrite: bool = False, echo: Callable[[str], None] 
     path
         Folder of the dataset.
     overwrite
-        Replace a dataset that an earlier run left there.
+        Replace what an earlier demo left there, and nothing else.
     echo
         Called with lines of text.
 
@@ -87,14 +94,17 @@ def run_demo(path: str, *, overwrite: bool = False, echo: Callable[[str], None] 
     Raises
     ------
     AlreadyExistsError
-        If `path` holds something and `overwrite` is False, or something that is no dataset.
+        If `path` holds something and `overwrite` is False, or anything that no demo made.
+    PermissionError, FileNotFoundError, NotADirectoryError
+        If a dataset cannot be made there.
     """
     start = time.perf_counter()
     path = checked_path(path)
     _make_room(path, overwrite)
+    dataset = Dataset.create(path, VOXEL_SIZE)  # first of all: where it cannot be, nothing is computed
+    _leave_mark(path)
     echo(f"Growing {SIZE[0]} × {SIZE[1]} × {SIZE[2]} voxels of tissue …")
     raw, labels = grow_tissue()
-    dataset = Dataset.create(path, VOXEL_SIZE)
     color = dataset.add_layer("color", LayerCategories.COLOR_TYPE, dtype_per_channel="uint8")
     cells = dataset.add_layer("cells", LayerCategories.SEGMENTATION_TYPE, dtype_per_channel="uint32")
     source = color.add_mag(1, shard_shape=SHARD, compression="lz4")
@@ -121,7 +131,7 @@ def run_demo(path: str, *, overwrite: bool = False, echo: Callable[[str], None] 
         for layer in (color, cells, membranes):
             for report in layer.downsample(coarsest_mag=8, client=client):
                 _say(echo, report)
-    picture = save_preview(dataset, os.path.join(path, "preview.png"))
+    picture = save_preview(dataset, os.path.join(path, PICTURE))
     echo("")
     echo(dataset_text(dataset))
     echo("")
@@ -161,16 +171,27 @@ def grow_tissue() -> tuple[Voxels, Voxels]:
     return raw, labels
 
 
+def _leave_mark(path: str) -> None:
+    """Note in a dataset that a demo made it."""
+    make_shared_folder(os.path.join(path, PRIVATE))
+    with open(os.path.join(path, MARK), "x") as file:
+        file.write("made by wkdask demo, which may replace it\n")
+
+
 def _make_room(path: str, overwrite: bool) -> None:
-    """Refuse a folder that holds something, or remove the dataset in it."""
-    if not os.path.exists(path) or (os.path.isdir(path) and not os.listdir(path)):
+    """Refuse a folder that holds something, or remove what an earlier demo made."""
+    if not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path)):
         return
-    if not os.path.isfile(os.path.join(path, PROPERTIES_FILE)):
-        raise AlreadyExistsError(f"{path} exists and is not a dataset; give the demo another path")
+    if not os.path.isfile(os.path.join(path, MARK)):
+        raise AlreadyExistsError(f"{path} exists, and no demo made it; give the demo another path")
+    if others := sorted({*os.listdir(path)} - MADE):
+        raise AlreadyExistsError(
+            f"{path} holds what no demo made ({', '.join(others)}); move that away, or give the demo another path"
+        )
     if not overwrite:
         raise AlreadyExistsError(
-            f"{path} holds the dataset of an earlier run:\n\n{dataset_text(Dataset(path))}\n\n"
-            f"Look at its picture {os.path.join(path, 'preview.png')}, or run again with --overwrite"
+            f"{path} holds the dataset of an earlier demo; look at its picture {os.path.join(path, PICTURE)}, "
+            f"or run again with --overwrite"
         )
     remove_folder(path)
 
