@@ -308,6 +308,7 @@ class MagView(View):
         retries: int | None = None,
         resources: Mapping[str, float] | None = None,
         in_place: bool | None = None,
+        overwrite: bool = True,
         progress: ProgressLike = None,
     ) -> Any:
         """Call a function for every cube, without an array graph: the batch form.
@@ -357,6 +358,9 @@ class MagView(View):
         in_place
             As in :meth:`write`: by default a target is replaced when all of it is built, if it is a source,
             or if it holds cubes that the function could read by itself. False says that it does not.
+        overwrite
+            False refuses to replace cubes, or unfinished work, of another job in the box: of another function, halo
+            or box, or of a source that has changed.
         progress
             As in :meth:`write`.
 
@@ -374,6 +378,8 @@ class MagView(View):
             If the plan cannot work, such as blocks that do not fit in memory; nothing was written.
         ResumeError
             If the job, or a record, cannot be resumed.
+        AlreadyExistsError
+            If `overwrite` is False and another job wrote into the box; nothing was written.
         TaskFailedError
             If the function failed, or returned a block of another shape or type; what landed is in the properties.
 
@@ -413,6 +419,7 @@ class MagView(View):
                 retries=retries,
                 resources=resources,
                 in_place=in_place,
+                overwrite=overwrite,
                 listeners=listeners_for(progress),
             ),
         )

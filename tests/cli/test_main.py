@@ -105,6 +105,18 @@ def test_versions(invoke):
         ["downsample", "ds", "--sampling-mode", "x"],
         ["downsample", "ds", "--compression", "zip"],
         ["preview", "ds", "--max-side", "1"],
+        ["convert", "images", "ds", "--voxel-size", "0,4,4"],
+        ["convert", "images", "ds", "--voxel-size", "nan,4,4"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--offset", "-1,0,0"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--dtype", "unit8"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--shard-shape", "0"],
+        ["copy", "ds", "new", "--bbox", "0,0,0,0,1,1"],
+        ["downsample", "ds", "--interpolation-mode", "maxx"],
+        ["downsample", "ds", "--report", "run.html"],
+        ["downsample", "ds", "--scheduler", "nonsense://x:1"],
+        ["downsample", "ds", "--scheduler", "host-without-port"],
+        ["downsample", "ds", "--scheduler", "::"],
+        ["plan", "ds", "--layer", "color", "--memory", "x"],
     ],
 )
 def test_mistakes_in_the_call_are_told_with_the_usage(invoke, arguments):
@@ -132,12 +144,11 @@ def test_errors_are_one_line(invoke, dataset, tmp_path):
         (["preview", dataset.path, "-o", tmp_path], [str(tmp_path)]),
         (["downsample", absent], ["absent"]),
         (["downsample", dataset.path, "--layer", "nonsense"], ["nonsense", "color"]),
-        (["downsample", dataset.path, "--coarsest-mag", "4-4-1", "--interpolation-mode", "x"], ["x"]),
         (["downsample", dataset.path, "--from-mag", "2"], ["mag"]),
         (["convert", absent, tmp_path / "new", "--voxel-size", "4,4,4"], ["absent"]),
         (["convert", tmp_path / "empty", tmp_path / "new", "--voxel-size", "4,4,4"], ["empty"]),
         (["convert", file, tmp_path / "new", "--voxel-size", "4,4,4"], ["file"]),
-        (["convert", file, tmp_path / "new", "--voxel-size", "0,4,4"], [""]),
+        (["copy", dataset.path, file / "x"], [str(file)]),
     ]:
         line = error_line(invoke(*arguments, code=1))
         assert all(word in line for word in words), line
@@ -164,6 +175,18 @@ def test_info_lists_layers_and_mags(invoke, dataset):
     done = real("info", "ds", cwd=Path(dataset.path).parent)
     assert done.stderr == ""
     assert "color" in done.stdout
+
+
+def test_preview_of_a_damaged_cube_draws_the_others_and_fails(invoke, dataset, tmp_path):
+    mag = dataset.get_layer("color").get_mag(1)
+    for box in mag.cubes_on_disk():
+        path = mag.place.store.cube_path(box.topleft // box.size)
+        with open(path, "wb") as file:
+            file.write(b"damaged")
+    text = invoke("preview", dataset.path, "-o", tmp_path / "out.png", "--max-side", "64", code=1)
+    assert "layer 'color' is not shown" in text
+    assert ".wkw" in text
+    assert (tmp_path / "out.png").stat().st_size > 0
 
 
 def test_preview_draws_a_section(invoke, dataset, tmp_path):
@@ -259,11 +282,29 @@ def test_convert_with_a_pyramid_and_again_to_resume(invoke, tmp_path, random_vox
     assert sorted(map(str, layer.mags)) == ["1", "2-2-1", "4-4-1"]
     assert "mag 4-4-1" in text
     before = layer.get_mag("4-4-1").read()
-    again = invoke(*arguments, "--resume")  # all is done: nothing is converted, nothing computed
-    assert "mag" not in again.replace("out", "")
+    for again in (arguments, arguments[:-1]):  # all is done: nothing is converted, nothing computed
+        text = invoke(*again, "--resume")
+        assert "finished by an earlier run; nothing was done" in text
+        assert text.count("Written") == 1
     assert np.array_equal(layer.get_mag("4-4-1").read(), before)
-    line = error_line(invoke(*arguments[:-1], "--resume", code=1))
-    assert "nothing to resume" in line
+    other = make_stack(tmp_path / "other", 255 - voxels)
+    for more in ((), ("--downsample",)):
+        line = error_line(invoke("convert", other, out, *arguments[3:-1], *more, "--resume", code=1))
+        assert "holds voxels" in line
+    assert np.array_equal(layer.get_mag(1).read(), voxels)
+
+
+def test_downsample_again_and_otherwise(invoke, dataset):
+    arguments = ("downsample", dataset.path, "--layer", "color", "--from-mag", "1", "--coarsest-mag", "4")
+    invoke(*arguments)
+    before = dataset.get_layer("color").get_mag("2-2-1").read()
+    text = invoke(*arguments, "--resume")
+    assert text.count("finished by an earlier run; nothing was done") == 2
+    for more in ((), ("--resume", "--interpolation-mode", "max")):
+        assert "--overwrite" in error_line(invoke(*arguments, *more, code=1))
+    assert np.array_equal(dataset.get_layer("color").get_mag("2-2-1").read(), before)
+    invoke(*arguments, "--overwrite", "--resume", "--interpolation-mode", "max")
+    assert (dataset.get_layer("color").get_mag("2-2-1").read() >= before).all()
 
 
 def test_convert_a_part_in_another_type_and_format(invoke, tmp_path, random_voxels):
@@ -317,7 +358,7 @@ def test_convert_ome_zarr(invoke, tmp_path, random_voxels):
     again = invoke(
         "convert", path, out, "--chunk-shape", "16", "--shard-shape", "32", "--downsample", "--resume"
     )
-    assert "Written" not in again
+    assert again.count("Written") == again.count("finished by an earlier run; nothing was done") == 2
     invoke(
         "convert",
         path / "0",
@@ -372,19 +413,11 @@ def test_downsample_on_a_scheduler(dataset, local_cluster):
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(
-    "address",
-    [
-        "nonsense://x:1",
-        pytest.param("tcp://127.0.0.1:{port}", marks=pytest.mark.slow),  # ten seconds to be given up
-        "host-without-port",
-        "::",
-    ],
-)
-def test_a_wrong_address_is_a_clear_error(dataset, state_of, address):
+@pytest.mark.slow  # ten seconds to be given up
+def test_an_address_where_nobody_listens_is_a_clear_error(dataset):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = address.format(port=free.getsockname()[1])
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     done = real("downsample", dataset.path, "--scheduler", address)
     assert done.returncode == 1
     assert address in error_line(done.stderr)

@@ -17,7 +17,13 @@ from wkdask.display import preview
 from wkdask.display.preview import preview as picture
 from wkdask.display.preview import save_preview
 from wkdask.display.text import dataset_html, dataset_text, layer_html, layer_text, mag_text
-from wkdask.errors import DamagedCubeError, InvalidValueError, LayerNotFoundError, OutOfBoundsError
+from wkdask.errors import (
+    DamagedCubeError,
+    InvalidValueError,
+    LayerNotFoundError,
+    OutOfBoundsError,
+    WkdaskWarning,
+)
 
 COLOR, IDS = LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE
 SHAPES = {"chunk_shape": 16, "shard_shape": 32}
@@ -444,7 +450,8 @@ def test_a_layer_that_cannot_be_shown_says_so_in_its_panel(ds, tmp_path, count):
     for number in range(count):
         with_layer(ds, f"raw{number}", gradient())
     ds.add_layer("empty_with_a_name_that_is_much_too_long_for_the_width_of_its_panel", COLOR)
-    save_preview(ds, tmp_path / "out.png", max_side=64)
+    with pytest.warns(WkdaskWarning, match="is not shown: .*is empty"):
+        save_preview(ds, tmp_path / "out.png", max_side=64)
     assert opened(tmp_path / "out.png").ndim == 3
 
 
@@ -452,7 +459,8 @@ def test_only_the_layers_asked_for(ds, tmp_path):
     with_layer(ds, data=gradient())
     ds.add_layer("empty", COLOR)
     one = opened(save_preview(ds, tmp_path / "one.png", layers=["raw"]))
-    two = opened(save_preview(ds, tmp_path / "two.png"))
+    with pytest.warns(WkdaskWarning, match="layer 'empty' is not shown"):
+        two = opened(save_preview(ds, tmp_path / "two.png"))
     assert one.shape[1] < two.shape[1]
     with pytest.raises(InvalidValueError, match="'empty' is empty"):
         save_preview(ds, tmp_path / "no.png", layers=["raw", "empty"])

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 import wkdask
-from wkdask.cli.options import MAG, Numbers, connected, plain_errors, scheduler_option
+from wkdask.cli.options import connected, plain_errors, scheduler_option
+from wkdask.cli.types import INTERPOLATION, MAG, SIDES, SIDES_OF_CUBES, VOXEL_SIZE
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import Mag
 from wkdask.geometry.voxel_size import VoxelSize
@@ -76,8 +77,8 @@ def check_equality(
 @click.option(
     "--data-format", type=click.Choice(DATA_FORMATS), help="How the copy is stored; as SOURCE by default."
 )
-@click.option("--chunk-shape", type=Numbers(int, broadcast=True), help="Sides of a chunk in voxels.")
-@click.option("--shard-shape", type=Numbers(int, broadcast=True), help="Sides of a cube in voxels.")
+@click.option("--chunk-shape", type=SIDES, help="Sides of a chunk in voxels.")
+@click.option("--shard-shape", type=SIDES_OF_CUBES, help="Sides of a cube in voxels.")
 @click.option(
     "--exists-ok/--no-exists-ok", default=False, help="Add the layers to a dataset that is there already."
 )
@@ -132,7 +133,7 @@ def _copy_into(source: str, target: str, scheduler: str | None, **options: Any) 
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
 @click.option(
-    "--voxel-size", type=Numbers(float), required=True, help="Size of a voxel in --unit, e.g. 4.6,4.6,45."
+    "--voxel-size", type=VOXEL_SIZE, required=True, help="Size of a voxel in --unit, e.g. 4.6,4.6,45."
 )
 @click.option("--unit", default="nanometer", show_default=True, help="Of --voxel-size.")
 @click.option("--layer-name", "layer_name", default="color", show_default=True, help="Name of the new layer.")
@@ -146,15 +147,21 @@ def _copy_into(source: str, target: str, scheduler: str | None, **options: Any) 
     "--data-format", type=click.Choice(DATA_FORMATS), default="zarr3", show_default=True,
     help="How the layer is stored.",
 )  # fmt: skip
-@click.option("--chunk-shape", type=Numbers(int, broadcast=True), help="Sides of a chunk; 32 by default.")
-@click.option("--shard-shape", type=Numbers(int, broadcast=True), help="Sides of a cube in voxels.")
+@click.option("--chunk-shape", type=SIDES, help="Sides of a chunk; 32 by default.")
+@click.option("--shard-shape", type=SIDES_OF_CUBES, help="Sides of a cube in voxels.")
 @click.option("--flip-axes", help="Not supported: SOURCE is taken as it is.")
 @click.option("--compress/--no-compress", default=True, show_default=True, help="Compress the cubes.")
 @click.option(
     "--downsample/--no-downsample", default=True, show_default=True, help="Compute the coarser mags."
 )
 @click.option("--max-mag", type=MAG, help="End here; by default where a section is about 100 voxels wide.")
-@click.option("--interpolation-mode", default="default", show_default=True, help="How mags are computed.")
+@click.option(
+    "--interpolation-mode",
+    type=INTERPOLATION,
+    default="default",
+    show_default=True,
+    help="How mags are computed.",
+)
 @click.option("--sampling-mode", type=SAMPLING, default="anisotropic", show_default=True, help="Which mags.")
 @scheduler_option
 @ignored_options

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
 import wkdask
 from wkdask.cli.options import (
-    MAG,
-    Numbers,
     compression_option,
     connected,
     plain_errors,
@@ -22,21 +20,15 @@ from wkdask.cli.options import (
     resume_option,
     scheduler_option,
 )
+from wkdask.cli.types import BOUNDARY, BOX, BYTES, DTYPE, MAG, PART, RESOURCE, Numbers
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
+from wkdask.geometry.grid import split_box
+from wkdask.operations.halo import check_boundary
+from wkdask.storage.formats import check_spec, fitting_compression
+from wkdask.storage.protocol import ArraySpec
 
 __all__ = ["map_command"]
-
-
-@dataclass(frozen=True, slots=True)
-class _TargetOptions:
-    """What a target layer is like, where it is new."""
-
-    name: str
-    dtype: str | None
-    category: str | None
-    shard_shape: int | None
-    compression: str | None
 
 
 @click.command(name="map")
@@ -47,39 +39,44 @@ class _TargetOptions:
 @click.option("--target", "target_layer", required=True, help="The layer of DST that is written.")
 @click.option("--mag", type=MAG, default="1", show_default=True, help="The mag that is read.")
 @click.option("--target-mag", type=MAG, help="The mag that is written; that which is read by default.")
-@click.option("--dtype", help="Type of a new layer, such as uint8; that of the source by default.")
+@click.option(
+    "--dtype", type=DTYPE, help="Type of a new layer, such as uint8; that of the source by default."
+)
 @click.option(
     "--category",
     type=click.Choice(["color", "segmentation"]),
     help="Of a new layer; as the source by default.",
 )
 @click.option(
-    "--shard-shape", type=int, help="Side of a cube of a new layer in voxels; the source's by default."
+    "--shard-shape",
+    type=click.IntRange(1),
+    help="Side of a cube of a new layer in voxels; the source's by default.",
 )
 @click.option(
     "--halo",
-    type=Numbers(int, broadcast=True),
+    type=Numbers(int, "4 or 4,4,1", broadcast=True, least=0),
     default=(0, 0, 0),
     help="Voxels around a block; 0 by default.",
 )
 @click.option(
     "--boundary",
+    type=BOUNDARY,
     default="clip",
     show_default=True,
     help="Where the halo leaves the layer: clip, reflect, nearest, or a number that fills.",
 )
+@click.option("--box", "--bbox", type=BOX, help="What is mapped, in voxels of mag 1; the layer by default.")
 @click.option(
-    "--box", metavar="X,Y,Z,W,H,D", help="What is mapped, in voxels of mag 1; the layer by default."
+    "--part", type=PART, help="Of N drivers that share the work by cubes, this is number K (from 1)."
+)
+@click.option("--retries", type=click.IntRange(0), help="How often a task that failed is tried again.")
+@click.option(
+    "--task-memory", type=BYTES, help="What a task needs, such as 4GiB, where the estimate is wrong."
 )
 @click.option(
-    "--part", metavar="K/N", help="Of N drivers that share the work by cubes, this is number K (from 1)."
+    "--resource", "resources", type=RESOURCE, multiple=True, help="What a task occupies of a worker."
 )
-@click.option("--retries", type=int, help="How often a task that failed is tried again.")
-@click.option("--task-memory", help="What a task needs, such as 4GiB, where the estimate is wrong.")
-@click.option(
-    "--resource", "resources", multiple=True, metavar="NAME=N", help="What a task occupies of a worker."
-)
-@click.option("--overwrite", is_flag=True, help="Write into a mag that is there already.")
+@click.option("--overwrite", is_flag=True, help="Write over what another call wrote into a mag.")
 @compression_option
 @resume_option
 @report_option
@@ -90,47 +87,51 @@ def map_command(function: str, source: str, target: str, **options: Any) -> None
     FUNCTION gets a numpy array (c, x, y, z), halo included, and returns the block; MODULE is found in the working
     folder first. Its code travels to the workers of a scheduler.
 
+    A layer and a mag that are not there are made; if nothing could be written they are removed again. What another
+    call wrote (another function, halo or box) is replaced only with --overwrite.
+
     \b
     Example:
       wkdask map filters:sharpen dataset dataset --layer color --target sharp --halo 4,4,1
       wkdask map filters:sharpen dataset dataset --layer color --target sharp --part 3/8 --resume
     """
+    module, name = _named(function)
     with plain_errors(), connected(options["scheduler"], options["report_path"]) as client:
-        func = _function_of(function)
+        func = _function_of(module, name)
         mag = wkdask.Dataset(source).get_layer(options["layer"]).get_mag(options["mag"])
-        out = _target_mag(
-            mag,
-            target,
-            options["target_mag"] or options["mag"],
-            _TargetOptions(
-                options["target_layer"], options["dtype"], options["category"], options["shard_shape"],
-                options["compression"],
-            ),
-            existing=options["overwrite"] or options["resume"] or options["part"] is not None,
-        )  # fmt: skip
-        report = mag.map_cubes(
-            func,
-            out,
-            halo=options["halo"],
-            boundary=_boundary_of(options["boundary"]),
-            bounding_box=_box_of(options["box"], options["part"], mag, out),
-            client=client,
-            task_memory=_bytes_of(options["task_memory"]),
-            resume=options["resume"],
-            retries=options["retries"],
-            resources=_resources_of(options["resources"]),
-            progress=True,
-        )
+        check_boundary(options["boundary"], mag.spec)
+        planned = _Target(mag, target, options)
+        box = planned.box_of(options["box"], options["part"])
+        with planned.made() as out:
+            report = mag.map_cubes(
+                func,
+                out,
+                halo=options["halo"],
+                boundary=options["boundary"],
+                bounding_box=box,
+                client=client,
+                task_memory=options["task_memory"],
+                resume=options["resume"],
+                retries=options["retries"],
+                resources=dict(options["resources"]) or None,
+                overwrite=options["overwrite"],
+                progress=True,
+            )
         click.echo(repr(report))
 
 
-def _function_of(text: str) -> Callable[..., Any]:
-    """Return the function of ``module:name``; its module travels by value, as workers need not have it."""
+def _named(text: str) -> tuple[str, str]:
+    """Return module and name of ``module:name``."""
+    module, colon, name = text.partition(":")
+    if not colon or not module or not name:
+        raise click.BadParameter(f"expected MODULE:FUNCTION, got {text!r}", param_hint="'MODULE:FUNCTION'")
+    return module, name
+
+
+def _function_of(module_name: str, name: str) -> Callable[..., Any]:
+    """Return a function of a module, which travels by value, as workers need not have it."""
     import cloudpickle
 
-    module_name, colon, name = text.partition(":")
-    if not colon or not module_name or not name:
-        raise InvalidValueError(f"expected MODULE:FUNCTION, got {text!r}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -147,79 +148,142 @@ def _function_of(text: str) -> Callable[..., Any]:
     return found
 
 
-def _target_mag(
-    mag: wkdask.MagView, path: str, target_mag: Mag, new: _TargetOptions, *, existing: bool
-) -> wkdask.MagView:
-    """Return the mag that is written, made if it is not there.
+class _Target:
+    """The mag that is written: looked at, and checked, before anything is made.
 
-    Several drivers may come here at once: of two who make it, the second finds it made.
+    Parameters
+    ----------
+    mag
+        What is read.
+    path
+        The dataset that is written.
+    options
+        Of the command.
     """
-    source = mag.layer
-    dataset = wkdask.Dataset(path)
-    category = new.category or source.category
-    try:
-        layer = dataset.add_layer(
-            new.name,
-            category,
-            dtype_per_channel=new.dtype or mag.get_dtype(),
-            num_channels=mag.num_channels,
-        )
-    except AlreadyExistsError:
-        layer = wkdask.Dataset(path).get_layer(new.name)
-    side = mag.spec.shard_shape if new.shard_shape is None else Vec3Int.full(new.shard_shape)
-    chunk = mag.spec.chunk_shape.pairmin(side)
-    try:
-        return layer.add_mag(target_mag, chunk_shape=chunk, shard_shape=side, compression=new.compression)
-    except AlreadyExistsError as error:
-        if not existing:
-            raise AlreadyExistsError(
-                f"{error}. --resume goes on with it, --overwrite writes over what is in it"
-            ) from error
-        return wkdask.Dataset(path).get_layer(new.name).get_mag(target_mag)
 
+    def __init__(self, mag: wkdask.MagView, path: str, options: dict[str, Any]) -> None:
+        self._mag, self._path, self._options = mag, path, options
+        self._name: str = options["target_layer"]
+        self._which: Mag = options["target_mag"] or options["mag"]
+        layers = wkdask.Dataset(path).layers
+        self._layer = layers.get(self._name)
+        there = self._layer is not None and self._which in self._layer.mags
+        self._there = self._layer.get_mag(self._which) if self._layer is not None and there else None
+        self._category = options["category"] or mag.layer.category
+        self._spec = self._there.spec if self._there is not None else self._new_spec()
+        self._check()
 
-def _box_of(
-    text: str | None, part: str | None, mag: wkdask.MagView, out: wkdask.MagView
-) -> BoundingBox | None:
-    """Return what is mapped, in voxels of mag 1."""
-    box = None if text is None else BoundingBox.from_csv(text)
-    if part is None:
-        return box
-    number, _, count = part.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise InvalidValueError(f"a part is written K/N with K from 1 to N, such as 3/8; got {part!r}")
-    whole = (mag.bounding_box if box is None else box).aligned_outwards(out.mag.to_vec3_int())
-    parts = out.split(int(count), bounding_box=whole)
-    if int(number) > len(parts):
-        raise InvalidValueError(f"there are cubes for {len(parts)} parts only; nothing is left for {part}")
-    return parts[int(number) - 1]
-
-
-def _boundary_of(text: str) -> str | int | float:
-    """Return a way of filling, or the number that fills."""
-    for kind in (int, float):
+    def _new_spec(self) -> ArraySpec:
+        """Return what a new mag is like."""
+        like, side = self._mag.spec, self._options["shard_shape"]
+        shard = like.shard_shape if side is None else Vec3Int.full(side)
+        dtype, channels, data_format = self._options["dtype"] or str(like.dtype), like.num_channels, "wkw"
+        if self._layer is not None:
+            dtype, channels = str(self._layer.dtype_per_channel), self._layer.num_channels
+            data_format = str(self._layer.data_format)
+        compression = fitting_compression(data_format, self._options["compression"] or False)
         try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+            chunk = like.chunk_shape.pairmin(shard)
+            return check_spec(ArraySpec(dtype, channels, chunk, shard, compression, data_format), data_format)
+        except InvalidValueError as error:
+            if side is None:
+                raise
+            raise click.BadParameter(str(error), param_hint="'--shard-shape'") from error
 
+    def _check(self) -> None:
+        """Refuse options that say something else than what is there, and a mag that would be written over."""
+        options, layer = self._options, self._layer
+        if layer is not None:
+            said = {"dtype": options["dtype"], "category": options["category"]}
+            has = {"dtype": str(layer.dtype_per_channel), "category": str(layer.category)}
+            for name, value in said.items():
+                if value is not None and value != has[name]:
+                    raise InvalidValueError(
+                        f"layer {self._name!r} is there, and its {name} is {has[name]}: --{name} {value} is for a "
+                        f"new layer"
+                    )
+        if self._there is None:
+            return
+        side = options["shard_shape"]
+        if side is not None and self._spec.shard_shape != (side, side, side):
+            raise InvalidValueError(
+                f"{self._there.place.label} is there, with cubes of {self._spec.shard_shape}: --shard-shape {side} "
+                f"is for a new one"
+            )
+        if not (options["overwrite"] or options["resume"] or options["part"]):
+            raise AlreadyExistsError(
+                f"layer {self._name!r} has a mag {self._which} already. --resume continues the same job on it, "
+                f"--overwrite writes over what is in it"
+            )
 
-def _bytes_of(text: str | None) -> int | None:
-    """Return ``4GiB`` in bytes."""
-    import dask.utils
+    def box_of(self, box: BoundingBox | None, part: tuple[int, int] | None) -> BoundingBox | None:
+        """Return what is mapped, in voxels of mag 1."""
+        if part is None:
+            return box
+        number, count = part
+        step = self._which.to_vec3_int()
+        whole = (self._mag.bounding_box if box is None else box).aligned_outwards(step)
+        parts = split_box(whole, self._spec.shard_shape * step, count)
+        if number > len(parts):
+            raise InvalidValueError(
+                f"there are cubes for {len(parts)} parts only; nothing is left for {number}/{count}"
+            )
+        return parts[number - 1]
 
-    try:
-        return None if text is None else int(dask.utils.parse_bytes(text))
-    except ValueError as error:
-        raise InvalidValueError(f"expected bytes such as 4GiB, got {text!r}") from error
+    @contextlib.contextmanager
+    def made(self) -> Iterator[wkdask.MagView]:
+        """Yield the mag, made if it is not there, and removed again if nothing of it could be written.
 
+        Several drivers, each with a part, may come here at once: of two who make it, the second finds it made. So
+        there it stays, as the others may be about to write.
+        """
+        if self._there is not None:
+            yield self._there
+            return
+        out = self._make()
+        try:
+            yield out
+        except BaseException as error:
+            if self._options["part"] is not None:
+                pass
+            elif next(out.cubes_on_disk(), None) is None:
+                self._remove()
+            else:
+                error.add_note(
+                    "what was written stays: the same call with --resume continues, --overwrite begins anew"
+                )
+            raise
 
-def _resources_of(texts: tuple[str, ...]) -> dict[str, float] | None:
-    """Return ``("GPU=1",)`` as a dict."""
-    try:
-        return {name: float(count) for name, _, count in (text.partition("=") for text in texts)} or None
-    except ValueError as error:
-        raise InvalidValueError(
-            f"resources are written NAME=N, such as GPU=1; got {' '.join(texts)}"
-        ) from error
+    def _make(self) -> wkdask.MagView:
+        """Make the layer and the mag."""
+        spec, dataset = self._spec, wkdask.Dataset(self._path)
+        try:
+            if self._layer is None:
+                dataset.add_layer(
+                    self._name,
+                    self._category,
+                    dtype_per_channel=spec.dtype,
+                    num_channels=spec.num_channels,
+                    data_format=spec.data_format,
+                )
+        except AlreadyExistsError:
+            dataset = wkdask.Dataset(self._path)
+        try:
+            return dataset.get_layer(self._name).add_mag(
+                self._which,
+                chunk_shape=spec.chunk_shape,
+                shard_shape=spec.shard_shape,
+                compression=spec.compression or False,
+            )
+        except AlreadyExistsError:
+            if self._options["part"] is None:
+                raise
+            return wkdask.Dataset(self._path).get_layer(self._name).get_mag(self._which)
+
+    def _remove(self) -> None:
+        """Remove what was made."""
+        dataset = wkdask.Dataset(self._path)
+        layer = dataset.get_layer(self._name)
+        layer.delete_mag(self._which)
+        if self._layer is None and not layer.mags:
+            dataset.delete_layer(self._name)

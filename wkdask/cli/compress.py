@@ -6,7 +6,8 @@ import click
 
 import wkdask
 from wkdask.cli.aliases import ignored_options
-from wkdask.cli.options import MAG, compression_option, connected, plain_errors, scheduler_option
+from wkdask.cli.options import compression_option, connected, plain_errors, scheduler_option
+from wkdask.cli.types import MAG
 from wkdask.geometry import Mag
 
 __all__ = ["compress"]

@@ -9,8 +9,6 @@ import click
 
 import wkdask
 from wkdask.cli.options import (
-    BOX,
-    Numbers,
     connected,
     plain_errors,
     plan_option,
@@ -18,6 +16,7 @@ from wkdask.cli.options import (
     resume_option,
     scheduler_option,
 )
+from wkdask.cli.types import BOX, DTYPE, SIDES, SIDES_OF_CUBES, VOXEL_SIZE, Numbers
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -46,7 +45,7 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
 @click.argument("dataset", type=click.Path())
 @click.option(
     "--voxel-size",
-    type=Numbers(float),
+    type=VOXEL_SIZE,
     help="Size of a voxel in nm, e.g. 4.6,4.6,45. OME-Zarr says it, all else needs it.",
 )
 @click.option("--layer", "layer_name", default="color", show_default=True, help="Name of the new layer.")
@@ -56,12 +55,13 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
 )  # fmt: skip
 @click.option(
     "--offset",
-    type=Numbers(int),
+    type=Numbers(int, "0,0,10", least=0),
     help="Where the first voxel goes; 0,0,0 by default, for OME-Zarr where its translation says.",
 )
 @click.option("--bbox", type=BOX, help="Convert only this part, in voxels of the images; it keeps its place.")
 @click.option(
-    "--dtype", help="Type of the layer, such as uint8; that of the images by default. Without --rescale one that "
+    "--dtype", type=DTYPE,
+    help="Type of the layer, such as uint8; that of the images by default. Without --rescale one that "
     "holds all their values; of Zarr each voxel is checked, and floats are rounded.",
 )  # fmt: skip
 @click.option(
@@ -91,12 +91,10 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
     help="How the layer is stored.",
 )  # fmt: skip
 @click.option(
-    "--shard-shape", type=Numbers(int, broadcast=True),
+    "--shard-shape", type=SIDES_OF_CUBES,
     help="Sides of a cube file in voxels; up to 1024, chosen by the size of the images.",
 )  # fmt: skip
-@click.option(
-    "--chunk-shape", type=Numbers(int, broadcast=True), help="Sides of a chunk in voxels; 32 by default."
-)
+@click.option("--chunk-shape", type=SIDES, help="Sides of a chunk in voxels; 32 by default.")
 @click.option(
     "--compression", type=click.Choice(["none", "lz4", "lz4hc", "zstd", "gzip", "blosc"]),
     help="How cubes are stored: lz4 by default, in Zarr zstd.",
@@ -174,42 +172,37 @@ def _convert_images(
     plan_only: bool,
 ) -> None:
     """Convert a stack, or say how it would be."""
-    from wkdask.convert.images.convert import convert_images, is_converted, notes_of, plan_images
+    from wkdask.convert.images.convert import convert_images, notes_of, plan_images
     from wkdask.convert.images.selection import open_images
     from wkdask.fsio import checked_path
     from wkdask.jobs.events import Event, JobStarted
     from wkdask.progress.bar import listeners_for
 
-    name, resume = options["layer_name"], options["resume"]
+    name = options["layer_name"]
     options["offset"] = options["offset"] or (0, 0, 0)
     options["gaps"] = options["gaps"] or "close"
     options["tiles"] = options["tiles"] or "refuse"
     checked_path(dataset)
-    if plan_only or not (pyramid and resume and is_converted(dataset, name)):
-        chosen = {key: options.pop(key) for key in ("bbox", "dtype", "rescale", *_OF_FILES)}
-        source = open_images(paths, **chosen)
-        lines = [f"Images: {source.stack.order}"]
-        lines += [f"Note: {note}" for note in notes_of(source, options["category"])]
-        if plan_only:
-            click.echo("\n".join(lines))
-            cut = {
-                key: value
-                for key, value in options.items()
-                if key not in ("voxel_size", "category", "resume")
-            }
-            click.echo(repr(plan_images(source, client=client, **cut)))
-            return
+    chosen = {key: options.pop(key) for key in ("bbox", "dtype", "rescale", *_OF_FILES)}
+    source = open_images(paths, **chosen)
+    lines = [f"Images: {source.stack.order}"]
+    lines += [f"Note: {note}" for note in notes_of(source, options["category"])]
+    if plan_only:
+        click.echo("\n".join(lines))
+        cut = {
+            key: value for key, value in options.items() if key not in ("voxel_size", "category", "resume")
+        }
+        click.echo(repr(plan_images(source, client=client, **cut)))
+        return
 
-        def tell(event: Event) -> None:
-            """Print what is to be known once the job has begun: a refusal is one line."""
-            if isinstance(event, JobStarted):
-                click.echo("\n".join(lines), err=True)
+    def tell(event: Event) -> None:
+        """Print what is to be known once the job has begun: a refusal is one line."""
+        if isinstance(event, JobStarted):
+            click.echo("\n".join(lines), err=True)
 
-        listeners = [tell, *listeners_for(True)]
-        report = convert_images(
-            source, dataset, client=client, progress=False, listeners=listeners, **options
-        )
-        click.echo(repr(report))
+    listeners = [tell, *listeners_for(True)]
+    report = convert_images(source, dataset, client=client, progress=False, listeners=listeners, **options)
+    click.echo(repr(report))
     if pyramid:
         _downsample([name], dataset, client, options)
 
@@ -223,7 +216,7 @@ def _convert_zarr(
     plan_only: bool,
 ) -> None:
     """Convert what is Zarr, or say what it would become."""
-    from wkdask.convert.zarr.layers import convert_scales, is_converted, plan_scales
+    from wkdask.convert.zarr.layers import convert_scales, plan_scales
     from wkdask.convert.zarr.scales import open_scales
     from wkdask.fsio import checked_path
 
@@ -239,11 +232,10 @@ def _convert_zarr(
     for note in source.notes:
         click.echo(f"Note: {note}", err=True)
     names = [layer.name for layer in source.layers]
-    if not (pyramid and options["resume"] and is_converted(dataset, source)):
-        for report in convert_scales(
-            source, dataset, client=client, progress=True, resume=options["resume"], **cut
-        ):
-            click.echo(repr(report))
+    for report in convert_scales(
+        source, dataset, client=client, progress=True, resume=options["resume"], **cut
+    ):
+        click.echo(repr(report))
     if pyramid:
         _downsample(names, dataset, client, options)
 

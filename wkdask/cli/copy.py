@@ -9,8 +9,6 @@ import click
 
 import wkdask
 from wkdask.cli.options import (
-    BOX,
-    Numbers,
     connected,
     plain_errors,
     plan_option,
@@ -18,6 +16,8 @@ from wkdask.cli.options import (
     resume_option,
     scheduler_option,
 )
+from wkdask.cli.types import BOX, SIDES, SIDES_OF_CUBES
+from wkdask.dataset.copies import is_copied
 from wkdask.storage.formats import DATA_FORMATS
 from wkdask.storage.protocol import COMPRESSIONS, ZARR_COMPRESSIONS
 
@@ -41,12 +41,12 @@ class _CannotCompareError(click.ClickException):
 )
 @click.option(
     "--shard-shape",
-    type=Numbers(int, broadcast=True),
+    type=SIDES_OF_CUBES,
     help="Sides of a cube in voxels; as they are by default.",
 )
 @click.option(
     "--chunk-shape",
-    type=Numbers(int, broadcast=True),
+    type=SIDES,
     help="Sides of a chunk in voxels; as they are by default.",
 )
 @click.option(
@@ -89,10 +89,13 @@ def copy_command(source: str, target: str, **options: Any) -> None:
         if options["plan_only"]:
             click.echo(repr(dataset.plan_copy(client=client, **arguments)))
             return
+        finished = options["resume"] and is_copied(target)
         copy = dataset.copy_dataset(
             target, client=client, resume=options["resume"], progress=True, **arguments
         )
         click.echo(repr(copy))
+        if finished:
+            click.echo("The same copy was finished by an earlier run; nothing was done")
 
 
 @click.command(name="equal")
@@ -115,6 +118,8 @@ def equal_command(first: str, second: str, layers: tuple[str, ...], scheduler: s
             found = wkdask.Dataset(first).first_difference(
                 second, layers or None, client=client, progress=True
             )
+    except click.UsageError:
+        raise
     except click.ClickException as error:
         raise _CannotCompareError(error.message) from error
     if found is not None:

@@ -13,7 +13,7 @@ from wkdask.cli.compress import compress
 from wkdask.cli.convert import convert
 from wkdask.cli.copy import copy_command, equal_command
 from wkdask.cli.options import (
-    MAG,
+    check_output,
     compression_option,
     connected,
     plain_errors,
@@ -21,6 +21,7 @@ from wkdask.cli.options import (
     resume_option,
     scheduler_option,
 )
+from wkdask.cli.types import BYTES, INTERPOLATION, MAG
 from wkdask.geometry import Mag, Vec3Int
 
 __all__ = ["main"]
@@ -47,7 +48,7 @@ def main(ctx: click.Context) -> None:
 
 @main.command()
 @click.argument("path", type=click.Path(), default="wkdask-demo")
-@click.option("--overwrite", is_flag=True, help="Replace the dataset of an earlier run.")
+@click.option("--overwrite", is_flag=True, help="Replace the dataset of an earlier demo.")
 def demo(path: str, overwrite: bool) -> None:
     """Make a small dataset, filter it on two worker processes, downsample it, draw it.
 
@@ -87,16 +88,23 @@ def info(dataset: str) -> None:
 def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, max_side: int) -> None:
     """Draw one section of every layer, from the mag that fits.
 
+    Layers that are empty are named. Where one cannot be read the exit code is 1, and the picture shows the others.
+
     \b
     Example:
       wkdask preview dataset -o dataset.png
     """
-    from wkdask.display.preview import save_preview
+    from wkdask.display.preview import draw_sheet
 
     with plain_errors():
-        click.echo(
-            save_preview(wkdask.Dataset(dataset), output, layers=layers or None, z=z, max_side=max_side)
-        )
+        check_output(output)
+        opened = wkdask.Dataset(dataset)
+        path, hidden = draw_sheet(opened, output, layers=layers or None, z=z, max_side=max_side)
+        click.echo(path)
+        for name, error in hidden.items():
+            click.echo(f"layer {name!r} is not shown: {error}", err=True)
+        if any(isinstance(error, OSError) for error in hidden.values()):
+            raise click.exceptions.Exit(1)
 
 
 @main.command()
@@ -110,6 +118,7 @@ def preview(dataset: str, output: str, layers: tuple[str, ...], z: int | None, m
 )
 @click.option(
     "--interpolation-mode",
+    type=INTERPOLATION,
     default="default",
     show_default=True,
     help="default (median for images, mode for segmentations), median, mode, nearest, min, max, bilinear, bicubic.",
@@ -181,7 +190,7 @@ def downsample(
     type=click.Choice(["none", "lz4", "lz4hc"]),
     help="As if cubes were stored so.",
 )
-@click.option("--memory", help="As if a task had so much memory, e.g. 2GiB.")
+@click.option("--memory", type=BYTES, help="As if a task had so much memory, e.g. 2GiB.")
 @scheduler_option
 def plan(
     dataset: str,
@@ -189,7 +198,7 @@ def plan(
     mag: Mag,
     shard_shape: int | None,
     compression: str | None,
-    memory: str | None,
+    memory: int | None,
     scheduler: str | None,
 ) -> None:
     """Print what it takes to write all of a mag by an expression on it: cubes, tasks, memory.
@@ -198,8 +207,6 @@ def plan(
     Example:
       wkdask plan dataset --layer color --shard-shape 2048 --memory 4GiB
     """
-    from dask.utils import parse_bytes
-
     from wkdask.operations.write import WriteOptions, plan_rewrite
 
     with plain_errors(), connected(scheduler) as client:
@@ -209,8 +216,7 @@ def plan(
             spec = replace(spec, shard_shape=Vec3Int.full(shard_shape))
         if compression is not None:
             spec = replace(spec, compression=None if compression == "none" else compression)
-        limit = None if memory is None else parse_bytes(memory)
-        click.echo(repr(plan_rewrite(view.place, view.box, spec, WriteOptions(client=client), limit)))
+        click.echo(repr(plan_rewrite(view.place, view.box, spec, WriteOptions(client=client), memory)))
 
 
 for added in (

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from wkdask.errors import WkdaskError
-from wkdask.geometry import BoundingBox, Mag
 
 if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = [
-    "BOX",
-    "MAG",
-    "Numbers",
+    "check_output",
     "compression_option",
     "connected",
     "plain_errors",
@@ -28,58 +26,6 @@ __all__ = [
     "scheduler_option",
 ]
 
-
-class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
-    """Three numbers separated by commas."""
-
-    def __init__(self, kind: type[int] | type[float], *, broadcast: bool = False) -> None:
-        self._kind = kind
-        self._broadcast = broadcast
-        self.name = "N or X,Y,Z" if broadcast else "X,Y,Z"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
-        """Return the numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(self._kind(part) for part in str(value).split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) == 1 and self._broadcast:
-            return numbers * 3
-        if len(numbers) != 3:
-            self.fail(f"expected three numbers such as 4.6,4.6,45, got {value!r}", param, ctx)
-        return numbers
-
-
-class _MagType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
-    """A magnification: 4 or 4-4-2."""
-
-    name = "MAG"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Mag:
-        """Return the mag."""
-        try:
-            return Mag(value)
-        except WkdaskError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _BoxType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
-    """A corner and a size."""
-
-    name = "X,Y,Z,W,H,D"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> BoundingBox:
-        """Return the box."""
-        try:
-            return value if isinstance(value, BoundingBox) else BoundingBox.from_csv(value)
-        except WkdaskError:
-            self.fail(f"expected a corner and a size such as 0,0,10,512,512,20, got {value!r}", param, ctx)
-
-
-BOX = _BoxType()
-MAG = _MagType()
 
 scheduler_option = click.option(
     "--scheduler",
@@ -124,7 +70,7 @@ def connected(address: str | None, report_path: str | None = None) -> Iterator[C
     """
     if address is None:
         if report_path is not None:
-            raise click.ClickException("--report shows what a scheduler's workers did; it needs --scheduler")
+            raise click.UsageError("--report shows what a scheduler's workers did; it needs --scheduler")
         yield None
         return
     from distributed import Client
@@ -132,6 +78,14 @@ def connected(address: str | None, report_path: str | None = None) -> Iterator[C
 
     try:
         get_address_host_port(address)  # a client of what is no address takes 20 s to be given up
+    except (ValueError, OSError) as error:
+        raise click.BadParameter(
+            f"expected an address such as tcp://head:8786, got {address!r}: {error}",
+            param_hint="'--scheduler'",
+        ) from error
+    if report_path is not None:
+        check_output(report_path)
+    try:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise click.ClickException(f"no scheduler answers at {address}: {error}") from error
@@ -139,6 +93,17 @@ def connected(address: str | None, report_path: str | None = None) -> Iterator[C
         click.echo(f"Scheduler {address}, dashboard {client.dashboard_link}", err=True)
         with _reported(report_path, client):
             yield client
+
+
+def check_output(path: str) -> None:
+    """Refuse a file that could not be written at the end, before the work begins."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path):
+        raise click.ClickException(f"{path} is a folder; give the name of a file")
+    if not os.path.isdir(folder):
+        raise click.ClickException(f"there is no folder {folder}: {path} could not be written")
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise click.ClickException(f"{path} may not be written by this user")
 
 
 @contextlib.contextmanager
@@ -157,9 +122,22 @@ def _reported(path: str | None, client: Client) -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn expected errors into one message and exit code 1; anything else is a bug and keeps its traceback."""
+    """Turn expected errors into one message and exit code 1; anything else is a bug and keeps its traceback.
+
+    What the system says of a file (it is not there, a disk is full, a part of a path is no folder) is expected.
+    Exit code 2 is for what could not be understood, and had no effect: see `wkdask.cli.types`.
+    """
     try:
         yield
-    except (WkdaskError, FileNotFoundError, PermissionError) as error:
+    except (WkdaskError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # who reads the output has gone: click ends quietly
+            raise
         notes = getattr(error, "__notes__", ())  # what to do now
-        raise click.ClickException("\n".join([str(error), *notes])) from error
+        raise click.ClickException("\n".join([_told(error), *notes])) from error
+
+
+def _told(error: WkdaskError | OSError) -> str:
+    """Return an error in words; the system's own begin with a number, and name the file last."""
+    if isinstance(error, WkdaskError) or error.strerror is None or error.filename is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}"

@@ -43,7 +43,7 @@ from wkdask.properties.handle import Properties
 from wkdask.storage.formats import format_of, open_mag
 from wkdask.storage.protocol import PRIVATE
 
-__all__ = ["DatasetCopy", "plan_dataset", "run_copy"]
+__all__ = ["DatasetCopy", "is_copied", "plan_dataset", "run_copy"]
 
 _STATE = f"{PRIVATE}/copy.json"
 
@@ -261,6 +261,12 @@ def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOpti
                     _clear(folder, is_new)
             raise
     return folder
+
+
+def is_copied(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder holds a copy that came to its end."""
+    state = _State.read(checked_path(path))
+    return state is not None and state.finished
 
 
 def _check_target(folder: str, request: dict[str, Any], *, resume: bool) -> _State | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from wkdask.errors import InvalidValueError, OutOfBoundsError
+from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskWarning
 from wkdask.fsio import atomic_write, checked_path
 from wkdask.geometry import BoundingBox
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from wkdask.mag_view import MagView
     from wkdask.storage.protocol import Voxels
 
-__all__ = ["preview", "save_preview"]
+__all__ = ["draw_sheet", "preview", "save_preview"]
 
 Pixels = npt.NDArray[np.uint8]
 _TILE = 1024
@@ -117,31 +118,56 @@ def save_preview(
         If there is nothing to show, or `path` does not end in ``.png``.
     LayerNotFoundError
         If there is no layer of such a name.
+
+    Warns
+    -----
+    WkdaskWarning
+        For each layer that cannot be shown, with the reason.
+    """
+    target, hidden = draw_sheet(dataset, path, layers=layers, z=z, max_side=max_side)
+    for name, error in hidden.items():
+        warnings.warn(f"layer {name!r} is not shown: {error}", WkdaskWarning, stacklevel=2)
+    return target
+
+
+def draw_sheet(
+    dataset: Dataset,
+    path: str | os.PathLike[str],
+    *,
+    layers: Sequence[str] | None = None,
+    z: int | None = None,
+    max_side: int = 1024,
+) -> tuple[str, dict[str, Exception]]:
+    """Save a PNG as `save_preview` does; return its path, and why layers are not shown.
+
+    Parameters
+    ----------
+    dataset, path, layers, z, max_side
+        As there.
     """
     target = checked_path(path)
     if not target.lower().endswith(".png"):
         raise InvalidValueError(f"a preview is a PNG; name it so, got {target}")
     chosen = list(dataset.layers.values()) if layers is None else [dataset.get_layer(name) for name in layers]
     panels: list[_Panel] = []
-    trouble: Exception | None = None
+    hidden: dict[str, Exception] = {}
     for layer in chosen:
         try:
             panels.append(_panel_of(layer, z, max_side, dataset.scale))
         except Exception as error:
             if layers is not None:
                 raise
-            trouble = trouble or error
+            hidden[layer.name] = error
             panels.append(_Panel(layer.name, str(error), None, 1.0))
     if all(panel.image is None for panel in panels):
-        raise InvalidValueError(
-            f"{dataset.path}: no layer to show ({trouble or 'there is none'})"
-        ) from trouble
+        first = next(iter(hidden.values()), None)
+        raise InvalidValueError(f"{dataset.path}: no layer to show ({first or 'there is none'})") from first
     from io import BytesIO
 
     data = BytesIO()
     _sheet(panels).save(data, "PNG", optimize=True)
     atomic_write(target, data.getvalue())
-    return target
+    return target, hidden
 
 
 # --- sections -----------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ from wkdask.jobs.job import Identity, Job, JobFolders, MagPlace, MagWrite, repla
 from wkdask.jobs.journal import Journal
 from wkdask.jobs.mag_folders import discard_mag, make_mag, owner_of, prepare_folder
 from wkdask.jobs.plan import plan_again
+from wkdask.jobs.resume import refuse_other_work
 from wkdask.jobs.settlement import JobTally, commit_job, failure_of
 from wkdask.jobs.space import check_space
 from wkdask.jobs.windows import AnyWindow, Stage
@@ -102,12 +103,16 @@ def run_job(
         If the job is to be resumed and another process is at work on it, or one replaces a mag that it reads.
     InterruptedJobError
         If an interrupted job left a mag half replaced, and this user may not finish that.
+    AlreadyExistsError
+        If it would replace what another job wrote, and may not; nothing was written.
     """
     key = job.identity.key if job.resume and job.identity is not None else None
     if key is not None and (report := _receipt(job, key)) is not None:
         for write in job.writes:  # it may have been killed before its folders went
             sweep_ended(write.store, key)
         return report
+    if not job.overwrite:
+        refuse_other_work(job)
     for write in job.writes:
         if not write.new:
             finish_interrupted(write.store, engine, but_not=key)
@@ -197,7 +202,8 @@ def _receipt(job: Job, key: str) -> WriteReport | None:
     _logger.info(
         "%s: the same job has ended before, and nothing has changed since; nothing is done", job.label
     )
-    return replace(reports[0], others=tuple(reports[1:]), was_finished=True)
+    reports = [replace(report, was_finished=True) for report in reports]
+    return replace(reports[0], others=tuple(reports[1:]))
 
 
 def _run_job(

@@ -74,6 +74,8 @@ class WriteOptions:
     """What of a worker each task occupies, such as ``{"GPU": 1}``; None for a thread only."""
     in_place: bool | None = None
     """Whether what is written may have been computed from what it replaces; None to go by the graph."""
+    overwrite: bool = True
+    """Whether cubes, and unfinished work, of another job may be replaced; False refuses that."""
     listeners: Sequence[Listener] = ()
     """Called with the events of the job."""
 
@@ -137,6 +139,8 @@ class Job:
     """Whether every cube is read back before it is published."""
     resume: bool = False
     """Whether to continue a previous run of it."""
+    overwrite: bool = True
+    """Whether it may replace cubes, and unfinished work, of another job."""
     listed_cubes: int | None = None
     """Cubes that the job touches, where those are listed and most of the plan's box is empty."""
     private_nbytes: int = 0
@@ -243,6 +247,7 @@ class Job:
             durable=options.durable,
             verify=options.verify,
             resume=options.resume,
+            overwrite=options.overwrite,
             **more,
         )
 

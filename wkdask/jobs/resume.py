@@ -18,14 +18,14 @@ from __future__ import annotations
 import hashlib
 import warnings
 
-from wkdask.errors import InvalidValueError, ResumeError, WkdaskWarning
+from wkdask.errors import AlreadyExistsError, InvalidValueError, ResumeError, WkdaskWarning
 from wkdask.geometry import BoundingBox
-from wkdask.jobs.job import Identity, MagPlace, WriteOptions
+from wkdask.jobs.job import Identity, Job, MagPlace, WriteOptions
 from wkdask.storage.publish.dead_jobs import previous_run
 from wkdask.storage.publish.jobs import unfinished_jobs
 from wkdask.storage.publish.manifest import Manifest
 
-__all__ = ["identify", "previous_manifest"]
+__all__ = ["identify", "previous_manifest", "refuse_other_work"]
 
 
 def identify(
@@ -117,7 +117,7 @@ def previous_manifest(
                 f"{box} (voxels of that mag); give it another name, or the same box"
             )
         return found
-    for manifest in unfinished_jobs(place.store) if writes else ():
+    for manifest in unfinished_jobs(place.store) if writes and options.overwrite else ():
         if not manifest.box.intersection(box).is_empty():
             warnings.warn(
                 f"{place.label}: there is an unfinished job, but it is another one: {manifest.action} "
@@ -130,3 +130,46 @@ def previous_manifest(
                 stacklevel=2,
             )
     return None
+
+
+def refuse_other_work(job: Job) -> None:
+    """Refuse a job that would replace what another job wrote, or has begun to write.
+
+    Parameters
+    ----------
+    job
+        A job that has no receipt.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If so, with what to do. What a previous run of the job itself wrote is no reason.
+    """
+    key = job.identity.key if job.identity is not None else None
+    if job.resume and key is not None and previous_run(job.store, key) is not None:
+        return
+    anew = "let the call overwrite it (--overwrite), delete the mag, or choose another"
+    for write in job.writes:
+        for manifest in unfinished_jobs(write.store):
+            if manifest.box.intersection(write.box).is_empty():
+                continue
+            if manifest.key == key and not job.resume:
+                raise AlreadyExistsError(
+                    f"{write.place.label}: this job was begun before; resume it (resume=True, --resume), or {anew}"
+                )
+            raise AlreadyExistsError(
+                f"{write.place.label}: an unfinished job is there, but it is another one: {manifest.action} "
+                f"{manifest.name}; repeat that call to resume it, {anew}"
+            )
+        grid = write.store.spec.grid
+        if not write.new and any(
+            not grid.cube_box(index).intersection(write.box).is_empty()
+            for index in write.store.cubes_on_disk()
+        ):
+            raise AlreadyExistsError(
+                f"{write.place.label} holds voxels in {write.box} (voxels of that mag) that another job wrote, or "
+                f"changed; {anew}"
+                if job.resume
+                else f"{write.place.label} holds voxels in {write.box} (voxels of that mag); if the same job wrote "
+                f"them, resume it (resume=True, --resume); else {anew}"
+            )

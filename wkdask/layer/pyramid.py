@@ -87,13 +87,13 @@ class LayerPyramid(LayerMags):
             raise ReadOnlyError(f"{view.place.label} is read-only: {view.place.read_only}")
         return view
 
-    def _refuse_all_existing(self, chain: Sequence[Mag]) -> None:
-        """Refuse a chain of which some mags are there."""
+    def _refuse_all_existing(self, chain: Sequence[Mag], remedy: str = "") -> None:
+        """Refuse a chain of which some mags are there; `remedy` says what else than the usual would help."""
         there = self._existing(chain)
         if there:
             raise AlreadyExistsError(
                 f"layer {self._name!r} has mag {', '.join(map(str, there))} already; delete it, or start from a "
-                f"coarser one"
+                f"coarser one{remedy}"
             )
 
     def _place_like(
@@ -157,7 +157,9 @@ class LayerPyramid(LayerMags):
             return []
         with self._making(lambda: list(chain)):
             if not allow_overwrite:
-                self._refuse_all_existing(chain)
+                self._refuse_all_existing(
+                    chain, ", or compute it anew with allow_overwrite=True (--overwrite)"
+                )
             there = {mag: self._writable(mag) for mag in self._existing(chain)}
             source = source or self.get_mag(start)
             targets = [

@@ -110,8 +110,8 @@ def downsample(
     Raises
     ------
     AlreadyExistsError
-        If one of the mags is there, without `allow_overwrite`, or was left unfinished, without `resume`;
-        nothing was written.
+        If one of the mags is there, without `allow_overwrite`, or was left unfinished, without `resume` or by
+        another call; nothing was written.
     InvalidValueError
         If the mags cannot be reached, the other layers do not agree, or the layer holds nothing.
     """
@@ -133,13 +133,21 @@ def downsample(
             f"layer {self.name!r}: an interrupted call left mag {unfinished} and coarser ones unfinished; "
             f"resume=True (--resume) continues it, allow_overwrite=True (--overwrite) begins from the start"
         )
+    # Of a call that has ended all mags are there. It is answered by its receipt; another one is refused.
+    ended = resume and unfinished is None and len(self._existing(chain)) == len(chain)
     return self._downsample_chain(
         start,
         chain,
         interpolation_mode,
         compression_of(self.data_format, compress, compression),
-        WriteOptions(client=client, durable=durable, resume=resume, listeners=listeners_for(progress)),
-        allow_overwrite=allow_overwrite or unfinished is not None,
+        WriteOptions(
+            client=client,
+            durable=durable,
+            resume=resume,
+            overwrite=allow_overwrite or not resume,
+            listeners=listeners_for(progress),
+        ),
+        allow_overwrite=allow_overwrite or unfinished is not None or ended,
         only_setup_mags=only_setup_mags,
         source=from_mag_view,
         cut=(chunk_shape, shard_shape),

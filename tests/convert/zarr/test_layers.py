@@ -390,8 +390,11 @@ def test_a_layer_that_is_there_is_not_touched(tmp_path, random_voxels):
     convert_zarr(path, tmp_path / "ds", progress=False)
     with pytest.raises(AlreadyExistsError, match="color"):
         convert_zarr(path, tmp_path / "ds", progress=False)
-    with pytest.raises(AlreadyExistsError, match="nothing to resume"):
-        convert_zarr(path, tmp_path / "ds", progress=False, resume=True)
+    reports = convert_zarr(path, tmp_path / "ds", progress=False, resume=True)
+    assert all(report.was_finished for report in reports)
+    other = image(tmp_path / "other.zarr", pyramid(random_voxels((1, 20, 20, 4), seed=1)))
+    with pytest.raises(AlreadyExistsError, match="holds voxels"):
+        convert_zarr(other, tmp_path / "ds", progress=False, resume=True)
     with pytest.raises(InvalidValueError, match="voxels of"):
         convert_zarr(path, tmp_path / "ds", voxel_size=(9, 9, 9), layer_name="other", progress=False)
     check(tmp_path / "ds", scales)
@@ -480,8 +483,8 @@ def test_a_killed_conversion_goes_on(tmp_path, random_voxels, monkeypatch):
     check(tmp_path / "ds", scales)
     fine = [box for box in boxes if box.size == (32, 32, 32)]
     assert 0 < len(fine) <= 6  # of 8, and at least two had landed
-    with pytest.raises(AlreadyExistsError, match="nothing to resume"):
-        convert_zarr(path, tmp_path / "ds", chunk_shape=16, shard_shape=32, progress=False, resume=True)
+    reports = convert_zarr(path, tmp_path / "ds", chunk_shape=16, shard_shape=32, progress=False, resume=True)
+    assert all(report.was_finished for report in reports)
 
 
 @pytest.mark.cluster

@@ -31,7 +31,7 @@ from wkdask.convert.images.plan import ConversionPlan, plan_conversion
 from wkdask.convert.images.selection import Selection, open_images
 from wkdask.convert.target import add_mag, check_layer, open_target, same_cut, spec_of, viewer_notes
 from wkdask.dataset import Dataset
-from wkdask.errors import AlreadyExistsError, InvalidValueError, ResumeError, WkdaskWarning
+from wkdask.errors import InvalidValueError, ResumeError, WkdaskWarning
 from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import BoundingBox, Mag, Vec3IntLike
 from wkdask.geometry.voxel_size import VoxelSize, as_voxel_size
@@ -47,7 +47,6 @@ from wkdask.layer import LayerCategories
 from wkdask.mag_view import MagView
 from wkdask.operations.write import PlannedWrite
 from wkdask.progress.bar import ProgressLike, listeners_for
-from wkdask.properties import PROPERTIES_FILE
 from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
 from wkdask.storage.publish.assemble import move_voxels
 from wkdask.storage.publish.jobs import unfinished_jobs
@@ -55,7 +54,7 @@ from wkdask.storage.publish.jobs import unfinished_jobs
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["convert_images", "is_converted", "notes_of", "plan_images"]
+__all__ = ["convert_images", "notes_of", "plan_images"]
 
 
 # --- the tasks -----------------------------------------------------------------------------------------
@@ -274,8 +273,9 @@ def convert_images(
     durable
         Flush to the disk before a cube counts as written.
     resume
-        Go on with the layer where an earlier call with the same files stopped. They are taken for the same by
-        their paths: one that could not be decoded may have been repaired meanwhile.
+        Go on with the layer where an earlier call with the same files stopped; if that came to its end, its report
+        is returned. Files are taken for the same by their paths: one that could not be decoded may have been
+        repaired meanwhile.
     job
         A name of your own by which the earlier call is recognised, where the files have moved.
 
@@ -289,7 +289,7 @@ def convert_images(
     ImageStackError
         If the images are no stack; names the file. Nothing was written.
     AlreadyExistsError
-        If the layer exists, or its folder. Nothing was written.
+        If the layer exists, or its folder; with `resume`, if another call wrote it. Nothing was written.
     InvalidValueError
         If the dataset has another voxel size, or an argument cannot work. Nothing was written.
     PlanError
@@ -325,6 +325,7 @@ def convert_images(
         durable=durable,
         resume=resume,
         job=job,
+        overwrite=False,
         listeners=[*listeners_for(progress), *listeners],
     )
     engine = pick_engine(client)
@@ -401,25 +402,6 @@ def _opened(
     return source
 
 
-def is_converted(dataset_path: str | os.PathLike[str], layer_name: str) -> bool:
-    """Tell whether a layer is there whose conversion came to its end.
-
-    Parameters
-    ----------
-    dataset_path
-        The dataset's folder.
-    layer_name
-        The layer.
-    """
-    if not os.path.lexists(os.path.join(dataset_path, PROPERTIES_FILE)):
-        return False
-    layers = Dataset(dataset_path).layers
-    if layer_name not in layers or layers[layer_name].bounding_box.is_empty():
-        return False
-    jobs = unfinished_jobs(layers[layer_name].get_mag(1).place.store)
-    return not any(job.action == "converting" for job in jobs)
-
-
 def plan_images(
     inputs: Sequence[str | Path] | str | Path | Selection,
     *,
@@ -492,8 +474,6 @@ def _mag(dataset: Dataset, name: str, category: str, spec: ArraySpec, *, resume:
                 raise ResumeError(
                     f"layer {name!r} is not what this call would make: it holds {mag.spec}, the images need {spec}"
                 )
-            if not layer.bounding_box.is_empty() and not unfinished_jobs(mag.place.store):
-                raise AlreadyExistsError(f"layer {name!r} has no unfinished job: there is nothing to resume")
             return mag
     else:
         with warnings.catch_warnings():  # what is not shown is said once, with what would make it

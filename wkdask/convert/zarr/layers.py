@@ -19,19 +19,19 @@ from wkdask.convert.target import add_mag, check_layer, open_target, same_cut, s
 from wkdask.convert.zarr.scale_mags import Scale
 from wkdask.convert.zarr.scales import ScaledLayer, Scales, open_scales
 from wkdask.dataset import Dataset
-from wkdask.errors import AlreadyExistsError, PlanError, ResumeError, WkdaskWarning
+from wkdask.errors import AlreadyExistsError, JobRunningError, PlanError, ResumeError, WkdaskWarning
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.geometry.grid import block_shape_near, chunks_on_grid
 from wkdask.geometry.voxel_size import VoxelSize, format_bytes
 from wkdask.jobs.engines.choice import pick_engine
 from wkdask.jobs.events import WriteReport
+from wkdask.jobs.job import WriteOptions
 from wkdask.jobs.plan import plan_write
 from wkdask.layer import LayerCategories
 from wkdask.mag_view import MagView
-from wkdask.operations.write import PlannedWrite
-from wkdask.progress.bar import ProgressLike
-from wkdask.properties import PROPERTIES_FILE
+from wkdask.operations.write import PlannedWrite, write_voxels
+from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.protocol import ArraySpec, check_coordinates
 from wkdask.storage.publish.jobs import unfinished_jobs
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import dask.array as da
     from distributed import Client
 
-__all__ = ["convert_scales", "convert_zarr", "is_converted", "plan_scales"]
+__all__ = ["convert_scales", "convert_zarr", "plan_scales"]
 
 _BLOCK_NBYTES = 128 << 20
 """A block that is read at a time has no more bytes than this."""
@@ -110,7 +110,8 @@ def convert_zarr(
     client, progress, durable
         As in :meth:`MagView.write`.
     resume
-        Go on with the layers where an earlier call of the same path stopped.
+        Go on with the layers where an earlier call of the same path stopped; of mags that it had ended the reports
+        are returned.
 
     Returns
     -------
@@ -198,17 +199,20 @@ def convert_scales(
         for scale in layer.scales:
             _block_shape(scale, spec, threads, memory)
     datasets = [open_target(folder, source.voxel_size, layer.name, resume=resume) for layer, _ in work]
-    if resume and is_converted(folder, source):
-        raise AlreadyExistsError(
-            f"{folder} has all of this, and no unfinished job: there is nothing to resume"
-        )
     reports = []
     for dataset, (layer, spec) in zip(datasets, work, strict=True):
         for scale in layer.scales:
-            mag = _mag(dataset, layer, scale, spec)
-            if mag is not None:
-                blocks = _block_shape(scale, spec, threads, memory)
-                reports.append(_write(mag, scale, blocks, client, progress, durable, resume))
+            mag, is_new = _mag(dataset, layer, scale, spec)
+            options = WriteOptions(
+                client=client,
+                durable=durable,
+                resume=resume,
+                # The blocks depend on threads and memory; the job is the same whatever these are.
+                job=f"conversion of {scale.array.path} ({_digest(scale)})",
+                overwrite=False,
+                listeners=listeners_for(progress),
+            )
+            reports.append(_write(mag, scale, _block_shape(scale, spec, threads, memory), options, is_new))
     return reports
 
 
@@ -276,31 +280,15 @@ def _specs(
     return specs
 
 
-def _write(
-    mag: MagView,
-    scale: Scale,
-    blocks: Vec3Int,
-    client: Client | None,
-    progress: ProgressLike,
-    durable: bool,
-    resume: bool,
-) -> WriteReport:
-    """Fill a mag; remove it where nothing of it landed, or what did would be taken for all there is."""
-    # The blocks depend on threads and memory; the job is the same whatever these are.
-    job = f"conversion of {scale.array.path} ({_digest(scale)})"
+def _write(mag: MagView, scale: Scale, blocks: Vec3Int, options: WriteOptions, is_new: bool) -> WriteReport:
+    """Fill a mag; remove a new one where nothing of it landed, or what did would be taken for all there is."""
     try:
-        return mag.write(
-            _lazy(scale, blocks),
-            scale.box.topleft,
-            client=client,
-            progress=progress,
-            durable=durable,
-            resume=resume,
-            job=job,
-        )
+        return write_voxels(mag.place, _lazy(scale, blocks), scale.box, options)
     except BaseException as error:
         landed = next(mag.cubes_on_disk(), None) is not None
-        if not unfinished_jobs(mag.place.store) or (isinstance(error, Exception) and not landed):
+        unfinished = bool(unfinished_jobs(mag.place.store))
+        own = is_new or (unfinished and not isinstance(error, AlreadyExistsError | JobRunningError))
+        if own and (not unfinished or (isinstance(error, Exception) and not landed)):
             layer = mag.layer
             layer.delete_mag(scale.mag)
             if not layer.mags:
@@ -308,8 +296,8 @@ def _write(
         raise
 
 
-def _mag(dataset: Dataset, layer: ScaledLayer, scale: Scale, spec: ArraySpec) -> MagView | None:
-    """Return the mag that a scale is written to; None where an earlier call has written all of it."""
+def _mag(dataset: Dataset, layer: ScaledLayer, scale: Scale, spec: ArraySpec) -> tuple[MagView, bool]:
+    """Return the mag that a scale is written to, and whether it was made now; else an earlier call has made it."""
     if layer.name not in dataset.layers:
         dataset.add_layer(
             layer.name,
@@ -320,41 +308,13 @@ def _mag(dataset: Dataset, layer: ScaledLayer, scale: Scale, spec: ArraySpec) ->
         )
     found = dataset.get_layer(layer.name)
     if scale.mag not in found.mags:
-        return add_mag(found, scale.mag, spec)
+        return add_mag(found, scale.mag, spec), True
     mag = found.get_mag(scale.mag)
     if not same_cut(mag.spec, spec):
         raise ResumeError(
             f"layer {layer.name!r} is not what this call would make: it holds {mag.spec}, the array needs {spec}"
         )
-    return None if _is_filled(mag) else mag
-
-
-def _is_filled(mag: MagView) -> bool:
-    """Tell whether a mag has been written to the end: its job is gone, and it was not killed before it began."""
-    return not unfinished_jobs(mag.place.store) and next(mag.cubes_on_disk(), None) is not None
-
-
-def is_converted(dataset_path: str | os.PathLike[str], source: Scales) -> bool:
-    """Tell whether all mags are there, and no unfinished job.
-
-    Parameters
-    ----------
-    dataset_path
-        The dataset's folder.
-    source
-        What was converted.
-    """
-    if not os.path.lexists(os.path.join(dataset_path, PROPERTIES_FILE)):
-        return False
-    layers = Dataset(dataset_path).layers
-    return all(
-        layer.name in layers
-        and all(
-            scale.mag in layers[layer.name].mags and _is_filled(layers[layer.name].get_mag(scale.mag))
-            for scale in layer.scales
-        )
-        for layer in source.layers
-    )
+    return mag, False
 
 
 def _block_shape(scale: Scale, spec: ArraySpec, threads: int, memory: int | None) -> Vec3Int:

@@ -1,0 +1,209 @@
+"""Types of arguments: what a word of a command line means, or the usage and exit code 2 where it means nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import click
+import numpy as np
+
+from wkdask.errors import WkdaskError
+from wkdask.geometry import BoundingBox, Mag
+
+__all__ = [
+    "BOUNDARY",
+    "BOX",
+    "BYTES",
+    "DTYPE",
+    "INTERPOLATION",
+    "MAG",
+    "PART",
+    "RESOURCE",
+    "SIDES",
+    "SIDES_OF_CUBES",
+    "VOXEL_SIZE",
+    "Numbers",
+]
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """Three numbers separated by commas.
+
+    Parameters
+    ----------
+    kind
+        ``int`` or ``float``.
+    example
+        What would be right, for the message.
+    broadcast
+        Whether one number may stand for all three.
+    least
+        The smallest number.
+    above
+        What every number is larger than.
+    """
+
+    def __init__(
+        self,
+        kind: type[int] | type[float],
+        example: str,
+        *,
+        broadcast: bool = False,
+        least: int | None = None,
+        above: int | None = None,
+    ) -> None:
+        self._kind, self._example, self._broadcast = kind, example, broadcast
+        self._least, self._above = least, above
+        self.name = "N or X,Y,Z" if broadcast else "X,Y,Z"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
+        """Return the numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(self._kind(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) == 1 and self._broadcast:
+            numbers *= 3
+        if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+            count = "one number or three" if self._broadcast else "three numbers"
+            self.fail(f"expected {count} such as {self._example}, got {value!r}", param, ctx)
+        if self._least is not None and min(numbers) < self._least:
+            self.fail(f"expected numbers from {self._least} on, got {value!r}", param, ctx)
+        if self._above is not None and min(numbers) <= self._above:
+            self.fail(f"expected numbers above {self._above}, got {value!r}", param, ctx)
+        return numbers
+
+
+class _MagType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """A magnification: 4 or 4-4-2."""
+
+    name = "MAG"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Mag:
+        """Return the mag."""
+        try:
+            return Mag(value)
+        except WkdaskError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _BoxType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """A corner and a size."""
+
+    name = "X,Y,Z,W,H,D"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> BoundingBox:
+        """Return the box."""
+        try:
+            box = value if isinstance(value, BoundingBox) else BoundingBox.from_csv(value)
+        except WkdaskError:
+            self.fail(f"expected a corner and a size such as 0,0,10,512,512,20, got {value!r}", param, ctx)
+        if box.is_empty():
+            self.fail(f"the box {value} holds no voxel", param, ctx)
+        return box
+
+
+class _BytesType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """An amount of memory: 4GiB."""
+
+    name = "BYTES"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Return how many."""
+        from dask.utils import parse_bytes
+
+        try:
+            count = int(parse_bytes(value))
+        except ValueError:
+            count = 0
+        if count <= 0:
+            self.fail(f"expected bytes such as 4GiB, got {value!r}", param, ctx)
+        return count
+
+
+class _BoundaryType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """A way of filling, or the number that fills."""
+
+    name = "clip|reflect|nearest|N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str | int | float:
+        """Return the word or the number."""
+        if not isinstance(value, str) or value in ("clip", "reflect", "nearest"):
+            return value  # type: ignore[no-any-return]
+        try:
+            return int(value)
+        except ValueError:
+            pass
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"expected clip, reflect, nearest or a number, got {value!r}", param, ctx)
+
+
+class _PartType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """One of several parts: 3/8."""
+
+    name = "K/N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Return which of how many."""
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", value)
+        number, count = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= number <= count:
+            self.fail(f"a part is written K/N with K from 1 to N, such as 3/8; got {value!r}", param, ctx)
+        return number, count
+
+
+class _ResourceType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """What a task occupies of a worker: GPU=1."""
+
+    name = "NAME=N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, float]:
+        """Return name and number."""
+        if isinstance(value, tuple):
+            return value
+        name, _, text = value.partition("=")
+        try:
+            count = float(text)
+        except ValueError:
+            count = 0.0
+        if not name or not count > 0 or not math.isfinite(count):
+            self.fail(f"a resource is written NAME=N, such as GPU=1; got {value!r}", param, ctx)
+        return name, count
+
+
+class _DTypeType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """A type of voxels: uint8."""
+
+    name = "TYPE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Return the name that numpy has for it; whether a layer can hold such voxels is not decided here."""
+        try:
+            return str(np.dtype(value))
+        except TypeError:
+            self.fail(f"expected a type such as uint8, uint16 or float32, got {value!r}", param, ctx)
+
+
+BOUNDARY = _BoundaryType()
+BOX = _BoxType()
+BYTES = _BytesType()
+DTYPE = _DTypeType()
+INTERPOLATION = click.Choice(
+    ["default", "median", "mode", "min", "max", "nearest", "bilinear", "bicubic"], case_sensitive=False
+)
+"""Those of `wkdask.kernels`, which is not imported to show a help."""
+MAG = _MagType()
+PART = _PartType()
+RESOURCE = _ResourceType()
+SIDES = Numbers(int, "32 or 32,32,16", broadcast=True, least=1)
+"""Of a chunk."""
+SIDES_OF_CUBES = Numbers(int, "256 or 256,256,64", broadcast=True, least=1)
+VOXEL_SIZE = Numbers(float, "4.6,4.6,45", above=0)
