@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, PlanError, ReadOnlyError
-from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
+from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike, as_box
 from wkdask.jobs.driver import run_planned
 from wkdask.jobs.engines.choice import pick_engine
 from wkdask.jobs.events import Event, UnitDone, WriteReport
@@ -125,7 +125,7 @@ def label_components(
             f"connectivity is 6 (faces), 18 (or edges) or 26 (or corners), got {connectivity!r}"
         )
     _check(source, target, where, by_value, first_id)
-    box = (source.bounding_box if bounding_box is None else bounding_box).in_mag(target.mag)
+    box = (source.bounding_box if bounding_box is None else as_box(bounding_box)).in_mag(target.mag)
     place = target.place
     if box.is_empty():
         raise PlanError(f"{place.label}: there is nothing to label, the box {box} holds no voxel")

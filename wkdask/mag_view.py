@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
 from wkdask.fsio import checked_path
-from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
+from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike, as_box
 from wkdask.geometry.grid import split_box
 from wkdask.jobs.events import WriteReport
 from wkdask.jobs.job import MagPlace, WriteOptions
@@ -36,6 +38,34 @@ if TYPE_CHECKING:
 __all__ = ["MagView"]
 
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _absolute(method: _Method) -> _Method:
+    """Return a method of a view whose help says what its coordinates are in a MagView, where they are absolute."""
+    same = types.FunctionType(
+        method.__code__, method.__globals__, method.__name__, method.__defaults__, method.__closure__
+    )
+    functools.update_wrapper(same, method)
+    del same.__wrapped__  # type: ignore[attr-defined]  # help would show the other one
+    same.__kwdefaults__ = method.__kwdefaults__
+    same.__qualname__ = f"MagView.{method.__name__}"
+    words = method.__doc__ or ""
+    for view, mag in _COORDINATES:
+        words = words.replace(view, mag)
+    same.__doc__ = words
+    return cast(_Method, same)
+
+
+_COORDINATES = (
+    (", in voxels of this mag, relative to the view", ": absolute, in voxels of this mag"),
+    (": voxels of this mag, relative to the view", ": absolute, in voxels of this mag"),
+    (": in voxels of this mag, relative to the view", ": absolute, in voxels of this mag"),
+    ("its own corner by default", "the corner of the layer's box by default"),
+)
+"""What the help of a view says, and what that is in a MagView."""
+
+
 class MagView(View):
     """One magnification of a layer, as a lazy array on the grid of its cubes.
 
@@ -56,6 +86,11 @@ class MagView(View):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (MagView, (self._layer, self._place))
+
+    read = _absolute(View.read)
+    read_bbox = _absolute(View.read_bbox)
+    write = _absolute(View.write)
+    get_buffered_slice_writer = _absolute(View.get_buffered_slice_writer)
 
     @property
     def layer(self) -> Layer:
@@ -405,7 +440,7 @@ class MagView(View):
             self._place,
             layers,
             {name: view._place for name, view in targets.items()},
-            self.bounding_box if bounding_box is None else bounding_box,
+            self.bounding_box if bounding_box is None else as_box(bounding_box),
             Vec3Int.from_scalar_or_vec(halo),
             boundary,
             None if block_shape is None else Vec3Int.from_scalar_or_vec(block_shape),
@@ -446,7 +481,7 @@ class MagView(View):
         """
         if parts < 1:
             raise InvalidValueError(f"a box is cut into 1 part or more, got {parts}")
-        box = self.bounding_box if bounding_box is None else bounding_box
+        box = self.bounding_box if bounding_box is None else as_box(bounding_box)
         side = self.spec.shard_shape * self.mag.to_vec3_int()
         return split_box(box, side, parts)
 

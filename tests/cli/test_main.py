@@ -17,6 +17,7 @@ from PIL import Image
 import wkdask
 from wkdask import BoundingBox, Dataset
 from wkdask.cli import main
+from wkdask.jobs.events import UnitDone
 
 COMMANDS = sorted(main.commands)
 
@@ -175,6 +176,29 @@ def test_info_lists_layers_and_mags(invoke, dataset):
     done = real("info", "ds", cwd=Path(dataset.path).parent)
     assert done.stderr == ""
     assert "color" in done.stdout
+
+
+def test_info_names_what_is_unfinished(invoke, dataset):
+    def stop(event):
+        if isinstance(event, UnitDone):
+            raise KeyboardInterrupt
+
+    color = dataset.get_layer("color")
+    target = dataset.add_layer("new", "color").add_mag(1, chunk_shape=16, shard_shape=64)
+    with pytest.raises(KeyboardInterrupt):
+        target.write(255 - color.get_mag(1).to_dask(), bounding_box=color.bounding_box, progress=stop)
+    with pytest.raises(KeyboardInterrupt):
+        color.downsample(coarsest_mag=4, resume=True, progress=stop)
+    text = invoke("info", dataset.path)
+    (line,) = [line for line in text.splitlines() if "unfinished: writing" in line]
+    assert "mag 1" in line
+    assert any("mag 2-2-1" in line and "unfinished, and not listed yet" in line for line in text.splitlines())
+
+
+def test_compress_tells_the_box_of_the_layer(invoke, dataset):
+    text = invoke("compress", dataset.path, "--layer", "color")
+    assert "(10, 20, 30) + (200, 150, 40)" in text
+    assert "stored so already" in invoke("compress", dataset.path, "--layer", "color")
 
 
 def test_preview_of_a_damaged_cube_draws_the_others_and_fails(invoke, dataset, tmp_path):

@@ -59,6 +59,23 @@ def test_a_segmentation_and_all_that_can_be_said(tmp_path, random_voxels):
     assert ds.get_segmentation_layer().largest_segment_id == 2**40
 
 
+def test_small_data_become_small_compressed_cubes(tmp_path, capfd):
+    """As `convert` makes them of the same voxels: 20 MiB are no sparse file of 1 GiB."""
+    array = da.zeros((100, 80, 60), dtype="uint8", chunks=50) + np.uint8(1)
+    for data_format, compression in (("wkw", "lz4"), ("zarr3", "zstd")):
+        ds = Dataset.from_dask(
+            tmp_path / data_format, array, (4, 4, 4), data_format=data_format, progress=True
+        )
+        spec = ds.get_layer("color").get_mag(1).spec
+        assert (spec.shard_shape, spec.chunk_shape, spec.compression) == ((128,) * 3, (32,) * 3, compression)
+        assert "array (100, 80, 60) taken as (x, y, z), first voxel at (0, 0, 0)" in capfd.readouterr().err
+    ds = Dataset.from_dask(
+        tmp_path / "none", array, (4, 4, 4), compression=False, pyramid=False, progress=False
+    )
+    assert ds.get_layer("color").get_mag(1).spec.compression is None
+    assert capfd.readouterr().err == ""
+
+
 def failing(block):
     raise RuntimeError("this block cannot be")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from wkdask import kernels
 from wkdask.errors import AlignmentError, DTypeError, InvalidValueError
-from wkdask.kernels.layout import DTYPES
+from wkdask.kernels.layout import DTYPES, jit
 
 LAYOUTS = (
     "F",
@@ -666,3 +667,21 @@ def test_where_nothing_else_can_be_written_the_cache_is_a_private_temporary_fold
     assert run() == ["0", path]
     folder.chmod(0o777)  # anybody may have put code there
     assert run() == ["1", "None"]
+
+
+def _three(x):
+    return 3 * x
+
+
+def test_kernels_are_compiled_whatever_the_user_says_for_his_own_functions(monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    kernel = jit(_three)
+    assert kernel(2) == 6
+    assert kernel.signatures
+    assert numba.config.DISABLE_JIT == 1
+
+
+def test_a_cache_folder_that_is_a_file_is_passed_over(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert jit(_three)(2) == 6

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from wkdask import BoundingBox, Dataset, LayerCategories
+from wkdask import BoundingBox, Dataset, LayerCategories, Mag, compiling
 from wkdask.errors import TaskFailedError
 from wkdask.jobs.events import JobFinished, JobStarted, UnitDone, UnitFailed, WriteReport
 from wkdask.jobs.tasks import UnitReport
@@ -293,6 +293,42 @@ def test_in_a_notebook_one_output_changes(monkeypatch, clock):
     assert shown[0][-1].endswith("OSError: <b>")
 
 
+def test_all_mags_of_a_job_are_counted():
+    """A pyramid of 9 cubes of mag 2 and 1 of mag 4 is at 9 of 10 when the finer mag is there."""
+    tally = Tally(JobStarted(LABEL, "downsampling", 2, 10, 10_000_000, "2 local threads"))
+    tally.take(done(cubes=9))
+    assert tally.cubes_done == "9/10 cubes"
+    other = UnitReport(BOX, BOX, cubes=1, nbytes=1_000_000).of_other_mag("ds", "color", Mag(4))
+    tally.take(UnitDone(LABEL, other))
+    assert tally.cubes_done == "10/10 cubes"
+
+
+def test_what_only_publishes_has_a_rate(clock):
+    """A conversion that is resumed when all images are decoded: its tasks count no bytes of their own."""
+    begun = JobStarted(LABEL, "converting", 8, 4, 4_000_000, "2 local threads", 4, 0, 4_000_000)
+    tally = Tally(begun)
+    clock.now += 1
+    for _ in range(4):
+        tally.take(done(nbytes=0))
+    assert tally.rate == "2 MB/s"
+
+
+def test_that_kernels_are_compiled_is_a_line(monkeypatch):
+    monkeypatch.setattr(compiling, "_DELAY", 0.01)
+    lines = []
+    listener = Lines(lines.append, 10)
+    listener(started())
+    with compiling.compiling("kernels for uint8"):
+        deadline = time.monotonic() + 5
+        while len(lines) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    listener(FINISHED)
+    with compiling.compiling("kernels for uint16"):
+        time.sleep(0.05)
+    (line,) = [line for line in lines if "compiling" in line]
+    assert line == f"writing {LABEL}: compiling kernels for uint8, once on this machine …"
+
+
 # --- bar ----------------------------------------------------------------------------------------------
 
 
@@ -324,6 +360,13 @@ def test_the_bar_shows_counts_and_leaves_one_line(width, clock):
     assert screen.getvalue().count("\x1b[?25h") == 1  # the cursor is back
     last = plain(screen.getvalue()).rstrip("\n").rpartition("\n")[2].rpartition("\r")[2]
     assert last == f"writing {LABEL}: 4 cubes, 50.5 MiB of voxels in 1.0 s, 53 MB/s"
+
+
+def test_a_title_that_is_cut_keeps_its_mag():
+    listener, screen = bar(width=80)
+    listener(JobStarted("layer 'a_name_that_is_long' mag 4-4-1", "downsampling", 4, 4, 0, "2 local threads"))
+    listener(FINISHED)
+    assert "mag 4-4-1 " in plain(screen.getvalue()).splitlines()[0]
 
 
 def test_failures_are_counted_and_the_first_is_told_after_the_bar():

@@ -44,4 +44,9 @@ def compress(
         views = [layer.get_mag(mag) for layer in chosen for mag in mags or layer.mags]
         for view in views:
             report = view.compress(compression=compression, client=client, progress=True)
-            click.echo(repr(report) if report is not None else f"{view.place.label}: there is no cube")
+            if report is not None:
+                click.echo(repr(report))
+            elif next(view.cubes_on_disk(), None) is None:
+                click.echo(f"{view.place.label}: there is no cube")
+            else:
+                click.echo(f"{view.place.label}: nothing to do, all cubes are stored so already")

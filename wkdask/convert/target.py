@@ -7,12 +7,12 @@ import os
 
 import numpy as np
 
-from wkdask.convert.images.plan import default_shard_side
 from wkdask.dataset import Dataset
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.geometry import MagLike, Vec3Int, Vec3IntLike
 from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.layer import Layer, LayerCategories
+from wkdask.layer.chunk_layout import fitting_shard_shape
 from wkdask.mag_view import MagView
 from wkdask.properties import PROPERTIES_FILE, AddLayer
 from wkdask.storage.formats import check_format, check_spec, fitting_compression
@@ -58,9 +58,7 @@ def spec_of(
     chunk = Vec3Int.from_scalar_or_vec(32 if chunk_shape is None else chunk_shape)
     if shard_shape is None:
         voxel_nbytes = num_channels * np.dtype(dtype).itemsize
-        side = default_shard_side(size, voxel_nbytes, compression, max(chunk))
-        # Of chunks whose sides are no powers of two a cube holds whole ones.
-        shard_shape = chunk if data_format == "zarr" else chunk * (Vec3Int.full(side) // chunk).pairmax(1)
+        shard_shape = fitting_shard_shape(size, voxel_nbytes, compression, chunk, data_format)
     spec = ArraySpec(
         dtype=dtype,
         num_channels=num_channels,

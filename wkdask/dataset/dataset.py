@@ -21,7 +21,7 @@ from wkdask.dataset.layers import DatasetLayers
 from wkdask.dataset.work import calculate_bounding_box, compress, downsample, write_layer
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.fsio import checked_path
-from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
+from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike, as_box
 from wkdask.geometry.voxel_size import VoxelSize, as_voxel_size
 from wkdask.jobs.folder_edits import recover_edits
 from wkdask.jobs.job import WriteOptions
@@ -406,7 +406,8 @@ class Dataset(DatasetLayers):
         chosen = [self.get_layer(name) for name in names if name not in (layers_to_ignore or ())]
         size = as_voxel_size(scales[0]) if scales else self.voxel_size
         options = WriteOptions(client=client, task_memory=task_memory)
-        return plan_dataset(self._properties, chosen, size, cut, bounding_box, options)
+        clip = None if bounding_box is None else as_box(bounding_box)
+        return plan_dataset(self._properties, chosen, size, cut, clip, options)
 
     def shallow_copy_dataset(
         self,

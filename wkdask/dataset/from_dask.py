@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from wkdask.fsio import checked_path, remove_folder
-from wkdask.geometry import Vec3IntLike
+from wkdask.geometry import Vec3Int, Vec3IntLike
 from wkdask.geometry.voxel_size import VoxelSize
-from wkdask.layer.chunk_layout import Cut, check_array
+from wkdask.layer.chunk_layout import Cut, check_array, fitting_shard_shape
 from wkdask.names import LayerCategories
-from wkdask.progress.bar import ProgressLike
+from wkdask.progress.bar import ProgressLike, say
+from wkdask.storage.formats import check_format, fitting_compression
+from wkdask.view.array_like import as_array
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -52,7 +54,7 @@ def from_dask(
     array
         A dask or numpy array ``(x, y, z)`` or ``(c, x, y, z)``, of a type that layers hold. A dask array is
         computed block by block, on the active :class:`distributed.Client` or on local threads. An array whose
-        axes are (z, y, x) is given as ``array.T``.
+        axes are (z, y, x) is given as ``array.T``. How its axes are taken is told where progress is shown.
     voxel_size
         Size of a voxel along (x, y, z), in nm, or a `VoxelSize`.
     name
@@ -65,8 +67,11 @@ def from_dask(
         Where the array's first voxel goes: (x, y, z), absolute, in voxels of mag 1.
     data_format
         How the layer is stored: ``"wkw"``, ``"zarr3"``, or ``"zarr"`` for Zarr 2.
-    chunk_shape, shard_shape, compression
-        As for :meth:`Layer.add_mag`; sides in voxels of mag 1.
+    chunk_shape, shard_shape
+        Sides of a chunk (32³) and of a cube, in voxels of mag 1; cubes are by default as
+        ``wkdask convert`` makes them: up to 1024³, smaller where the array is.
+    compression
+        As for :meth:`Layer.add_mag`; by default ``"lz4"``, in Zarr ``"zstd"``. False for none.
     pyramid
         Compute the coarser mags as well, those that :meth:`Layer.downsample` would add.
     client, durable, progress
@@ -94,8 +99,18 @@ def from_dask(
     >>> x = da.random.random((2048, 2048, 512), chunks=256).astype("float32")
     >>> Dataset.from_dask("noise", x, voxel_size=(4, 4, 35))  # doctest: +SKIP
     """
-    channels = check_array(array, data_format, Cut(None, None, None, chunk_shape, shard_shape, compression))
+    array = as_array(array)
+    check_format(data_format)
+    compression = fitting_compression(data_format, "lz4" if compression is None else compression)
+    given = Cut(None, None, None, chunk_shape, shard_shape, compression or False)
+    channels = check_array(array, data_format, given)
+    if shard_shape is None and all(length > 0 for length in array.shape):  # not of unknown length (NaN)
+        chunk = Vec3Int.from_scalar_or_vec(32 if chunk_shape is None else chunk_shape)
+        voxel_nbytes = channels * array.dtype.itemsize
+        shard_shape = fitting_shard_shape(array.shape[-3:], voxel_nbytes, compression, chunk, data_format)
     path = checked_path(dataset_path)
+    axes = "(x, y, z)" if array.ndim == 3 else "(c, x, y, z)"
+    say(progress, f"array {tuple(array.shape)} taken as {axes}, first voxel at {Vec3Int(topleft)}")
     is_there = os.path.lexists(path)
     dataset = (cls.get_or_create if resume else cls.create)(path, voxel_size, name)
     try:
@@ -108,7 +123,7 @@ def from_dask(
             data_format=data_format,
         )
         mag = layer.get_or_add_mag(
-            1, chunk_shape=chunk_shape, shard_shape=shard_shape, compression=compression
+            1, chunk_shape=chunk_shape, shard_shape=shard_shape, compression=compression or False
         )
         mag.write(
             array,

@@ -16,7 +16,7 @@ from wkdask.errors import (
     LayerNotFoundError,
     SaidTwiceError,
 )
-from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, as_box
 from wkdask.geometry.nd_boxes import NDBoundingBox
 from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.jobs.folder_edits import recoverable_removal
@@ -245,7 +245,7 @@ class DatasetLayers:
         warn_of_ignored(**kwargs)
         warn_of_voxels(layer_name, category, dtype_name)
         box, axes_edits = new_layer_box(
-            layer_name, EMPTY_BOX if bounding_box is None else bounding_box, data_format, channels
+            layer_name, EMPTY_BOX if bounding_box is None else as_box(bounding_box), data_format, channels
         )
         edit = AddLayer(
             name=layer_name,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wkdask.compiling import unwatch, watch
 from wkdask.dataset import Dataset
 from wkdask.demo.tissue import make_tissue
 from wkdask.display.preview import save_preview
@@ -98,9 +99,23 @@ def run_demo(path: str, *, overwrite: bool = False, echo: Callable[[str], None] 
     PermissionError, FileNotFoundError, NotADirectoryError
         If a dataset cannot be made there.
     """
-    start = time.perf_counter()
     path = checked_path(path)
     _make_room(path, overwrite)
+
+    def tell(text: str | None) -> None:
+        if text is not None:
+            echo(f"  {text}")
+
+    watch(tell)
+    try:
+        return _run(path, echo)
+    finally:
+        unwatch(tell)
+
+
+def _run(path: str, echo: Callable[[str], None]) -> str:
+    """Do what `run_demo` promises, in a folder that is free."""
+    start = time.perf_counter()
     dataset = Dataset.create(path, VOXEL_SIZE)  # first of all: where it cannot be, nothing is computed
     _leave_mark(path)
     echo(f"Growing {SIZE[0]} × {SIZE[1]} × {SIZE[2]} voxels of tissue …")

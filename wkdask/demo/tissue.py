@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wkdask.compiling import compiling
 from wkdask.errors import InvalidValueError
 
 __all__ = ["make_tissue"]
@@ -149,15 +150,25 @@ def _compiled() -> Any:
     The functions are copied into a namespace of their own where their helpers are compiled ones: closures
     would make numba's cache miss in every process, decorators would import numba with the module.
     """
-    from numba import njit
+    import numba
 
+    disabled, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, 0  # for the functions of users
+    try:
+        with compiling("the growth of tissue"):
+            return _machine_code(numba.njit)
+    finally:
+        numba.config.DISABLE_JIT = disabled
+
+
+def _machine_code(njit: Any) -> Any:
+    """Return `_render`, compiled."""
     space = dict(globals())
     for function, signature in _SIGNATURES.items():
         copy = types.FunctionType(globals()[function].__code__, space, function)
         # The types are named, so that each function is compiled once and not for every mix of integers.
         try:
             space[function] = njit(signature, cache=True, nogil=True, error_model="numpy")(copy)
-        except RuntimeError:  # neither the package nor the home folder can be written
+        except (OSError, RuntimeError):  # neither the package nor the home folder can be written
             space[function] = njit(signature, nogil=True, error_model="numpy")(copy)
     return space["_render"]
 

@@ -15,10 +15,13 @@ from html import escape
 from itertools import zip_longest
 from typing import TYPE_CHECKING, cast
 
-from wkdask.geometry import BoundingBox
+from wkdask.errors import WkdaskError
+from wkdask.geometry import BoundingBox, Mag
 from wkdask.geometry.voxel_size import VoxelSize, format_bytes
 from wkdask.properties.records import LayerRecord
 from wkdask.storage.protocol import StoredMag
+from wkdask.storage.publish.dead_jobs import is_unfinished
+from wkdask.storage.publish.jobs import unfinished_jobs
 
 if TYPE_CHECKING:
     from wkdask.dataset import Dataset
@@ -174,11 +177,32 @@ def _layer_facts(layer: Layer, limit: _Limit) -> _LayerFacts:
                 cells = _cells_of_more_axes(cast("NDMagView", view))
                 facts.append(_MagFacts(str(mag), cells, note=f"also along {', '.join(axes)}"))
                 continue
-            note = f"read-only: {_plain(why)}" if (why := view.place.read_only) else ""
+            note = f"read-only: {_plain(why)}" if (why := view.place.read_only) else _unfinished(view)
             facts.append(_MagFacts(str(mag), _mag_cells(record, view, limit), note=note))
         except Exception as error:
             facts.append(_MagFacts(str(mag), error=_message(error)))
+    facts += _unlisted(layer, mags)
     return _LayerFacts(tuple(lines) if mags else (*lines, "no mags"), tuple(facts))
+
+
+def _unfinished(mag: MagView) -> str:
+    """Return what was begun on a mag, and stopped; empty where nothing was."""
+    jobs = unfinished_jobs(mag.place.store)
+    if not jobs:
+        return ""
+    return f"unfinished: {_plain(jobs[0].action)} {_plain(jobs[0].name)}; the same call resumed completes it"
+
+
+def _unlisted(layer: Layer, mags: Sequence[Mag]) -> list[_MagFacts]:
+    """Return the mags that a job began to make; they are listed when they are complete."""
+    found = []
+    with contextlib.suppress(OSError), os.scandir(layer.path) as entries:
+        for name in sorted(entry.name for entry in entries if entry.name[:1].isdigit()):
+            with contextlib.suppress(WkdaskError, OSError):
+                if Mag(name) not in mags and is_unfinished(os.path.join(layer.path, name)) is not None:
+                    note = "unfinished, and not listed yet: the same call resumed completes it"
+                    found.append(_MagFacts(name, error=note))
+    return found
 
 
 def _mag_cells(record: LayerRecord, mag: MagView, limit: _Limit) -> tuple[str, ...]:

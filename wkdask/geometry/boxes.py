@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -56,6 +56,7 @@ __all__ = [
     "Vec3IntLike",
     "VecInt",
     "VecIntLike",
+    "as_box",
 ]
 
 COORDINATE_LIMIT = 2**32
@@ -401,6 +402,17 @@ class BoundingBox(ThreeAxes, BoxForms):
 
     def __str__(self) -> str:
         return f"{tuple(self.topleft)} + {tuple(self.size)}"
+
+
+def as_box(box: Any) -> BoundingBox:
+    """Return what an argument ``bounding_box=`` means: a box (also one of further axes), or any form of one.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is none.
+    """
+    return cast(BoundingBox, box) if isinstance(box, NDBoundingBox) else BoundingBox.from_auto(box)
 
 
 def _step(step: Vec3IntLike) -> Vec3Int:

@@ -46,6 +46,7 @@ from wkdask.jobs.plan import plan_again
 from wkdask.jobs.resume import refuse_other_work
 from wkdask.jobs.settlement import JobTally, commit_job, failure_of
 from wkdask.jobs.space import check_space
+from wkdask.jobs.tasks import UnitReport
 from wkdask.jobs.windows import AnyWindow, Stage
 from wkdask.storage.protocol import PRIVATE, StoredMag
 from wkdask.storage.publish.dead_jobs import has_replacing_job, illegible_jobs, replacing_now, sweep_ended
@@ -331,12 +332,12 @@ def _run_stages(
             label=job.label,
             action=job.action,
             units=sum(stage.units for stage in todo),
-            cubes=job.num_cubes,
-            nbytes=job.nbytes,
+            cubes=job.all_cubes,
+            nbytes=job.all_nbytes,
             engine=engine.description,
             units_before=journal.units if journal is not None else 0,
-            cubes_before=done.cubes if done is not None else 0,
-            nbytes_before=done.nbytes if done is not None else 0,
+            cubes_before=_sum_of(done, "cubes"),
+            nbytes_before=_sum_of(done, "nbytes"),
         )
     )
     # What was read is replaced in part: nothing is computed from it again, whatever the journal says.
@@ -361,6 +362,11 @@ def _run_stages(
                 journal.close_stream(stream)  # type: ignore[union-attr]
         if target is not None and not target.is_replaced:
             target.end_second_phase()
+
+
+def _sum_of(done: UnitReport | None, name: str) -> int:
+    """Return what earlier runs counted, in all mags of the job."""
+    return 0 if done is None else sum(getattr(report, name) for report in (done, *done.others))
 
 
 def _begin_replacing(job: Job, folders: Sequence[JobFolder], engine: Engine) -> None:

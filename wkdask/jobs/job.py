@@ -207,6 +207,18 @@ class Job:
             return self.plan.nbytes
         return self.listed_cubes * self.store.spec.cube_nbytes
 
+    @property
+    def all_cubes(self) -> int:
+        """Cubes that the job touches, in all mags that it writes."""
+        others = (len(write.store.spec.grid.cubes(write.box)) for write in self.writes[1:])
+        return self.num_cubes + sum(others)
+
+    @property
+    def all_nbytes(self) -> int:
+        """Bytes of the voxels that the job writes, in all mags."""
+        others = (write.box.volume() * write.store.spec.bytes_per_voxel for write in self.writes[1:])
+        return self.nbytes + sum(others)
+
     @classmethod
     def of(
         cls,

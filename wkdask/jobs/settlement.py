@@ -13,6 +13,7 @@ from wkdask.jobs.events import WriteReport
 from wkdask.jobs.job import Job
 from wkdask.jobs.mag_folders import listing_of
 from wkdask.jobs.tasks import NOTHING, PlaceReport, Total, UnitReport, landed_reports
+from wkdask.properties import load
 from wkdask.properties.commit import Edit, GrowBox, RaiseSegmentId, commit
 from wkdask.storage.protocol import StoredMag
 
@@ -92,6 +93,8 @@ def commit_job(job: Job, tally: JobTally, seconds: float, *, whole: bool = True)
     if merged.box is None and not merged.cubes:
         return None
     box = merged.box or job.plan.box
+    if not job.grows_box:  # cubes were handled as a whole; what of them lies in the layer is told
+        box = _within_layer(job, box)
     others = tuple(_place_report(report, seconds) for report in merged.others)
     return replace(
         _report(job.label, job.mag, merged, box, seconds),
@@ -99,6 +102,16 @@ def commit_job(job: Job, tally: JobTally, seconds: float, *, whole: bool = True)
         dataset_path=job.dataset_path,
         others=others,
     )
+
+
+def _within_layer(job: Job, box: BoundingBox) -> BoundingBox:
+    """Return what of a box lies in the layer's box; all of it where that is not known."""
+    records = (layer for layer in load(job.dataset_path).layers if layer.name == job.layer)
+    if (layer := next(records, None)) is None:
+        return box
+    step = job.mag.to_vec3_int()
+    inside = box.intersection(layer.bounding_box.aligned_outwards(step).in_mag(job.mag))
+    return box if inside.is_empty() else inside
 
 
 def commit_boxes(reports: Iterable[PlaceReport]) -> None:

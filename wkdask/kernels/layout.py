@@ -17,6 +17,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from wkdask.compiling import compiling
 from wkdask.errors import DTypeError, InvalidValueError
 from wkdask.fsio import lock
 
@@ -33,14 +34,24 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
     The code goes to ``NUMBA_CACHE_DIR``, else beside the module, else (read-only installation) to the user's
     cache folder: numba tries them in this order by itself. Where none of them can be written (a container without
     a home) it goes to a private folder among the host's temporary files; and where not even that is possible,
-    each process compiles for itself.
+    each process compiles for itself. ``NUMBA_DISABLE_JIT`` is for the functions of users, which they want to look
+    into: as Python these kernels would wrap their integers in another way, or run for hours.
 
     Invariant: a kernel calls only helpers of its own module, because numba takes a cached kernel for stale
     only when the file of that kernel changes.
     """
+    disabled, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, 0
+    try:
+        return _compiled(function)
+    finally:
+        numba.config.DISABLE_JIT = disabled
+
+
+def _compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Return the dispatcher of a function, with a cache where one can be."""
     try:
         return cast("Callable[P, R]", numba.njit(nogil=True, cache=True)(function))
-    except RuntimeError:
+    except (OSError, RuntimeError):
         pass
     before = numba.config.CACHE_DIR
     try:
@@ -75,7 +86,7 @@ def call(kernel: Callable[..., R], *arguments: Any) -> R:
     version = (kernel, arguments[0].dtype)
     if version in _ready:
         return kernel(*arguments)
-    with _alone(kernel, arguments[0].dtype):
+    with compiling(f"kernels for {arguments[0].dtype}"), _alone(kernel, arguments[0].dtype):
         result = kernel(*arguments)
     _ready.add(version)
     return result

@@ -19,10 +19,19 @@ __all__ = [
     "check_array",
     "compression_of",
     "cut_like",
+    "default_shard_side",
     "either_spelling",
+    "fitting_shard_shape",
     "in_chunks",
     "per_shard",
 ]
+
+_LARGEST_SIDE = 1024
+"""The default of WEBKNOSSOS: cubes of 1024³ voxels."""
+_COMPRESSED_CUBE_NBYTES = 1 << 30
+"""A cube is compressed by one task: by default it has no more bytes than this."""
+_SMALL_CUBE_NBYTES = 16 << 20
+"""It may be mostly empty then: it takes moments, and smaller ones would be many files."""
 
 NewCut = tuple["Vec3IntLike | int | None", "Vec3IntLike | int | None"]
 """Sides of chunks and of cubes of new mags; None where nothing is said."""
@@ -138,6 +147,66 @@ def cut_like(
     if shard_shape is None:
         return chunk, default_shard_shape(data_format, chunk)
     return chunk, Vec3Int.from_scalar_or_vec(shard_shape)
+
+
+def default_shard_side(
+    size: Vec3IntLike, bytes_per_voxel: int, compression: str | None, chunk_side: int = 32
+) -> int:
+    """Return the side of a cube that suits a new layer.
+
+    The power of two that holds the longest extent, but at most 1024 and at least a chunk. A compressed cube is put
+    together and compressed as a whole by one task: there the side is halved until a cube has at most 1 GiB of
+    voxels, and a quarter of them at least are the layer's, unless it has no more than 16 MiB anyway.
+
+    Parameters
+    ----------
+    size
+        Extent of its voxels along (x, y, z), in voxels.
+    bytes_per_voxel
+        All channels.
+    compression
+        One of `wkdask.storage.protocol.COMPRESSIONS`.
+    chunk_side
+        Side of a chunk, in voxels.
+
+    Examples
+    --------
+    >>> default_shard_side((6000, 6000, 3000), 1, "lz4"), default_shard_side((6000, 6000, 100), 1, "lz4")
+    (1024, 256)
+    """
+    size = Vec3Int(size)
+    side = min(_LARGEST_SIDE, 1 << (max(size) - 1).bit_length())
+
+    def is_too_large() -> bool:
+        nbytes = side**3 * bytes_per_voxel
+        own = size.pairmin(Vec3Int.full(side)).prod() * bytes_per_voxel
+        return nbytes > _COMPRESSED_CUBE_NBYTES or (nbytes > _SMALL_CUBE_NBYTES and nbytes > 4 * own)
+
+    while compression is not None and is_too_large():
+        side //= 2
+    return max(side, chunk_side)
+
+
+def fitting_shard_shape(
+    size: Vec3IntLike, bytes_per_voxel: int, compression: str | None, chunk: Vec3Int, data_format: str
+) -> Vec3Int:
+    """Return the sides of a cube that suit a new layer: whole chunks; in Zarr 2, where a chunk is a file, one.
+
+    Parameters
+    ----------
+    size, bytes_per_voxel, compression
+        As for `default_shard_side`.
+    chunk
+        Sides of a chunk, in voxels.
+    data_format
+        One of `wkdask.storage.formats.DATA_FORMATS`.
+    """
+    if data_format == "zarr":
+        return chunk
+    side = default_shard_side(size, bytes_per_voxel, compression, max(chunk))
+    return chunk * (Vec3Int.full(side) // chunk).pairmax(
+        1
+    )  # chunks whose sides are no powers of two: whole ones
 
 
 def in_chunks(

@@ -15,7 +15,7 @@ from wkdask.errors import (
     ReadOnlyError,
     UnsupportedFormatError,
 )
-from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike
+from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike, as_box
 from wkdask.geometry.nd_boxes import NDBoundingBox, NormalizedBoundingBox
 from wkdask.jobs.folder_edits import recoverable_removal
 from wkdask.jobs.job import MagPlace
@@ -143,7 +143,7 @@ class LayerMags:
 
     @bounding_box.setter
     def bounding_box(self, box: BoundingBox | NDBoundingBox) -> None:
-        self._commit(*box_edits(self.record, box))
+        self._commit(*box_edits(self.record, as_box(box)))
 
     @property
     def normalized_bounding_box(self) -> NormalizedBoundingBox:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from wkdask.errors import AlignmentError, InvalidValueError, OutOfBoundsError
-from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
+from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike, as_box
 from wkdask.storage.protocol import ArraySpec
 
 __all__ = ["NOWHERE", "Where", "check_allowed"]
@@ -71,15 +71,18 @@ class Where:
         """
         said = [each.name for each in fields(self) if getattr(self, each.name) is not None]
         if not said:
-            return bounding_box
+            return None if bounding_box is None else as_box(bounding_box)
         both = [
             name for name, value in (("offset", offset), ("bounding_box", bounding_box)) if value is not None
         ]
         if len(said) + len(both) > 1:
             raise InvalidValueError(f"give one place, not {' and '.join([*both, *said])}")
         corner = view.bounding_box.topleft if said[0].startswith("relative") else Vec3Int(0, 0, 0)
-        whole = self.relative_bounding_box or self.absolute_bounding_box
-        if whole is not None:
+        said_box = (
+            self.absolute_bounding_box if self.relative_bounding_box is None else self.relative_bounding_box
+        )
+        if said_box is not None:
+            whole = as_box(said_box)
             if size is not None:
                 raise InvalidValueError(f"{said[0]}= has a size already, got size={size!r} too")
             return whole.offset(corner)

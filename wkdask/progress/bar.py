@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from wkdask.compiling import unwatch, watch
 from wkdask.jobs.events import Event, JobFinished, JobStarted, Listener, UnitFailed
 from wkdask.progress.tally import Tally
 
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-__all__ = ["Bar", "Lines", "ProgressLike", "listeners_for", "log_listener"]
+__all__ = ["Bar", "Lines", "ProgressLike", "listeners_for", "log_listener", "say"]
 
 ProgressLike: TypeAlias = "bool | Callable[[Event], None] | None"
 """``True`` for a bar, ``False`` for none, a listener, ``None`` for a bar where a person watches."""
 
 _DELAY = 0.5
 """Seconds that a job must last before a bar appears by default."""
+_BESIDE_TITLE = 48
+"""Columns of a terminal for what stands beside the title: bar, per cent, cubes, rate, time."""
 _NOTEBOOK_INTERVAL = 0.25
 """Seconds between two looks of a line in a notebook."""
 
@@ -67,6 +70,22 @@ def listeners_for(progress: ProgressLike) -> Sequence[Listener]:
     if _on_terminal():
         return [guarded(Bar(delay=delay))]
     return [guarded(Lines(_print_line, _configured_interval()))] if progress else []
+
+
+def say(progress: ProgressLike, line: str) -> None:
+    """Print what a job takes for granted, where its progress is shown; a listener of one's own hears of no text.
+
+    Parameters
+    ----------
+    progress
+        As for `listeners_for`.
+    line
+        The text.
+    """
+    if callable(progress) or progress is False or (not progress and _is_child_process()):
+        return
+    if progress or _in_notebook() or _on_terminal():
+        _print_line(line)
 
 
 def log_listener(logger: logging.Logger | None = None, interval: float | None = None) -> Listener:
@@ -130,6 +149,8 @@ class Lines:
         """Take an event."""
         if isinstance(event, JobStarted):
             self._tally, self._shown = Tally(event), False
+            unwatch(self._compiling)
+            watch(self._compiling)
             self._next = self._tally.start + (self._delay or self._interval)
             if self._in_place and hasattr(self._write, "begin"):
                 self._write.begin()
@@ -142,6 +163,7 @@ class Lines:
         tally.take(event)
         if isinstance(event, JobFinished):
             self._tally = None
+            unwatch(self._compiling)
             if self._shown or not self._delay:
                 error = f"; the first {tally.first_error}" if tally.failed and self._in_place else ""
                 self._show(tally.summary() + error)
@@ -151,6 +173,11 @@ class Lines:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + self._interval
             self._show(tally.line())
+
+    def _compiling(self, text: str | None) -> None:
+        """Write that a task compiles, which is why nothing seems to happen."""
+        if (tally := self._tally) is not None and text is not None:
+            self._show(f"{tally.title}: {text}")
 
     def _show(self, line: str) -> None:
         self._shown = True
@@ -200,6 +227,7 @@ class Bar:
     def _open(self, tally: Tally) -> None:
         """Show the bar, now or after the delay: a first task may take minutes, so a timer does it."""
         self._tally = tally
+        watch(self._compiling)
         if self._delay:
             self._timer = threading.Timer(self._delay, guarded(self._show), (tally,))
             self._timer.daemon = True
@@ -218,21 +246,22 @@ class Bar:
                 return
             try:
                 self._console = self._console or Console(stderr=True)
-                title = Column(no_wrap=True, overflow="ellipsis", ratio=2)
+                title = _shortened(tally.title, self._console.width - _BESIDE_TITLE)
                 self._progress = Progress(
-                    TextColumn("{task.description}", markup=False, table_column=title),
-                    BarColumn(bar_width=None, table_column=Column(ratio=1)),
+                    TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+                    BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
                     TaskProgressColumn(),
                     TextColumn("{task.fields[cubes]}", markup=False, table_column=Column(no_wrap=True)),
                     TextColumn("{task.fields[rate]}", markup=False, table_column=Column(no_wrap=True)),
                     TimeRemainingColumn(compact=True),
                     TextColumn("{task.fields[failed]}", style="red", markup=False),
+                    TextColumn("{task.fields[doing]}", markup=False),
                     console=self._console,
                     transient=True,
                     expand=True,
                 )
                 self._task = self._progress.add_task(
-                    tally.title, total=max(tally.job.units, 1), cubes="", rate="", failed=""
+                    title, total=max(tally.job.units, 1), cubes="", rate="", failed="", doing=""
                 )
                 self._draw(tally)
                 self._progress.start()
@@ -255,8 +284,15 @@ class Bar:
                 failed=tally.failures,
             )
 
+    def _compiling(self, text: str | None) -> None:
+        """Show that a task compiles, which is why the bar does not move."""
+        with self._lock:
+            if self._progress is not None and self._task is not None:
+                self._progress.update(self._task, doing=text or "")
+
     def _close(self) -> Console | None:
         """Take the bar off the screen; return the console if the bar was on it."""
+        unwatch(self._compiling)
         with self._lock:
             self._tally = None
             timer, self._timer = self._timer, None
@@ -270,6 +306,14 @@ class Bar:
             finally:
                 _screen.release()
             return self._console
+
+
+def _shortened(title: str, width: int) -> str:
+    """Return a title that fits, cut in its middle: it ends with the mag."""
+    if len(title) <= max(width, 20):
+        return title
+    head = (max(width, 20) - 1) // 2
+    return f"{title[:head]}…{title[len(title) + head + 1 - max(width, 20) :]}"
 
 
 class _NotebookLine:

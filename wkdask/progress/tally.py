@@ -23,7 +23,7 @@ class Tally:
     units: int = 0
     """Tasks that ended well, all phases."""
     cubes: int = 0
-    """Cubes published."""
+    """Cubes published, in all mags."""
     nbytes: int = 0
     """Bytes of the voxels written, uncompressed."""
     failed: int = 0
@@ -42,11 +42,13 @@ class Tally:
         """Count an event."""
         if isinstance(event, UnitDone):
             self.units += 1
-            self.cubes += event.report.cubes
-            self.nbytes += event.report.nbytes
+            self.cubes += event.report.cubes + sum(other.cubes for other in event.report.others)
+            self.nbytes += event.report.nbytes + sum(other.nbytes for other in event.report.others)
         elif isinstance(event, JobFinished) and event.report is not None:
             # Also what tasks did that ended after the job was stopped, for which there is no event.
-            self.cubes, self.nbytes = event.report.cubes, event.report.bytes
+            reports = (event.report, *event.report.others)
+            self.cubes = sum(report.cubes for report in reports)
+            self.nbytes = sum(report.bytes for report in reports)
         elif isinstance(event, UnitFailed):
             self.failed += 1
             if self.failed == 1:
@@ -65,8 +67,14 @@ class Tally:
 
     @property
     def rate(self) -> str:
-        """Uncompressed bytes per second of wall time, in this run of the job."""
-        return format_rate(self.nbytes - self.job.nbytes_before, self.seconds)
+        """Uncompressed bytes per second of wall time, in this run of the job.
+
+        Tasks of a second phase, which publish what was built before, count none; where a run has only those, the
+        share of the tasks says how much it was.
+        """
+        job = self.job
+        share = (self.units - job.units_before) / job.units if job.units else 0.0
+        return format_rate(max(self.nbytes - job.nbytes_before, share * job.nbytes), self.seconds)
 
     @property
     def cubes_done(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from wkdask.arrays.lazy import ChunksLike, lazy_array
 from wkdask.errors import InvalidValueError, OutOfBoundsError, ReadOnlyError
-from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
+from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike, as_box
 from wkdask.jobs.events import WriteReport
 from wkdask.jobs.job import MagPlace, WriteOptions
 from wkdask.names import DataFormat
@@ -24,6 +24,7 @@ from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates
 from wkdask.storage.publish.dead_jobs import warn_if_half_replaced
 from wkdask.storage.publish.jobs import unfinished_jobs
 from wkdask.view.array_info import ArrayInfo, info_of
+from wkdask.view.array_like import ArrayLike, as_array
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["BoxView", "because", "checked_size"]
 
 
-class BoxView:
+class BoxView(ArrayLike):
     """A box of a magnification: the part of a :class:`~wkdask.view.view.View` that reads and writes it whole."""
 
     __slots__ = ("_box", "_place", "_read_only")
@@ -325,6 +326,7 @@ class BoxView:
             raise ReadOnlyError(
                 f"{self._place.label}: this view is read-only{because(self._place.read_only)}"
             )
+        data = as_array(data)
         where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
         if resume and offset is None and bounding_box is None and where == NOWHERE:
             offset = self._offset_of_unfinished(data)
@@ -387,6 +389,7 @@ class BoxView:
         --------
         >>> print(mag.plan_write(255 - mag.to_dask()))  # doctest: +SKIP
         """
+        data = as_array(data)
         box = self.box_to_write(data, offset, bounding_box)
         options = WriteOptions(client=client, task_memory=task_memory, in_place=in_place)
         return plan_voxels(self._place, with_whole_voxels(data), box, options)
@@ -420,7 +423,7 @@ class BoxView:
             box = self._resolve(offset, None, bounding_box)
             if box.size != shape:
                 raise InvalidValueError(
-                    f"the bounding box {bounding_box} has {box.size} voxels of mag {self.mag}, "
+                    f"the bounding box {as_box(bounding_box)} has {box.size} voxels of mag {self.mag}, "
                     f"the array has {shape}"
                 )
         else:
@@ -465,7 +468,7 @@ class BoxView:
             return self._relative(offset, size)
         if offset is not None or size is not None:
             raise InvalidValueError("give either offset and size, or bounding_box")
-        return bounding_box.in_mag(self.mag)
+        return as_box(bounding_box).in_mag(self.mag)
 
     def _relative(self, offset: Vec3IntLike | None, size: Vec3IntLike | None) -> BoundingBox:
         """Return the absolute box of an offset and a size relative to the view's corner."""

@@ -18,7 +18,7 @@ from wkdask.convert.images import convert as images_module
 from wkdask.convert.images import plan as plan_module
 from wkdask.convert.images import stack as stack_module
 from wkdask.convert.images.convert import convert_images
-from wkdask.convert.images.plan import default_shard_side, plan_conversion
+from wkdask.convert.images.plan import plan_conversion
 from wkdask.convert.images.stack import open_stack
 from wkdask.errors import (
     AlreadyExistsError,
@@ -34,6 +34,7 @@ from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.jobs.events import JobStarted, UnitDone
+from wkdask.layer.chunk_layout import default_shard_side
 from wkdask.storage.protocol import ArraySpec
 from wkdask.storage.publish.assemble import publish_assembled
 from wkdask.storage.publish.jobs import job_folder

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wkdask.errors import PlanError
-from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
+from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.geometry.boxes import COORDINATE_LIMIT
 from wkdask.geometry.grid import CubeGrid
 from wkdask.geometry.voxel_size import format_bytes
@@ -24,14 +24,8 @@ from wkdask.jobs.plan import WritePlan, plan_write
 from wkdask.storage.protocol import ArraySpec
 from wkdask.storage.publish.assemble import publication_nbytes
 
-__all__ = ["ConversionPlan", "default_shard_side", "plan_conversion"]
+__all__ = ["ConversionPlan", "plan_conversion"]
 
-_LARGEST_SIDE = 1024
-"""The default of WEBKNOSSOS: cubes of 1024³ voxels."""
-_COMPRESSED_CUBE_NBYTES = 1 << 30
-"""A cube is compressed by one task: by default it has no more bytes than this."""
-_SMALL_CUBE_NBYTES = 16 << 20
-"""It may be mostly empty then: it takes moments, and smaller ones would be many files."""
 _SLAB_NBYTES = 64 << 30
 """Many workers want slabs of several layers of cubes; so many bytes of private cubes are enough."""
 
@@ -87,44 +81,6 @@ def _cut(box: BoundingBox, depth: int) -> list[BoundingBox]:
 def _plane(depth: int) -> CubeGrid:
     """Return the grid that cuts along z only."""
     return CubeGrid(Vec3Int(COORDINATE_LIMIT, COORDINATE_LIMIT, depth))
-
-
-def default_shard_side(
-    size: Vec3IntLike, bytes_per_voxel: int, compression: str | None, chunk_side: int = 32
-) -> int:
-    """Return the side of a cube that suits a stack.
-
-    The power of two that holds the longest extent, but at most 1024 and at least a chunk. A compressed cube is put
-    together and compressed as a whole by one task: there the side is halved until a cube has at most 1 GiB of
-    voxels, and a quarter of them at least are the stack's, unless it has no more than 16 MiB anyway.
-
-    Parameters
-    ----------
-    size
-        Extent of the stack along (x, y, z), in voxels.
-    bytes_per_voxel
-        All channels.
-    compression
-        One of `wkdask.storage.protocol.COMPRESSIONS`.
-    chunk_side
-        Side of a chunk, in voxels.
-
-    Examples
-    --------
-    >>> default_shard_side((6000, 6000, 3000), 1, "lz4"), default_shard_side((6000, 6000, 100), 1, "lz4")
-    (1024, 256)
-    """
-    size = Vec3Int(size)
-    side = min(_LARGEST_SIDE, 1 << (max(size) - 1).bit_length())
-
-    def is_too_large() -> bool:
-        nbytes = side**3 * bytes_per_voxel
-        own = size.pairmin(Vec3Int.full(side)).prod() * bytes_per_voxel
-        return nbytes > _COMPRESSED_CUBE_NBYTES or (nbytes > _SMALL_CUBE_NBYTES and nbytes > 4 * own)
-
-    while compression is not None and is_too_large():
-        side //= 2
-    return max(side, chunk_side)
 
 
 def plan_conversion(
