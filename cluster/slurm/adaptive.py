@@ -15,6 +15,7 @@ from dask_jobqueue import SLURMCluster
 from distributed import Client
 
 from wkdask import Dataset
+from wkdask.jobs.engines.choice import dashboard_text
 
 
 def work(client: Client, path: str) -> None:
@@ -43,7 +44,7 @@ def main() -> None:
     with SLURMCluster() as cluster, Client(cluster) as client:
         # `adapt` replaces a job that ends or is cancelled; `cluster.scale(jobs=…)` does not.
         cluster.adapt(minimum_jobs=1, maximum_jobs=arguments.jobs)
-        print(f"Scheduler {cluster.scheduler_address}, dashboard {client.dashboard_link}", flush=True)
+        print(f"Scheduler {cluster.scheduler_address}, {dashboard_text(client)}", flush=True)
         work(client, arguments.dataset)
 
 

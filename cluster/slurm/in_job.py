@@ -18,6 +18,7 @@ from distributed.core import rpc
 from distributed.utils import json_load_robust
 
 from wkdask import Dataset
+from wkdask.jobs.engines.choice import dashboard_text
 
 THREADS = int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
 MEMORY = int(os.environ.get("SLURM_MEM_PER_CPU", 0)) * THREADS  # MiB; 0 where the job does not say
@@ -68,7 +69,7 @@ def main() -> None:
         runner.scheduler_comm = rpc(
             runner.scheduler_address, connection_args=Security().get_connection_args("client")
         )
-        print(f"Scheduler {runner.scheduler_address}, dashboard {client.dashboard_link}", flush=True)
+        print(f"Scheduler {runner.scheduler_address}, {dashboard_text(client)}", flush=True)
         client.wait_for_workers(runner.n_workers, timeout=300)
         work(client, sys.argv[1])
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wkdask.errors import WkdaskError
+from wkdask.jobs.engines.choice import dashboard_text
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -90,7 +91,7 @@ def connected(address: str | None, report_path: str | None = None) -> Iterator[C
     except (OSError, TimeoutError, ValueError) as error:
         raise click.ClickException(f"no scheduler answers at {address}: {error}") from error
     with client:
-        click.echo(f"Scheduler {address}, dashboard {client.dashboard_link}", err=True)
+        click.echo(f"Scheduler {address}, {dashboard_text(client)}", err=True)
         with _reported(report_path, client):
             yield client
 

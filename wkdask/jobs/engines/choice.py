@@ -14,7 +14,7 @@ from wkdask.jobs.engines.protocol import Engine, Outcome
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["DistributedEngine", "Engine", "LocalEngine", "Outcome", "pick_engine"]
+__all__ = ["DistributedEngine", "Engine", "LocalEngine", "Outcome", "dashboard_text", "pick_engine"]
 
 
 def pick_engine(
@@ -52,6 +52,30 @@ def pick_engine(
             )
         return LocalEngine(retries=retries or 0)
     return DistributedEngine(client, 2 if retries is None else retries, resources)
+
+
+def dashboard_text(client: Client) -> str:
+    """Say where a scheduler's dashboard is; where it listens on the scheduler's host only, how to get there.
+
+    Parameters
+    ----------
+    client
+        A client of the scheduler.
+    """
+    import socket
+    from urllib.parse import urlsplit
+
+    if "dashboard" not in client.scheduler_info().get("services", {}):
+        return "no dashboard"
+    link = client.dashboard_link
+    host, port = urlsplit(link).hostname, urlsplit(link).port
+    if host is None or port is None:  # behind a proxy: as the user's configuration says
+        return f"dashboard {link}"
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return f"dashboard http://127.0.0.1:{port}/status after ssh -L {port}:127.0.0.1:{port} {host}"
+    return f"dashboard {link}"
 
 
 def _active_client() -> Client | None:
