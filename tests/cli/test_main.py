@@ -111,6 +111,14 @@ def test_versions(invoke):
         ["convert", "images", "ds", "--voxel-size", "4,4,4", "--offset", "-1,0,0"],
         ["convert", "images", "ds", "--voxel-size", "4,4,4", "--dtype", "unit8"],
         ["convert", "images", "ds", "--voxel-size", "4,4,4", "--shard-shape", "0"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--shard-shape", "100"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--chunk-shape", "33"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--compression", "gzip"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--dtype", "bool"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--layer", "a/b"],
+        ["convert", "images", "ds", "--voxel-size", "4,4,4", "--page", "x"],
+        ["convert-zarr", "array", "ds", "--voxel-size", "4,4,4", "--unit", "parsnip"],
+        ["preview", "ds", "-o", "out.jpg"],
         ["copy", "ds", "new", "--bbox", "0,0,0,0,1,1"],
         ["downsample", "ds", "--interpolation-mode", "maxx"],
         ["downsample", "ds", "--report", "run.html"],
@@ -131,6 +139,7 @@ def test_errors_are_one_line(invoke, dataset, tmp_path):
     absent, file = tmp_path / "absent", tmp_path / "file"
     file.write_text("x")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.png").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "datasource-properties.json").write_text("{")
     for arguments, words in [
@@ -142,7 +151,7 @@ def test_errors_are_one_line(invoke, dataset, tmp_path):
         (["preview", absent], ["absent"]),
         (["preview", dataset.path, "--layer", "nonsense"], ["nonsense", "color"]),
         (["preview", dataset.path, "-o", tmp_path / "no" / "folder.png"], ["folder.png"]),
-        (["preview", dataset.path, "-o", tmp_path], [str(tmp_path)]),
+        (["preview", dataset.path, "-o", tmp_path / "folder.png"], ["is a folder"]),
         (["downsample", absent], ["absent"]),
         (["downsample", dataset.path, "--layer", "nonsense"], ["nonsense", "color"]),
         (["downsample", dataset.path, "--from-mag", "2"], ["mag"]),
@@ -199,6 +208,13 @@ def test_compress_tells_the_box_of_the_layer(invoke, dataset):
     text = invoke("compress", dataset.path, "--layer", "color")
     assert "(10, 20, 30) + (200, 150, 40)" in text
     assert "stored so already" in invoke("compress", dataset.path, "--layer", "color")
+
+
+def test_downsample_checks_all_layers_before_the_first(invoke, dataset):
+    """Bilinear is for images: the dataset has a segmentation too."""
+    line = error_line(invoke("downsample", dataset.path, "--interpolation-mode", "bilinear", code=1))
+    assert "segmentation" in line
+    assert list(dataset.get_layer("color").mags) == [1]
 
 
 def test_preview_of_a_damaged_cube_draws_the_others_and_fails(invoke, dataset, tmp_path):

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from html.parser import HTMLParser
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from wkdask.display.preview import preview as picture
 from wkdask.display.preview import save_preview
 from wkdask.display.text import dataset_html, dataset_text, layer_html, layer_text, mag_text
 from wkdask.errors import (
+    CategoryError,
     DamagedCubeError,
     InvalidValueError,
     LayerNotFoundError,
@@ -396,6 +398,45 @@ def test_a_damaged_cube_is_an_error_not_black(ds):
         file.write(b"x")
     with pytest.raises(DamagedCubeError):
         picture(layer)
+
+
+def test_a_notebook_shows_the_picture(ds):
+    layer = with_layer(ds, data=gradient())
+    png = picture(layer)._repr_png_()
+    with Image.open(BytesIO(png)) as image:
+        assert np.array_equal(np.asarray(image), picture(layer))
+    assert picture(layer)[0]._repr_png_() is None
+
+
+def test_a_part_of_a_layer_and_a_mag(ds):
+    data = np.random.default_rng(0).integers(1, 255, (60, 40, 8), np.uint8)
+    layer = with_layer(ds, data=data)
+    layer.downsample(coarsest_mag=2, sampling_mode="isotropic")
+    whole = picture(layer, 5)
+    assert np.array_equal(picture(layer, 5, bounding_box=((10, 4, 3), (20, 30, 5))), whole[4:34, 10:30])
+    assert np.array_equal(picture(layer, bounding_box=((10, 4, 3), (20, 30, 5))), whole[4:34, 10:30])
+    assert picture(layer, mag=2).shape == (20, 30, 3)
+    with pytest.raises(OutOfBoundsError, match="nothing in"):
+        picture(layer, bounding_box=((100, 0, 0), (5, 5, 5)))
+    with pytest.raises(OutOfBoundsError, match="no section"):
+        picture(layer, 7, bounding_box=((0, 0, 0), (5, 5, 5)))
+
+
+@pytest.mark.parametrize("max_side", [1024, 30])
+def test_ids_over_an_image(ds, max_side):
+    layer = with_layer(ds, data=np.full((60, 40, 4), 100, np.uint8))
+    ids = np.zeros((60, 40, 4), np.uint32)
+    ids[20:40, 10:20] = 7
+    cells = with_layer(ds, "cells", ids, IDS)
+    shown, plain = (picture(layer, max_side=max_side, overlay=each) for each in (cells, None))
+    colour = picture(cells, max_side=max_side)
+    inside = (colour != 0).any(axis=2)
+    assert 0 < inside.sum() < inside.size
+    assert np.array_equal(shown[~inside], plain[~inside])
+    expected = np.rint(0.6 * plain[inside] + 0.4 * np.asarray(colour[inside]))
+    assert np.array_equal(shown[inside], expected)
+    with pytest.raises(CategoryError):
+        picture(layer, overlay=layer)
 
 
 # --- sheets -------------------------------------------------------------------------------------------

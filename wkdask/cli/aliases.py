@@ -9,7 +9,7 @@ import click
 
 import wkdask
 from wkdask.cli.options import connected, plain_errors, scheduler_option
-from wkdask.cli.types import INTERPOLATION, MAG, SIDES, SIDES_OF_CUBES, VOXEL_SIZE
+from wkdask.cli.types import INTERPOLATION, MAG, NEW_LAYER, SIDES, SIDES_OF_CUBES, UNIT, VOXEL_SIZE
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import Mag
 from wkdask.geometry.voxel_size import VoxelSize
@@ -135,8 +135,15 @@ def _copy_into(source: str, target: str, scheduler: str | None, **options: Any) 
 @click.option(
     "--voxel-size", type=VOXEL_SIZE, required=True, help="Size of a voxel in --unit, e.g. 4.6,4.6,45."
 )
-@click.option("--unit", default="nanometer", show_default=True, help="Of --voxel-size.")
-@click.option("--layer-name", "layer_name", default="color", show_default=True, help="Name of the new layer.")
+@click.option("--unit", type=UNIT, default="nanometer", show_default=True, help="Of --voxel-size.")
+@click.option(
+    "--layer-name",
+    "layer_name",
+    type=NEW_LAYER,
+    default="color",
+    show_default=True,
+    help="Name of the new layer.",
+)
 @click.option(
     "--is-segmentation-layer/--no-is-segmentation-layer",
     "is_segmentation",

@@ -20,7 +20,7 @@ from wkdask.cli.options import (
     resume_option,
     scheduler_option,
 )
-from wkdask.cli.types import BOUNDARY, BOX, BYTES, DTYPE, MAG, PART, RESOURCE, Numbers
+from wkdask.cli.types import BOUNDARY, BOX, BYTES, DTYPE, MAG, NEW_LAYER, PART, RESOURCE, Numbers
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.geometry.grid import split_box
@@ -36,7 +36,9 @@ __all__ = ["map_command"]
 @click.argument("source", metavar="SRC", type=click.Path())
 @click.argument("target", metavar="DST", type=click.Path())
 @click.option("--layer", required=True, help="The layer of SRC that is read.")
-@click.option("--target", "target_layer", required=True, help="The layer of DST that is written.")
+@click.option(
+    "--target", "target_layer", type=NEW_LAYER, required=True, help="The layer of DST that is written."
+)
 @click.option("--mag", type=MAG, default="1", show_default=True, help="The mag that is read.")
 @click.option("--target-mag", type=MAG, help="The mag that is written; that which is read by default.")
 @click.option(

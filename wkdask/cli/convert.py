@@ -16,7 +16,17 @@ from wkdask.cli.options import (
     resume_option,
     scheduler_option,
 )
-from wkdask.cli.types import BOX, DTYPE, SIDES, SIDES_OF_CUBES, VOXEL_SIZE, Numbers
+from wkdask.cli.types import (
+    BOX,
+    DTYPE,
+    NEW_LAYER,
+    PAGES,
+    SIDES,
+    SIDES_OF_CUBES,
+    VOXEL_SIZE,
+    Numbers,
+    check_cut,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -48,7 +58,9 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
     type=VOXEL_SIZE,
     help="Size of a voxel in nm, e.g. 4.6,4.6,45. OME-Zarr says it, all else needs it.",
 )
-@click.option("--layer", "layer_name", default="color", show_default=True, help="Name of the new layer.")
+@click.option(
+    "--layer", "layer_name", type=NEW_LAYER, default="color", show_default=True, help="Name of the new layer."
+)
 @click.option(
     "--category", type=click.Choice(["color", "segmentation"]), default="color", show_default=True,
     help="Images, or ids of segments.",
@@ -74,9 +86,7 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
     help="Numbers that are missing in the names: later sections move up (close, the default), empty sections stay "
     "there (keep), or nothing is done (refuse).",
 )  # fmt: skip
-@click.option(
-    "--page", metavar="PAGES", help="Take these pages of every file: 3, 2-7, 2- or 1-9:2, from 1 on."
-)
+@click.option("--page", type=PAGES, help="Take these pages of every file: 3, 2-7, 2- or 1-9:2, from 1 on.")
 @click.option(
     "--series", type=click.IntRange(min=1), help="Take this group of alike pages of every file, from 1 on."
 )
@@ -140,6 +150,13 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
     plan_only = options.pop("plan_only")
     given = options.pop("compression")
     options["compression"] = False if given == "none" else given or "lz4"
+    check_cut(
+        options["data_format"],
+        options["chunk_shape"],
+        options["shard_shape"],
+        options["compression"],
+        usual_chunk=(32, 32, 32),
+    )
     paths, context = [str(Path(image)) for image in images], click.get_current_context()
     from wkdask.convert.zarr.store import is_zarr, root_of
 

@@ -21,8 +21,9 @@ from wkdask.cli.options import (
     resume_option,
     scheduler_option,
 )
-from wkdask.cli.types import BYTES, INTERPOLATION, MAG
+from wkdask.cli.types import BYTES, INTERPOLATION, MAG, PNG
 from wkdask.geometry import Mag, Vec3Int
+from wkdask.pyramid.mags import interpolation_of
 
 __all__ = ["main"]
 
@@ -79,7 +80,7 @@ def info(dataset: str) -> None:
 
 @main.command()
 @click.argument("dataset", type=click.Path())
-@click.option("-o", "--output", type=click.Path(), default="preview.png", show_default=True, help="The PNG.")
+@click.option("-o", "--output", type=PNG, default="preview.png", show_default=True, help="The PNG.")
 @click.option("--layer", "layers", multiple=True, help="Only this layer; may be given several times.")
 @click.option("--z", type=int, help="Section, in voxels of mag 1; the middle one by default.")
 @click.option(
@@ -158,6 +159,8 @@ def downsample(
     with plain_errors(), connected(scheduler, report_path) as client:
         opened = wkdask.Dataset(dataset)
         chosen = [opened.get_layer(name) for name in layers or opened.layers]
+        for layer in chosen:  # all of them, before the first is computed
+            interpolation_of(interpolation_mode, layer.record.is_segmentation)
         for layer in chosen:
             reports = layer.downsample(
                 from_mag=from_mag,

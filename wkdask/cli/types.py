@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import click
 import numpy as np
 
-from wkdask.errors import WkdaskError
-from wkdask.geometry import BoundingBox, Mag
+from wkdask.errors import InvalidValueError, WkdaskError
+from wkdask.geometry import BoundingBox, Mag, Vec3Int
+from wkdask.geometry.voxel_size import VoxelSize
+from wkdask.storage.protocol import DTYPES, ArraySpec
 
 __all__ = [
     "BOUNDARY",
@@ -19,13 +22,47 @@ __all__ = [
     "DTYPE",
     "INTERPOLATION",
     "MAG",
+    "NEW_LAYER",
+    "PAGES",
     "PART",
+    "PNG",
     "RESOURCE",
     "SIDES",
     "SIDES_OF_CUBES",
+    "UNIT",
     "VOXEL_SIZE",
     "Numbers",
+    "check_cut",
 ]
+
+
+def check_cut(
+    data_format: str,
+    chunk_shape: tuple[int, ...] | None,
+    shard_shape: tuple[int, ...] | None,
+    compression: str | bool | None,
+    *,
+    usual_chunk: tuple[int, ...] | None = None,
+) -> None:
+    """Refuse, with the usage, options that no mag of a format can be cut and compressed by.
+
+    Parameters
+    ----------
+    data_format, chunk_shape, shard_shape, compression
+        What was given; None where nothing was.
+    usual_chunk
+        Sides of a chunk where none are given; None where those of what is copied count.
+    """
+    from wkdask.storage.formats import check_spec, fitting_compression
+
+    chunk = chunk_shape or (shard_shape if data_format == "zarr" else usual_chunk)
+    shard = shard_shape or chunk or (32, 32, 32)
+    try:
+        fitting = fitting_compression(data_format, compression)
+        spec = ArraySpec("uint8", 1, Vec3Int(chunk or shard), Vec3Int(shard), fitting, data_format)
+        check_spec(spec, data_format)
+    except WkdaskError as error:
+        raise click.UsageError(str(error), click.get_current_context()) from error
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
@@ -179,17 +216,53 @@ class _ResourceType(click.ParamType):  # type: ignore[type-arg]  # generic only 
         return name, count
 
 
+class _Checked(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """A text that a function of the API takes, or refuses with its own words."""
+
+    def __init__(self, name: str, check: Callable[[str], Any]) -> None:
+        self.name = name
+        self._check = check
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the text itself."""
+        try:
+            self._check(value)
+        except WkdaskError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+def _check_layer_name(name: str) -> None:
+    from wkdask.properties import AddLayer
+
+    AddLayer(name, "color", "uint8", 1).apply({"scale": {}, "version": 1, "dataLayers": []})
+
+
+def _check_pages(pages: str) -> None:
+    from wkdask.convert.images.info import Choice
+
+    Choice.of(pages, None, False)
+
+
+def _check_png(path: str) -> None:
+    if not path.lower().endswith(".png"):
+        raise InvalidValueError(f"a preview is a PNG; name it so, got {path}")
+
+
 class _DTypeType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
     """A type of voxels: uint8."""
 
     name = "TYPE"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        """Return the name that numpy has for it; whether a layer can hold such voxels is not decided here."""
+        """Return the name that numpy has for it."""
         try:
-            return str(np.dtype(value))
+            name = str(np.dtype(value))
         except TypeError:
-            self.fail(f"expected a type such as uint8, uint16 or float32, got {value!r}", param, ctx)
+            name = ""
+        if name not in DTYPES:
+            self.fail(f"layers hold {', '.join(DTYPES)}; got {value!r}", param, ctx)
+        return name
 
 
 BOUNDARY = _BoundaryType()
@@ -201,9 +274,13 @@ INTERPOLATION = click.Choice(
 )
 """Those of `wkdask.kernels`, which is not imported to show a help."""
 MAG = _MagType()
+NEW_LAYER = _Checked("NAME", _check_layer_name)
+PAGES = _Checked("PAGES", _check_pages)
 PART = _PartType()
+PNG = _Checked("PNG", _check_png)
 RESOURCE = _ResourceType()
 SIDES = Numbers(int, "32 or 32,32,16", broadcast=True, least=1)
 """Of a chunk."""
+UNIT = _Checked("UNIT", lambda unit: VoxelSize((1, 1, 1), unit))
 SIDES_OF_CUBES = Numbers(int, "256 or 256,256,64", broadcast=True, least=1)
 VOXEL_SIZE = Numbers(float, "4.6,4.6,45", above=0)

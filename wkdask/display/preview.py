@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskWarning
+from wkdask.errors import CategoryError, InvalidValueError, OutOfBoundsError, WkdaskWarning
 from wkdask.fsio import atomic_write, checked_path
-from wkdask.geometry import BoundingBox
+from wkdask.geometry import BoundingBox, Mag, MagLike, as_box
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from wkdask.mag_view import MagView
     from wkdask.storage.protocol import Voxels
 
-__all__ = ["draw_sheet", "preview", "save_preview"]
+__all__ = ["Picture", "draw_sheet", "preview", "save_preview"]
 
 Pixels = npt.NDArray[np.uint8]
 _TILE = 1024
@@ -48,8 +48,33 @@ _BACKGROUND, _WHITE, _GREY = "#181a1f", "white", "#9ea4ae"
 _MARGIN = 28
 
 
-def preview(layer_or_mag_view: Layer | MagView, z: int | None = None, *, max_side: int = 1024) -> Pixels:
-    """Return a section of a layer in the plane of x and y, as a picture.
+class Picture(np.ndarray[Any, np.dtype[np.uint8]]):
+    """Pixels ``(rows, columns, 3)``: an array that a notebook shows as the picture that it is."""
+
+    def _repr_png_(self) -> bytes | None:
+        """Return it as a PNG; None for what was cut out of it and is no picture any more."""
+        if self.ndim != 3 or self.shape[2] != 3 or self.dtype != np.uint8 or 0 in self.shape:
+            return None
+        from io import BytesIO
+
+        from PIL import Image
+
+        data = BytesIO()
+        Image.fromarray(np.asarray(self)).save(data, "PNG")
+        return data.getvalue()
+
+
+def preview(
+    layer_or_mag_view: Layer | MagView,
+    z: int | None = None,
+    *,
+    max_side: int = 1024,
+    bounding_box: BoundingBox | None = None,
+    mag: MagLike | None = None,
+    overlay: Layer | None = None,
+    alpha: float = 0.4,
+) -> Picture:
+    """Return a section of a layer in the plane of x and y, as a picture that a notebook shows.
 
     Parameters
     ----------
@@ -60,12 +85,20 @@ def preview(layer_or_mag_view: Layer | MagView, z: int | None = None, *, max_sid
         Which section, in voxels of mag 1, absolute; the middle of the layer's box by default.
     max_side
         Pixels along the longer side, at most; of a larger section every n-th voxel is taken.
+    bounding_box
+        What is shown of the layer: absolute, in voxels of mag 1; its middle section, if `z` is not given.
+    mag
+        The mag to be read of a layer.
+    overlay
+        A segmentation whose ids are laid over it in their colours, where they are not 0; of any mags and box.
+    alpha
+        How much of those colours is seen, from 0 to 1.
 
     Returns
     -------
-    numpy.ndarray
-        uint8, ``(rows, columns, 3)``: rows are y, columns are x, one pixel per voxel taken. Images of uint8
-        as they are, three channels as red, green, blue, of other numbers of channels the first. Other types
+    Picture
+        A numpy array, uint8, ``(rows, columns, 3)``: rows are y, columns are x, one pixel per voxel taken. Images
+        of uint8 as they are, three channels as red, green, blue, of other numbers of channels the first. Others
         are stretched between the 1st and the 99th percentile of the section. Each id of a segmentation
         has a colour that depends on nothing else; 0 is black.
 
@@ -74,12 +107,60 @@ def preview(layer_or_mag_view: Layer | MagView, z: int | None = None, *, max_sid
     InvalidValueError
         If the layer is empty or has no mag, or `max_side` is not positive.
     OutOfBoundsError
-        If `z` is outside of the layer's box.
+        If `z`, or all of `bounding_box`, is outside of the layer's box.
+    CategoryError
+        If `overlay` is no segmentation.
+
+    Examples
+    --------
+    >>> preview(dataset.get_layer("color"), overlay=dataset.get_layer("cells"))  # doctest: +SKIP
     """
-    target = layer_or_mag_view
-    if hasattr(target, "get_mag"):
-        return _section(cast("Layer", target), z, max_side).pixels
-    return _section(target.layer, z, max_side, target).pixels
+    if hasattr(layer_or_mag_view, "get_mag"):
+        layer = cast("Layer", layer_or_mag_view)
+        view = None if mag is None else layer.get_mag(mag)
+    else:
+        view = layer_or_mag_view
+        layer = view.layer
+        if mag is not None and view.mag != Mag(mag):
+            raise InvalidValueError(
+                f"{view.place.label} is given, and mag={mag!r}: give the layer for another mag"
+            )
+    section = _section(layer, z, max_side, view, None if bounding_box is None else as_box(bounding_box))
+    pixels = section.pixels
+    if overlay is not None:
+        pixels = _overlaid(section, overlay, alpha)
+    return pixels.view(Picture)
+
+
+def _overlaid(section: _Section, overlay: Layer, alpha: float) -> Pixels:
+    """Return a section with the ids of a segmentation in colours over it."""
+    if overlay.category != "segmentation":
+        raise CategoryError(f"layer {overlay.name!r} is no segmentation: only ids can be laid over a layer")
+    if not 0 <= alpha <= 1:
+        raise InvalidValueError(f"alpha is a share from 0 to 1, got {alpha}")
+    rows, columns, _ = section.pixels.shape
+    step = section.mag.mag.to_vec3_int() * section.stride
+    corner = section.plane.topleft * section.mag.mag.to_vec3_int()
+    mags = sorted(
+        (record.mag for record in overlay.record.mags), key=lambda mag: (mag.max_dim, mag.to_tuple())
+    )
+    if not mags:
+        raise InvalidValueError(f"layer {overlay.name!r} has no mag: there is nothing to show")
+    # The coarsest whose voxels are not larger than a pixel, or the finest there is.
+    fine = [mag for mag in mags if mag.x <= step.x and mag.y <= step.y] or mags[:1]
+    view = overlay.get_mag(fine[-1])
+    x = (corner.x + np.arange(columns) * step.x + step.x // 2) // view.mag.x
+    y = (corner.y + np.arange(rows) * step.y + step.y // 2) // view.mag.y
+    plane = BoundingBox(
+        (int(x[0]), int(y[0]), section.z // view.mag.z), (int(x[-1] - x[0]) + 1, int(y[-1] - y[0]) + 1, 1)
+    )
+    stride = max(1, min(step.x // view.mag.x, step.y // view.mag.y))
+    read = _read_strided(view, plane, stride)[0]
+    column = ((x - x[0]) // stride).clip(max=read.shape[0] - 1)
+    row = ((y - y[0]) // stride).clip(max=read.shape[1] - 1)
+    ids = read[column][:, row]
+    mixed = np.rint((1 - alpha) * section.pixels + alpha * _id_colours(ids)).astype(np.uint8)
+    return np.where((ids.T != 0)[..., None], mixed, section.pixels)
 
 
 def save_preview(
@@ -183,15 +264,29 @@ class _Section:
     """In voxels of mag 1."""
     stride: int
     """Voxels of the mag from one pixel to the next."""
+    plane: BoundingBox
+    """What was read: absolute, in voxels of the mag."""
 
 
-def _section(layer: Layer, z: int | None, max_side: int, mag: MagView | None = None) -> _Section:
-    """Read a section and colour it."""
+def _section(
+    layer: Layer,
+    z: int | None,
+    max_side: int,
+    mag: MagView | None = None,
+    part: BoundingBox | None = None,
+) -> _Section:
+    """Read a section, or what of it lies in a part of the layer (in voxels of mag 1), and colour it."""
     if max_side < 1:
         raise InvalidValueError(f"max_side must be positive, got {max_side}")
     box = layer.bounding_box
     if box.is_empty():
         raise InvalidValueError(f"layer {layer.name!r} is empty: there is nothing to show")
+    if part is not None:
+        if box.intersection(part).is_empty():
+            raise OutOfBoundsError(
+                f"layer {layer.name!r} has nothing in {part}; its box is {box} (voxels of mag 1)"
+            )
+        box = box.intersection(part)
     if z is None:
         z = box.topleft.z + box.size.z // 2
     if not box.topleft.z <= z < box.bottomright.z:
@@ -199,23 +294,23 @@ def _section(layer: Layer, z: int | None, max_side: int, mag: MagView | None = N
             f"layer {layer.name!r} has no section z = {z}; its box goes from {box.topleft.z} to "
             f"{box.bottomright.z - 1} (voxels of mag 1)"
         )
-    mag = _fitting_mag(layer, max_side) if mag is None else mag
-    own = mag.box
+    mag = _fitting_mag(layer, max_side, box) if mag is None else mag
+    own = box.aligned_outwards(mag.mag.to_vec3_int()).in_mag(mag.mag)
     stride = math.ceil(max(own.size.x, own.size.y) / max_side)
     plane = BoundingBox(own.topleft.with_z(z // mag.mag.z), own.size.with_z(1))
     values = _read_strided(mag, plane, stride)
     if layer.category == "segmentation":
-        return _Section(_id_colours(values[0]), mag, z, stride)
-    return _Section(_grey_or_rgb(values), mag, z, stride)
+        return _Section(_id_colours(values[0]), mag, z, stride, plane)
+    return _Section(_grey_or_rgb(values), mag, z, stride, plane)
 
 
-def _fitting_mag(layer: Layer, max_side: int) -> MagView:
-    """Return the finest mag whose section fits, or the coarsest."""
+def _fitting_mag(layer: Layer, max_side: int, box: BoundingBox) -> MagView:
+    """Return the finest mag in which a section of a box fits, or the coarsest."""
     mags = sorted((record.mag for record in layer.record.mags), key=lambda mag: (mag.max_dim, mag.to_tuple()))
     if not mags:
         raise InvalidValueError(f"layer {layer.name!r} has no mag: there is nothing to show")
     for mag in mags:
-        size = layer.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).size
+        size = box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).size
         if max(size.x, size.y) <= max_side:
             return layer.get_mag(mag)
     return layer.get_mag(mags[-1])
