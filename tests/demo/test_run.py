@@ -10,6 +10,7 @@ from wkdask.demo.run import MADE, find_membranes, membranes_of, run_demo
 from wkdask.errors import AlreadyExistsError
 
 
+@pytest.mark.slow  # a minute, of which most is the start of two workers and compiling
 @pytest.mark.cluster
 @pytest.mark.timeout(280)
 def test_demo_makes_a_dataset_and_says_what_is_there(tmp_path):

@@ -24,6 +24,7 @@ from wkdask.errors import (
     WkdaskWarning,
 )
 from wkdask.jobs.events import JobStarted, UnitDone
+from wkdask.jobs.settlement import JobTally
 from wkdask.storage.publish.jobs import interrupted_jobs, unfinished_jobs
 
 BOX = BoundingBox((100, 37, 5), (150, 120, 100))
@@ -211,6 +212,27 @@ def test_a_numpy_array_is_recognised_by_its_voxels(make_mag, random_voxels):
     with dask.config.set(num_workers=1), pytest.raises(KeyboardInterrupt):
         target.write(voxels, bounding_box=BOX, resume=True, progress=stop)
     report = target.write(voxels.copy(order="F"), bounding_box=BOX, resume=True)
+    assert report.cubes_before > 0
+    assert np.array_equal(target.read(), voxels)
+
+
+def test_a_job_that_was_interrupted_before_it_heard_of_a_task_is_resumed(
+    make_mag, random_voxels, monkeypatch
+):
+    """Ctrl-C while the first tasks run: these publish, and the same call does not do them again."""
+    voxels, target = random_voxels((1, *BOX.size)), make_mag()
+    add, calls = JobTally.add, []
+
+    def interrupted(self, outcome):
+        calls.append(outcome)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        add(self, outcome)
+
+    monkeypatch.setattr(JobTally, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        target.write(voxels, bounding_box=BOX, resume=True)
+    report = target.write(voxels, bounding_box=BOX, resume=True)
     assert report.cubes_before > 0
     assert np.array_equal(target.read(), voxels)
 

@@ -130,6 +130,10 @@ def plain_errors() -> Iterator[None]:
     """
     try:
         yield
+    except KeyboardInterrupt as error:
+        for note in getattr(error, "__notes__", ()):
+            click.echo(note, err=True)
+        raise
     except (WkdaskError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # who reads the output has gone: click ends quietly
             raise

@@ -246,7 +246,8 @@ def _run_job(
                 _run_stages(job, stages, engine, tally, folders, journal, notify)
             finally:
                 engine.stop()
-                folders[0].landed = tally.merged is not None
+                # A job that is interrupted before it has heard of its first tasks is resumed all the same.
+                folders[0].landed = tally.merged is not None or engine.has_late()
             if not tally.failures:
                 report = _settle(job, tally, time.perf_counter() - start, leave_receipt=settles)
                 ended = True

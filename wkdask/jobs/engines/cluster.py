@@ -312,6 +312,10 @@ class DistributedEngine:
         """
         self._wait_for_running(_GRACE)
 
+    def has_late(self) -> bool:
+        """Tell whether tasks have ended that were not taken from :meth:`run`."""
+        return any(future.status == "finished" for _, future, _ in self._pending.values())
+
     def late(self) -> list[Outcome]:
         """Return what was not taken from :meth:`run`, cancel the rest."""
         self._wait_for_running(_GRACE / 5)  # can only end or fail now, and what it reported is on its way

@@ -111,6 +111,10 @@ class LocalEngine:
         for runner in self._runners:
             runner.join()
 
+    def has_late(self) -> bool:
+        """Tell whether there are outcomes that were not taken from :meth:`run`."""
+        return any(outcome.report is not None for outcome in self._ended)
+
     def late(self) -> list[Outcome]:
         """Return what was not taken from :meth:`run`."""
         late, self._ended = list(self._ended), deque()
