@@ -27,13 +27,21 @@ def unwatch(watcher: Callable[[str | None], None]) -> None:
 
 
 @contextlib.contextmanager
-def compiling(what: str) -> Iterator[None]:
-    """Let those who watch know of it, if what happens meanwhile lasts."""
+def compiling(what: str, delay: float | None = None) -> Iterator[None]:
+    """Let those who watch know of it, if what happens meanwhile lasts.
+
+    Parameters
+    ----------
+    what
+        What is compiled.
+    delay
+        Seconds after which it is told, where the usual second is not right.
+    """
     if not _watchers:
         yield
         return
     told = threading.Event()
-    timer = threading.Timer(_DELAY, _begin, (what, told))
+    timer = threading.Timer(_DELAY if delay is None else delay, _begin, (what, told))
     timer.daemon = True
     timer.start()
     try:

@@ -247,9 +247,10 @@ class _Target:
             yield out
         except BaseException as error:
             if self._options["part"] is not None:
-                pass
+                error.add_note(f"{out.place.label} stays: other parts may be about to be written to it")
             elif next(out.cubes_on_disk(), None) is None:
                 self._remove()
+                error.add_note(f"nothing could be written; {out.place.label} was removed again")
             else:
                 error.add_note(
                     "what was written stays: the same call with --resume continues, --overwrite begins anew"

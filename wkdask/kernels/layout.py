@@ -86,7 +86,10 @@ def call(kernel: Callable[..., R], *arguments: Any) -> R:
     version = (kernel, arguments[0].dtype)
     if version in _ready:
         return kernel(*arguments)
-    with compiling(f"kernels for {arguments[0].dtype}"), _alone(kernel, arguments[0].dtype):
+    path = _lock_path(kernel, arguments[0].dtype)
+    # Whose lock file is there was compiled before, and is most likely loaded.
+    delay = _LOAD_SECONDS if path is not None and os.path.exists(path) else None
+    with compiling(f"kernels for {arguments[0].dtype}", delay), _alone(path):
         result = kernel(*arguments)
     _ready.add(version)
     return result
@@ -98,18 +101,25 @@ _COMPILE_SECONDS = 120.0
 """However slow another process is with a kernel, after this time it is compiled here too."""
 
 
+_LOAD_SECONDS = 6.0
+"""Longer than this no kernel is loaded from the disk."""
+
+
+def _lock_path(kernel: Any, dtype: np.dtype[Any]) -> str | None:
+    """Return the lock file of a kernel's version, beside its machine code; None where that is not kept."""
+    folder = kernel.stats.cache_path
+    return None if folder is None else f"{folder}/{kernel.__module__}.{kernel.__name__}-{dtype.name}.lock"
+
+
 @contextlib.contextmanager
-def _alone(kernel: Any, dtype: np.dtype[Any]) -> Iterator[None]:
+def _alone(path: str | None) -> Iterator[None]:
     """Keep other processes from compiling a kernel meanwhile, where its code is kept and locks work."""
     with contextlib.ExitStack() as stack:
-        folder = kernel.stats.cache_path
-        if folder is not None:
-            name = f"{kernel.__module__}.{kernel.__name__}-{dtype.name}.lock"
-            with contextlib.suppress(
-                OSError
-            ):  # a read-only cache, a file system without locks; LockTimeoutError
-                os.makedirs(folder, exist_ok=True)
-                stack.enter_context(lock(f"{folder}/{name}", _COMPILE_SECONDS))
+        if path is not None:
+            # A read-only cache, a file system without locks; LockTimeoutError.
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                stack.enter_context(lock(path, _COMPILE_SECONDS))
         yield
 
 
