@@ -47,6 +47,13 @@ def test_a_box_of_one_layer(invoke, dataset, tmp_path):
     assert np.array_equal(part.get_layer("color").get_mag(1).read(), before)
 
 
+def test_a_finished_copy_says_so(invoke, dataset, tmp_path):
+    arguments = ["copy", dataset.path, tmp_path / "copy", "--layer", "color"]
+    assert "nothing was done" not in invoke(*arguments)
+    assert invoke(*arguments, "--resume").endswith("finished by an earlier run; nothing was done\n")
+    assert "other arguments" in invoke(*arguments, "--layer", "more", "--resume", code=1)
+
+
 def test_exit_codes_of_equal(invoke, dataset, tmp_path):
     dataset.copy_dataset(tmp_path / "other", progress=False)
     other = Dataset(tmp_path / "other").get_layer("more").get_mag(1)
