@@ -63,6 +63,7 @@ __all__ = ["map_command"]
 @click.option(
     "--boundary",
     type=BOUNDARY,
+    metavar="HOW",
     default="clip",
     show_default=True,
     help="Where the halo leaves the layer: clip, reflect, nearest, or a number that fills.",

@@ -36,7 +36,7 @@ scheduler_option = click.option(
 resume_option = click.option(
     "--resume",
     is_flag=True,
-    help="Go on where the same command stopped that was killed, interrupted or failed.",
+    help="Go on where the same command stopped; nothing is done if it had ended, and another one is refused.",
 )
 plan_option = click.option(
     "--plan",
