@@ -21,6 +21,7 @@ ROOMS = [
     "names",
     "fsio",
     "paths",
+    "compiling",
     "geometry",
     "kernels",
     "properties",

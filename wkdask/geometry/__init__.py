@@ -27,6 +27,7 @@ from wkdask.geometry.boxes import (
     Vec3IntLike,
     VecInt,
     VecIntLike,
+    as_box,
 )
 
 __all__ = [
@@ -52,4 +53,5 @@ __all__ = [
     "Vec3IntLike",
     "VecInt",
     "VecIntLike",
+    "as_box",
 ]
