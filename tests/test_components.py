@@ -82,6 +82,7 @@ def test_a_block_against_scipy(shape, density, seed, connectivity):
     assert np.array_equal(first_places(labels), firsts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connectivity", [6, 18, 26])
 @pytest.mark.parametrize("density", [0.02, 0.15, 0.6])
 def test_components_of_a_layer_are_those_of_the_whole(masked, ids, small_blocks, connectivity, density):
@@ -96,6 +97,7 @@ def test_components_of_a_layer_are_those_of_the_whole(masked, ids, small_blocks,
     assert found.report.bytes == BOX.volume() * 8
 
 
+@pytest.mark.slow
 @given(
     low=st.tuples(st.integers(0, 60), st.integers(0, 50), st.integers(0, 40)),
     size=st.tuples(st.integers(1, 70), st.integers(1, 70), st.integers(1, 60)),
@@ -127,6 +129,7 @@ def test_one_component_through_every_block(masked, ids, small_blocks):
     assert np.array_equal(target.read()[0], expected)
 
 
+@pytest.mark.slow
 def test_equal_neighbours_only(masked, ids, small_blocks):
     values = (
         np.random.default_rng(3)
@@ -171,6 +174,7 @@ def test_ids_are_exact_up_to_the_last_one(masked, ids, small_blocks):
         label_components(masked(mask), ids(), first_id=first + 1)
 
 
+@pytest.mark.slow
 def test_a_function_says_what_belongs_to_a_component(make_mag, random_voxels, ids, small_blocks):
     mag, voxels = make_mag(channels=3), random_voxels((3, *BOX.size))
     mag.write(voxels, bounding_box=BOX)
@@ -213,6 +217,7 @@ print(label_components(*mags, resume=True, progress=lambda event: print(type(eve
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["label_unit", "survey_unit", "relabel_unit"])
 def test_a_driver_killed_in_any_stage_is_resumed(masked, ids, tmp_path, stage):
     mask = blobs(BOX.size, 0.2)
@@ -235,6 +240,7 @@ def test_a_driver_killed_in_any_stage_is_resumed(masked, ids, tmp_path, stage):
     assert np.array_equal(target.read()[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_on_workers_of_which_one_is_killed(masked, ids, small_blocks, client):
     mask = blobs(BOX.size, 0.2)

@@ -19,7 +19,7 @@ from wkdask import BoundingBox
 FORMATS = ["wkw", "zarr3", "zarr"]
 OLDER = [(name, older) for name, call in CALLS.items() for older in (False, True) if call.older or not older]
 SOME = [pytest.param(name, older, marks=[pytest.mark.slow] * older) for name, older in OLDER]
-"""Those that find older voxels are slow: the rest is enough for every day."""
+"""Those that find older voxels, and those of Zarr 2, are slow: the rest is enough for every day."""
 
 
 def check(scene, state, moment):
@@ -40,7 +40,7 @@ def run_and_grow(name, data_format, older, folder, **how):
         check(scene, state, f"after {box}")
 
 
-@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("data_format", ["wkw", "zarr3", pytest.param("zarr", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "older"), SOME)
 def test_a_call_on_threads(tmp_path, name, older, data_format):
     run_and_grow(name, data_format, older, tmp_path)
@@ -154,6 +154,7 @@ def test_the_referee_sees_what_is_wrong(tmp_path):
     assert "not listed" in difference(State({}, state.boxes), state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_the_default_compression_of_every_call_fits_the_format(tmp_path, data_format):
     scene, state = make_scene(tmp_path, data_format)

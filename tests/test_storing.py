@@ -40,6 +40,7 @@ def reads(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", ["cube", 16, None])
 def test_each_input_is_read_once(source, make_mag, reads, chunks, leftovers):
     mag, voxels = source
@@ -151,6 +152,7 @@ def test_a_failed_job_goes_on_where_it_stopped(
     assert [report.cubes for report in reports] == [len(low.spec.grid.cubes(BOX))] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_on_workers_of_which_one_is_killed(source, make_mag, client):
     mag, voxels = source
@@ -201,6 +203,7 @@ def test_what_is_refused(source, make_mag, new, state_of):
         assert [report.bounding_box for report in store([(x, target, BOX)])] == [BOX]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data_format", ["wkw", "zarr3"])
 def test_mags_that_are_all_read_and_replaced(make_mag, random_voxels, data_format):
     first, second = (random_voxels((1, *BOX.size), seed=seed) for seed in (1, 2))

@@ -78,6 +78,7 @@ def test_what_is_ignored_is_said(new, method, arguments):
     assert all((mag.read() == 3).all() for mag in layer.mags.values())
 
 
+@pytest.mark.slow
 def test_a_script_of_2021_runs_with_other_imports(tmp_path, monkeypatch):
     # written as in 2021: positional arguments, offsets in voxels of the mag, views and slices
     from wkdask import BoundingBox, Mag
@@ -216,6 +217,7 @@ print(np.array_equal(mag.read(), np.ones((1, 64, 64, 64))), len(layer.mags), lay
 """
 
 
+@pytest.mark.slow
 def test_misuse_is_refused_alike_under_python_O():
     def lines(*flags):
         env = {**os.environ, "PYTHONPATH": str(Path(wkdask.__file__).parents[1])}

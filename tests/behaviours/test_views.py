@@ -319,6 +319,7 @@ def test_38_compressing_in_place(make_mag, tmp_path):
         mag.compress(args=object())
 
 
+@pytest.mark.slow
 def test_39_another_cut_in_place_or_in_a_new_dataset(make_mag, tmp_path):
     expected = ramp(1, 60, 60, 60)
     mag = make_mag(cube=64, chunk=16)
@@ -501,6 +502,7 @@ def test_46_impossible_chunks(make_mag, state_of):
     assert state_of(mag) == before
 
 
+@pytest.mark.slow
 def test_47_pairs_of_chunks(make_mag):
     expected = ramp(1, 256, 256, 256)
     source, target = make_mag(cube=64, chunk=32), make_mag(cube=64, chunk=32, compression="lz4")

@@ -105,6 +105,7 @@ def test_a_copy_that_failed_says_how_to_go_on(invoke, dataset, tmp_path):
     invoke("equal", dataset.path, tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_as_a_process_of_its_own(dataset, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(wkdask.__file__).parents[1])}
 

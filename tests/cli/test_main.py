@@ -165,6 +165,7 @@ def test_errors_are_one_line(invoke, dataset, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_real_run_has_no_traceback(tmp_path):
     done = real("info", tmp_path / "absent")
     assert (done.returncode, done.stdout) == (1, "")
@@ -440,6 +441,7 @@ def test_plans_are_printed_and_nothing_is_written(invoke, tmp_path, random_voxel
 # --- schedulers -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_downsample_on_a_scheduler(dataset, local_cluster):
     done = real(

@@ -61,6 +61,7 @@ def volume(tmp_path, random_voxels):
     return voxels
 
 
+@pytest.mark.slow
 def test_a_job_on_local_threads_listens_nowhere(tmp_path, volume):
     done = run(sys.executable, "-c", LISTENING, "ds", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

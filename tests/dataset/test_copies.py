@@ -98,6 +98,7 @@ def damage(mag, number=-1):
 # --- formats and cuts -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data_format", ["wkw", "zarr3", "zarr"])
 def test_everything_goes_with_a_copy_and_comes_back(original, tmp_path, data_format):
     there = original.copy_dataset(tmp_path / "there", data_format=data_format, chunk_shape=8)
@@ -127,6 +128,7 @@ CUTS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     source=CUTS,
@@ -233,6 +235,7 @@ def test_cubes_that_no_task_can_hold(original, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_on_a_cluster(client, original, tmp_path):
     copy = original.copy_dataset(tmp_path / "copy", data_format="zarr3", client=client)
     assert original.first_difference(copy, client=client) is None
@@ -288,6 +291,7 @@ def test_a_folder_that_holds_something_is_refused(original, tmp_path):
     assert os.listdir(tmp_path / "copy") == ["mine"]
 
 
+@pytest.mark.slow
 def test_a_failed_copy_lists_whole_layers_only_and_goes_on_where_it_stopped(original, tmp_path):
     expected = {name: voxels_of(original, name) for name in ("color", "cells")}
     path, content = damage(original.get_layer("cells").get_mag("2-2-1"))
@@ -384,6 +388,7 @@ except SystemExit as end:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "after"), [(signal.SIGKILL, 1), (signal.SIGKILL, 12), (signal.SIGTERM, 7), (signal.SIGINT, 7)]
 )

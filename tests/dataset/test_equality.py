@@ -44,6 +44,7 @@ def first_of(places, side):
     return min(places, key=order)
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     first=st.sampled_from(CUTS),
@@ -154,6 +155,7 @@ def test_not_a_number_is_equal_to_itself():
     assert np.isnan(b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [("wkw", 16, 16), ("zarr3", 8, 24)])
 def test_gaps_between_cubes_are_not_read(tmp_path, monkeypatch, random_voxels, second):
     voxels = random_voxels((1, 16, 16, 16))
@@ -188,6 +190,7 @@ def test_damage_is_no_difference(tmp_path, random_voxels):
         a.first_difference(b)
 
 
+@pytest.mark.slow
 def test_it_ends_at_the_first_difference_and_is_one_job_to_listeners(tmp_path, random_voxels):
     voxels = random_voxels((1, 400, 20, 16))
     other = voxels.copy(order="F")

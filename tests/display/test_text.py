@@ -448,6 +448,7 @@ def opened(path):
         return np.asarray(image)
 
 
+@pytest.mark.slow
 def test_a_sheet_holds_the_section_of_each_layer(ds, tmp_path):
     data = np.random.default_rng(0).integers(0, 255, (600, 400, 2), np.uint8)
     with_layer(ds, data=data)

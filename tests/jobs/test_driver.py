@@ -116,6 +116,7 @@ def plan_units(target):
     return [box for window in plan.windows for box in window.unit_boxes()]
 
 
+@pytest.mark.slow
 def test_a_failed_task_is_named_and_the_others_land(
     make_mag, random_voxels, box_covers_what_landed, leftovers
 ):
@@ -156,6 +157,7 @@ def check_damaged_source(source, target, client=None):
     assert not target.layer.bounding_box.is_empty()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [None, "lz4"])
 def test_a_damaged_source_cube_is_named(make_mag, random_voxels, compression):
     source = make_mag(compression=compression)
@@ -210,6 +212,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dask", "numpy"])
 def test_ctrl_c_notes_what_landed_and_leaves_nothing(make_mag, box_covers_what_landed, leftovers, kind):
     mag = make_mag(compression=None if kind == "dask" else "lz4hc")
@@ -276,6 +279,7 @@ def test_whatever_ends_a_job_what_landed_is_noted(make_mag, box_covers_what_land
     assert leftovers(mag) == []
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_an_interrupted_job_on_workers(make_mag, box_covers_what_landed, leftovers, client):
     mag = make_mag()

@@ -128,6 +128,7 @@ def check_retries(source, target, tmp_path, retries, fails, client):
             target.write(x, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_task_that_kills_its_workers_stops_the_job_and_the_others_land(source, make_mag):
     mag, voxels = source
@@ -497,6 +498,7 @@ def test_four_jobs_that_grow_the_box_twenty_times(tmp_path, writers):
         shutil.rmtree(ds.path)
 
 
+@pytest.mark.slow
 def test_a_resumed_job_says_how_much_was_done(source, make_mag):
     mag, _ = source
     target, events = make_mag(), []

@@ -188,6 +188,7 @@ def test_a_job_that_meets_trouble(template, warm, tmp_path, name, data_format, f
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("name", "data_format"),

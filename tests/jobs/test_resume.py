@@ -71,6 +71,7 @@ def only_locks(mag):
     return sorted({*os.listdir(f"{mag.path}/.wkdask")} - {"finished"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [None, "lz4"])
 def test_a_failed_job_goes_on_where_it_stopped(source, make_mag, tmp_path, compression):
     mag, voxels = source
@@ -158,6 +159,7 @@ def test_a_changed_source_is_another_job(source, make_mag, tmp_path):
     assert np.array_equal(target.read(), 255 - voxels)
 
 
+@pytest.mark.slow
 def test_a_job_elsewhere_in_the_mag_is_left_alone(source, make_mag, tmp_path):
     mag, voxels = source
     target = make_mag()
@@ -312,6 +314,7 @@ def kill_after(process, target, seconds, number=signal.SIGKILL):
     process.communicate(timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data_format", "compression"), [("wkw", None), ("wkw", "lz4"), ("zarr3", "zstd"), ("zarr3", False)]
 )
@@ -362,6 +365,7 @@ def check_in_place(mag, voxels):
     assert set(only_locks(mag)) <= {"locks", "stamp"}
 
 
+@pytest.mark.slow
 def test_an_in_place_job_killed_while_it_builds(source):
     mag, voxels = source
     process = start_driver(mag, mag, pause=0.05)
@@ -386,6 +390,7 @@ def killed_in_second_phase(mag):
     return sum(os.stat(path).st_ino != inode for path, inode in inodes.items()), len(inodes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data_format", ["wkw", "zarr3"])
 @pytest.mark.parametrize("then", ["resume", "write elsewhere", "overwrite"])
 def test_an_in_place_job_killed_while_it_publishes(make_mag, random_voxels, then, data_format):
@@ -413,6 +418,7 @@ def test_an_in_place_job_killed_while_it_publishes(make_mag, random_voxels, then
     assert set(only_locks(mag)) <= {"locks", "stamp"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_driver_that_is_told_to_stop_commits_and_is_gone_on_from(source, make_mag, number):
     mag, voxels = source
@@ -502,6 +508,7 @@ def start_pyramid(mag, mode, pause):
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_pyramid_goes_on_where_it_stopped(make_mag, random_voxels, number):
     whole, mag = make_mag(), make_mag()

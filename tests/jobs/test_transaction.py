@@ -116,6 +116,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data_format", ["wkw", IN_ZARR])
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("what", IN_PLACE)
@@ -334,6 +335,7 @@ def hidden(mag, kind):
     return x.persist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["write", "store", "pyramid"])
 @pytest.mark.parametrize("kind", ["delayed", "closure", "wrapper", "persisted"])
 def test_reads_that_the_graph_hides(tmp_path, kind, way):
@@ -380,6 +382,7 @@ def test_masked_blocks_are_refused_whatever_their_shape(tmp_path, shape):
 # --- every mag that a job writes ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("grown", [False, True], ids=["fresh", "grown"])
 @pytest.mark.parametrize("way", ["store", "map_cubes"])

@@ -315,6 +315,7 @@ def test_broadcast_blocks_are_not_copied():
 # -- downsampling --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @dtypes
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("few", [True, False])
@@ -489,6 +490,7 @@ def test_kernels_run_in_threads_at_the_same_time():
         assert_same(result, expected)
 
 
+@pytest.mark.slow
 def test_kernels_work_where_no_cache_can_be_written(tmp_path):
     # The locators of numba find no folder: what a container without a home and with a read-only package sees.
     code = (
@@ -565,6 +567,7 @@ def test_blocks_are_unpacked_and_packed(side, voxel_nbytes, streamed, spans, shi
     assert ((packed == data) | (packed == 0)).all()
 
 
+@pytest.mark.slow
 @OPTIONS
 @given(
     st.sampled_from([(4, 2), (8, 4), (32, 1)]),
@@ -640,6 +643,7 @@ def together(count, env):
     return [process.communicate(timeout=120)[0].split() for process in processes]
 
 
+@pytest.mark.slow
 def test_of_many_processes_one_compiles(tmp_path):
     answers = together(3, {"NUMBA_CACHE_DIR": str(tmp_path)})
     assert sorted(misses for misses, _ in answers) == ["0", "0", "1"]

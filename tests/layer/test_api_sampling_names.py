@@ -33,6 +33,7 @@ def check(layer, expected):
         assert np.array_equal(layer.get_mag(mag).read(), voxels)
 
 
+@pytest.mark.slow
 def test_coarser_mags_are_cut_as_is_wished(layer, expected):
     layer.downsample(coarsest_mag=4, compress=False, **CUT)
     check(layer, expected)

@@ -61,6 +61,7 @@ def expected_chunks(box, side):
 # --- every voxel once -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [None, "lz4", "lz4hc"])
 @pytest.mark.parametrize("cube", [32, 64, 128])
 def test_an_increment_reaches_every_voxel_once(filled, leftovers, compression, cube):
@@ -305,6 +306,7 @@ def test_an_increment_is_not_repeated_when_its_task_is(filled, make_mag, client,
     assert leftovers(mag) == leftovers(other) == []
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_an_increment_survives_the_death_of_its_worker(filled, make_mag, client, leftovers, tmp_path):
     """The worker is killed between the publication of its cubes and its report."""
@@ -722,6 +724,7 @@ def test_an_executor_is_ignored_with_a_warning(filled, make_mag):
         view.for_zipped_chunks(lambda argument: None, target, (64, 64, 64), (64, 64, 64), executor=object())
 
 
+@pytest.mark.slow
 def test_a_view_of_a_chunk_works_in_another_process(filled, tmp_path):
     mag, voxels = filled()
     views = mag.map_chunk(lambda view: view, (64, 64, 64))

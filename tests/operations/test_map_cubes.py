@@ -61,6 +61,7 @@ def test_a_function_for_every_cube(source, make_mag, compression, leftovers):
     assert leftovers(target) == []
 
 
+@pytest.mark.slow
 def test_small_cubes_go_several_to_a_task_and_the_function_gets_them_one_by_one(source, make_mag):
     mag, voxels = source
     target, events, seen = make_mag(cube=16), [], []
@@ -83,6 +84,7 @@ def test_small_cubes_go_several_to_a_task_and_the_function_gets_them_one_by_one(
     assert 1 < len(units) < len(seen) / 8
 
 
+@pytest.mark.slow
 @given(
     low=st.tuples(st.integers(0, 90), st.integers(0, 60), st.integers(0, 40)),
     size=st.tuples(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60)),
@@ -178,6 +180,7 @@ def test_a_finer_target(make_mag, random_voxels):
     assert np.array_equal(target.read(), voxels.repeat(2, 1).repeat(2, 2).repeat(2, 3))
 
 
+@pytest.mark.slow
 def test_several_sources_by_name(source, make_mag, random_voxels):
     mag, voxels = source
     mask, coarse = make_mag("uint8", cube=64), make_mag("uint16", mag=(2, 2, 1))
@@ -254,6 +257,7 @@ def test_a_write_into_a_part_keeps_the_rest(source, make_mag):
 # --- in place --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [None, "lz4"])
 def test_in_place_with_a_halo(make_mag, random_voxels, compression, leftovers):
     mag, voxels = make_mag(compression=compression), random_voxels((1, *BOX.size))
@@ -263,6 +267,7 @@ def test_in_place_with_a_halo(make_mag, random_voxels, compression, leftovers):
     assert leftovers(mag) == []
 
 
+@pytest.mark.slow
 def test_in_place_and_into_another_mag(source, make_mag):
     mag, voxels = source
     other = make_mag("uint16")
@@ -440,6 +445,7 @@ print(report.cubes_before)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_resumed_by_a_new_process(source, make_mag, tmp_path):
     mag, voxels = source
     target, script = make_mag(), tmp_path / "script.py"
@@ -535,6 +541,7 @@ def test_targets_that_cannot_be(source, make_mag):
         mag.map_cubes(3, mag)
 
 
+@pytest.mark.slow
 def test_targets_that_are_all_read_and_replaced(source, make_mag, random_voxels):
     mag, voxels = source
     other, others = make_mag(), random_voxels((1, *BOX.size), seed=9)
@@ -600,6 +607,7 @@ def test_on_workers_with_a_closure_a_partial_and_records(source, make_mag, clien
     assert records == [voxels[(slice(None), *box.to_slices(BOX.topleft))].sum(dtype="int64") for box in boxes]
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_in_place_on_workers_of_which_one_is_killed(source, client, leftovers):
     mag, voxels = source

@@ -52,6 +52,7 @@ def inodes(mag):
 # --- writing --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_axis
 @pytest.mark.parametrize("compression", [None, "lz4", "lz4hc"])
 @pytest.mark.parametrize("buffer_size", [1, 7, 32, 1000])
@@ -204,6 +205,7 @@ def test_each_cube_is_published_when_the_slices_pass_its_edge(make_mag, random_v
     assert np.array_equal(mag.read(), voxels)
 
 
+@pytest.mark.slow
 def test_memory_is_a_buffers(make_mag):
     mag = make_mag(cube=64)
     page = np.ones((512, 512), "uint8")
@@ -355,6 +357,7 @@ SLAB = """if True:
             writer.send(np.full((40, 50), 25 * number + z + 1, "uint8"))"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [None, "lz4"])
 def test_processes_write_disjoint_slabs_at_once(make_mag, leftovers, compression):
     """The cubes are shared between neighbours; box and voxels are exactly the union (libs#908)."""

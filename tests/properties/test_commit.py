@@ -568,6 +568,7 @@ UNKNOWN = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)  # a dozen fsyncs each
 @given(UNKNOWN, st.booleans())
 def test_unknown_keys_survive_every_edit(tmp_path_factory, unknown, old):
@@ -714,6 +715,7 @@ def started(code, *arguments):
             process.kill()
 
 
+@pytest.mark.slow
 def test_processes_that_grow_one_box_get_the_exact_union(tmp_path):
     rounds = 80
     create(tmp_path, "race", NM)
@@ -749,6 +751,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_while_saving_leaves_a_valid_file(tmp_path):
     create(tmp_path, "kills", NM)
     commit(tmp_path, [AddLayer("color", "color", "uint8", 1), AddMag("color", Mag(1), 64)])

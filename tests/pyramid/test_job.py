@@ -42,6 +42,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "dtype", "channels", "values", "scale", "corner", "size"), CASES)
 def test_a_pyramid_is_that_of_numpy(tmp_path, mode, dtype, channels, values, scale, corner, size):
     rng = np.random.default_rng(7)
@@ -140,6 +141,7 @@ def check_mags(layer, voxels, corner, mags, mode, before=None):
         assert not around.any()
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_any_tree_gives_the_voxels_of_numpy(data):
@@ -210,6 +212,7 @@ def changed(layer, voxels, corner, box, seed=1):
     return whole, tuple(now.topleft)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cube", [16, 64])
 @pytest.mark.parametrize("mode", ["median", "bicubic"])
 def test_only_what_has_changed_is_redone(tmp_path, cube, mode):
@@ -297,6 +300,7 @@ def test_a_refused_plan_leaves_no_mag(tmp_path, monkeypatch):
 # --- a worker dies --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_half_that_died_with_its_worker_comes_from_the_published_cubes(tmp_path, monkeypatch):
     """What a finished leaf read of mag 1 is destroyed, then its worker: the voxels are right all the same."""
@@ -366,6 +370,7 @@ print(peak - idle, max(plan.task_nbytes for plan in plans), len(plans[0].tiers))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cube", "compression"),
     [

@@ -90,6 +90,7 @@ def check(plan):
     return nodes
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_every_tree_makes_each_voxel_and_publishes_each_cube_once(data):
@@ -153,6 +154,7 @@ def test_few_large_cubes_are_shared_among_threads():
     assert len([node for node in check(plan) if node.tier == 0]) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [None, "lz4"])
 def test_cubes_that_no_task_can_hold_are_written_in_parts(compression):
     levels = pyramid((8192, 8192, 8192), [1024] * 4, dtype="uint64", compression=compression)

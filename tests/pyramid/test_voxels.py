@@ -18,6 +18,7 @@ def mirror_source(tmp_path_factory):
     return layer.get_mag(1).place.store, voxels, (9, 10, 11)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_mirrored_reads_are_those_of_numpy(mirror_source, data):

@@ -89,6 +89,7 @@ SIDES = st.tuples(*[st.integers(1, 50)] * 3)
 CORNERS = st.tuples(*[st.integers(0, 37)] * 3)
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(data=st.data())
 def test_the_voxels_are_those_of_a_write_and_a_downsampling(data):
@@ -210,6 +211,7 @@ def test_a_first_step_that_looks_into_other_units(tmp_path):
     written_after(layer, in_memory(voxels, (32, 32, 32)), voxels)
 
 
+@pytest.mark.slow
 def test_cubes_in_parts(tmp_path, monkeypatch):
     layer = new_layer(tmp_path / "ds", cubes=[256])
     voxels = np.random.default_rng(5).integers(1, 200, (1, 256, 256, 256)).astype("uint8")
@@ -348,6 +350,7 @@ Dataset(sys.argv[1]).get_layer("layer").get_mag(1).write(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_job_is_resumed(tmp_path, kill):
     layer = new_layer(tmp_path / "ds", mags=(1, 2, 4), cubes=(32, 64))
@@ -372,6 +375,7 @@ def test_a_killed_job_is_resumed(tmp_path, kill):
 # --- on a cluster -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_on_a_cluster(tmp_path, client):
     layer = new_layer(tmp_path / "ds", cubes=(32, 64))
@@ -387,6 +391,7 @@ def test_on_a_cluster(tmp_path, client):
     check_pyramid(layer, voxels, (3, 0, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_worker_that_dies_takes_halves_with_it(tmp_path):
     from distributed import Client, LocalCluster

@@ -195,6 +195,7 @@ def test_plain_cubes_stay_sparse(tmp_path):
     assert cube.st_blocks * 512 < MIB
 
 
+@pytest.mark.slow
 def test_real_sections(tmp_path):
     if not VNC.is_dir():
         pytest.skip(f"{VNC} is not there")
@@ -294,6 +295,7 @@ def test_a_second_layer_beside_the_first(tmp_path):
     check(tmp_path / "ds", b, layer="other")
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_on_a_cluster(tmp_path):
     from distributed import Client, LocalCluster

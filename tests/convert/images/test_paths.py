@@ -117,6 +117,7 @@ def test_names_that_are_not_utf8(tmp_path, odd):
     assert wkdask.Dataset(tmp_path / "ds").get_layer("one").get_mag(1).read().max() == 2
 
 
+@pytest.mark.slow
 def test_the_command_and_names_that_are_not_utf8(tmp_path, odd):
     plan, _ = run("convert", odd, tmp_path / "ds", *SIZE, "--plan")
     assert "from s\\xe4_1.tif to s\\xe4_4.tif" in plan
@@ -160,6 +161,7 @@ def test_a_dataset_whose_name_is_not_utf8(tmp_path, stack):
 # ---- what is told
 
 
+@pytest.mark.slow
 def test_the_run_and_the_plan_tell_the_same_once(tmp_path, stack):
     plan, nothing = run("convert", stack, tmp_path / "ds", *SIZE, "--plan")
     assert nothing == ""
@@ -175,6 +177,7 @@ def test_the_run_and_the_plan_tell_the_same_once(tmp_path, stack):
         assert text not in printed
 
 
+@pytest.mark.slow
 def test_a_refusal_is_one_line(tmp_path, stack):
     run("convert", stack, tmp_path / "ds", *SIZE)
     _, told = run("convert", stack, tmp_path / "ds", *SIZE, code=1)
@@ -184,6 +187,7 @@ def test_a_refusal_is_one_line(tmp_path, stack):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_options_of_the_command(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", random_image((6, 9, 13), "uint8"), photometric="minisblack",
                      extratags=[(274, 3, 1, 6, False)])  # fmt: skip

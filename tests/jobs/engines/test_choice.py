@@ -187,6 +187,7 @@ def test_workers_that_do_not_see_the_mag_are_named(client, tmp_path):
     DistributedEngine(client).check_sees(gone)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_units_on_workers_end_fail_and_stop(client):
     engine = DistributedEngine(client, retries=0)

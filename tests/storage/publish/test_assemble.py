@@ -58,6 +58,7 @@ def stored_as(mag, compression):
     return mag.recompressed(compression)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     box=boxes_within(2 * SIDE, 1),
@@ -289,6 +290,7 @@ MEASURED = """if True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["", "lz4hc"])
 def test_memory_is_what_the_plan_says(tmp_path, compression):
     """A cube of 512 MiB, new and then a part of it over the old one, takes two slabs at most."""

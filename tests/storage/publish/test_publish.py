@@ -365,6 +365,7 @@ def test_jobs_have_folders_of_their_own_and_threads_have_roots_of_their_own(tmp_
     assert len(list(mag.cubes_on_disk())) == 4
 
 
+@pytest.mark.slow
 def test_a_forked_child_takes_a_root_of_its_own(tmp_path):
     mag = make_mag(tmp_path)
     script = """if True:
@@ -452,6 +453,7 @@ IN_A_JOB = """if True:
         sys.stdin.readline()"""
 
 
+@pytest.mark.slow
 def test_folders_of_dead_jobs_are_swept_and_those_of_live_ones_are_not(tmp_path):
     mag = make_mag(tmp_path)
     with process(IN_A_JOB, mag.path) as dead, process(IN_A_JOB, mag.path) as alive:
@@ -634,6 +636,7 @@ def test_what_is_built_is_checked_before_it_is_published(tmp_path, monkeypatch, 
     assert snapshot(cube(mag)) == before
 
 
+@pytest.mark.slow
 def test_a_part_keeps_the_rest_when_descriptors_run_out(tmp_path):
     """An old cube that cannot be opened is not one of zeros: its other voxels would be lost."""
     mag, _ = filled(tmp_path, "lz4")
@@ -847,6 +850,7 @@ READER = f"""{PREPARE}
 """
 
 
+@pytest.mark.slow
 @each_compression
 def test_two_processes_write_parts_of_the_same_cubes(tmp_path, compression):
     """Parts that share blocks: 30 rounds, nothing is lost."""
@@ -861,6 +865,7 @@ def test_two_processes_write_parts_of_the_same_cubes(tmp_path, compression):
     assert private_names(mag) == ["locks"]
 
 
+@pytest.mark.slow
 @each_compression
 def test_two_writers_of_one_cube_and_a_reader(tmp_path, compression):
     mag = make_mag(tmp_path, compression)

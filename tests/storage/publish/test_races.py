@@ -141,6 +141,7 @@ def test_the_same_task_twice_at_once(tmp_path, zygote, compression, whole, round
             assert not cube[..., depth:].any()
 
 
+@pytest.mark.slow
 @quick_and_slow(12, 100)
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "part"])
 @each_store

@@ -43,6 +43,7 @@ BYTES = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_zarr_3_as_zarr_python_writes_it(tmp_path, data):
@@ -124,6 +125,7 @@ def test_zarr_3_as_zarr_python_writes_it(tmp_path, data):
             write(mag, CUBE_0, noise((channels, SIDE, SIDE, SIDE), dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("separator", [".", "/"])
 @pytest.mark.parametrize("name", ["zstd", "zlib", "gzip", "blosc", "lz4", None])
@@ -232,6 +234,7 @@ def test_the_metadata_are_those_of_webknossos_4(tmp_path):
     assert mag.cube_path(Vec3Int(1, 2, 3)) == str(tmp_path / "2" / "0" / "1" / "2" / "3")
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(FORMATS),
