@@ -1,24 +1,19 @@
-"""Where a conversion goes: the dataset, the layer, type and cut of its mags; checked before anything is written."""
+"""What a conversion makes: the layer, type and chunk layout of its mags; checked before anything is written."""
 
 from __future__ import annotations
 
-import math
-import os
-
 import numpy as np
 
-from wkdask.dataset import Dataset
-from wkdask.errors import AlreadyExistsError, InvalidValueError
+from wkdask.errors import InvalidValueError
 from wkdask.geometry import MagLike, Vec3Int, Vec3IntLike
-from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.layer import Layer, LayerCategories
 from wkdask.layer.chunk_layout import fitting_shard_shape
 from wkdask.mag_view import MagView
-from wkdask.properties import PROPERTIES_FILE, AddLayer
+from wkdask.properties import AddLayer
 from wkdask.storage.formats import check_format, check_spec, fitting_compression
 from wkdask.storage.protocol import ArraySpec
 
-__all__ = ["add_mag", "check_layer", "open_target", "same_cut", "spec_of", "viewer_notes"]
+__all__ = ["add_mag", "check_layer", "same_cut", "spec_of", "viewer_notes"]
 
 
 def spec_of(
@@ -135,51 +130,3 @@ def viewer_notes(category: str, dtype: str, num_channels: int, *, remedy: str | 
         return []
     usual = 'dtype="uint8" with rescale=(MIN, MAX) (--dtype uint8 --rescale MIN,MAX) makes one that it shows'
     return [f"WEBKNOSSOS does not show a layer of {what}; {remedy or usual}"]
-
-
-def open_target(path: str, voxel_size: VoxelSize, layer_name: str, *, resume: bool) -> Dataset:
-    """Return the dataset, made if there is none; refuse one that the layer cannot be added to.
-
-    Parameters
-    ----------
-    path
-        Its folder.
-    voxel_size
-        Of the voxels that are to come.
-    layer_name
-        The layer that is to come.
-    resume
-        Whether the layer may be there already.
-
-    Raises
-    ------
-    AlreadyExistsError
-        If the layer exists, or its folder.
-    InvalidValueError
-        If the dataset has another voxel size.
-    """
-    properties = os.path.join(path, PROPERTIES_FILE)
-    if not os.path.lexists(properties):
-        try:
-            return Dataset.create(path, voxel_size)
-        except AlreadyExistsError:
-            if not os.path.lexists(properties):  # else another process was faster
-                raise
-    dataset = Dataset(path)
-    is_there = layer_name in dataset.layers
-    if is_there and not resume:
-        raise AlreadyExistsError(
-            f"{path} has a layer {layer_name!r} already; choose another name, or delete it first. If an "
-            f"interrupted conversion left it, resume=True (--resume) goes on with it"
-        )
-    folder = os.path.join(path, layer_name)
-    if not is_there and os.path.lexists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
-        raise AlreadyExistsError(
-            f"{folder} exists, but the properties list no layer {layer_name!r}; move it away first"
-        )
-    there, given = dataset.voxel_size.to_nanometer(), voxel_size.to_nanometer()
-    if not all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(there, given, strict=True)):
-        raise InvalidValueError(
-            f"{path} has voxels of {dataset.voxel_size}, got {voxel_size}; all layers of a dataset share one size"
-        )
-    return dataset

@@ -15,6 +15,7 @@ from repository import SHARED
 
 import wkdask
 from wkdask.convert.images import convert as images_module
+from wkdask.convert.images import job as job_module
 from wkdask.convert.images import plan as plan_module
 from wkdask.convert.images import stack as stack_module
 from wkdask.convert.images.convert import convert_images
@@ -228,7 +229,7 @@ def test_each_image_is_decoded_once(tmp_path, monkeypatch, memory):
         lambda file, pages, *more: seen.extend((file.path, k) for k in pages) or decode(file, pages, *more),
     )
     # little memory: a part is decoded in batches, which share chunks
-    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: memory)
+    monkeypatch.setattr(job_module.LocalEngine, "task_memory", lambda self: memory)
     convert_images(
         tmp_path / "in", tmp_path / "ds", voxel_size=SIZE, offset=(3, 4, 5), shard_shape=64, progress=False
     )
@@ -245,13 +246,13 @@ def test_slabs_flow_and_leave(tmp_path, monkeypatch):
         if isinstance(event, UnitDone):
             most.append(len(list((tmp_path / "ds/color/1/.wkdask").glob("*/slab-*"))))
 
-    part = images_module.convert_part
+    part = job_module.convert_part
 
     def spy(stack, first, private, folder, batches, threads, durable):
         calls.append((stack.stack.depth, first, batches[0].topleft.z, len(pickle.dumps(stack)), threads))
         return part(stack, first, private, folder, batches, threads, durable)
 
-    monkeypatch.setattr(images_module, "convert_part", spy)
+    monkeypatch.setattr(job_module, "convert_part", spy)
     monkeypatch.setattr(plan_module, "_SLAB_NBYTES", 0)  # one layer of cubes each
     starts = []
     convert_images(
@@ -454,10 +455,10 @@ def test_damage_before_anything_landed_leaves_no_layer(tmp_path):
 
 def test_too_little_memory_is_refused(tmp_path, monkeypatch):
     save(tmp_path / "in", volume((1, 70, 45, 3)))
-    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: 4000)
+    monkeypatch.setattr(job_module.LocalEngine, "task_memory", lambda self: 4000)
     with pytest.raises(PlanError, match="one section of 70 x 45 voxels"):
         convert_images(tmp_path / "in", tmp_path / "ds", voxel_size=SIZE, progress=False)
-    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: 100_000)
+    monkeypatch.setattr(job_module.LocalEngine, "task_memory", lambda self: 100_000)
     with pytest.raises(PlanError, match="to publish a cube"):
         convert_images(tmp_path / "in", tmp_path / "ds", voxel_size=SIZE, compression="lz4", progress=False)
     assert not (tmp_path / "ds").exists()

@@ -1,185 +1,37 @@
-"""A stack of 2-D images -> a layer: every image is decoded once, no slab is ever in memory.
-
-Of each slab *parts*, one per layer of chunks, are decoded and written side by side into plain cubes in the
-job's private folder; then these are published::
-
-    stage 0   parts of slab 0
-    stage 1   publish slab 0, parts of slab 1        while one slab is published the next is decoded, so that
-    stage 2   publish slab 1, parts of slab 2        workers do not wait at the end of a slab; before it
-    …         …                                      begins, the private cubes of slab 0 are removed
-    stage n   publish slab n-1
-
-No more than two slabs of private cubes exist at a time. For a plain target they take no extra room: a cube
-is published by giving it its second name.
-"""
+"""A stack of 2-D images -> a layer of a dataset that is made if there is none; planned, or done."""
 
 from __future__ import annotations
 
 import os
-import socket
-import time
-import uuid
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial, reduce
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wkdask.convert.images.info import shown
-from wkdask.convert.images.plan import ConversionPlan, plan_conversion
+from wkdask.convert.images.job import fill_mag, plan_source
 from wkdask.convert.images.selection import Selection, open_images
-from wkdask.convert.target import add_mag, check_layer, open_target, same_cut, spec_of, viewer_notes
+from wkdask.convert.target import add_mag, check_layer, same_cut, spec_of, viewer_notes
+from wkdask.convert.target_dataset import open_target
 from wkdask.dataset import Dataset
 from wkdask.errors import InvalidValueError, ResumeError, WkdaskWarning
 from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import BoundingBox, Mag, Vec3IntLike
 from wkdask.geometry.voxel_size import VoxelSize, as_voxel_size
-from wkdask.jobs.driver import run_planned
-from wkdask.jobs.engines.choice import LocalEngine, pick_engine
+from wkdask.jobs.engines.choice import pick_engine
 from wkdask.jobs.events import Listener, WriteReport
-from wkdask.jobs.job import Job, WriteOptions
-from wkdask.jobs.journal import Stream
-from wkdask.jobs.resume import identify, previous_manifest
-from wkdask.jobs.tasks import UnitReport, merge_reports, publish_assembled_unit
-from wkdask.jobs.windows import CallWindow, Stage
+from wkdask.jobs.job import WriteOptions
 from wkdask.layer import LayerCategories
 from wkdask.mag_view import MagView
 from wkdask.operations.write import PlannedWrite
 from wkdask.progress.bar import ProgressLike, listeners_for
-from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
-from wkdask.storage.publish.assemble import move_voxels
+from wkdask.storage.protocol import ArraySpec, check_coordinates
 from wkdask.storage.publish.jobs import unfinished_jobs
 
 if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = ["convert_images", "notes_of", "plan_images"]
-
-
-# --- the tasks -----------------------------------------------------------------------------------------
-
-
-def convert_part(
-    source: Selection,
-    first: int,
-    private: StoredMag,
-    folder: str,
-    batches: Sequence[BoundingBox],
-    threads: int,
-    durable: bool,
-) -> UnitReport:
-    """Decode the sections of a part, each once, into private cubes.
-
-    Parameters
-    ----------
-    source
-        The files that hold the part's sections, and what is taken of them.
-    first
-        Number of the part's first section in it.
-    private
-        A plain private mag.
-    folder
-        The job's private folder.
-    batches
-        What is decoded at once, from the first section on: absolute, in voxels of mag 1.
-    threads
-        How many images are decoded at a time.
-    durable
-        Flush what was written to the disk: a report of this task is relied on after a crash.
-    """
-    from wkdask.kernels import MinMax
-
-    start = time.perf_counter()
-    origin = batches[0].topleft.z - first
-    reports = []
-    # Batches share chunks, which are read, changed and written back. A first attempt of this task that was thought
-    # lost must not do so in the cubes that others fill: the batches come together in a mag of this attempt.
-    shared = len(batches) == 1
-    own = private if shared else private.staged(f"{folder}/part-{uuid.uuid4().hex}", raw=True)
-    for box in batches:
-        block = source.read(box.topleft.z - origin, box.bottomright.z - origin, threads=threads)
-        min_max = MinMax(block.dtype)
-        own.write_in_place(box, block, durable=durable and shared, min_max=min_max)
-        low, high = min_max.values or (None, None)
-        reports.append(UnitReport(unit=box, nbytes=block.nbytes, minimum=low, maximum=high))
-        del block  # before the next one is decoded: two would not fit
-    whole = reduce(merge_reports, reports)
-    if not shared:
-        move_voxels(own, private, whole.unit, durable=durable)
-        remove_folder(own.path)
-    return replace(whole, seconds=time.perf_counter() - start, worker=_worker())
-
-
-def _worker() -> str:
-    """Return host and process."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Conversion:
-    """A job's stages, made one by one: no list of all tasks, and of the files only those of a task."""
-
-    source: Selection
-    plan: ConversionPlan
-    job: Job
-    folder: str
-    decoders: int
-    """Threads that decode, where there are fewer parts than that."""
-
-    def stages(self) -> list[Stage]:
-        """Return the stages; a private mag is made when its stage begins."""
-        slabs = self.plan.slabs
-        return [self._stage(number, slabs) for number in range(len(slabs) + 1)]
-
-    def _stage(self, number: int, slabs: Sequence[BoundingBox]) -> Stage:
-        """Return the stage that publishes one slab and decodes the next."""
-        streams = []
-        if number:
-            streams.append(Stream(2 * number - 1, self.plan.write.unit, slabs[number - 1]))
-        if number < len(slabs):
-            streams.append(Stream(2 * number, self.plan.part_grid, slabs[number]))
-        return Stage(sum(map(len, streams)), self._windows(number, slabs, streams), tuple(streams))
-
-    def _windows(
-        self, number: int, slabs: Sequence[BoundingBox], streams: list[Stream]
-    ) -> Iterator[CallWindow]:
-        """Yield the windows of a stage: what publishes, and what decodes."""
-        if number > 1:
-            # All that published it has ended. Renamed away first: a task that was thought lost and comes to it
-            # now fails.
-            remove_folder(self._private_path(number - 2))
-        name = f"wkdask-convert-{self.folder[-12:]}-{number}"
-        if number:
-            publish = partial(self._publish_call, self._private(number - 1))
-            yield CallWindow(list(self.plan.units(slabs[number - 1])), publish, f"{name}-publish", streams[0])
-        if number < len(slabs):
-            parts = self.plan.parts(slabs[number])
-            threads = max(1, self.decoders // len(parts))
-            decode = partial(self._part_call, self._private(number), threads)
-            yield CallWindow(parts, decode, f"{name}-decode", streams[-1])
-
-    def _private_path(self, number: int) -> str:
-        """Return where the private mag of a slab is."""
-        return f"{self.folder}/slab-{number}"
-
-    def _private(self, number: int) -> StoredMag:
-        """Return the private mag of a slab, made if it is not there."""
-        return self.job.store.staged(self._private_path(number), raw=True)
-
-    def _publish_call(self, private: StoredMag, box: BoundingBox) -> tuple[Any, ...]:
-        """Return the task that publishes cubes of a slab."""
-        return (publish_assembled_unit, self.job.store, private, self.folder, box, self.job.durable)
-
-    def _part_call(self, private: StoredMag, threads: int, part: BoundingBox) -> tuple[Any, ...]:
-        """Return the task that fills a part of a slab."""
-        corner = self.plan.write.box.topleft.z
-        files, first = self.source.subset(part.topleft.z - corner, part.bottomright.z - corner)
-        batches = list(self.plan.batches(part))
-        return (convert_part, files, first, private, self.folder, batches, threads, self.job.durable)
-
-
-# --- the whole -----------------------------------------------------------------------------------------
 
 
 def convert_images(
@@ -329,45 +181,14 @@ def convert_images(
         listeners=[*listeners_for(progress), *listeners],
     )
     engine = pick_engine(client)
-    memory = engine.task_memory()
-    image_nbytes = source.image_nbytes
-    plan = plan_conversion(spec, box, threads=engine.threads, memory=memory, image_nbytes=image_nbytes)
+    plan = plan_source(source, spec, box, engine)
     folder = checked_path(dataset_path)
     is_new_dataset = not os.path.lexists(folder)
     dataset = open_target(folder, size, layer_name, resume=resume)
     is_new_layer, mag = layer_name not in dataset.layers, None
-    name = f"{source.depth} sections from {shown(source.first_file.path)} on ({source.digest})"
     try:
         mag = _mag(dataset, layer_name, category, spec, resume=resume)
-        identity = identify(mag.place, box, name, options, name=name)
-        previous = previous_manifest(mag.place, box, identity, options)
-        if previous is not None and previous.part is not None:
-            plan = plan_conversion(
-                spec,
-                box,
-                threads=engine.threads,
-                memory=memory,
-                unit=previous.unit,
-                slab_depth=previous.part.z,
-                image_nbytes=image_nbytes,
-            )
-        # The threads of a worker are its user's choice; here the cores are ours.
-        decoders = engine.threads if isinstance(engine, LocalEngine) else 1
-        run = Job.of(
-            mag.place,
-            plan.write,
-            "converting",
-            options,
-            identity=identity,
-            part=box.size.with_z(plan.slab_depth),
-            private_nbytes=0 if spec.compression is None else plan.private_nbytes,
-        )
-        return run_planned(
-            run,
-            lambda folders: _Conversion(source, plan, run, folders.main, decoders).stages(),
-            engine,
-            options.listeners,
-        )
+        return fill_mag(mag.place, source, plan, engine, options)
     except BaseException as error:
         interrupted = (
             not isinstance(error, Exception) and mag is not None and unfinished_jobs(mag.place.store)
@@ -453,14 +274,8 @@ def plan_images(
         chunk_shape=chunk_shape,
     )
     engine = pick_engine(client)
+    plan = plan_source(source, spec, source.box.offset(offset), engine)
     memory = engine.task_memory()
-    plan = plan_conversion(
-        spec,
-        source.box.offset(offset),
-        threads=engine.threads,
-        memory=memory,
-        image_nbytes=source.image_nbytes,
-    )
     return PlannedWrite(f"layer {layer_name!r} mag 1", plan.write, engine, memory, reads_target=False)
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wkdask.arrays.lazy import LazySource
-from wkdask.convert.target import add_mag, check_layer, open_target, same_cut, spec_of
+from wkdask.convert.target import add_mag, check_layer, same_cut, spec_of
+from wkdask.convert.target_dataset import open_target
 from wkdask.convert.zarr.scale_mags import Scale
 from wkdask.convert.zarr.scales import ScaledLayer, Scales, open_scales
 from wkdask.dataset import Dataset
