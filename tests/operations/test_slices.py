@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import wkdask
-from wkdask import BoundingBox
+from wkdask import BoundingBox, Dataset
 from wkdask.errors import (
     ChannelError,
     DTypeError,
@@ -494,3 +494,51 @@ def test_from_one_mag_to_another(make_mag, random_voxels):
         for each in slices:
             writer.send(each)
     assert source.content_is_equal(target)
+
+
+@pytest.mark.parametrize("data_format", ["wkw", "zarr3", "zarr"])
+def test_a_reader_sees_what_was_published(tmp_path, data_format):
+    expected = np.random.default_rng(0).integers(1, 200, (1, 40, 30, 20)).astype("uint8")
+    layer = Dataset.create(tmp_path / "ds", (1, 1, 1)).add_layer("color", "color", data_format=data_format)
+    mag = layer.add_mag(1, chunk_shape=16, shard_shape=16 if data_format == "zarr" else 32)
+    other = Dataset(tmp_path / "ds").get_layer("color").get_mag(1)
+    with mag.get_buffered_slice_writer(buffer_size=4) as writer:
+        for z in range(10):
+            writer.send(expected[..., z])
+        assert other.bounding_box.is_empty()
+        writer.publish()
+        np.testing.assert_array_equal(other.read(), expected[..., :10])
+        writer.publish()  # nothing new
+        for z in range(10, 20):
+            writer.send(expected[..., z])
+    np.testing.assert_array_equal(other.read(), expected)
+    assert writer.report.bounding_box == BoundingBox((0, 0, 0), (40, 30, 20))
+    with pytest.raises(InvalidValueError, match="used in a with statement"):
+        writer.publish()
+
+
+def test_a_crash_leaves_what_was_published(tmp_path):
+    layer = Dataset.create(tmp_path / "ds", (1, 1, 1)).add_layer("color", "color")
+    mag = layer.add_mag(1, shard_shape=32)
+    with pytest.raises(KeyboardInterrupt), mag.get_buffered_slice_writer(buffer_size=2) as writer:  # noqa: PT012
+        writer.send(np.full((5, 6), 3, "uint8"))
+        writer.publish()
+        writer.send(np.full((5, 6), 4, "uint8"))
+        raise KeyboardInterrupt
+    np.testing.assert_array_equal(mag.read(), np.full((1, 5, 6, 1), 3, "uint8"))
+
+
+def test_inside_a_task_each_cube_is_published_once(tmp_path):
+    layer = Dataset.create(tmp_path / "ds", (1, 1, 1)).add_layer("color", "color")
+    mag = layer.add_mag(1, shard_shape=32)
+    mag.write(np.ones((8, 8, 8), "uint8"))
+
+    def early(chunk):
+        view, _ = chunk
+        with view.get_buffered_slice_writer() as writer:
+            writer.send(np.zeros((8, 8), "uint8"))
+            writer.publish()
+
+    with pytest.raises(TaskFailedError, match="inside a task nothing is published before it ends"):
+        mag.for_each_chunk(early, chunk_shape=(32, 32, 32))
+    assert mag.read().min() == 1

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from wkdask.convert.images.from_images import add_layer_from_images, from_images
+from wkdask.convert.images.layer_mapping import ConversionLayerMapping
 from wkdask.dataset.copies import DatasetCopy, plan_dataset, run_copy
 from wkdask.dataset.equality import Difference, first_difference
 from wkdask.dataset.external_layers import (
@@ -219,7 +221,9 @@ class Dataset(DatasetLayers):
         """
         return cls(dataset_path, scale, name, exist_ok=True)
 
-    from_dask = classmethod(from_dask)
+    from_dask, from_images = classmethod(from_dask), classmethod(from_images)
+    add_layer_from_images = add_layer_from_images
+    ConversionLayerMapping = ConversionLayerMapping
 
     # --- layers of elsewhere, and all layers ---------------------------------------------------------
 

@@ -164,6 +164,26 @@ class BufferedSliceWriter:
             self._open = False
             self._commit()
 
+    def publish(self) -> None:
+        """Let readers see all that was sent so far.
+
+        Of its own accord a writer publishes a cube once, when the slices have passed its edge or the ``with`` ends.
+        A cube that is published before that is merged with what is sent later: a large one is then written anew for
+        each of these calls.
+
+        Raises
+        ------
+        InvalidValueError
+            Outside of the ``with``, or inside a task, whose cubes are published once, when it ends.
+        """
+        if not self._open:
+            raise InvalidValueError("a slice writer is used in a with statement")
+        if current_writes() is not None:
+            raise InvalidValueError("inside a task nothing is published before it ends: each cube once")
+        self._flush()
+        self._publish(list(self._waiting))
+        self._commit()
+
     def reset_offset(
         self,
         relative_offset: Vec3IntLike | None = None,

@@ -106,6 +106,15 @@ def decode(
         If a page cannot be decoded, or holds something else; names file and page.
     """
     width, height, dtype, channels = layout
+    if file.format == "planes":
+        parts = [decode(plane, pages, (*layout[:3], 1), window) for plane in file.planes]
+        for images in zip(*parts, strict=True):
+            yield np.stack(images, axis=-1)
+        return
+    if file.samples:
+        for image in decode(_whole(file), pages, (*layout[:3], file.stored_samples), window):
+            yield image[..., file.samples[0]] if len(file.samples) == 1 else image[..., list(file.samples)]
+        return
     if file.format == "tiles":
         yield _joined(file, layout, window or (slice(0, height), slice(0, width)))
         return
@@ -113,7 +122,7 @@ def decode(
         window = stored_window(window, height, width, file.orientation)
     if swaps_axes(file.orientation):
         width, height = height, width
-    expected: tuple[int, ...] = (height, width, 3)[: 2 if channels == 1 else 3]
+    expected: tuple[int, ...] = (height, width, channels)[: 2 if channels == 1 else 3]
     if file.format == "tiff":
         images = decode_tiff(file, pages, (width, height, dtype, channels), window)
     else:
@@ -153,6 +162,12 @@ def decoded_nbytes(file: ImageFile, layout: Layout, window: Window | None) -> in
         The rows and columns that are wanted; None: all.
     """
     width, height, dtype, channels = layout
+    if file.format == "planes":
+        whole = math.prod((width, height) if window is None else (side.stop - side.start for side in window))
+        planes = sum(decoded_nbytes(plane, (*layout[:3], 1), window) for plane in file.planes)
+        return int(whole) * np.dtype(dtype).itemsize * channels + planes
+    if file.samples:
+        return decoded_nbytes(_whole(file), (*layout[:3], file.stored_samples), window)
     if file.format == "tiles":
         tile = max(b - a for a, b in pairwise(file.edges[0])), max(b - a for a, b in pairwise(file.edges[1]))
         sides = (width, height) if window is None else (side.stop - side.start for side in window)
@@ -169,11 +184,17 @@ def decoded_nbytes(file: ImageFile, layout: Layout, window: Window | None) -> in
     return int(rows * columns + min(file.piece[0], height) * file.piece[1]) * voxel
 
 
+def _whole(file: ImageFile) -> ImageFile:
+    """Return a file of which all samples are taken."""
+    return replace(file, samples=(), stored_samples=0)
+
+
 def _joined(file: ImageFile, layout: Layout, window: Window) -> NDArray[Any]:
     """Decode a window of a section of tiles."""
     rows, columns = window
     out = np.empty(
-        (rows.stop - rows.start, columns.stop - columns.start, 3)[: 2 if layout[3] == 1 else 3], layout[2]
+        (rows.stop - rows.start, columns.stop - columns.start, layout[3])[: 2 if layout[3] == 1 else 3],
+        layout[2],
     )
     for line, (top, bottom) in zip(file.tiles, pairwise(file.edges[0]), strict=True):
         for tile, (left, right) in zip(line, pairwise(file.edges[1]), strict=True):
@@ -197,7 +218,7 @@ def _probe_image(path: str, kind: str, choice: Choice) -> tuple[ImageFile, Layou
         raise ImageStackError(f"{shown(path)}: of PNG and JPEG files only page 1 can be chosen")
     page = None if choice.pages is None else 1
     if kind == "png":
-        layout, images, widens, orientation = probe_png(path, page)
+        layout, images, widens, orientation = probe_png(path, page, alpha=choice.alpha)
     else:
         layout, images, orientation = _probe_jpeg(path, page)
         widens = False

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from wkdask.convert.images.plain_tiff import Frame
 from wkdask.errors import ImageStackError, InvalidValueError
 
-__all__ = ["Choice", "ImageFile", "Layout", "describe", "layout_text", "shown"]
+__all__ = ["AxisPosition", "Choice", "ImageFile", "Layout", "describe", "layout_text", "shown"]
 
 Layout: TypeAlias = tuple[int, int, str, int]
 """Width and height in pixels, name of the data type, channels."""
@@ -24,12 +24,25 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 def layout_text(layout: Layout) -> str:
     """Return a layout in few words."""
-    return f"{layout[0]} x {layout[1]} {layout[2]}" + (" RGB" if layout[3] == 3 else "")
+    samples = {1: "", 3: " RGB"}.get(layout[3], f" in {layout[3]} channels")
+    return f"{layout[0]} x {layout[1]} {layout[2]}{samples}"
 
 
 def describe(layout: Layout) -> str:
     """Return a layout in words."""
     return f"{layout[0]} x {layout[1]} pixels (width x height) of {layout[2]} in {layout[3]} channel(s)"
+
+
+@dataclass(frozen=True, slots=True)
+class AxisPosition:
+    """A position along an axis of a file's metadata."""
+
+    axis: str
+    """``"C"`` or ``"T"``."""
+    position: int
+    """Counted from 0."""
+    count: int
+    """How many positions there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,10 @@ class Choice:
     """Which group of alike pages, counted from 1; None: the only one."""
     orient: bool = False
     """Turn every image as its orientation says."""
+    alpha: bool = False
+    """Accept transparency: it is one more sample of a pixel."""
+    at: tuple[AxisPosition, ...] | None = None
+    """The positions along the axes that its metadata name beside z; None: there must be none."""
 
     @classmethod
     def of(cls, page: int | str | None, series: int | None, orient: bool) -> Choice:
@@ -103,7 +120,8 @@ class ImageFile:
     path: str
     """Absolute path, links resolved; of missing sections the empty text."""
     format: str
-    """``"tiff"``, ``"png"``, ``"jpeg"``; ``"tiles"``: several of them side by side; ``"missing"``: empty sections;
+    """``"tiff"``, ``"png"``, ``"jpeg"``; ``"tiles"``: several of them side by side; ``"planes"``: a file for each
+    channel; ``"missing"``: empty sections;
     ``"set"``: a part of an OME image."""
     pages: int = 1
     """Number of sections in the file."""
@@ -121,6 +139,12 @@ class ImageFile:
     """Grey of few bits: taken for wider grey where the others of its stack are."""
     tiles: tuple[tuple[ImageFile, ...], ...] = ()
     """Row by row, the files that make the section."""
+    planes: tuple[ImageFile, ...] = ()
+    """The files that hold one channel each, of a section of the format ``"planes"``."""
+    samples: tuple[int, ...] = ()
+    """Which samples of a pixel are taken, of `stored_samples`; empty: all."""
+    stored_samples: int = 0
+    """Samples of a pixel as stored, where only some are taken."""
     edges: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     """The rows of pixels, and the columns, at which rows and columns of tiles begin; and the last ones end."""
     notes: tuple[str, ...] = field(default=(), compare=False)

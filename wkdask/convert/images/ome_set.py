@@ -9,7 +9,7 @@ from xml.sax.saxutils import unescape
 
 from wkdask.convert.images.info import Choice, ImageFile, Layout, describe, shown
 from wkdask.convert.images.orientation import swaps_axes
-from wkdask.convert.images.tiff_file import sections_of, series_depth
+from wkdask.convert.images.tiff_file import planes_of, sections_of
 from wkdask.convert.images.tiff_log import collected_log
 from wkdask.errors import ImageStackError
 
@@ -55,7 +55,7 @@ def read_set(path: str, choice: Choice) -> tuple[list[ImageFile], Layout, list[s
                 f"(--series 1 to {len(found)})"
             )
         series, text = found[number - 1], str(tiff.ome_metadata)
-        depth = series_depth(path, tiff, series, notes)
+        depth, chosen = planes_of(path, tiff, series, choice, notes)
         planes = [None if frame is None else (frame.parent.filehandle.path, frame.index) for frame in series]
     there = sum(plane is not None for plane in planes)
     if there != depth:
@@ -63,6 +63,7 @@ def read_set(path: str, choice: Choice) -> tuple[list[ImageFile], Layout, list[s
             f"{shown(path)}: is one of several files of an OME image, whose metadata promise {depth} planes; "
             f"{there} are there, {_missing_files(path, text)}"
         )
+    planes = [planes[k] for k in chosen]
     runs: list[tuple[str, list[int]]] = []
     for name, index in (plane for plane in planes if plane is not None):
         if not runs or runs[-1][0] != name:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-__all__ = ["ORIENTATIONS", "Window", "stored_window", "swaps_axes", "turned"]
+__all__ = ["ORIENTATIONS", "Window", "orientation_of", "stored_window", "swaps_axes", "turned"]
 
 Window: TypeAlias = tuple[slice, slice]
 """Rows and columns, with start and stop."""
@@ -40,6 +40,20 @@ ORIENTATIONS = {
 def swaps_axes(orientation: int) -> bool:
     """Tell whether rows become columns."""
     return _TURNS[orientation][0]
+
+
+def orientation_of(*, flip_rows: bool, flip_columns: bool, swap: bool) -> int:
+    """Return the orientation of an image whose rows, columns are reversed, and after that change places.
+
+    Parameters
+    ----------
+    flip_rows, flip_columns
+        Whether the last row becomes the first, and the last column.
+    swap
+        Whether rows then become columns.
+    """
+    turn = (True, flip_columns, flip_rows) if swap else (False, flip_rows, flip_columns)
+    return next(value for value, each in _TURNS.items() if each == turn)
 
 
 def turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -65,7 +65,7 @@ def exif_orientation(metadata: bytes | None) -> int:
     return value if value in ORIENTATIONS else 1
 
 
-def probe_png(path: str, page: int | None) -> tuple[Layout, int, bool, int]:
+def probe_png(path: str, page: int | None, *, alpha: bool = False) -> tuple[Layout, int, bool, int]:
     """Read a PNG's header.
 
     Parameters
@@ -74,6 +74,8 @@ def probe_png(path: str, page: int | None) -> tuple[Layout, int, bool, int]:
         The file.
     page
         Which image of an animation is wanted, counted from 1; only the first can be.
+    alpha
+        Accept an alpha channel: one more sample of a pixel.
 
     Returns
     -------
@@ -84,7 +86,7 @@ def probe_png(path: str, page: int | None) -> tuple[Layout, int, bool, int]:
     Raises
     ------
     ImageStackError
-        If it is not grey or RGB; names the file.
+        If it is not grey or RGB, or has transparency that is not accepted; names the file.
     """
     from PIL.PngImagePlugin import PngImageFile
 
@@ -101,14 +103,14 @@ def probe_png(path: str, page: int | None) -> tuple[Layout, int, bool, int]:
         raise ImageStackError(
             f"{shown(path)}: is an animation of {frames} images; only its first can be taken: page=1 (--page 1)"
         )
-    if clear or colour in (4, 6):
+    if clear or (colour in (4, 6) and not alpha):
         problem = "has transparency (an alpha channel); save it without, as grey or RGB"
     elif colour == 3 and any(colours[k] != colours[k // 3 * 3] for k in range(len(colours))):
         problem = "is a palette image: its indices or its colours may be meant; save it as grey or RGB"
     else:
         few = colour == 3 or bits < 8
         dtype = "uint16" if bits == 16 else "uint8"
-        return (*size, dtype, 3 if colour == 2 else 1), frames, few, orientation
+        return (*size, dtype, 1 if colour == 3 else _CHANNELS[colour]), frames, few, orientation
     raise ImageStackError(f"{shown(path)}: {problem}")
 
 

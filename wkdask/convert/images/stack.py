@@ -32,7 +32,16 @@ from wkdask.convert.images.tile_grid import join_tiles, sections_of_tiles
 from wkdask.convert.images.tile_names import TileNames, read_tile_names, refuse_tiles
 from wkdask.errors import ImageStackError, InvalidValueError, OutOfBoundsError
 
-__all__ = ["GAPS", "TILES", "ImageFile", "ImageStack", "find_images", "natural_key", "open_stack"]
+__all__ = [
+    "GAPS",
+    "TILES",
+    "ImageFile",
+    "ImageStack",
+    "find_images",
+    "natural_key",
+    "open_stack",
+    "stack_in_order",
+]
 
 GAPS = ("close", "keep", "refuse")
 """What becomes of numbers that are missing in the names."""
@@ -56,7 +65,7 @@ class ImageStack:
     dtype: str
     """Name of the data type, in native byte order."""
     num_channels: int
-    """1 (grey) or 3 (RGB)."""
+    """1 (grey), 3 (RGB), or as many as were put together."""
     order: str = field(default="", compare=False)
     """How many sections there are, the first and the last file, in words."""
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -208,6 +217,10 @@ def _identity(file: ImageFile) -> str:
     text = f"{file.path}:{file.pages}"
     if file.tiles:
         return ",".join(_identity(tile) for line in file.tiles for tile in line)
+    if file.planes:
+        return "+".join(map(_identity, file.planes))
+    if file.samples:
+        text += f":{list(file.samples)} of {file.stored_samples}"
     if file.directories == range(file.pages) and file.orientation == 1:
         return text
     return f"{text}:{list(file.directories)}:{file.orientation}"
@@ -257,21 +270,52 @@ def open_stack(
     InvalidValueError
         If an argument cannot work.
     """
+    choice = Choice.of(page, series, orient)
+    found, notes = find_with_notes(inputs)
+    return stack_in_order(put_in_order(found), choice, notes, gaps=gaps, tiles=tiles)
+
+
+def _check_words(gaps: str, tiles: str) -> None:
+    """Refuse words that are none of those there are."""
+    for name, value, values in (("gaps", gaps, GAPS), ("tiles", tiles, TILES)):
+        if value not in values:
+            raise InvalidValueError(f"{name}={value!r}; expected one of {', '.join(values)}")
+
+
+def stack_in_order(
+    order: Order, choice: Choice, notes: Sequence[str] = (), *, gaps: str = "close", tiles: str = "sections"
+) -> ImageStack:
+    """Describe files in a given order as one stack, reading image headers only.
+
+    Parameters
+    ----------
+    order
+        The files.
+    choice
+        What is wanted of every file.
+    notes
+        What is to be notes of them so far.
+    gaps
+        As for `open_stack`.
+    tiles
+        As for `open_stack`; tiles that are joined are in the order of their names.
+
+    Raises
+    ------
+    ImageStackError
+        As for `open_stack`.
+    """
     # Imported before the threads start, which would only queue for the import lock.
     import PIL.JpegImagePlugin
     import PIL.PngImagePlugin  # noqa: F401
     import tifffile  # noqa: F401
 
-    for name, value, values in (("gaps", gaps, GAPS), ("tiles", tiles, TILES)):
-        if value not in values:
-            raise InvalidValueError(f"{name}={value!r}; expected one of {', '.join(values)}")
-    choice = Choice.of(page, series, orient)
-    found, notes = find_with_notes(inputs)
-    order = put_in_order(found)
+    _check_words(gaps, tiles)
+    notes = list(notes)
     if tiles == "refuse":
         refuse_tiles(order.paths)
-    elif tiles == "join" and (names := read_tile_names(found)) is not None:
-        return _open_tiles(found, names, gaps, choice, notes)
+    elif tiles == "join" and (names := read_tile_names(order.paths)) is not None:
+        return _open_tiles(order.paths, names, gaps, choice, notes)
     paths = [os.path.realpath(path) for path in order.paths]
     first = probe(
         paths[0], choice=choice

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from wkdask.convert.images.info import Choice, ImageFile, Layout, describe, layout_text, shown
 from wkdask.convert.images.orientation import ORIENTATIONS
 from wkdask.convert.images.plain_tiff import frame_of
 from wkdask.convert.images.tiff_pixels import check_extent, piece_of
 from wkdask.errors import ImageStackError
 
-__all__ = ["orientation_note", "probe_tiff", "sections_of", "series_depth"]
+__all__ = ["axes_of_tiff", "orientation_note", "planes_of", "probe_tiff", "sections_of", "series_depth"]
 
 _DTYPES = {f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)} | {"float32", "float64"}
 _JPEG = (6, 7, 33007, 34892)
@@ -26,6 +28,8 @@ _SLIDES = ("svs", "scn", "qpi", "ndpi", "bif", "avs", "philips", "lsm")
 """Kinds of TIFF whose first series is the image, and whose others are thumbnails, labels and overviews."""
 _IN_FILE_ORDER = ("generic", "uniform", "shaped")
 _ALPHA = (1, 2)
+_GREY = ("", "grayscale")
+"""Modes of ImageJ in which what tifffile calls channels are sections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,13 @@ def probe_tiff(path: str, choice: Choice, *, framed: bool) -> tuple[ImageFile, L
                     "files; save it again as one plain TIFF, or choose pages with page= (--page)"
                 )
         if count == 1 and main.kind != "ome":
-            depth = series_depth(path, tiff, main, notes, any_axes=choice.pages is not None)
+            if choice.at is not None:
+                depth, planes = planes_of(path, tiff, main, choice, notes)
+            else:
+                depth = series_depth(path, tiff, main, notes, any_axes=choice.pages is not None)
+                planes = choice.of_pages(path, depth) or range(depth)
             if depth > 1:
-                return _together(path, tiff, main, depth, choice, notes)
+                return _together(path, tiff, main, depth, planes, choice, notes)
         pages = choice.of_pages(path, count)
         if pages is not None:
             chosen: Sequence[int] = pages
@@ -97,6 +105,103 @@ def probe_tiff(path: str, choice: Choice, *, framed: bool) -> tuple[ImageFile, L
         else:
             chosen = _choose_series(path, tiff, choice, notes)
         return sections_of(path, tiff, chosen, choice, notes, framed=framed and count == 1)
+
+
+def axes_of_tiff(path: str) -> dict[str, int]:
+    """Return the positions along the axes C and T that the metadata of a TIFF name beside z; each of two or more.
+
+    Time without z is z, as it is where a file is taken as one stack.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    ImageStackError
+        If it has other axes than those; names them.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        if not tiff.series:
+            raise ImageStackError(f"{shown(path)}: holds no page")
+        main = tiff.series[0]
+        return {} if main.kind in _IN_FILE_ORDER[:2] else _split_axes(path, tiff, main)[1]
+
+
+def planes_of(
+    path: str, tiff: Any, series: Any, choice: Choice, notes: list[str]
+) -> tuple[int, Sequence[int]]:
+    """Return the number of planes of a series, and which of them are the chosen sections, in their order.
+
+    Parameters
+    ----------
+    path
+        The file.
+    tiff
+        It, opened by `tifffile.TiffFile`.
+    series
+        One of its series.
+    choice
+        What is wanted of it.
+    notes
+        Grows by what is guessed.
+
+    Raises
+    ------
+    ImageStackError
+        If its axes are others than those of the choice; names the file.
+    """
+    if choice.at is None:
+        depth = series_depth(path, tiff, series, notes)
+        return depth, range(depth)
+    named, further = _split_axes(path, tiff, series)
+    expected = {each.axis: each.count for each in choice.at}
+    if further != expected:
+        found, wanted = (
+            ", ".join(f"{axis} of {n}" for axis, n in axes.items()) or "none" for axes in (further, expected)
+        )
+        raise ImageStackError(f"{shown(path)}: has the axes {found} beside z; the first image has {wanted}")
+    numbers, at = np.arange(math.prod(n for _, n in named)), {each.axis: each.position for each in choice.at}
+    places = tuple(at.get(axis, slice(None)) for axis, _ in named)
+    chosen = numbers.reshape([n for _, n in named])[places].reshape(-1).tolist()
+    return len(numbers), chosen
+
+
+def _split_axes(path: str, tiff: Any, series: Any) -> tuple[list[tuple[str, int]], dict[str, int]]:
+    """Return the axes of a series that are not within its pages, and those of them that are channels and time."""
+    named, split, fits = _axes_of(series)
+    named = [(axis, n) for axis, n in named[:split] if n > 1]
+    further = {axis: n for axis, n in named if axis in "CT"}
+    # tifffile calls the pages of a plain ImageJ stack channels; those that it counts as such are.
+    metadata = tiff.imagej_metadata or {}
+    if series.kind == "imagej" and metadata.get("channels", 1) == 1 and metadata.get("mode", "") in _GREY:
+        further.pop("C", None)
+    depth = [axis for axis, _ in named if axis not in further]
+    if not depth and "T" in further:
+        del further["T"]
+    if not fits or len(depth) > 1:
+        sides = " x ".join(str(n) for _, n in named)
+        raise ImageStackError(
+            f"{shown(path)}: has the axes {''.join(axis for axis, _ in named)} of {sides} beside those of its "
+            f"pages, {series.keyframe.axes}; expected at most channels (C), time (T) and one more"
+        )
+    return named, further
+
+
+def _axes_of(series: Any) -> tuple[list[tuple[str, int]], int, bool]:
+    """Return the axes of a series, how many come before those of its pages, and whether the rest is as stored."""
+    page = series.keyframe
+    axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
+    named = [(axis, n) for axis, n in zip(axes, shape, strict=True) if n > 1 or axis in page.axes]
+    if "S" not in page.axes:
+        named = [(axis, n) for axis, n in named if axis != "S" or n > 1]
+    split = len(named) - len(page.axes)
+    inner = "".join("S" if axis == "C" and axis not in page.axes else axis for axis, _ in named[split:])
+    fits = inner == page.axes and tuple(n for _, n in named[split:]) == tuple(page.shape)
+    return named, max(split, 0), fits
 
 
 def sections_of(
@@ -130,7 +235,7 @@ def sections_of(
     orientations, texts = set(), list(notes)
     for index in chosen:
         page, name = tiff.pages.get(index), _page_name(path, index, count)
-        found = _page_layout(name, page)
+        found = _page_layout(name, page, choice)
         if layout is not None and found != layout:
             raise ImageStackError(f"{name}: has {describe(found)}, the pages before {describe(layout)}")
         layout = found
@@ -164,21 +269,19 @@ def sections_of(
 
 
 def _together(
-    path: str, tiff: Any, main: Any, depth: int, choice: Choice, notes: list[str]
+    path: str, tiff: Any, main: Any, depth: int, order: Sequence[int], choice: Choice, notes: list[str]
 ) -> tuple[ImageFile, Layout]:
     """Describe a file whose one directory stands for many pages."""
     first, name = main.keyframe, shown(path)
-    layout = _page_layout(name, first)
+    layout = _page_layout(name, first, choice)
     if not first.is_final or main.dataoffset is None:
         raise ImageStackError(f"{name}: its metadata promise {depth} pages, but it has one")
     if main.dataoffset + depth * first.nbytes > tiff.filehandle.size:
         raise ImageStackError(f"{name}: is truncated; its metadata promise {depth} pages")
     if choice.series not in (None, 1):
         raise ImageStackError(f"{name}: holds 1 series, but series {choice.series} was asked for")
-    pages = choice.of_pages(path, depth)
-    if pages is not None and len(pages) < depth:
-        notes.append(f"of its {depth} pages {len(pages)} are taken")
-    order = range(depth) if pages is None else pages
+    if choice.at is None and len(order) < depth:
+        notes.append(f"of its {depth} pages {len(order)} are taken")
     file, _ = sections_of(path, tiff, [0], choice, notes)
     return replace(file, pages=len(order), directories=order, together=True), layout
 
@@ -211,20 +314,27 @@ def _choose_series(path: str, tiff: Any, choice: Choice, notes: list[str]) -> Se
         taken, number = found[0], 0
     if kind not in _IN_FILE_ORDER:
         main = tiff.series[number]
-        depth = series_depth(path, tiff, main, notes)
+        depth, planes = planes_of(path, tiff, main, choice, notes)
         there = len(taken.directories)
         if there != depth:
             raise ImageStackError(
                 f"{name}: its {main.kind.upper()} metadata promise {depth} planes, {there} are there"
             )
+        taken = replace(taken, directories=tuple(taken.directories[k] for k in planes))
     elif kind == "shaped":
         offsets = {tiff.pages.get(index).offset for index in taken.directories}  # SubIFDs have other ones
         alike = [s for s in tiff.series if s.keyframe is not None and s.keyframe.offset in offsets]
-        depth = sum(series_depth(path, tiff, series, notes) for series in alike)
+        chosen: Sequence[int] = ()
+        if choice.at is None or len(alike) > 1:
+            depth = sum(series_depth(path, tiff, series, notes) for series in alike)
+        else:
+            depth, chosen = planes_of(path, tiff, alike[0], choice, notes)
         if depth != len(taken.directories):
             raise ImageStackError(
                 f"{name}: holds {len(taken.directories)} pages, but its metadata promise {depth}"
             )
+        if chosen:
+            taken = replace(taken, directories=tuple(taken.directories[k] for k in chosen))
     _note_copies_inside(name, tiff, taken.directories[0], notes)
     return taken.directories
 
@@ -335,22 +445,16 @@ def series_depth(path: str, tiff: Any, series: Any, notes: list[str], *, any_axe
         If its axes are others, by their names; names the file.
     """
     page = series.keyframe
-    axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
-    named = [(axis, n) for axis, n in zip(axes, shape, strict=True) if n > 1 or axis in page.axes]
-    if "S" not in page.axes:
-        named = [(axis, n) for axis, n in named if axis != "S" or n > 1]
-    split = len(named) - len(page.axes)
-    inner = "".join("S" if axis == "C" and axis not in page.axes else axis for axis, _ in named[split:])
-    stacking = [(axis, n) for axis, n in named[: max(split, 0)] if n > 1]
+    named, split, fits = _axes_of(series)
+    stacking = [(axis, n) for axis, n in named[:split] if n > 1]
     # tifffile calls the pages of a plain ImageJ stack channels; those that ImageJ shows as channels are.
     mode = (tiff.imagej_metadata or {}).get("mode", "") if series.kind == "imagej" else "colour"
     channels = "C" in dict(stacking) and mode not in ("", "grayscale")
-    fits = inner == page.axes and tuple(n for _, n in named[split:]) == tuple(page.shape)
     if fits and any_axes:
         return math.prod(n for _, n in stacking)
     if not fits or len(stacking) > 1 or channels:
         sides = " x ".join(str(n) for _, n in named)
-        stored = "" if inner == page.axes else f", in pages of {page.axes}"
+        stored = "" if fits else f", in pages of {page.axes}"
         raise ImageStackError(
             f"{shown(path)}: has the axes {''.join(axis for axis, _ in named)} of {sides}{stored}; expected Y, X "
             "and one stacking axis before them (channels only as RGB samples): save one stack per channel and time "
@@ -371,12 +475,13 @@ def _calibration_notes(metadata: dict[str, Any]) -> list[str]:
     return [f"ImageJ shows its values{shows}; they are taken as they are stored"]
 
 
-def _page_layout(name: str, page: Any) -> Layout:
+def _page_layout(name: str, page: Any, choice: Choice) -> Layout:
     """Return what a page holds; refuse what is not grey or RGB, by name."""
     import tifffile
 
     colours = getattr(page.photometric, "name", str(page.photometric))
     samples = page.samplesperpixel
+    colour_samples = samples - (any(kind in _ALPHA for kind in page.extrasamples) if choice.alpha else 0)
     if page.bitspersample == 1:
         problem = "is a 1-bit image; save it with 8 bits per pixel"
     elif isinstance(page.bitspersample, tuple):
@@ -385,7 +490,7 @@ def _page_layout(name: str, page: Any) -> Layout:
         problem = "has integers of 24 bits, whose bytes readers order in two ways; save it with 32 bits"
     elif colours == "PALETTE":
         problem = "is a palette image: its indices or its colours may be meant; save it as grey or RGB"
-    elif any(kind in _ALPHA for kind in page.extrasamples):
+    elif any(kind in _ALPHA for kind in page.extrasamples) and not choice.alpha:
         problem = "has transparency (an alpha channel); save it without, as grey or RGB"
     elif colours == "YCBCR" and (page.compression not in _JPEG or page.planarconfig != 1):
         problem = "holds YCBCR samples that are not stored as JPEG; save it as grey or RGB"
@@ -393,9 +498,9 @@ def _page_layout(name: str, page: Any) -> Layout:
         problem = "does not say what its samples are (no PhotometricInterpretation); save it as grey or RGB"
     elif page.compression == 1 and page.predictor != 1:
         problem = "is not compressed, but says that it holds differences (Predictor); readers disagree on it"
-    elif colours not in ("MINISBLACK", "MINISWHITE", "RGB", "YCBCR") or samples not in (1, 3):
+    elif colours not in ("MINISBLACK", "MINISWHITE", "RGB", "YCBCR") or colour_samples not in (1, 3):
         problem = f"holds {samples} {colours} samples per pixel; expected grey or RGB"
-    elif colours in ("RGB", "YCBCR") and samples == 1:
+    elif colours in ("RGB", "YCBCR") and colour_samples == 1:
         problem = f"holds 1 {colours} sample per pixel; expected 3, or grey"
     elif page.axes not in (("YX",) if samples == 1 else ("YXS", "SYX")):
         problem = f"its pages have the axes {page.axes}; expected one image per page"
