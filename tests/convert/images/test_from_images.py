@@ -537,6 +537,25 @@ def test_the_mappings_are_those_of_the_dataset():
     assert [each.value for each in Mapping] == [each.name.lower() for each in Mapping]
 
 
+def test_segmentations_by_their_names(tmp_path):
+    for name in ("raw", "my_labels", "Segmentation", "label"):
+        tiff(tmp_path / f"in/{name}.tif", noise(5, 20, 30, dtype="uint16"), **GREY)
+    tiff(tmp_path / "in/labels_f.tif", noise(5, 20, 30, dtype="float32"), **GREY)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        ds = Dataset.from_images(tmp_path / "in", tmp_path / "ds", (1, 1, 1), progress=False)
+    told = [str(each.message) for each in said]
+    assert sum("'my_labels.tif' is taken for a segmentation, by its name" in text for text in told) == 1
+    assert {name: layer.category for name, layer in ds.layers.items()} == {
+        "raw.tif": "color", "my_labels.tif": "segmentation", "Segmentation.tif": "segmentation",
+        "label.tif": "color", "labels_f.tif": "color",
+    }  # fmt: skip
+    ds = Dataset.from_images(
+        tmp_path / "in", tmp_path / "ds2", (1, 1, 1), layer_category="color", progress=False
+    )
+    assert {layer.category for layer in ds.layers.values()} == {"color"}
+
+
 def test_one_file(tmp_path):
     images = noise(5, 20, 30)
     path = tiff(tmp_path / "in/one.tif", images, **GREY)
@@ -646,7 +665,12 @@ def test_channels_become_layers(tmp_path):
         ({"voxel_size_with_unit": VoxelSize((1, 1, 1))}, InvalidValueError, "not both"),
         ({"max_layers": 3}, InvalidValueError, "the images become 4 layers, max_layers=3"),
         ({"map_filepath_to_layer_name": lambda path: 7}, InvalidValueError, "returned 7 for"),
-        ({"map_filepath_to_layer_name": lambda path: "a/b"}, InvalidValueError, "a layer's name"),
+        (
+            {"map_filepath_to_layer_name": lambda path: "a" if path.stem == "top" else "/a"},
+            ImageStackError,
+            "'a', as",
+        ),
+        ({"layer_name": "a/b"}, InvalidValueError, "a layer's name"),
         ({"map_filepath_to_layer_name": "by colour"}, InvalidValueError, "inspect_single_file"),
         ({"map_filepath_to_layer_name": 5}, InvalidValueError, "or a function"),
         ({"z_slices_sort_key": lambda path: 1 // 0}, ZeroDivisionError, "division"),
@@ -683,6 +707,20 @@ def test_a_folder_that_holds_something_stays(tmp_path):
     with pytest.raises(AlreadyExistsError, match="not an empty folder"):
         Dataset.from_images(tmp_path / "in", tmp_path / "ds", (1, 1, 1), progress=False)
     assert tree(tmp_path / "ds") == ["mine.txt"]
+
+
+def test_names_have_what_names_of_layers_can_have(tmp_path):
+    tiff(tmp_path / "in/ü my cells.tif", noise(5, 20, 30), **GREY)
+    with pytest.warns(WkdaskWarning, match=r"'ü my cells.tif' becomes 'mycells.tif'"):
+        ds = Dataset.from_images(tmp_path / "in", tmp_path / "ds", (1, 1, 1), progress=False)
+    assert list(ds.layers) == ["mycells.tif"]
+    for name, text in (("ü/ß", "nothing of which"), ("", "returned ''")):
+        with pytest.raises(InvalidValueError, match=text):
+            Dataset.from_images(
+                tmp_path / "in", tmp_path / "no", (1, 1, 1), progress=False,
+                map_filepath_to_layer_name=lambda path: name,  # noqa: B023
+            )  # fmt: skip
+    assert not (tmp_path / "no").exists()
 
 
 def test_two_files_with_the_name_of_one_layer(tmp_path):

@@ -278,7 +278,7 @@ def test_a_box_of_a_large_image_is_planned_by_what_is_read(tmp_path):
     box = wkdask.BoundingBox((50_000, 30_000, 0), (10, 10, 1))
     source = open_images(path, bbox=box)
     assert source.image_nbytes <= 2 * 2 * side**2
-    import wkdask.convert.images.convert as module
+    import wkdask.convert.images.job as module
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.LocalEngine, "task_memory", lambda self: 20 << 20)

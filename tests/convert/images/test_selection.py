@@ -241,27 +241,27 @@ PLANNED = {
 
 @pytest.mark.parametrize(("options", "enough", "less"), PLANNED.values(), ids=PLANNED)
 def test_the_plan_counts_what_is_decoded(tmp_path, monkeypatch, options, enough, less):
-    from wkdask.convert.images import convert as images_module
+    from wkdask.convert.images import job as job_module
 
     if "reversed" in options:
         write_reversed(tmp_path / "a.tif", image(width=2000, height=1500))
     else:
         saved(tmp_path / "a.tif", image(width=2000, height=1500), **options)
     small = BoundingBox((0, 0, 0), (64, 64, 1))
-    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: enough)
+    monkeypatch.setattr(job_module.LocalEngine, "task_memory", lambda self: enough)
     plan_images(tmp_path / "a.tif", bbox=small)
-    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: less)
+    monkeypatch.setattr(job_module.LocalEngine, "task_memory", lambda self: less)
     with pytest.raises(PlanError, match="decode"):
         plan_images(tmp_path / "a.tif", bbox=small)
 
 
 def test_the_plan_counts_a_whole_png(tmp_path, monkeypatch):
-    from wkdask.convert.images import convert as images_module
+    from wkdask.convert.images import job as job_module
 
     Image.fromarray(image(width=2000, height=1500)).save(tmp_path / "a.png")
     small = BoundingBox((0, 0, 0), (64, 64, 1))
-    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: 13_000_000)
+    monkeypatch.setattr(job_module.LocalEngine, "task_memory", lambda self: 13_000_000)
     plan_images(tmp_path / "a.png", bbox=small)
-    monkeypatch.setattr(images_module.LocalEngine, "task_memory", lambda self: 11_000_000)
+    monkeypatch.setattr(job_module.LocalEngine, "task_memory", lambda self: 11_000_000)
     with pytest.raises(PlanError, match="decode"):
         plan_images(tmp_path / "a.png", bbox=small)

@@ -177,7 +177,7 @@ def add_layer_from_images(
     _refuse_given(czi_channel=czi_channel, scale=scale)
     warn_of_ignored(batch_size=batch_size, executor=executor)
     wish = wish_of(
-        category=category,
+        category=LayerCategories.COLOR_TYPE if category is None else category,
         data_format=data_format,
         mag=mag,
         chunk_shape=chunk_shape,
@@ -252,7 +252,8 @@ def from_images(
     layer_name
         Name of the layer; of several, what their names begin with: ``<layer_name>_<name>``.
     layer_category
-        ``"color"``, the default, or ``"segmentation"``, of all layers.
+        ``"color"`` or ``"segmentation"``, of all layers. By default a layer of ids whose name has ``segmentation``
+        or ``labels`` in it is a segmentation, with a warning, and others are color.
     data_format, chunk_shape, shard_shape, chunks_per_shard, compress, swap_xy, flip_x, flip_y, flip_z, gaps, \
     tiles
         As for :meth:`add_layer_from_images`.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TypeAlias
 
 from wkdask.convert.images.info import shown
-from wkdask.errors import ImageStackError, InvalidValueError
+from wkdask.errors import ImageStackError, InvalidValueError, WkdaskWarning
 
 __all__ = ["ConversionLayerMapping", "LayerMapping", "layers_of"]
 
@@ -34,6 +36,9 @@ class ConversionLayerMapping(Enum):
     ENFORCE_LAYER_PER_TOPLEVEL_FOLDER = "enforce_layer_per_toplevel_folder"
     """A layer for each folder at the top, with all below it."""
 
+
+_OTHERS = re.compile(r"[^A-Za-z0-9_$@.-]")
+"""What the name of a layer cannot have."""
 
 LayerMapping: TypeAlias = ConversionLayerMapping | str | Callable[[Path], str]
 """A strategy, its value, or a function of an image's path below the input folder: the name of its layer."""
@@ -65,7 +70,7 @@ def layers_of(
     InvalidValueError
         If the mapping is no strategy, or a function that returns no text.
     ImageStackError
-        If two files would become one layer that is to hold one.
+        If two files would become one layer that is to hold one, or two names one name.
     """
     if isinstance(mapping, str):
         mapping = _strategy(mapping)
@@ -78,16 +83,37 @@ def layers_of(
     if mapping is kind.INSPECT_SINGLE_FILE:
         by_file = is_volume(paths[0])
     found: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
     for path in paths:
         alone = by_file or (mapping is kind.INSPECT_EVERY_FILE and is_volume(path))
-        name = _name(root, path, mapping, alone=alone)
-        if alone and name in found:
+        text = _name(root, path, mapping, alone=alone)
+        name = given.get(text) or _fitting(text, path)
+        if (alone and name in found) or (text not in given and name in found):
             raise ImageStackError(
                 f"{shown(path)}: would be the layer {name!r}, as {shown(found[name][0])}; give a function of the "
                 "path as map_filepath_to_layer_name"
             )
+        given[text] = name
         found.setdefault(name, []).append(path)
     return found
+
+
+def _fitting(text: str, path: str) -> str:
+    """Return a name of a layer: what layers' names cannot have is left out, as webknossos 4 does it."""
+    name = _OTHERS.sub("", text).lstrip(".")
+    if not name:
+        raise InvalidValueError(
+            f"{shown(path)}: {text!r} has nothing of which a layer's name can be made; give a function of the path "
+            "as map_filepath_to_layer_name"
+        )
+    if name != text.replace("/", ""):
+        warnings.warn(
+            f"{shown(path)}: the name {text!r} becomes {name!r}: a layer's name has letters, digits and "
+            "_ $ @ - . only",
+            WkdaskWarning,
+            stacklevel=5,
+        )
+    return name
 
 
 def _strategy(text: str) -> ConversionLayerMapping:
@@ -112,9 +138,8 @@ def _name(
             )
         return name
     top, folders = os.path.basename(root), below.parent.parts
-    if alone:  # webknossos 4 leaves the _ out where it has looked into the files
-        joint = "_" if mapping is ConversionLayerMapping.ENFORCE_LAYER_PER_FILE else ""
-        return joint.join(below.parts)
+    if alone:  # of the others the / is left out
+        return ("_" if mapping is ConversionLayerMapping.ENFORCE_LAYER_PER_FILE else "/").join(below.parts)
     if mapping is ConversionLayerMapping.ENFORCE_SINGLE_LAYER or not folders:
         return top
     if mapping is ConversionLayerMapping.INSPECT_SINGLE_FILE:

@@ -6,7 +6,7 @@ import colorsys
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,8 @@ __all__ = ["NewLayer", "Wish", "check_names", "make_layers", "plan_layers", "wis
 
 _COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 """How the layers of the first three channels are shown."""
+_SEGMENTATIONS = ("segmentation", "labels")
+"""Words in the names of layers of segmentations."""
 _GOLDEN = 0.618033988749895
 """Further hues lie apart by that part of the circle, so that no two are near each other."""
 
@@ -58,7 +60,8 @@ _GOLDEN = 0.618033988749895
 class Wish:
     """What a call says of all its layers, checked."""
 
-    category: str
+    category: str | None
+    """None: as the names of the layers say."""
     data_format: str
     mag: Mag
     chunk_shape: Vec3IntLike | int | None
@@ -81,6 +84,7 @@ class NewLayer:
     """A layer that is to be made, of images whose headers fit together."""
 
     name: str
+    category: str
     sources: tuple[Selection, ...]
     """The images, for each position in time."""
     spec: ArraySpec
@@ -117,9 +121,7 @@ def wish_of(
     tiles: str,
 ) -> Wish:
     """Check what a call says of all its layers."""
-    if category is None:
-        category = LayerCategories.COLOR_TYPE
-    if category not in (LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
+    if category not in (None, LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
         raise CategoryError(f'a layer is "color" or "segmentation", got {category!r}')
     if chunks_per_shard is not None:
         chunk = Vec3Int.from_scalar_or_vec(32 if chunk_shape is None else chunk_shape)
@@ -171,6 +173,8 @@ def plan_layers(
         The cluster.
     """
     found = channels_of(order.paths[0], keep_alpha=wish.keep_alpha or wish.channel is not None)
+    if wish.category is None:
+        wish = replace(wish, category=_category(name, found))
     groups = _groups(name, found, wish, order.paths[0])
     if max_layers is not None and len(groups) > max_layers:
         warnings.warn(
@@ -184,6 +188,19 @@ def plan_layers(
         _planned(own_name, order, found, numbers, wish, color, client, first=k == 0)
         for k, (own_name, numbers, color) in enumerate(groups)
     ]
+
+
+def _category(name: str, found: Channels) -> str:
+    """Return the category that the name of a layer says, as webknossos 4 reads it."""
+    says_so = any(word in name.lower() for word in _SEGMENTATIONS)
+    if not says_so or found.samples > 1 or found.dtype.startswith("float"):
+        return LayerCategories.COLOR_TYPE
+    warnings.warn(
+        f"the layer {name!r} is taken for a segmentation, by its name; layer_category= says otherwise",
+        WkdaskWarning,
+        stacklevel=5,
+    )
+    return LayerCategories.SEGMENTATION_TYPE
 
 
 def _groups(
@@ -251,16 +268,17 @@ def _planned(
         chunk_shape=wish.chunk_shape,
     )
     check_coordinates(box, spec.shard_shape)
-    check_layer(name, wish.category, source.dtype, source.num_channels, shown(order.paths[0]))
+    category = wish.category or LayerCategories.COLOR_TYPE
+    check_layer(name, category, source.dtype, source.num_channels, shown(order.paths[0]))
     if found.times > 1 and wish.data_format != "zarr3":
         raise UnsupportedFormatError(
             f"{shown(order.paths[0])}: has {found.times} positions in time, which are written in Zarr 3 only, "
             f'not in {wish.data_format!r}; give data_format="zarr3"'
         )
     plan_source(source, spec, box, pick_engine(client))
-    for note in [*(source.notes if first else ()), *viewer_notes(wish.category, source.dtype, len(numbers))]:
+    for note in [*(source.notes if first else ()), *viewer_notes(category, source.dtype, len(numbers))]:
         warnings.warn(note, WkdaskWarning, stacklevel=6)
-    return NewLayer(name, tuple(sources), spec, box, first_time, color)
+    return NewLayer(name, category, tuple(sources), spec, box, first_time, color)
 
 
 def _first_time(wish: Wish, times: int) -> int:
@@ -325,7 +343,7 @@ def _fill(dataset: Dataset, new: NewLayer, wish: Wish, options: WriteOptions) ->
         warnings.filterwarnings("ignore", ".*webknossos 4 does not make", WkdaskWarning)
         layer = dataset.add_layer(
             new.name,
-            wish.category,
+            new.category,
             dtype_per_channel=new.spec.dtype,
             num_channels=new.spec.num_channels,
             data_format=new.spec.data_format,
