@@ -138,6 +138,18 @@ class Calls:
         layer.refresh_largest_segment_id(executor=self.executor)
         return layer.largest_segment_id
 
+    def from_images(self, images, path, mapping=None, **options):
+        """Make a dataset of images; a mapping is named as the API names it."""
+        kind = self.wk.Dataset.ConversionLayerMapping
+        if mapping is not None:
+            options["map_filepath_to_layer_name"] = kind[mapping]
+        self.wk.Dataset.from_images(images, path, (4, 4, 40), executor=self.executor, **options)
+
+    def add_layer_from_images(self, path, images, layer, **options):
+        """Add a layer of images; return its name."""
+        dataset = self.wk.Dataset(path, (4, 4, 40), exist_ok=True)
+        return dataset.add_layer_from_images(images, layer, executor=self.executor, **options).name
+
     def downsample(self, path, layer, from_mag=None, coarsest_mag=None, **options):
         """Return the mags there are afterwards."""
         layer = self.wk.Dataset.open(path).get_layer(layer)

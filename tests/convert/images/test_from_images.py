@@ -735,7 +735,7 @@ def test_nothing_is_said_where_there_is_nothing_to_say(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ds = Dataset.from_images(folder, tmp_path / "ds", (1, 1, 1), layer_name="color", progress=False)
-    assert ds.get_layer("color").default_view_configuration in (None, LayerViewConfiguration())
+    assert ds.get_layer("color").default_view_configuration == LayerViewConfiguration(min=1, max=199)
     raw = json.loads(Path(ds.path, "datasource-properties.json").read_text())
     assert [layer["name"] for layer in raw["dataLayers"]] == ["color"]
 

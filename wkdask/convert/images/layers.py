@@ -31,6 +31,7 @@ from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
 from wkdask.geometry.axis_vectors import CXYZ_AXES, T_AXIS, VecInt
 from wkdask.geometry.nd_boxes import NDBoundingBox
 from wkdask.jobs.engines.choice import pick_engine
+from wkdask.jobs.events import WriteReport
 from wkdask.jobs.job import WriteOptions
 from wkdask.layer import Layer, LayerCategories
 from wkdask.layer.chunk_layout import per_shard
@@ -350,9 +351,21 @@ def _fill(dataset: Dataset, new: NewLayer, wish: Wish, options: WriteOptions) ->
             bounding_box=box,
         )
     mag: Any = add_mag(layer, wish.mag, new.spec)
+    reports = []
     for number, source in enumerate(new.sources):
         engine = pick_engine(options.client)  # one for each job, which ends with it
         target = mag.at(t=new.first_time + number) if isinstance(mag, NDMagView) else mag
-        fill_mag(target.place, source, plan_source(source, new.spec, new.box, engine), engine, options)
-    if new.color is not None:
-        layer.default_view_configuration = LayerViewConfiguration(color=new.color)
+        reports.append(
+            fill_mag(target.place, source, plan_source(source, new.spec, new.box, engine), engine, options)
+        )
+    if new.category == LayerCategories.COLOR_TYPE:
+        layer.default_view_configuration = _shown(new, reports)
+
+
+def _shown(new: NewLayer, reports: Sequence[WriteReport]) -> LayerViewConfiguration:
+    """Return how a layer is shown at first: over the values that it has, as webknossos 4 does it."""
+    low = [report.minimum for report in reports if report.minimum is not None]
+    high = [report.maximum for report in reports if report.maximum is not None]
+    return LayerViewConfiguration(
+        color=new.color, min=float(min(low)) if low else None, max=float(max(high)) if high else None
+    )
