@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wkdask.errors import InvalidValueError
+from wkdask.further_axes.mag_view import NDMagView
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
 from wkdask.layer import Layer
 from wkdask.layer.chunk_layout import Cut, check_array
@@ -73,8 +74,10 @@ def compress(self: Dataset, *, executor: object = None, client: Client | None = 
     """
     warn_of_ignored(executor=executor)
     for layer in self.layers.values():
-        for mag in layer.mags.values():
-            if mag.spec.compression is None:
+        mags: list[Any] = list(layer.mags.values())
+        for mag in mags:
+            spec = mag.first_position().spec if isinstance(mag, NDMagView) else mag.spec  # alike in all
+            if spec.compression is None:
                 mag.compress(client=client)
 
 

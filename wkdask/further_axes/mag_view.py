@@ -170,6 +170,10 @@ class NDMagView:
             self._check_inside(axis, low, high)
         return self._plane(positions)
 
+    def first_position(self) -> MagView:
+        """Return the first position along all further axes, as `at` does."""
+        return self.at(**{axis: low for axis, (low, _) in self._bounds().items()})
+
     def views(self, axis: str) -> Iterator[MagView]:
         """Yield each position along a further axis of a mag that has only this one, as a mag of c, x, y, z."""
         if self.further_axes != (axis,):
