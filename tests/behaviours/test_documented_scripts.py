@@ -124,3 +124,10 @@ def test_agglomerates_of_a_segmentation(tmp_path):
         wk.Dataset.open(tmp_path / "ds").get_segmentation_layer("segmentation").attachments.agglomerates
     )
     assert listed.name == "view_75"
+
+
+def test_names_of_the_properties_are_where_scripts_look_for_them():
+    from wkdask.dataset import properties as dataset_properties
+
+    for name in dataset_properties.__all__:
+        assert getattr(dataset_properties, name) is getattr(wk, name)
