@@ -490,6 +490,30 @@ def test_a_layer_that_fails_is_removed_with_those_before_it(tmp_path):
     assert list(ds.layers) == []
 
 
+def test_a_layer_that_another_one_added_meanwhile_stays(tmp_path):
+    import wkdask.convert.images.from_images as module
+
+    folder, ds = sections(tmp_path / "in", noise(2, 20, 30)), made(tmp_path)
+    check = module.check_names
+
+    def slow(dataset, layers):
+        check(dataset, layers)
+        Dataset(ds.path).add_layer("x", "color").add_mag(1).write(np.ones((8, 8, 8), "uint8"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "check_names", slow)
+        with pytest.raises(AlreadyExistsError):
+            ds.add_layer_from_images(folder, "x", progress=False)
+    assert ds.get_layer("x").get_mag(1).read().all()
+
+
+def test_on_a_cluster(tmp_path, client):
+    images = noise(3, 4, 3, 40, 50)
+    path, ds = tiff(tmp_path / "a.tif", images, "TZCYX"), made(tmp_path)
+    layer = ds.add_layer_from_images(path, "x", data_format="zarr3", flip_x=True, progress=False)
+    np.testing.assert_array_equal(layer.get_mag(1).read(), images[:, :, :, ::-1].transpose(0, 2, 4, 3, 1))
+
+
 # --- a dataset of images ---------------------------------------------------------------------------------
 
 

@@ -317,8 +317,9 @@ def make_layers(
     made: list[str] = []
     try:
         for new in layers:
+            layer = _added(dataset, new, wish)
             made.append(new.name)
-            _fill(dataset, new, wish, options)
+            _fill(layer, new, wish, options)
         return [dataset.get_layer(name) for name in made]
     except BaseException:
         for name in made:
@@ -327,8 +328,8 @@ def make_layers(
         raise
 
 
-def _fill(dataset: Dataset, new: NewLayer, wish: Wish, options: WriteOptions) -> None:
-    """Make a layer and fill it."""
+def _added(dataset: Dataset, new: NewLayer, wish: Wish) -> Layer:
+    """Add a layer without mags."""
     factor = wish.mag.to_vec3_int()
     corner, size = new.box.topleft * factor, new.box.size * factor
     box: BoundingBox | NDBoundingBox | None = None
@@ -342,7 +343,7 @@ def _fill(dataset: Dataset, new: NewLayer, wish: Wish, options: WriteOptions) ->
         )
     with warnings.catch_warnings():  # what is not shown has been said
         warnings.filterwarnings("ignore", ".*webknossos 4 does not make", WkdaskWarning)
-        layer = dataset.add_layer(
+        return dataset.add_layer(
             new.name,
             new.category,
             dtype_per_channel=new.spec.dtype,
@@ -350,6 +351,10 @@ def _fill(dataset: Dataset, new: NewLayer, wish: Wish, options: WriteOptions) ->
             data_format=new.spec.data_format,
             bounding_box=box,
         )
+
+
+def _fill(layer: Layer, new: NewLayer, wish: Wish, options: WriteOptions) -> None:
+    """Add the mag of a layer and fill it."""
     mag: Any = add_mag(layer, wish.mag, new.spec)
     reports = []
     for number, source in enumerate(new.sources):
