@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wkdask import Dataset
-from wkdask.convert.images.stack import find_images, open_stack
 from wkdask.demo.tissue import make_tissue
+from wkdask.external.images.stack import find_images, open_stack
 
 SIDE = 256
 """Sides of the cubes."""

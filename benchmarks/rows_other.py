@@ -18,7 +18,7 @@ from benchmarks.contest import Bench, Contest, Row, Side
 from benchmarks.data import SIDE, VOXEL_SIZE, drop, fresh_copy, image_stack
 from benchmarks.rows_io import CUBE, FreshMag, equal, open_mag
 from wkdask import Dataset
-from wkdask.convert.images.convert import convert_images
+from wkdask.convert.images import convert_images
 
 
 def rows() -> Iterator[Row]:

@@ -40,6 +40,7 @@ ROOMS = [
     "further_axes",
     "attachments",
     "layer",
+    "external",
     "dataset",
     "convert",
     "utils",

@@ -15,7 +15,7 @@ import tifffile
 
 import wkdask
 from wkdask import BoundingBox, Dataset, Mag
-from wkdask.convert.images.convert import convert_images
+from wkdask.convert.images import convert_images
 
 CANVAS = (64, 32, 32)
 """Voxels of mag 1 that are compared: more than any call writes."""

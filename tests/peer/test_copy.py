@@ -21,8 +21,8 @@ from peer_process import (  # noqa: F401  # the fixture
 )
 
 from wkdask import Dataset, DatasetViewConfiguration, LayerViewConfiguration
-from wkdask.convert.images.convert import convert_images
-from wkdask.convert.zarr.layers import convert_zarr
+from wkdask.convert.images import convert_images
+from wkdask.convert.zarr import convert_zarr
 
 pytestmark = pytest.mark.peer
 

@@ -17,7 +17,7 @@ import wkw
 from peer_process import PeerError, described, pair, read_png, same, stack
 
 from wkdask import BoundingBox, Dataset, Mag, VoxelSize
-from wkdask.convert.images.convert import convert_images
+from wkdask.convert.images import convert_images
 from wkdask.errors import InvalidValueError, WkdaskWarning
 from wkdask.properties import SetViewConfiguration, commit
 from wkdask.pyramid import plan as pyramid_plan

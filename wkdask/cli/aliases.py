@@ -179,8 +179,8 @@ def convert_zarr(source: str, target: str, **options: Any) -> None:
     Example:
       wkdask convert-zarr array.zarr dataset --voxel-size 4,4,4 --layer-name color
     """
-    from wkdask.convert.zarr.layers import convert_scales
-    from wkdask.convert.zarr.scales import open_scales
+    from wkdask.convert.scales import open_scales
+    from wkdask.convert.zarr import convert_scales
 
     if options["flip_axes"] is not None:
         raise click.UsageError("--flip-axes is not supported; flip the array first, e.g. array[::-1] in Dask")

@@ -158,7 +158,7 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
         usual_chunk=(32, 32, 32),
     )
     paths, context = [str(Path(image)) for image in images], click.get_current_context()
-    from wkdask.convert.zarr.store import is_zarr, root_of
+    from wkdask.external.zarr.store import is_zarr, root_of
 
     with plain_errors():
         zarr = [path for path in paths if is_zarr(root_of(path))]
@@ -189,8 +189,8 @@ def _convert_images(
     plan_only: bool,
 ) -> None:
     """Convert a stack, or say how it would be."""
-    from wkdask.convert.images.convert import convert_images, notes_of, plan_images
-    from wkdask.convert.images.selection import open_images
+    from wkdask.convert.images import convert_images, notes_of, plan_images
+    from wkdask.external.images.selection import open_images
     from wkdask.fsio import checked_path
     from wkdask.jobs.events import Event, JobStarted
     from wkdask.progress.bar import listeners_for
@@ -233,8 +233,8 @@ def _convert_zarr(
     plan_only: bool,
 ) -> None:
     """Convert what is Zarr, or say what it would become."""
-    from wkdask.convert.zarr.layers import convert_scales, plan_scales
-    from wkdask.convert.zarr.scales import open_scales
+    from wkdask.convert.scales import open_scales
+    from wkdask.convert.zarr import convert_scales, plan_scales
     from wkdask.fsio import checked_path
 
     checked_path(dataset)  # a plan is refused where the run would be

@@ -239,7 +239,7 @@ def _check_layer_name(name: str) -> None:
 
 
 def _check_pages(pages: str) -> None:
-    from wkdask.convert.images.info import Choice
+    from wkdask.external.images.info import Choice
 
     Choice.of(pages, None, False)
 

@@ -1,4 +1,4 @@
-"""Data of other formats, as layers: images in ``images``, Zarr, OME-Zarr and N5 in ``zarr``.
+"""Conversions: images (:mod:`~wkdask.convert.images`) and Zarr (:mod:`~wkdask.convert.zarr`) become layers.
 
-:mod:`~wkdask.convert.target` finds or makes the layer that both write to.
+The dataset is opened or made by :mod:`~wkdask.external.target`; the formats are read by :mod:`wkdask.external`.
 """

@@ -6,8 +6,6 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from wkdask.convert.images.from_images import add_layer_from_images, from_images
-from wkdask.convert.images.layer_mapping import ConversionLayerMapping
 from wkdask.dataset.copies import DatasetCopy, plan_dataset, run_copy
 from wkdask.dataset.equality import Difference, first_difference
 from wkdask.dataset.external_layers import (
@@ -22,6 +20,8 @@ from wkdask.dataset.from_dask import from_dask
 from wkdask.dataset.layers import DatasetLayers
 from wkdask.dataset.work import calculate_bounding_box, compress, downsample, write_layer
 from wkdask.errors import AlreadyExistsError, InvalidValueError
+from wkdask.external.images.from_images import add_layer_from_images, from_images
+from wkdask.external.images.layer_mapping import ConversionLayerMapping
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike, as_box
 from wkdask.geometry.voxel_size import VoxelSize, as_voxel_size

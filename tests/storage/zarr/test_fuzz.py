@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from foreign_zarr import halved, image, labels
 
-from wkdask.convert.zarr.scales import open_scales
+from wkdask.convert.scales import open_scales
 from wkdask.errors import WkdaskError
 from wkdask.geometry import BoundingBox
 
