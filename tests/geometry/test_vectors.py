@@ -276,7 +276,7 @@ BAD_MAGS = [
 ]
 
 
-@pytest.mark.parametrize("bad", BAD_MAGS, ids=lambda bad: repr(bad)[:30])
+@pytest.mark.parametrize("bad", BAD_MAGS, ids=lambda bad: repr(bad).split(" at 0x")[0][:30])
 def test_bad_mags_are_refused_and_equal_to_none(bad):
     with pytest.raises(InvalidValueError):
         Mag(bad)
