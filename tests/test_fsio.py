@@ -18,6 +18,7 @@ from pathlib import Path
 
 import dask
 import pytest
+from descriptors import open_below
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -144,12 +145,11 @@ def test_open_regular_refuses_what_is_no_file(tmp_path, kind):
     else:
         path.write_bytes(b"")
         path = path / "y"
-    before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match=r".") as caught:
         fsio.open_regular(str(path))
     assert not isinstance(caught.value, FileNotFoundError)  # which would be read as an empty cube
     assert caught.value.filename == str(path)
-    assert before == len(os.listdir("/proc/self/fd"))
+    assert open_below(tmp_path) == []
 
 
 # atomic_write
@@ -386,14 +386,13 @@ def test_fsync(tmp_path):
     for path in paths:
         path.write_bytes(b"x")
         path.chmod(0o444)
-    before = len(os.listdir("/proc/self/fd"))
     fsio.fsync_files(map(str, paths))
     fsio.fsync_folder(str(tmp_path))
     with pytest.raises(FileNotFoundError):
         fsio.fsync_files([str(tmp_path / "missing")])
     with pytest.raises(NotADirectoryError):
         fsio.fsync_folder(str(paths[0]))
-    assert before == len(os.listdir("/proc/self/fd"))
+    assert open_below(tmp_path) == []
 
 
 # space
@@ -514,12 +513,11 @@ def test_a_waiting_process_gets_the_lock_of_a_killed_one(tmp_path):
 
 def test_an_error_inside_frees_the_lock(tmp_path):
     lock = str(tmp_path / "lock")
-    before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(KeyError, match="inside"), fsio.lock(lock):
         raise KeyError("inside")
     with fsio.lock(lock, timeout=0):
         pass
-    assert before == len(os.listdir("/proc/self/fd"))
+    assert open_below(tmp_path) == []
 
 
 def test_a_forked_child_does_not_keep_the_lock(tmp_path):
@@ -652,12 +650,11 @@ def test_a_replaced_file_is_freed_later(tmp_path, monkeypatch):
     monkeypatch.setattr(fsio, "LARGE_NBYTES", 1)
     for name in ("old", "new"):
         (tmp_path / name).write_bytes(name.encode() * 3000)
-    before = len(os.listdir("/proc/self/fd"))
     with fsio.freed_later(str(tmp_path / "old")):
         os.replace(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old").read_bytes() == b"new" * 3000
     end = time.monotonic() + 30
-    while len(os.listdir("/proc/self/fd")) > before:
+    while open_below(tmp_path):
         assert time.monotonic() < end
         time.sleep(0.01)
     with fsio.freed_later(str(tmp_path / "missing")):

@@ -211,7 +211,7 @@ def test_types(tmp_path):
     )
     layer = ds.add_layer_from_images(folder, "c", dtype="uint8", rescale=(0, 51), progress=False)
     same(layer, np.minimum(images.T[None].astype(int) * 5, 255).astype("uint8"))
-    with pytest.raises(DTypeError, match="of which int8 cannot hold every value"):
+    with pytest.raises(DTypeError, match="and int8 cannot hold all of its values"):
         ds.add_layer_from_images(folder, "d", dtype="int8", progress=False)
     assert list(ds.layers) == ["a", "b", "c"]
 

@@ -162,7 +162,7 @@ def test_values_are_never_lost_unasked(tmp_path):
     assert wide.dtype == "uint32"
     np.testing.assert_array_equal(wide[0, ..., 0], voxels.T)
     for narrow in ("uint8", "int16"):
-        with pytest.raises(DTypeError, match=rf"a\.tif holds uint16, of which {narrow} .*--rescale"):
+        with pytest.raises(DTypeError, match=rf"a\.tif holds uint16, and {narrow} cannot .*--rescale"):
             select(stack, dtype=narrow)
     with pytest.raises(DTypeError, match="no type"):
         select(stack, dtype="uint7")
