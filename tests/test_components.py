@@ -65,6 +65,7 @@ def masked(make_mag):
     return make
 
 
+@pytest.mark.slow
 @given(
     shape=st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12)),
     density=st.floats(0, 1),

@@ -59,6 +59,7 @@ def test_boxes_keep_to_their_limits(box, within):
     assert all(0 <= low < high <= 12 for low, high in zip(within.topleft, within.bottomright, strict=True))
 
 
+@pytest.mark.slow
 @given(dtypes("segmentation"), chunk_layouts(32))
 def test_every_layout_can_be_made(tmp_path_factory, dtype, layout):
     mag = small_mag(tmp_path_factory.mktemp("made") / "ds", dtype, category="segmentation", **layout)

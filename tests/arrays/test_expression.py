@@ -139,6 +139,7 @@ def test_units_have_graphs_of_their_own(make_mag, random_voxels, order):
         assert common or max(tasks) < 12  # not those of the whole
 
 
+@pytest.mark.slow
 def test_windows_write_the_same_as_one_graph(make_mag, random_voxels, small_units, small_windows, leftovers):
     voxels = random_voxels((1, *BOX.size))
     for chunks in [(1, 77, 50, 59), (1, 150, 120, 100), (1, 32, 32, 32)]:
@@ -154,6 +155,7 @@ def test_windows_write_the_same_as_one_graph(make_mag, random_voxels, small_unit
         assert leftovers(mag) == []
 
 
+@pytest.mark.slow
 def test_halos_and_reductions_over_one_axis_pass_in_windows(
     make_mag, random_voxels, small_units, small_windows
 ):
@@ -212,6 +214,7 @@ def test_a_small_job_may_share_what_it_likes(make_mag, random_voxels, corner):
     assert len(calls) == x.npartitions
 
 
+@pytest.mark.slow
 def test_windows_that_share_a_border_are_no_shared_work(make_mag, random_voxels, small_units, small_windows):
     """Small source blocks astride the border of two windows are read twice; that is not worth a refusal."""
     box = BoundingBox((0, 0, 0), (128, 64, 64))

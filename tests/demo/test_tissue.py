@@ -115,6 +115,7 @@ def test_membranes_part_the_cells(tissue: tuple[np.ndarray, np.ndarray]) -> None
         assert touching.mean() < 2e-4
 
 
+@pytest.mark.slow
 def test_ids_are_spread_and_cells_are_in_one_piece() -> None:
     _, labels = make_tissue((320, 320, 96), seed=3)
     ids, compact = np.unique(labels, return_inverse=True)

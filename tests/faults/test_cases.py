@@ -409,6 +409,7 @@ def test_case_05_a_disk_that_cannot_be_read_is_an_error(two_cubes, children, cal
         assert str(mag.path) in out
 
 
+@pytest.mark.slow
 @with_compressions("calls", WRITING)
 def test_case_05_a_disk_that_cannot_be_written_is_an_error_and_leaves_the_cubes(
     two_cubes, children, calls, compression

@@ -188,6 +188,7 @@ def test_case_29_a_full_disk_leaves_the_old_file(tmp_path):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_case_30_a_kill_during_a_save_leaves_a_valid_file_100_times(dataset, children):
     start = time.monotonic()
@@ -218,6 +219,7 @@ def test_case_30_a_kill_during_a_save_leaves_a_valid_file_100_times(dataset, chi
     assert (dataset.get_layer("color").get_mag(1).read(offset=(0, 0, 0), size=(40, 40, 40)) == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_case_31_a_reader_meets_a_whole_file_during_1000_saves(dataset, children):
     children.run(SAVES, dataset.path, 1)
@@ -589,6 +591,7 @@ AT_ONCE = ("20 MB of a valid file", "15 MB of empty objects", "a million digits"
 """Large ones of the quick run."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -147,6 +147,7 @@ def fuzz_cubes(make_mag, children, dtype, compression, seed, count):
 KINDS = [("uint8", None), ("uint8", "lz4"), ("uint32", "lz4hc"), ("int16", None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "compression"), KINDS)
 def test_case_13_mutated_cubes_and_headers(make_mag, children, dtype, compression):
     right, errors = fuzz_cubes(make_mag, children, dtype, compression, 7, 200)
@@ -353,6 +354,7 @@ def fuzz_properties(tmp_path, children, seed, count):
     return opened, refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_case_39_mutated_properties_files(tmp_path, children, seed):
     opened, refused = fuzz_properties(tmp_path, children, seed, 150)

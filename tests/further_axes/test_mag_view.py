@@ -575,6 +575,7 @@ def test_arrays_of_other_orders_are_read_and_written_position_by_position(tmp_pa
     np.testing.assert_array_equal(stored(mag)[tuple(slice(0, n) for n in data.shape)], inverted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("axes", "chunks", "data_format"),
     [
@@ -662,6 +663,7 @@ def test_handles_travel(tmp_path):
     np.testing.assert_array_equal(again.read(), mag.read())
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_workers_write_positions(tmp_path, client):
     mag = make(tmp_path, "tcxyz")

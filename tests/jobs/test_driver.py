@@ -123,6 +123,7 @@ def test_a_failed_task_is_named_and_the_others_land(
     check_failed_job(make_mag(), random_voxels((1, *BOX.size)), box_covers_what_landed, leftovers)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_failed_task_on_a_worker(make_mag, random_voxels, box_covers_what_landed, leftovers, client):
     check_failed_job(make_mag(), random_voxels((1, *BOX.size)), box_covers_what_landed, leftovers, client)

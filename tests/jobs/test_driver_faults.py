@@ -452,6 +452,7 @@ def shared(tmp_path):
     return ds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [None, "lz4"])
 def test_jobs_that_write_parts_of_the_same_cubes_lose_nothing(tmp_path, compression, writers):
     ds = Dataset.create(tmp_path / "ds", (1, 1, 1))

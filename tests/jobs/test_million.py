@@ -83,6 +83,7 @@ def first_lines(side):
     return checked_line(["job", ""]) + checked_line(["lane", 0, [8] * 3, [0, 0, 0, side, side, side]])
 
 
+@pytest.mark.slow
 def test_units_that_are_done_are_read_and_passed_over_by_the_thousand(tmp_path):
     """A million of them take less than a minute."""
     plan = plan_again(
@@ -169,6 +170,7 @@ def test_an_expression_over_a_hundred_thousand_cubes(tmp_path, monkeypatch, no_r
     assert psutil.Process().memory_info().rss - before < 1e9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "is_refused"),
     [

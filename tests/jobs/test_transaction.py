@@ -146,6 +146,7 @@ def check_coarser(layer):
         assert np.array_equal(view.read(), other.layer.get_mag(mag).read()), mag
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", IN_PLACE)
 def test_the_same_call_is_answered_until_the_mag_changes(tmp_path, what):
     voxels = voxels_of()
@@ -210,6 +211,7 @@ def half_replaced(tmp_path, children, voxels, data_format="wkw"):
     return mag
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*half replaced")
 @pytest.mark.parametrize("reader", READERS)
 def test_no_job_reads_a_mixture(tmp_path, children, reader):
@@ -273,6 +275,7 @@ def test_what_cannot_be_finished_is_said_and_nothing_is_read(tmp_path, children)
     assert [str(each) for each in mag.layer.mags] == ["1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flipped", "empty", "gone", "fifo", "symlink"])
 def test_a_half_replaced_mag_whose_manifest_is_damaged_is_refused_and_nothing_is_lost(
     tmp_path, children, damage
@@ -406,6 +409,7 @@ def test_every_target_is_prepared_and_finished(tmp_path, data_format, grown, way
             assert np.array_equal(array[:, :64, :40, :40], voxels + number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["written by another job", "deleted and added again"])
 def test_units_are_not_skipped_that_another_job_took_from_a_further_target(tmp_path, children, change):
     voxels = voxels_of()
@@ -486,6 +490,7 @@ def test_nothing_was_written_is_true(tmp_path, monkeypatch, what, error):
     assert [str(each) for each in mag.layer.mags] == ["1", "2", "4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["add_copy_mag", "upsample", "compress"])
 def test_other_calls_that_make_a_mag(tmp_path, children, what):
     voxels = voxels_of()

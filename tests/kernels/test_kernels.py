@@ -329,6 +329,7 @@ def test_downsample_every_type(dtype, mode, few):
             assert_same(actual, expected)
 
 
+@pytest.mark.slow
 @OPTIONS
 @given(
     st.tuples(st.sampled_from([1, 3]), *[st.integers(0, 5)] * 3),

@@ -396,6 +396,7 @@ def test_downsampling_is_refused_before_it_begins(layer):
     assert list(layer.mags) == [Mag(1), Mag(4)]
 
 
+@pytest.mark.slow
 def test_a_segmentation_is_downsampled_by_mode_and_keeps_its_ids(tmp_path):
     ds = Dataset.create(tmp_path / "seg", (1, 1, 1))
     layer = ds.add_layer("seg", "segmentation", dtype_per_channel="uint64")

@@ -58,6 +58,7 @@ def reopened(mag):
     return Dataset(mag.place.dataset_path).get_layer("layer").get_mag(mag.mag)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["uint8", "uint32"]),
@@ -379,6 +380,7 @@ def count_calls(tmp_path, zygote):
     return int((tmp_path / "calls").read_text())
 
 
+@pytest.mark.slow
 def test_killed_around_the_switch(tmp_path, zygote):
     calls = min(count_calls(tmp_path, zygote) for _ in range(3))
     assert check_killed(tmp_path, zygote, range(calls - 30, calls, 2)) == {"1", "1_2"}

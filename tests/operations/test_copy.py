@@ -312,6 +312,7 @@ WRITER = """if True:
         mag.write(np.full((1, 9, 9, 9), value, "uint8"), offset=(200 + value, 0, 0))"""
 
 
+@pytest.mark.slow
 def test_a_writer_and_compression_at_once_lose_nothing(filled):
     mag, voxels = filled()
     env = {**os.environ, "PYTHONPATH": str(Path(wkdask.__file__).parents[1])}

@@ -207,10 +207,12 @@ def cube_files(mag):
     return [mag.place.store.cube_path(each.topleft // each.size) for each in mag.cubes_on_disk()]
 
 
+@pytest.mark.slow
 def test_in_place_on_threads(make_mag, random_voxels, leftovers):
     check_in_place(make_mag, random_voxels, None)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_in_place_on_a_cluster(make_mag, random_voxels, client):
     check_in_place(make_mag, random_voxels, client)

@@ -165,6 +165,7 @@ def test_mag_1_is_not_read(tmp_path, monkeypatch):
     check_pyramid(layer, voxels, (32, 0, 64))
 
 
+@pytest.mark.slow
 def test_mags_that_are_not_there_are_added_and_all_of_the_layer_is_computed(tmp_path):
     layer = new_layer(tmp_path / "ds", mags=[1], compression="lz4")
     voxels = np.random.default_rng(5).integers(1, 200, (1, 150, 130, 70)).astype("uint8")

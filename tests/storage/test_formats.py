@@ -142,6 +142,7 @@ def filled(ds, data_format, voxels, name="layer", category="color"):
     return layer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", DATA_FORMATS)
 @pytest.mark.parametrize("target", DATA_FORMATS)
 def test_datasets_are_copied_from_any_format_to_any(tmp_path, random_voxels, source, target):

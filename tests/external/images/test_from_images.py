@@ -507,6 +507,7 @@ def test_a_layer_that_another_one_added_meanwhile_stays(tmp_path):
     assert ds.get_layer("x").get_mag(1).read().all()
 
 
+@pytest.mark.slow
 def test_on_a_cluster(tmp_path, client):
     images = noise(3, 4, 3, 40, 50)
     path, ds = tiff(tmp_path / "a.tif", images, "TZCYX"), made(tmp_path)

@@ -149,6 +149,7 @@ def test_many_gaps_are_counted():
     assert len(text) < 400
 
 
+@pytest.mark.slow
 def test_many_names_take_little_time():
     paths = [f"/data/slice_{k:06}_z={k / 200:.3f}um.tif" for k in range(50_000) if k != 77]
     start = time.perf_counter()

@@ -45,6 +45,7 @@ def test_boxes_are_read_in_batches_and_past_the_caches(mags, monkeypatch, data):
     wkw_blocks._batches.cache_clear()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_boxes_are_shrunk_as_they_are_read(mags, monkeypatch, data):

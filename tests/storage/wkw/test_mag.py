@@ -651,6 +651,7 @@ def test_mutants_never_kill_the_process(tmp_path, compression):
     assert errors > 150
 
 
+@pytest.mark.slow
 def test_mutants_of_the_header_file_never_kill_the_process(tmp_path):
     """Every header.wkw that we accept is one that the library opens, or refuses with an error."""
     library_mag(tmp_path / "mag", "lz4")

@@ -64,6 +64,7 @@ def sound(request, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # zarr-python's
 @pytest.mark.parametrize("seed", range(3))
 def test_mutated_metadata(tmp_path, sound, seed):

@@ -133,6 +133,7 @@ for n in range(rounds):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data_format", "chunk"), [("zarr3", 16), ("zarr", SIDE)])
 def test_writers_of_parts_of_one_shard_lose_nothing_and_the_shape_grows(tmp_path, data_format, chunk):
     mag = make(tmp_path / "mag", data_format, "zstd", chunk=chunk, shard=SIDE)
@@ -215,6 +216,7 @@ def test_what_lies_in_a_private_root_is_no_obstacle(tmp_path):
     np.testing.assert_array_equal(mag.read_scratch(str(tmp_path / "root"), box), noise((1, 16, 16, 16)))
 
 
+@pytest.mark.slow
 def test_cubes_too_large_for_a_task_are_assembled_in_parts(tmp_path, monkeypatch):
     """A cube of 16 MiB by tasks of 12 MiB: parts into a private plain shard, then encoded chunk by chunk."""
     import dask.array as da
