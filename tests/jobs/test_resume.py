@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -345,14 +346,16 @@ def test_a_job_that_is_running_is_left_alone(source, make_mag):
     target = make_mag()
     process = start_driver(mag, target, pause=0.1)
     try:
-        while not next(iter(target.cubes_on_disk()), None):
+        while not list(Path(target.path).glob(".wkdask/*/manifest")):
             time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)  # or it may have ended before the next one has begun
         again = start_driver(mag, target)
         _, err = again.communicate(timeout=60)
         assert again.returncode != 0
         assert JobRunningError.__name__ in err
         target.write(voxels[:, :8, :8, :8], offset=(512, 0, 0))  # another job beside it
     finally:
+        process.send_signal(signal.SIGCONT)
         _, before = finish(process)
     assert before == 0
     assert np.array_equal(target.read(bounding_box=BOX), 255 - voxels)
