@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from peer_process import (  # noqa: F401  # the fixture
+from peer_process import (
     described,
-    peer,
     read_png,
     same,
     stack,
@@ -57,7 +56,7 @@ def original(tmp_path_factory):
     return ds
 
 
-def check_others(peer, original, copy):  # noqa: F811
+def check_others(peer, original, copy):
     """The same to ourselves, and to webknossos: properties and every voxel of every mag."""
     assert original.first_difference(copy) is None
     theirs, mine = peer("describe", path=copy.path), described(copy.path)
@@ -68,7 +67,7 @@ def check_others(peer, original, copy):  # noqa: F811
             same(peer("read", path=copy.path, layer=name, mag=str(mag)), view.read())
 
 
-def test_there_and_back(peer, original, tmp_path):  # noqa: F811
+def test_there_and_back(peer, original, tmp_path):
     there = original.copy_dataset(tmp_path / "there", data_format="zarr3")
     check_others(peer, original, there)
     for name, layer in original.layers.items():
@@ -86,7 +85,7 @@ def test_there_and_back(peer, original, tmp_path):  # noqa: F811
             assert back.get_layer(name).get_mag(mag).spec == view.spec
 
 
-def test_the_zarr_comes_back_as_an_ome_zarr_image(peer, original, tmp_path):  # noqa: F811
+def test_the_zarr_comes_back_as_an_ome_zarr_image(peer, original, tmp_path):
     there = original.copy_dataset(tmp_path / "there", data_format="zarr3")
     for name, layer in there.layers.items():
         convert_zarr(layer.path, tmp_path / "back", layer_name=name, category=layer.category, shard_shape=256)
@@ -110,7 +109,7 @@ def test_tensorstore_opens_a_copy(original, tmp_path):
 
 
 @pytest.mark.parametrize("data_format", ["zarr3", "wkw"])
-def test_a_copy_of_the_peers_is_equal_and_stored_as_ours(peer, original, tmp_path, data_format):  # noqa: F811
+def test_a_copy_of_the_peers_is_equal_and_stored_as_ours(peer, original, tmp_path, data_format):
     source = original
     if data_format == "wkw":
         source = original.copy_dataset(tmp_path / "source", data_format="zarr3")
