@@ -677,10 +677,9 @@ def test_four_drivers_on_one_mag_killed_and_resumed(source, make_mag, tmp_path):
         process.communicate()
     assert len(list(target.cubes_on_disk())) < len(mag.spec.grid.cubes(BOX))
     again = start(3)
-    before = [int(process.communicate(timeout=120)[0]) for process in again]
-    processes[3].communicate(timeout=120)
-    assert all(process.returncode == 0 for process in [*again, processes[3]])
-    assert sum(before) > 0
+    for process in [*again, processes[3]]:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
     assert np.array_equal(target.read(), 255 - voxels)
     assert Dataset(target.place.dataset_path).get_layer("layer").bounding_box == BOX
     assert len(list(target.cubes_on_disk())) == len(mag.spec.grid.cubes(BOX))
