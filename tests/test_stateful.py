@@ -459,7 +459,7 @@ class DatasetMachine(RuleBasedStateMachine):
         lazy = view.to_dask(chunks=8, bounding_box=box)
         assert np.array_equal(lazy[:, ::2].compute(scheduler="synchronous"), voxels[index][:, ::2]), step
         private = Path(view.path, ".wkdask")
-        assert not private.exists() or {each.name for each in private.iterdir()} <= {"locks", "stamp"}
+        assert not private.exists() or {each.name for each in private.iterdir()} <= {"locks", "finished"}
 
 
 def run(examples, steps):

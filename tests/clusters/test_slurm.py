@@ -119,7 +119,7 @@ def check(path, expected, name="inverted"):
     assert list(found) == list(expected[name])
     for mag, voxels in expected[name].items():
         assert np.array_equal(found[mag], voxels), mag
-        assert {*os.listdir(path / name / mag / ".wkdask")} <= {"locks", "stamp"}, mag
+        assert {*os.listdir(path / name / mag / ".wkdask")} <= {"locks", "finished"}, mag
 
 
 def published(path, layer="inverted", mag="1"):

@@ -101,7 +101,7 @@ def test_a_failed_job_goes_on_where_it_stopped(source, make_mag, tmp_path, compr
     assert report.bounding_box == target.layer.bounding_box == BOX
     assert {path: os.stat(path).st_ino for path in before} == before  # nothing was done twice
     assert f"{len(before)} of them by earlier runs" in repr(report)
-    assert set(only_locks(target)) <= {"locks", "stamp"}
+    assert set(only_locks(target)) <= {"locks", "finished"}
 
 
 def cube_files(mag):
@@ -337,7 +337,7 @@ def test_a_killed_driver_is_gone_on_from(source, make_mag, data_format, compress
     assert len(kept) >= before  # redone at most what was in flight
     assert target.layer.bounding_box == BOX
     assert np.array_equal(target.read(), 255 - voxels)
-    assert set(only_locks(target)) <= {"locks", "stamp"}
+    assert set(only_locks(target)) <= {"locks", "finished"}
 
 
 @pytest.mark.slow
@@ -365,7 +365,7 @@ def check_in_place(mag, voxels):
     """Whatever state a killed in-place job left, the same call with resume inverts once."""
     finish(start_driver(mag, mag, pause=0))
     assert np.array_equal(mag.read(), 255 - voxels)
-    assert set(only_locks(mag)) <= {"locks", "stamp"}
+    assert set(only_locks(mag)) <= {"locks", "finished"}
 
 
 @pytest.mark.slow
@@ -418,7 +418,7 @@ def test_an_in_place_job_killed_while_it_publishes(make_mag, random_voxels, then
         mag.write(voxels[:, :40, :40, :40], bounding_box=BOX.with_size((40, 40, 40)))
         expected[:, :40, :40, :40] = voxels[:, :40, :40, :40]
     assert np.array_equal(mag.read(bounding_box=BOX), expected)
-    assert set(only_locks(mag)) <= {"locks", "stamp"}
+    assert set(only_locks(mag)) <= {"locks", "finished"}
 
 
 @pytest.mark.slow
@@ -456,7 +456,7 @@ def test_drivers_killed_at_random(make_mag, random_voxels, compression, in_place
         # killed before it had begun, or after its end, an in-place job inverts once more or less
         got = target.read(bounding_box=BOX)
         assert np.array_equal(got, 255 - voxels) or (in_place and np.array_equal(got, voxels))
-        assert set(only_locks(target)) <= {"locks", "stamp"}
+        assert set(only_locks(target)) <= {"locks", "finished"}
 
 
 def test_the_place_of_an_unfinished_job_is_known(make_mag, tmp_path):
@@ -552,11 +552,11 @@ def test_what_a_finished_job_left_goes_when_it_is_called_again(
     with monkeypatch.context() as patch:  # killed after the receipt, before the folders went
         patch.setattr("wkdask.storage.publish.jobs.remove_folder", lambda path: None)
         target.write(255 - mag.to_dask(), bounding_box=BOX)
-    (left,) = {*only_locks(target)} - {"locks", "stamp"}
+    (left,) = {*only_locks(target)} - {"locks", "finished"}
     os.makedirs(f"{target.path}/.wkdask/.{left}.gone-{'0' * 32}/inside")
     report = target.write(255 - mag.to_dask(), bounding_box=BOX, resume=True)
     assert report.was_finished
-    assert {*only_locks(target)} <= {"locks", "stamp"}
+    assert {*only_locks(target)} <= {"locks", "finished"}
     assert np.array_equal(target.read(), 255 - voxels)
     target.rechunk(16, 64)  # refused while a job seemed to have more to do
     assert np.array_equal(target.read(), 255 - voxels)
