@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 __all__ = ["compiling", "unwatch", "watch"]
 
 _DELAY = 1.0
-"""Seconds that it must last before it is told: what is loaded from the disk takes less."""
+"""Seconds that it must last before it is reported: what is loaded from the disk takes less."""
 
 _watchers: list[Callable[[str | None], None]] = []
-_running: list[str] = []
+_running: list[threading.Event] = []
+"""What was reported and has not ended: an event each, since several may bear one name."""
+_lock = threading.Lock()
+"""Held where a timer that fires meets the end of what it was to report."""
 
 
 def watch(watcher: Callable[[str | None], None]) -> None:
@@ -35,30 +38,37 @@ def compiling(what: str, delay: float | None = None) -> Iterator[None]:
     what
         What is compiled.
     delay
-        Seconds after which it is told, where the usual second is not right.
+        Seconds after which it is reported; one by default.
     """
     if not _watchers:
         yield
         return
-    told = threading.Event()
-    timer = threading.Timer(_DELAY if delay is None else delay, _begin, (what, told))
+    ended = threading.Event()
+    timer = threading.Timer(_DELAY if delay is None else delay, _begin, (what, ended))
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
-        if told.is_set():
-            _running.remove(what)
-            if not _running:
-                _tell(None)
+        with _lock:
+            ended.set()
+            was_reported = ended in _running
+            if was_reported:
+                _running.remove(ended)
+            is_last = was_reported and not _running
+        if is_last:
+            _tell(None)
 
 
-def _begin(what: str, told: threading.Event) -> None:
-    """Tell of the first of several that are compiled at once."""
-    _running.append(what)
-    told.set()
-    if len(_running) == 1:
+def _begin(what: str, ended: threading.Event) -> None:
+    """Report the first of several that are compiled at once, unless it has ended meanwhile."""
+    with _lock:
+        if ended.is_set():
+            return
+        _running.append(ended)
+        is_first = len(_running) == 1
+    if is_first:
         _tell(f"compiling {what}, once on this machine …")
 
 

@@ -54,7 +54,7 @@ def from_dask(
     array
         A dask or numpy array ``(x, y, z)`` or ``(c, x, y, z)``, of a type that layers hold. A dask array is
         computed block by block, on the active :class:`distributed.Client` or on local threads. An array whose
-        axes are (z, y, x) is given as ``array.T``. How its axes are taken is told where progress is shown.
+        axes are (z, y, x) is given as ``array.T``. How its axes are taken is printed where progress is shown.
     voxel_size
         Size of a voxel along (x, y, z), in nm, or a `VoxelSize`.
     name

@@ -93,7 +93,7 @@ def commit_job(job: Job, tally: JobTally, seconds: float, *, whole: bool = True)
     if merged.box is None and not merged.cubes:
         return None
     box = merged.box or job.plan.box
-    if not job.grows_box:  # cubes were handled as a whole; what of them lies in the layer is told
+    if not job.grows_box:  # cubes were handled as a whole; only what lies in the layer is reported
         box = _within_layer(job, box)
     others = tuple(_place_report(report, seconds) for report in merged.others)
     return replace(

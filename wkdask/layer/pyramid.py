@@ -88,7 +88,7 @@ class LayerPyramid(LayerMags):
         return view
 
     def _refuse_all_existing(self, chain: Sequence[Mag], remedy: str = "") -> None:
-        """Refuse a chain of which some mags are there; `remedy` says what else than the usual would help."""
+        """Refuse a chain if some of its mags are there; `remedy` replaces the usual advice."""
         there = self._existing(chain)
         if there:
             raise AlreadyExistsError(

@@ -167,7 +167,7 @@ class BufferedSliceWriter:
     def publish(self) -> None:
         """Let readers see all that was sent so far.
 
-        Of its own accord a writer publishes a cube once, when the slices have passed its edge or the ``with`` ends.
+        By default a writer publishes a cube once, when the slices have passed its edge or the ``with`` ends.
         A cube that is published before that is merged with what is sent later: a large one is then written anew for
         each of these calls.
 

@@ -17,7 +17,7 @@ from wkdask.external.images.tiff_log import collected_log
 __all__ = ["Channels", "Turn", "channels_of", "opened"]
 
 _ALPHA_SAMPLES = (2, 4)
-"""Samples of a pixel of which the last is transparency."""
+"""Numbers of samples of a pixel that end with transparency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def opened(
 
 
 def _left_out(found: Channels, numbers: tuple[int, ...]) -> str:
-    """Return what is to be told of transparency that is left out."""
+    """Return the note on transparency that is left out."""
     if found.samples == found.stored_samples or len(numbers) != found.samples:
         return ""
     return "the transparency of the images is left out: their colors are taken as they are stored"

@@ -185,7 +185,7 @@ def decoded_nbytes(file: ImageFile, layout: Layout, window: Window | None) -> in
 
 
 def _whole(file: ImageFile) -> ImageFile:
-    """Return a file of which all samples are taken."""
+    """Return a file with all of its samples taken."""
     return replace(file, samples=(), stored_samples=0)
 
 

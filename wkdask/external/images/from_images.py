@@ -59,7 +59,7 @@ def _found(text: str) -> list[str]:
         return find_images(matches)
     if is_zarr(root_of(text)):
         raise UnsupportedFormatError(
-            f"{shown(text)}: is Zarr, of which `wkdask convert` makes layers, or "
+            f"{shown(text)}: is Zarr, which `wkdask convert` makes layers from, or "
             "wkdask.convert.zarr.convert_scales"
         )
     return find_images(text)
