@@ -6,6 +6,7 @@ import shlex
 import click
 import numpy as np
 import pytest
+import tifffile
 from repository import ROOT
 
 from wkdask import Dataset
@@ -24,6 +25,10 @@ def dataset(tmp_path, monkeypatch):
     mag = dataset.add_layer("color", "color").add_mag(1, shard_shape=256)
     voxels = np.random.default_rng(0).integers(1, 255, (540, 540, 64), np.uint8)
     mag.write(np.asfortranarray(voxels), progress=False)
+    for folder in ("images", "raw"):
+        (tmp_path / folder).mkdir()
+        for z in range(3):
+            tifffile.imwrite(tmp_path / folder / f"{z:03}.tif", voxels[:, :, z].T)
     return dataset
 
 
@@ -39,6 +44,7 @@ def test_the_python_blocks_run(dataset):
     assert {"inverted", "smoothed", "darker"} <= {*layers}
     assert np.array_equal(layers["inverted"].get_mag(1).read(size=(540, 540, 64)), 255 - voxels)
     assert np.array_equal(layers["darker"].get_mag(1).read(), voxels // 2)
+    assert np.array_equal(Dataset("dataset").get_layer("raw").get_mag(1).read()[0], voxels[0, :, :, :3])
     assert Dataset("filtered").get_layer("color").get_mag(1).read().shape == (1, 540, 540, 64)
 
 

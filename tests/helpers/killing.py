@@ -234,6 +234,12 @@ def left_in(folder, *, finished):
     return [os.path.relpath(path, folder) for path in left]
 
 
+def has_cubes(folder, key):
+    """Return whether any voxel of a mag is stored."""
+    dataset, layer, mag = key
+    return any(Dataset(os.path.join(folder, dataset)).get_layer(layer).get_mag(mag).cubes_on_disk())
+
+
 def unlisted_mags(folder, state):
     """Return the folders of mags that no properties list."""
     unlisted = []

@@ -346,11 +346,11 @@ def test_a_job_that_is_running_is_left_alone(source, make_mag):
     target = make_mag()
     process = start_driver(mag, target, pause=0.1)
     try:
-        while not list(Path(target.path).glob(".wkdask/*/manifest")):
+        while not list(target.cubes_on_disk()):  # before that it holds the lock under which jobs begin
             time.sleep(0.01)
         process.send_signal(signal.SIGSTOP)  # or it may have ended before the next one has begun
-        again = start_driver(mag, target)
-        _, err = again.communicate(timeout=60)
+        with start_driver(mag, target) as again:
+            _, err = again.communicate(timeout=120)
         assert again.returncode != 0
         assert JobRunningError.__name__ in err
         target.write(voxels[:, :8, :8, :8], offset=(512, 0, 0))  # another job beside it

@@ -81,12 +81,13 @@ def call(kernel: Callable[..., R], *arguments: Any) -> R:
     kernel
         What :func:`jit` returned.
     arguments
-        Its arguments: the first is an array, whose data type says which of the kernel's versions it is.
+        Its arguments: the first is an array, whose data type says which of the kernel's versions it is, and so do
+        those that are None.
     """
-    version = (kernel, arguments[0].dtype)
+    version = (kernel, arguments[0].dtype, tuple(argument is None for argument in arguments))
     if version in _ready:
         return kernel(*arguments)
-    path = _lock_path(kernel, arguments[0].dtype)
+    path = _lock_path(*version)
     # Whose lock file is there was compiled before, and is most likely loaded.
     delay = _LOAD_SECONDS if path is not None and os.path.exists(path) else None
     with compiling(f"kernels for {arguments[0].dtype}", delay), _alone(path):
@@ -95,8 +96,8 @@ def call(kernel: Callable[..., R], *arguments: Any) -> R:
     return result
 
 
-_ready: set[tuple[Any, np.dtype[Any]]] = set()
-"""Kernels, and data types, for which this process has machine code."""
+_ready: set[tuple[Any, np.dtype[Any], tuple[bool, ...]]] = set()
+"""Kernels, data types and arguments that are None for which this process has machine code."""
 _COMPILE_SECONDS = 120.0
 """However slow another process is with a kernel, after this time it is compiled here too."""
 
@@ -105,10 +106,13 @@ _LOAD_SECONDS = 6.0
 """Longer than this no kernel is loaded from the disk."""
 
 
-def _lock_path(kernel: Any, dtype: np.dtype[Any]) -> str | None:
+def _lock_path(kernel: Any, dtype: np.dtype[Any], absent: tuple[bool, ...]) -> str | None:
     """Return the lock file of a kernel's version, beside its machine code; None where that is not kept."""
     folder = kernel.stats.cache_path
-    return None if folder is None else f"{folder}/{kernel.__module__}.{kernel.__name__}-{dtype.name}.lock"
+    way = f"-{sum(1 << place for place, is_none in enumerate(absent) if is_none)}" if any(absent) else ""
+    return (
+        None if folder is None else f"{folder}/{kernel.__module__}.{kernel.__name__}-{dtype.name}{way}.lock"
+    )
 
 
 @contextlib.contextmanager

@@ -30,15 +30,17 @@ from wkdask.kernels.windows import WAYS, sample_array, sample_blocks
 __all__ = ["BLOCK_MODES", "MODES", "downsample", "downsample_blocks"]
 
 MODES = ("median", "mode", "min", "max", "nearest", *INTERPOLATIONS)
-BLOCK_MODES = tuple(WAYS)
+BLOCK_MODES = ("median", "mode", "min", "max")
 """What :func:`downsample_blocks` can do."""
 _MATRIX_BYTES = 1 << 15  # two thirds of a first-level cache
 _LONGEST_RUN = 512
 
 
-def _has_columns(dtype: np.dtype[Any], nc: int, factors: Sequence[int]) -> bool:
-    """Tell whether windows are of the kind that the loops know a shorter way for; it knows nothing of NaN."""
-    return dtype.kind != "f" and nc == 1 and tuple(factors) in ((2, 2, 1), (2, 2, 2))
+def _way(mode: str, dtype: np.dtype[Any], nc: int, factors: Sequence[int]) -> tuple[Any, ...]:
+    """Return what tells the loops the mode; the shorter way for the usual windows knows nothing of NaN."""
+    if mode == "median" and dtype.kind != "f" and nc == 1 and tuple(factors) in ((2, 2, 1), (2, 2, 2)):
+        return WAYS["columns"]
+    return WAYS[mode]
 
 
 def downsample(block: Block, factors: Sequence[int], mode: str, out: Block | None = None) -> Block:
@@ -121,7 +123,7 @@ def downsample(block: Block, factors: Sequence[int], mode: str, out: Block | Non
         numbers(factors),
         np.uint64(run),
     )
-    call(sample_array, *arguments, WAYS[mode], _has_columns(source.dtype, nc, factors))
+    call(sample_array, *arguments, *_way(mode, source.dtype, nc, factors))
     return out
 
 
@@ -167,6 +169,5 @@ def downsample_blocks(
         (numbers(low), numbers(high)),
         numbers(steps(out)[2:]),
         numbers(factors),
-        WAYS[mode],
-        _has_columns(out.dtype, out.shape[0], factors),
+        *_way(mode, out.dtype, out.shape[0], factors),
     )
