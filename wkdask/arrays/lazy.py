@@ -2,10 +2,10 @@
 
 ::
 
-    StoredMag --(box, chunks)--> LazySource --da.from_array--> dask.array (c, x, y, z)
+    MagReader --(box, chunks)--> LazySource --da.from_array--> dask.array (c, x, y, z)
                                      |
                                      +-- __getitem__(index): dask asks for the voxels of one block, or of a
-                                         slice that it pushed down, and gets just those from StoredMag.read
+                                         slice that it pushed down, and gets just those from MagReader.read
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from wkdask.errors import AlignmentError, InvalidValueError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.geometry.grid import block_shape_near, chunks_on_grid
-from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
+from wkdask.storage.protocol import ArraySpec, MagReader, Voxels
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -120,7 +120,7 @@ def _span(part: Any, length: int) -> tuple[int, int, Any]:
     return (int(chosen.min()), int(chosen.max()) + 1, chosen - chosen.min())
 
 
-def block_shape(store: StoredMag, chunks: ChunksLike, extent: Vec3Int) -> Vec3Int:
+def block_shape(store: MagReader, chunks: ChunksLike, extent: Vec3Int) -> Vec3Int:
     """Return the shape (x, y, z) of dask blocks that `chunks` asks for.
 
     Raises
@@ -152,12 +152,12 @@ def block_shape(store: StoredMag, chunks: ChunksLike, extent: Vec3Int) -> Vec3In
     return shape
 
 
-def mag_id(store: StoredMag) -> str:
+def mag_id(store: MagReader) -> str:
     """Return a short text that is the same for the same folder, in every process."""
     return hashlib.blake2b(store.path.encode(), digest_size=8).hexdigest()
 
 
-def lazy_array(store: StoredMag, box: BoundingBox, chunks: ChunksLike = None) -> da.Array:
+def lazy_array(store: MagReader, box: BoundingBox, chunks: ChunksLike = None) -> da.Array:
     """Return the voxels of a box as a dask array ``(c, x, y, z)``; nothing is read.
 
     Parameters
@@ -210,6 +210,6 @@ def _refuse_too_many_blocks(box: BoundingBox, shape: Vec3Int) -> None:
         )
 
 
-def _name_prefix(store: StoredMag) -> str:
+def _name_prefix(store: MagReader) -> str:
     """Return how the names of all arrays over a mag start."""
     return f"wkdask-{mag_id(store)}-"

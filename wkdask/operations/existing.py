@@ -14,7 +14,7 @@ from wkdask.jobs.plan import WritePlan, plan_write
 from wkdask.jobs.tasks import UnitReport
 from wkdask.jobs.unwritten import run_unwritten
 from wkdask.jobs.windows import listed_windows
-from wkdask.storage.protocol import StoredMag
+from wkdask.storage.protocol import MagReader, StoredMag
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -91,7 +91,7 @@ def nonzero_box(place: MagPlace, client: Client | None = None) -> BoundingBox:
     return found
 
 
-def nonzero_unit(store: StoredMag, box: BoundingBox) -> UnitReport:
+def nonzero_unit(store: MagReader, box: BoundingBox) -> UnitReport:
     """Find the voxels of a unit that are not zero, cube by cube."""
     from wkdask.kernels import nonzero_bounds
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from wkdask.errors import DTypeError, InvalidValueError
 from wkdask.geometry import BoundingBox
-from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
+from wkdask.storage.protocol import ArraySpec, MagReader, Voxels
 
 __all__ = ["Boundary", "check_boundary", "read_around"]
 
@@ -51,7 +51,7 @@ def check_boundary(boundary: Boundary, spec: ArraySpec) -> None:
 
 
 def read_around(
-    store: StoredMag, box: BoundingBox, valid: BoundingBox, boundary: Boundary
+    store: MagReader, box: BoundingBox, valid: BoundingBox, boundary: Boundary
 ) -> tuple[Voxels, BoundingBox]:
     """Read a box of which some may lie outside of what a layer has.
 

@@ -35,7 +35,7 @@ from wkdask.jobs.job import MagPlace
 from wkdask.jobs.tasks import PlaceReport, Target, note_landed
 from wkdask.properties import load
 from wkdask.storage.formats import address_of, open_address, open_mag
-from wkdask.storage.protocol import StoredMag, Voxels
+from wkdask.storage.protocol import MagReader, Voxels
 from wkdask.storage.publish.jobs import job_folder
 from wkdask.storage.publish.publish import Piece, landed_boxes, publish_pieces
 
@@ -116,11 +116,11 @@ class TaskWrites:
             buffer.voxels[(slice(None), *inner)] = block[(slice(None), *piece.to_slices(box.topleft))]
             add_box(buffer.boxes, piece)
 
-    def note_read(self, store: StoredMag, box: BoundingBox) -> None:
+    def note_read(self, store: MagReader, box: BoundingBox) -> None:
         """Note that the task reads a box."""
         add_box(self._reads.setdefault(store.path, []), box)
 
-    def overlay(self, store: StoredMag, box: BoundingBox, block: Voxels) -> None:
+    def overlay(self, store: MagReader, box: BoundingBox, block: Voxels) -> None:
         """Put what this task has written over a block that was read from the disk."""
         self.note_read(store, box)
         if store.path not in self._places:

@@ -23,7 +23,7 @@ from wkdask.jobs.job import Job, JobFolders, MagPlace
 from wkdask.jobs.tasks import PlaceReport, Target, UnitReport, here, note_landed, write_unit
 from wkdask.operations.callables import Shipped
 from wkdask.operations.halo import Boundary, read_around
-from wkdask.storage.protocol import StoredMag, Voxels
+from wkdask.storage.protocol import MagReader, Voxels
 from wkdask.storage.publish.publish import landed_boxes
 
 __all__ = [
@@ -44,7 +44,7 @@ class MapSource:
 
     name: str | None
     """The function's keyword; None for its first argument."""
-    store: StoredMag
+    store: MagReader
     """The mag."""
     mag: Mag
     """Its magnification."""

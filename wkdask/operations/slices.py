@@ -34,7 +34,7 @@ from wkdask.jobs.job import MagPlace
 from wkdask.jobs.settlement import commit_box
 from wkdask.jobs.tasks import PlaceReport
 from wkdask.operations.inline import add_box, current_writes
-from wkdask.storage.protocol import StoredMag, Voxels, check_coordinates
+from wkdask.storage.protocol import MagReader, StoredMag, Voxels, check_coordinates
 from wkdask.storage.publish.assemble import publish_parts
 from wkdask.storage.publish.jobs import job_folder
 
@@ -73,7 +73,7 @@ def check_first_slice(place: MagPlace, corner: Vec3Int, allow_unaligned: bool | 
         )
 
 
-def read_slices(store: StoredMag, box: BoundingBox, buffer_size: int, dimension: int) -> Iterator[Voxels]:
+def read_slices(store: MagReader, box: BoundingBox, buffer_size: int, dimension: int) -> Iterator[Voxels]:
     """Yield the slices of a box along an axis, reading `buffer_size` of them at a time.
 
     Parameters

@@ -35,7 +35,7 @@ from wkdask.pyramid.levels import boxes_to_redo, levels_of, passes_of
 from wkdask.pyramid.plan import plan_tree
 from wkdask.pyramid.tasks import TreeWork, is_noted, run_node
 from wkdask.pyramid.tree import TreeNode, TreePlan
-from wkdask.storage.protocol import ArraySpec, StoredMag
+from wkdask.storage.protocol import ArraySpec, MagReader, StoredMag
 
 __all__ = [
     "PyramidPlan",
@@ -380,7 +380,7 @@ def upsample_mag(
     return run_planned(job, stages, engine, options.listeners)
 
 
-def upsample_unit(source: StoredMag, factors: Vec3Int, target: Target, box: BoundingBox) -> UnitReport:
+def upsample_unit(source: MagReader, factors: Vec3Int, target: Target, box: BoundingBox) -> UnitReport:
     """Compute and publish the target cubes of a unit from the coarser voxels that cover it."""
     from wkdask.kernels import upsample
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.pyramid.levels import Level
-from wkdask.storage.protocol import StoredMag, Voxels
+from wkdask.storage.protocol import MagReader, Voxels
 
 __all__ = ["Half", "Readable", "Stored", "Written", "assembled", "first_half", "halved", "read_mirrored"]
 
@@ -29,7 +29,7 @@ class Readable(Protocol):
         """Return the voxels of a box."""
 
     def shrink(self, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels) -> None:
-        """Write the voxels of a box, shrunk, into an array: see `StoredMag.shrink`."""
+        """Write the voxels of a box, shrunk, into an array: see `MagReader.shrink`."""
 
     def is_empty(self, box: BoundingBox) -> bool:
         """Tell whether it is known, without a look at voxels, that all of a box is zero."""
@@ -39,7 +39,7 @@ class Readable(Protocol):
 class Stored:
     """Level 0 as it is on the disk."""
 
-    store: StoredMag
+    store: MagReader
     """The mag."""
 
     def read(self, box: BoundingBox) -> Voxels:
@@ -59,7 +59,7 @@ class Stored:
 class Written:
     """Level 0 with a block that was just written in place of what is on the disk."""
 
-    store: StoredMag
+    store: MagReader
     """The mag, for the voxels around the block."""
     box: BoundingBox
     """Where the block is, in voxels of the mag."""
@@ -192,7 +192,7 @@ def _by_border(box: BoundingBox, target: BoundingBox, factors: Vec3Int) -> Itera
         yield BoundingBox.from_corners(*zip(*corners, strict=True))
 
 
-def read_mirrored(source: Readable | StoredMag, valid: BoundingBox, box: BoundingBox) -> Voxels:
+def read_mirrored(source: Readable | MagReader, valid: BoundingBox, box: BoundingBox) -> Voxels:
     """Read a box of which some may lie outside of the valid voxels; those are mirrored at the border.
 
     The mirror image of a voxel k outside is the voxel k-1 inside, also where that lies outside of `box`, so

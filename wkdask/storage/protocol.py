@@ -34,6 +34,11 @@ __all__ = [
     "STAMP",
     "ZARR_COMPRESSIONS",
     "ArraySpec",
+    "CubeBuilder",
+    "CubeFiles",
+    "MagMetadata",
+    "MagReader",
+    "PrivateMags",
     "StoredMag",
     "Voxels",
     "bump_stamp",
@@ -140,12 +145,8 @@ class ArraySpec:
         return self.shard_shape.prod() * self.bytes_per_voxel
 
 
-class StoredMag(Protocol):
-    """A magnification on disk.
-
-    All boxes are absolute and count voxels of this mag; all arrays are ``(c, x, y, z)``, Fortran-ordered
-    where they are returned. Everything may be called from many threads and processes at once.
-    """
+class MagReader(Protocol):
+    """What reads a magnification: its type and cut, its voxels, and what tells whether they changed."""
 
     @property
     def path(self) -> str:
@@ -190,11 +191,21 @@ class StoredMag(Protocol):
             The array ``(c, *box.size // factors)``, of the mag's type; channels, then x, are contiguous.
         """
 
+    def is_empty(self, box: BoundingBox) -> bool:
+        """Tell whether it is known, without a look at voxels, that all of a box is zero: no file has any of it."""
+
     def fingerprint(self, box: BoundingBox) -> str:
         """Return a text that changes when a cube that the box touches is rewritten."""
 
     def cubes_on_disk(self) -> Iterator[Vec3Int]:
         """Yield the indices of the cubes that exist, and of those that hold something without a file."""
+
+    def native_header(self) -> Any:
+        """Return what the format's own library calls the header of an array."""
+
+
+class CubeFiles(Protocol):
+    """Where the cubes of a magnification are, and whether a file is one of them."""
 
     def cube_path(self, index: Vec3Int) -> str:
         """Return the path under which a cube is published."""
@@ -208,20 +219,15 @@ class StoredMag(Protocol):
             If it exists and is not a sound cube of this mag.
         """
 
-    def is_empty(self, box: BoundingBox) -> bool:
-        """Tell whether it is known, without a look at voxels, that all of a box is zero: no file has any of it."""
-
     def conforms(self, path: str) -> bool:
         """Tell whether a checked cube is stored with this mag's compression."""
 
-    def reaching(self, outside: str) -> StoredMag:
-        """Return the same mag with another word on cubes that are links out of the dataset: one of `OUTSIDE`."""
 
-    def recompressed(self, compression: str | None) -> StoredMag:
-        """Return the same mag as one whose cubes should have another compression; nothing is written."""
+class CubeBuilder(Protocol):
+    """What makes the files of cubes in a private folder, before they are published.
 
-    def publish_header(self) -> None:
-        """Replace the mag's metadata by those of this object (driver only)."""
+    A folder has numbered slots, one for each cube.
+    """
 
     def prepare_scratch(self, root: str) -> None:
         """Make a new private folder ready for :meth:`build`."""
@@ -275,6 +281,10 @@ class StoredMag(Protocol):
     def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
         """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
 
+
+class PrivateMags(Protocol):
+    """Private magnifications of the same format, which tasks fill in place and nobody else reads."""
+
     def opened(self, path: str) -> StoredMag:
         """Open another mag of the same format, such as a private one, by its folder."""
 
@@ -299,14 +309,32 @@ class StoredMag(Protocol):
     def drop_cube(self, index: Vec3Int) -> None:
         """Remove a cube of a private mag, if it is there."""
 
-    def native_header(self) -> Any:
-        """Return what the format's own library calls the header of an array."""
+
+class MagMetadata(Protocol):
+    """The metadata of a magnification before and after a job, for its driver only, and variants of the mag."""
+
+    def publish_header(self) -> None:
+        """Replace the mag's metadata by those of this object (driver only)."""
+
+    def recompressed(self, compression: str | None) -> StoredMag:
+        """Return the same mag as one whose cubes should have another compression; nothing is written."""
+
+    def reaching(self, outside: str) -> StoredMag:
+        """Return the same mag with another word on cubes that are links out of the dataset: one of `OUTSIDE`."""
 
     def prepare(self, box: BoundingBox) -> None:
         """Make the mag ready for tasks that write into a box (driver only, before the first task)."""
 
     def finish(self) -> None:
         """Note that a job changed the mag (driver only, after the last task)."""
+
+
+class StoredMag(MagReader, CubeFiles, CubeBuilder, PrivateMags, MagMetadata, Protocol):
+    """A magnification on disk: all that a format implements.
+
+    All boxes are absolute and count voxels of this mag; all arrays are ``(c, x, y, z)``, Fortran-ordered
+    where they are returned. Everything may be called from many threads and processes at once.
+    """
 
 
 def empty_block(spec: ArraySpec, box: BoundingBox) -> Voxels:

@@ -23,9 +23,9 @@ from wkdask.geometry.grid import CubeGrid
 from wkdask.storage.protocol import ArraySpec, StoredMag
 from wkdask.storage.publish.jobs import check_alive
 from wkdask.storage.publish.locks import Attempt
-from wkdask.storage.publish.publisher import Publisher
+from wkdask.storage.publish.publisher import CubeFile, Publisher
 
-__all__ = ["merge_into", "move_voxels", "publication_nbytes", "publish_assembled", "publish_parts"]
+__all__ = ["merged", "move_voxels", "publication_nbytes", "publish_assembled", "publish_parts"]
 
 SLAB_NBYTES = 16 << 20
 """Bytes of voxels that are moved at a time: enough to hide the cost of a call, few enough to skip empty space."""
@@ -86,11 +86,11 @@ def publish_assembled(
         If the job's folder or the private mag is gone: this task was thought lost, and is.
     """
     count = 0
-    with Publisher(store, folder, attempt, durable=durable) as publish:
+    with Publisher(store, folder, attempt, durable=durable) as publisher:
         for index, piece in store.spec.grid.pieces(box):
-            count += _publish_cube(publish, assembled, index, [piece])
-        publish.flush()
-    return count, publish.nbytes
+            count += _publish_cube(publisher, assembled, index, [piece])
+        publisher.flush()
+    return count, publisher.nbytes
 
 
 def publish_parts(
@@ -114,32 +114,34 @@ def publish_parts(
     boxes
         What was written of it: absolute, in voxels of the mag.
     """
-    with Publisher(store, folder, attempt, durable=durable) as publish:
-        _publish_cube(publish, assembled, index, boxes)
-        publish.flush()
-    return publish.nbytes
+    with Publisher(store, folder, attempt, durable=durable) as publisher:
+        _publish_cube(publisher, assembled, index, boxes)
+        publisher.flush()
+    return publisher.nbytes
 
 
 def _publish_cube(
-    publish: Publisher, assembled: StoredMag, index: Vec3Int, boxes: Sequence[BoundingBox]
+    publisher: Publisher, assembled: StoredMag, index: Vec3Int, boxes: Sequence[BoundingBox]
 ) -> bool:
     """Publish one cube; False if it is empty."""
-    store = publish.store
+    store = publisher.store
     source: str | None = assembled.cube_path(index)
     if not assembled.check_cube(assembled.cube_path(index)):
         source = None
-        _check_kept(assembled, publish.folder)
+        _check_kept(assembled, publisher.folder)
     whole = any(box.size == store.spec.shard_shape for box in boxes)
     if whole or not is_there(store.cube_path(index)):
-        publish.encode(source)  # not under the lock: no other task writes into it
-        with publish.locked(index):
+        # Not under the lock: no other task writes into it.
+        [cube] = publisher.encode([CubeFile(index, source, tuple(boxes))])
+        with publisher.locked(index):
             if whole or not is_there(store.cube_path(index)):
-                publish.replace(0, index, *boxes)
-                return publish.built[0] is not None
-    with publish.locked(index, slow=True):
-        merge_into(publish, assembled, index, boxes)
-        publish.replace(0, index, *boxes)
-    return publish.built[0] is not None
+                publisher.publish(cube)
+                return cube.path is not None
+        publisher.drop(cube)
+    with publisher.locked(index, slow=True):
+        cube = merged(publisher, assembled, index, boxes)
+        publisher.publish(cube)
+    return cube.path is not None
 
 
 def _check_kept(assembled: StoredMag, folder: str) -> None:
@@ -165,32 +167,33 @@ def move_voxels(source: StoredMag, target: StoredMag, box: BoundingBox, *, durab
         target.write_in_place(slab, source.read(slab), durable=durable)
 
 
-def merge_into(publish: Publisher, source: StoredMag, index: Vec3Int, boxes: Sequence[BoundingBox]) -> None:
-    """Build, in slot 0, the published cube with parts of another mag put into it; its lock is held.
+def merged(publisher: Publisher, source: StoredMag, index: Vec3Int, boxes: Sequence[BoundingBox]) -> CubeFile:
+    """Build the published cube with parts of another mag put into it; its lock is held.
 
     Parameters
     ----------
-    publish
+    publisher
         The publication.
     source
         Where the parts are read: any mag of the same type.
     index, boxes
         The cube, and its parts: absolute, in voxels of the mag.
     """
-    plain = _plain_cube(publish, source, index, boxes)
+    plain = _plain_cube(publisher, source, index, boxes)
     try:
-        there = plain.check_cube(plain.cube_path(index))
-        publish.encode(plain.cube_path(index) if there else None)
+        path = plain.cube_path(index)
+        [cube] = publisher.encode([CubeFile(index, path if plain.check_cube(path) else None, tuple(boxes))])
     finally:
         plain.drop_cube(index)
+    return cube
 
 
 def _plain_cube(
-    publish: Publisher, source: StoredMag, index: Vec3Int, boxes: Sequence[BoundingBox]
+    publisher: Publisher, source: StoredMag, index: Vec3Int, boxes: Sequence[BoundingBox]
 ) -> StoredMag:
     """Make a plain copy of the published cube in the private root, put parts into it, return its private mag."""
-    store = publish.store
-    plain = _plain_mag(publish)
+    store = publisher.store
+    plain = _plain_mag(publisher)
     cube_box = store.spec.grid.cube_box(index)
     base, copy = store.cube_path(index), plain.cube_path(index)
     todo: Sequence[BoundingBox] = boxes
@@ -200,7 +203,7 @@ def _plain_cube(
         if plain.conforms(base):
             os.makedirs(os.path.dirname(copy), exist_ok=True)
             copy_sparse(
-                base, copy, flushed=publish.durable
+                base, copy, flushed=publisher.durable
             )  # holes stay holes; only what is written anew is looked at
             old = plain
         else:
@@ -218,12 +221,12 @@ def _plain_cube(
     return plain
 
 
-def _plain_mag(publish: Publisher) -> StoredMag:
+def _plain_mag(publisher: Publisher) -> StoredMag:
     """Return the plain private mag in a publication's root, made on first use."""
-    path = f"{publish.root}/plain"
+    path = f"{publisher.root}/plain"
     if os.path.isdir(path):
-        return publish.store.opened(path)
-    return publish.store.staged(path, raw=True)
+        return publisher.store.opened(path)
+    return publisher.store.staged(path, raw=True)
 
 
 def _slabs(box: BoundingBox, spec: ArraySpec) -> Iterator[BoundingBox]:

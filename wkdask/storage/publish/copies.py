@@ -7,9 +7,9 @@ from toolz import partition_all
 from wkdask.fsio import is_there
 from wkdask.geometry import BoundingBox
 from wkdask.storage.protocol import StoredMag
-from wkdask.storage.publish.assemble import merge_into
+from wkdask.storage.publish.assemble import merged
 from wkdask.storage.publish.locks import Attempt
-from wkdask.storage.publish.publisher import Publisher, locked_batch
+from wkdask.storage.publish.publisher import CubeFile, Publisher, locked_batch
 
 __all__ = ["publish_copies", "rewrite_cubes"]
 
@@ -54,7 +54,7 @@ def publish_copies(
         Bytes of the files published.
     """
     pieces = list(store.spec.grid.pieces(box))
-    with Publisher(store, folder, attempt, durable=durable) as publish:
+    with Publisher(store, folder, attempt, durable=durable) as publisher:
         for batch in partition_all(_COPIED_TOGETHER, pieces):
             there = [
                 each
@@ -62,22 +62,23 @@ def publish_copies(
                 if (exact and each[1].size != store.spec.shard_shape) or is_there(store.cube_path(each[0]))
             ]
             files = [
-                each for each in batch if each not in there and source.check_cube(source.cube_path(each[0]))
+                CubeFile(index, source.cube_path(index), (piece,))
+                for index, piece in batch
+                if (index, piece) not in there and source.check_cube(source.cube_path(index))
             ]
-            publish.adopt(*(source.cube_path(index) for index, _ in files), copied=True)
-            for slot, (index, piece) in enumerate(files):
-                with publish.locked(index):
-                    if is_there(store.cube_path(index)):  # another writer's, meanwhile
-                        there.append((index, piece))
+            for cube in publisher.adopt(files, copied=True):
+                with publisher.locked(cube.index):
+                    if is_there(store.cube_path(cube.index)):  # another writer's, meanwhile
+                        publisher.drop(cube)
+                        there += [(cube.index, box) for box in cube.boxes]
                     else:
-                        publish.replace(slot, index, piece)
-            publish.flush()
+                        publisher.publish(cube)
+            publisher.flush()
             for index, piece in there:
-                with publish.locked(index, slow=True):
-                    merge_into(publish, source, index, [piece])
-                    publish.replace(0, index, piece)
-            publish.flush()
-    return len(pieces), publish.nbytes
+                with publisher.locked(index, slow=True):
+                    publisher.publish(merged(publisher, source, index, [piece]))
+            publisher.flush()
+    return len(pieces), publisher.nbytes
 
 
 def rewrite_cubes(
@@ -112,17 +113,16 @@ def rewrite_cubes(
     spec = store.spec
     count = 0
     indices = [index for index in spec.grid.cubes(box) if store.check_cube(store.cube_path(index))]
-    with Publisher(store, folder, attempt, durable=durable) as publish:
+    with Publisher(store, folder, attempt, durable=durable) as publisher:
         for batch in partition_all(locked_batch(spec), indices):
-            with publish.locked(*batch, slow=True):
+            with publisher.locked(*batch, slow=True):
                 todo = [
-                    index
+                    CubeFile(index, path, (spec.grid.cube_box(index),))
                     for index in batch
                     if store.check_cube(path := store.cube_path(index)) and not store.conforms(path)
                 ]
-                publish.encode(*(store.cube_path(index) for index in todo))
-                for slot, index in enumerate(todo):
-                    publish.replace(slot, index, spec.grid.cube_box(index))
-            publish.flush()
+                for cube in publisher.encode(todo):
+                    publisher.publish(cube)
+            publisher.flush()
             count += len(todo)
-    return count, count * spec.cube_nbytes, publish.nbytes
+    return count, count * spec.cube_nbytes, publisher.nbytes

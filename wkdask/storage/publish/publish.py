@@ -15,7 +15,14 @@ from toolz import partition_all
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import StoredMag
 from wkdask.storage.publish.locks import Attempt
-from wkdask.storage.publish.publisher import Piece, Publisher, landed_boxes, locked_batch, note_landed_boxes
+from wkdask.storage.publish.publisher import (
+    CubeFile,
+    Piece,
+    Publisher,
+    landed_boxes,
+    locked_batch,
+    note_landed_boxes,
+)
 
 if TYPE_CHECKING:
     from wkdask.kernels import MinMax
@@ -75,20 +82,18 @@ def publish_pieces(
     spec = store.spec
     whole = [piece for piece in pieces if piece.box.size == spec.shard_shape and not piece.more]
     partial = [piece for piece in pieces if piece.box.size != spec.shard_shape or piece.more]
-    with Publisher(store, folder, attempt, durable=durable, verify=verify, min_max=min_max) as publish:
-        publish.build(whole, keep_old=False)
-        for slot, piece in enumerate(whole):
-            with publish.locked(piece.index):
-                publish.replace(slot, piece.index, piece.box)
-        publish.flush()
+    with Publisher(store, folder, attempt, durable=durable, verify=verify, min_max=min_max) as publisher:
+        for cube in publisher.build(whole, keep_old=False):
+            with publisher.locked(cube.index):
+                publisher.publish(cube)
+        publisher.flush()
         for batch in partition_all(locked_batch(spec), partial):
             slow = len(batch) * spec.cube_nbytes > _SLOW_NBYTES
-            with publish.locked(*(piece.index for piece in batch), slow=slow):
-                publish.build(batch, keep_old=True)
-                for slot, piece in enumerate(batch):
-                    publish.replace(slot, piece.index, piece.box, *(box for box, _ in piece.more))
-            publish.flush()
-    return publish.nbytes
+            with publisher.locked(*(piece.index for piece in batch), slow=slow):
+                for cube in publisher.build(batch, keep_old=True):
+                    publisher.publish(cube)
+            publisher.flush()
+    return publisher.nbytes
 
 
 def publish_staged(
@@ -119,13 +124,13 @@ def publish_staged(
         The run of the task, where a scheduler may run it again.
     """
     source = staged.cube_path(index)
-    with Publisher(store, folder, attempt, durable=durable) as publish:
+    with Publisher(store, folder, attempt, durable=durable) as publisher:
         exists = staged.check_cube(source)
         if box.size == store.spec.shard_shape and exists and staged.spec == store.spec:
-            publish.adopt(source)
-            with publish.locked(index):
-                publish.replace(0, index, box)
-            publish.flush()
-            return publish.nbytes
+            [cube] = publisher.adopt([CubeFile(index, source, (box,))])
+            with publisher.locked(index):
+                publisher.publish(cube)
+            publisher.flush()
+            return publisher.nbytes
         piece = Piece(index, box, staged.read(box))
-    return publish_pieces(store, folder, [piece], durable=durable, attempt=publish.attempt)
+    return publish_pieces(store, folder, [piece], durable=durable, attempt=publisher.attempt)

@@ -9,10 +9,11 @@ The order is what keeps cubes whole::
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,15 @@ from wkdask.storage.publish.locks import Attempt, cube_locks, of_living_attempt
 if TYPE_CHECKING:
     from wkdask.kernels import MinMax
 
-__all__ = ["LOCKED_NBYTES", "Piece", "Publisher", "landed_boxes", "locked_batch", "note_landed_boxes"]
+__all__ = [
+    "LOCKED_NBYTES",
+    "CubeFile",
+    "Piece",
+    "Publisher",
+    "landed_boxes",
+    "locked_batch",
+    "note_landed_boxes",
+]
 
 LOCKED_NBYTES = 1 << 30
 """Bytes of voxels that are worked on under locks that are held together."""
@@ -54,6 +63,18 @@ class Piece:
     """Its voxels, ``(c, *box.size)``."""
     more: tuple[tuple[BoundingBox, Voxels], ...] = ()
     """Further parts of the same cube, written in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class CubeFile:
+    """A file that holds a cube: in a publication's private root, ready to be published, or elsewhere."""
+
+    index: Vec3Int
+    """The cube."""
+    path: str | None
+    """The file; None for a cube that holds zeros only, which has none."""
+    boxes: tuple[BoundingBox, ...] = ()
+    """What a job wrote of the cube: absolute, in voxels of the mag."""
 
 
 def locked_batch(spec: ArraySpec) -> int:
@@ -95,9 +116,9 @@ class Publisher:
         self.verify = verify
         self.min_max = min_max
         self.root = ""
-        self.built: list[str | None] = []
         self.nbytes = 0
         self.landed: list[BoundingBox] = []
+        self._slots = itertools.count()
         self._folders: set[str] = set()
         self._living = contextlib.ExitStack()
 
@@ -128,11 +149,20 @@ class Publisher:
 
     # --- in the private root ---------------------------------------------------------------------------
 
-    def build(self, pieces: Iterable[Piece], *, keep_old: bool) -> None:
-        """Build the cubes of pieces in the slots 0, 1, …, check them and flush them to the disk."""
+    def build(self, pieces: Iterable[Piece], *, keep_old: bool) -> list[CubeFile]:
+        """Build the cubes of pieces, check them and flush them to the disk.
+
+        Parameters
+        ----------
+        pieces
+            One for each cube.
+        keep_old
+            Whether the voxels around a piece are those of the published cube; its lock is held then.
+        """
         store = self.store
-        self.built = []
-        for slot, piece in enumerate(pieces):
+        built = []
+        for piece in pieces:
+            boxes = (piece.box, *(box for box, _ in piece.more))
             target = store.cube_path(piece.index)
             base = target if keep_old and store.check_cube(target) else None
             min_max = self.min_max
@@ -142,44 +172,54 @@ class Publisher:
                         min_max.add(block)
                 piece, base, min_max = self._in_one(piece, base), None, None
             inner = piece.box.offset(-(piece.index * store.spec.shard_shape))
+            slot = next(self._slots)
             path = store.slot_path(self.root, slot)
             if not store.build(
                 self.root, slot, inner, piece.block, base, flushed=self.durable, min_max=min_max
             ):
-                self.built.append(None)
+                built.append(CubeFile(piece.index, None, boxes))
                 continue
             self._check_built(path, target)
             if self.verify:
                 self._read_back(slot, inner, piece.block, target)
-            self.built.append(path)
-        self._settle()
+            built.append(CubeFile(piece.index, path, boxes))
+        return self._settled(built)
 
-    def encode(self, *sources: str | None) -> None:
-        """Store checked plain cubes in the slots 0, 1, … as the mag stores its cubes; None is an empty one."""
-        self.built = []
-        for slot, source in enumerate(sources):
-            if source is None or not self.store.encode(self.root, slot, source):
-                self.built.append(None)
+    def encode(self, cubes: Iterable[CubeFile]) -> list[CubeFile]:
+        """Return checked plain cubes stored as the mag stores its cubes, in the private root."""
+        built = []
+        for cube in cubes:
+            slot = next(self._slots)
+            if cube.path is None or not self.store.encode(self.root, slot, cube.path):
+                built.append(replace(cube, path=None))
                 continue
             path = self.store.slot_path(self.root, slot)
-            self._check_built(path, source)
-            self.built.append(path)
-        self._settle()
+            self._check_built(path, cube.path)
+            built.append(replace(cube, path=path))
+        return self._settled(built)
 
-    def adopt(self, *sources: str, copied: bool = False) -> None:
-        """Take cubes that were built elsewhere as those in the slots 0, 1, …: second names, or copies."""
-        self.built = []
-        for slot, source in enumerate(sources):
-            path = self.store.slot_path(self.root, slot)
+    def adopt(self, cubes: Iterable[CubeFile], *, copied: bool = False) -> list[CubeFile]:
+        """Return cubes that were built elsewhere under second names in the private root, or as copies there."""
+        built = []
+        for cube in cubes:
+            if cube.path is None:
+                built.append(cube)
+                continue
+            path = self.store.slot_path(self.root, next(self._slots))
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             if copied:
-                copy_sparse(source, path, flushed=self.durable)
+                copy_sparse(cube.path, path, flushed=self.durable)
             else:
-                link_or_copy(source, path)
-            self.built.append(path)
-        self._settle()
+                link_or_copy(cube.path, path)
+            built.append(replace(cube, path=path))
+        return self._settled(built)
+
+    def drop(self, cube: CubeFile) -> None:
+        """Remove a cube of the private root that is not published after all."""
+        if cube.path is not None:
+            os.unlink(cube.path)
 
     def _in_one(self, piece: Piece, base: str | None) -> Piece:
         """Return a piece of several parts as one that is the whole cube, the old voxels around them."""
@@ -198,11 +238,12 @@ class Publisher:
         if not self.store.check_cube(path):
             raise DamagedCubeError(f"the cube {source} was built in {path} but is not there")
 
-    def _settle(self) -> None:
-        """Flush what was built, then see that this attempt is still wanted: nothing is built after this."""
+    def _settled(self, built: list[CubeFile]) -> list[CubeFile]:
+        """Flush what was built, then see that this attempt is still wanted."""
         if self.durable:
-            fsync_files(path for path in self.built if path is not None)
+            fsync_files(cube.path for cube in built if cube.path is not None)
         self.attempt.check(self.store, self.folder)
+        return built
 
     def _read_back(self, slot: int, inner: BoundingBox, block: Voxels, target: str) -> None:
         """Compare a built cube with what it should hold."""
@@ -213,23 +254,12 @@ class Publisher:
 
     # --- into the mag ----------------------------------------------------------------------------------
 
-    def replace(self, slot: int, index: Vec3Int, *boxes: BoundingBox) -> None:
-        """Let the built cube take the place of the published one; the caller holds the cube's lock.
-
-        Parameters
-        ----------
-        slot
-            Where it was built.
-        index
-            The cube.
-        boxes
-            What was written of it, to be reported.
-        """
-        name = self.store.cube_path(index)
+    def publish(self, cube: CubeFile) -> None:
+        """Let a cube of the private root take the place of the published one; the caller holds the cube's lock."""
+        name = self.store.cube_path(cube.index)
         target = self._real_target(name)
-        source = self.built[slot]
         folder = os.path.dirname(target)
-        if source is None:
+        if cube.path is None:
             # Into the root, not unlinked: a task that is no longer wanted must fail here too.
             if target != name and os.path.islink(name):  # nor may it be left behind, leading nowhere
                 os.rename(name, f"{self.root}/removed")
@@ -241,10 +271,10 @@ class Publisher:
                 return
         else:
             self._make_folder(folder)
-            self.nbytes += os.stat(source).st_size
+            self.nbytes += os.stat(cube.path).st_size
             with freed_later(target):
-                replace_keeping_mode(source, target)
-            self.landed += boxes
+                replace_keeping_mode(cube.path, target)
+            self.landed += cube.boxes
         self._folders.add(folder)
 
     def _make_folder(self, folder: str) -> None:
