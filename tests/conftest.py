@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 # Where an environment switches byte code off, each process that a test starts would compile the package again.
 sys.dont_write_bytecode = False
@@ -17,12 +18,39 @@ import pytest
 
 from wkdask import BoundingBox, Dataset, testing
 
+_MEMORY = "/dev/shm"
+_MEMORY_BYTES = 6 << 30
+"""Room that the files of tests may take there; they take some hundred MB."""
 
-def pytest_configure():
+
+def pytest_addoption(parser):
+    """Let the files of the tests be on a disk."""
+    parser.addoption(
+        "--disk",
+        action="store_true",
+        help="put the files of the tests into TMPDIR on the disk; else into memory where there is room for them, "
+        "because half of the time goes by while a disk flushes",
+    )
+
+
+def _has_room(folder):
+    """Return whether a folder is in memory, and the machine has memory to spare."""
+    try:
+        info = os.statvfs(folder)
+        with open("/proc/meminfo") as file:
+            free = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return False
+    return os.access(folder, os.W_OK) and min(info.f_bavail * info.f_frsize, free) > _MEMORY_BYTES
+
+
+def pytest_configure(config):
     """Let children feel Ctrl-C also where a shell started the tests in the background, deaf to it.
 
     A worker that was killed may take its time to start again: a LocalCluster gives it up after 15 s by default.
     """
+    if not config.getoption("--disk") and "TMPDIR" not in os.environ and _has_room(_MEMORY):
+        os.environ["TMPDIR"] = tempfile.tempdir = _MEMORY
     hypothesis.settings.register_profile("shared machines", deadline=None)  # an example may wait for others
     hypothesis.settings.load_profile("shared machines")
     dask.config.set({"distributed.deploy.lost-worker-timeout": "5 minutes"})

@@ -14,6 +14,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+from open_folders import let_others_reach
 
 from wkdask import Dataset
 from wkdask.errors import DamagedCubeError, DamagedHeaderError, TaskFailedError, UnsupportedFormatError
@@ -270,10 +271,7 @@ for name in args[1]:
 def test_case_04_no_permission(two_cubes, children, what):
     mag, _ = two_cubes()
     dataset = Path(mag.place.dataset_path)
-    for folder in (dataset.parent, dataset.parent.parent, dataset.parent.parent.parent):  # pytest's own
-        folder.chmod(0o755)
-    if not all(path.stat().st_mode & 0o001 for path in dataset.parents):
-        pytest.skip("others cannot reach the temporary folder")
+    let_others_reach(dataset)
     path = {
         "cube": cube(mag),
         "y folder": cube(mag).parent,

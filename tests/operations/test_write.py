@@ -42,7 +42,7 @@ def cut(lengths, total):
 # --- equal voxels, exact boxes --------------------------------------------------------------------------
 
 
-@settings(max_examples=45, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     dtype=st.sampled_from(DTYPES),
     channels=st.sampled_from([1, 3]),

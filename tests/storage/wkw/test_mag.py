@@ -17,6 +17,7 @@ import wkw
 from descriptors import open_below
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from open_folders import let_others_reach
 
 import wkdask
 from wkdask.errors import (
@@ -476,10 +477,7 @@ def test_a_header_that_changed(tmp_path):
 @pytest.mark.parametrize("what", ["cube", "folder"])
 def test_permission_denied_is_an_error(tmp_path, what):
     mag, _ = library_mag(tmp_path / "mag")
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):  # pytest's own, closed to others
-        path.chmod(0o755)
-    if not all(path.stat().st_mode & 0o001 for path in tmp_path.parents):
-        pytest.skip("others cannot reach the temporary folder")
+    let_others_reach(tmp_path)
     os.chmod(cube(mag) if what == "cube" else cube(mag).parent, 0)
     script = """if True:
         import os, sys, numba, wkdask.kernels

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from open_folders import let_others_reach
 from zarr_mags import CUBE_0, SIDE, each_format, make, noise, write
 
 from wkdask.errors import CubePermissionError, DamagedCubeError, DamagedHeaderError, InvalidValueError
@@ -177,12 +178,7 @@ def test_a_folder_that_is_a_dangling_link_is_an_error(stored):
 def test_no_permission_says_so(stored, what):
     mag, path = stored
     target = {"cube": path, "folder": path.parent, "metadata": Path(mag.metadata_path)}[what]
-    os.chmod(mag.path, 0o755)
-    for folder in (path.parents[n] for n in range(5)):
-        os.chmod(folder, 0o755)
-    for parent in Path(mag.path).parents:
-        if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/pytest"):
-            os.chmod(parent, 0o755)
+    let_others_reach(path)
     os.chmod(target, 0)
     pid = os.fork()
     if pid == 0:
