@@ -213,11 +213,11 @@ def test_windows_are_counted_before_they_are_made(make_mag):
     grid = CubeGrid(Vec3Int(8, 8, 8))
     spec = make_mag(cube=32).spec
     plan = plan_again(spec, BoundingBox((0, 0, 0), (2**20, 2**20, 2**20)), grid.shape * 4)
-    start = time.monotonic()
+    start = time.process_time()
     first = list(
         itertools.islice(call_windows(plan, "/x", "test", lambda box: (len, box), stream_of(plan, 0)), 100)
     )
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert sum(map(len, first)) == 100 * 256
 
 

@@ -450,10 +450,10 @@ def test_hostile_files(name, tmp_path):
     data, message = HOSTILE[name]
     path = tmp_path / PROPERTIES_FILE
     path.write_bytes(data)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(PropertiesError, match=message) as caught:
         load(tmp_path)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert str(caught.value).startswith(str(path))
     assert len(str(caught.value)) < 1000
     assert path.read_bytes() == data
@@ -537,10 +537,10 @@ def test_junk_is_refused_in_bounded_time():
         b'"' + b"x" * 20_000_000,
         b'{"a":[' + b"1," * 10_000_000,
     ):
-        started = time.monotonic()
+        started = time.process_time()
         with pytest.raises(PropertiesError):
             parse(data, "x")
-        assert time.monotonic() - started < 20
+        assert time.process_time() - started < 20
 
 
 def test_a_file_that_is_too_large(tmp_path):

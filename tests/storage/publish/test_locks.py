@@ -473,12 +473,12 @@ def test_a_holder_that_shows_signs_of_life_is_waited_for(mag):
 
 def test_one_holder_of_many_locks_is_shut_out_once(mag):
     indices = [Vec3Int(x, 0, 0) for x in range(8)]
-    with job_folder(mag) as first, job_folder(mag) as second, dask.config.set({"wkdask.lock-timeout": 0.5}):
+    with job_folder(mag) as first, job_folder(mag) as second, dask.config.set({"wkdask.lock-timeout": 1}):
         holder = Attempt()
         with cube_locks(mag, first, indices, holder):
             start = time.monotonic()
             in_thread(lambda: cube_locks(mag, second, indices, Attempt()).__enter__())()
-            assert time.monotonic() - start < 2, "seven of eight were void at once"
+            assert time.monotonic() - start < 6, "seven of eight were void at once"
 
 
 def test_locks_of_a_job_that_has_ended_are_void(mag):

@@ -289,8 +289,8 @@ def test_no_memory_and_no_time_for_terabytes(tmp_path):
     path.write_bytes(put(data, 8, struct.pack("<Q", 16 + 8 * 2**45)))
     os.truncate(path, 2**40)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(DamagedCubeError, match=r"header\.wkw says"):
         check(path, header)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
