@@ -1,10 +1,12 @@
 """Mutated cubes, headers and properties files, read and written in children: no signal, no hang, no wrong voxel.
 
 The seeds are fixed: a failure comes again, and its message says which mutant it was. The quick form runs some
-hundred mutants of each kind, the slow one 10 000 cubes and headers, and 10 000 properties files.
+hundred mutants of each kind, the slow one 10 000 cubes and headers, and 10 000 properties files (less where
+`WKDASK_FUZZ` says so).
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import pytest
 
 from wkdask import Dataset
 
+SHARE = float(os.environ.get("WKDASK_FUZZ", "1"))
+"""Share of the slow form's seeds that is run."""
 SIDE, CHUNK = 16, 8
 
 CUBES = """
@@ -159,7 +163,7 @@ def test_case_13_mutated_cubes_and_headers(make_mag, children, dtype, compressio
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("dtype", "compression"), KINDS)
 def test_case_13_ten_thousand_mutated_cubes_and_headers(make_mag, children, dtype, compression):
-    for seed in range(5):
+    for seed in range(max(1, round(5 * SHARE))):
         right, errors = fuzz_cubes(make_mag, children, dtype, compression, 100 + seed, 500)
         assert errors > 250
         assert right > 5
@@ -363,7 +367,7 @@ def test_case_39_mutated_properties_files(tmp_path, children, seed):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(100, 120))
+@pytest.mark.parametrize("seed", range(100, 100 + max(1, round(20 * SHARE))))
 def test_case_39_ten_thousand_mutated_properties_files(tmp_path, children, seed):
     opened, refused = fuzz_properties(tmp_path, children, seed, 500)
     assert min(opened, refused) > 80
