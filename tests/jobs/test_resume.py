@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -275,12 +276,16 @@ def test_what_is_not_durable_is_not_resumed(make_mag):
 
 
 DRIVER = """
-import sys, time
+import os, sys, time
 import numpy as np
 from wkdask import Dataset
 
 def slow(block):
     time.sleep(float(sys.argv[4]))
+    if hold := os.environ.get("WKDASK_TEST_HOLD"):
+        open(f"{hold}.begun", "w").close()
+        while not os.path.exists(hold):
+            time.sleep(0.01)
     return 255 - block
 
 source = Dataset(sys.argv[1]).get_layer("layer").get_mag(1)
@@ -292,10 +297,12 @@ print("done", report.cubes, report.cubes_before, flush=True)
 """
 
 
-def start_driver(source, target, mode="resume", pause=0.02):
+def start_driver(source, target, mode="resume", pause=0.02, hold=None):
+    """Start a job in a process; with `hold` its blocks wait for that file, and ``<hold>.begun`` says so."""
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER, source.place.dataset_path, target.place.dataset_path, mode, str(pause)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | ({} if hold is None else {"WKDASK_TEST_HOLD": str(hold)}),
     )  # fmt: skip
     assert process.stdout.readline() == "ready\n"
     return process
@@ -340,21 +347,21 @@ def test_a_killed_driver_is_gone_on_from(source, make_mag, data_format, compress
 
 
 @pytest.mark.slow
-def test_a_job_that_is_running_is_left_alone(source, make_mag):
+def test_a_job_that_is_running_is_left_alone(source, make_mag, tmp_path):
     mag, voxels = source
     target = make_mag()
-    process = start_driver(mag, target, pause=0.1)
+    hold = tmp_path / "hold"
+    process = start_driver(mag, target, pause=0, hold=hold)
     try:
-        while not list(target.cubes_on_disk()):  # before that it holds the lock under which jobs begin
+        while not Path(f"{hold}.begun").exists():
             time.sleep(0.01)
-        process.send_signal(signal.SIGSTOP)  # or it may have ended before the next one has begun
         with start_driver(mag, target) as again:
-            _, err = again.communicate(timeout=120)
+            _, err = again.communicate(timeout=200)
         assert again.returncode != 0
         assert JobRunningError.__name__ in err
         target.write(voxels[:, :8, :8, :8], offset=(512, 0, 0))  # another job beside it
     finally:
-        process.send_signal(signal.SIGCONT)
+        hold.touch()
         _, before = finish(process)
     assert before == 0
     assert np.array_equal(target.read(bounding_box=BOX), 255 - voxels)
