@@ -181,7 +181,7 @@ class NDMagView:
         return (self.at(**{axis: position}) for position in range(*self._bounds()[axis]))
 
     def _plane(self, positions: Mapping[str, int]) -> MagView:
-        properties, name = self._layer._properties, self._layer.name
+        properties, name = self._layer._file, self._layer.name
         if self._layer.data_format != "zarr3":
             raise UnsupportedFormatError(
                 f"layer {name!r} is stored as {self._layer.data_format!r}: arrays with axes beside c, x, y, z are "

@@ -105,6 +105,10 @@ class BoxView(ArrayLike):
         """Type, cut and compression of the mag, in version 4's words."""
         return info_of(self)
 
+    def _is_compressed(self) -> bool:
+        """Return whether cubes are compressed; scripts of 2021 ask so."""
+        return self.spec.compression is not None
+
     def get_dtype(self) -> np.dtype[Any]:
         """Return the type of one channel."""
         return np.dtype(self.spec.dtype)
