@@ -289,6 +289,9 @@ class Layer(LayerWriting):
         options: WriteOptions,
     ) -> WriteReport | None:
         """Cut a mag into other chunks and cubes where it is; see :meth:`MagView.rechunk`."""
+        self._refuse_further_axes(
+            "an array is cut and compressed alike at all positions; target_path= makes a dataset of this one"
+        )
         if self.is_mag_view_foreign(mag):  # the other dataset would list a folder that is gone
             raise ReadOnlyError(
                 f"{mag.place.label} lies at {mag.place.store.path}, outside of the dataset; rechunk it there, or "

@@ -44,7 +44,7 @@ from wkdask.properties import (
     dtype_of,
     element_class,
 )
-from wkdask.properties.further_axes import has_further_axes
+from wkdask.properties.further_axes import further_axes_of, has_further_axes
 from wkdask.properties.handle import Handles, Properties
 from wkdask.properties.listed import LayerProperties, layer_properties
 from wkdask.storage.formats import (
@@ -106,7 +106,7 @@ class LayerMags:
     @property
     def path(self) -> FolderPath:
         """The layer's folder."""
-        return FolderPath(self._properties.folder, self._name)
+        return FolderPath(self._file.folder, self._name)
 
     @property
     def dataset_path(self) -> str:
@@ -280,6 +280,9 @@ class LayerMags:
         InvalidValueError, UnsupportedFormatError, DTypeError
             If the layer's format cannot hold it so.
         """
+        self._refuse_further_axes(
+            f"mag {mag} would have c, x, y, z; layer.add_mag() adds one, and mag.write() writes its positions"
+        )
         self._refuse_linked_folder()
         checked = check_spec(spec, self.record.data_format)
         warn_of_cut(self._name, mag, checked)
@@ -369,6 +372,12 @@ class LayerMags:
         self._commit(AddMag(self._name, mag, cube_length, extra=extra))
         write_multiscales(self._file, self._name)
         return self._view(mag, store)
+
+    def _refuse_further_axes(self, why: str) -> None:
+        """Refuse what works on arrays of c, x, y, z, where the layer's have further axes."""
+        if has_further_axes(self.record.raw):
+            names = ", ".join(axis.name for axis in further_axes_of(self.record))
+            raise UnsupportedFormatError(f"layer {self._name!r} has axes beside c, x, y, z ({names}): {why}")
 
     def _refuse_linked_folder(self) -> None:
         """Refuse to make a mag in a dataset that is read-only, or where the layer's folder is such a link."""

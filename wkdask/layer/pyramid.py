@@ -111,6 +111,9 @@ class LayerPyramid(LayerMags):
 
         The next one begins when those mags are listed: it computes what it changes of them, not all of them again.
         """
+        self._refuse_further_axes(
+            "coarser and finer mags of it are not computed; layer.add_mag() adds one, and mag.write() writes it"
+        )
         with contextlib.ExitStack() as stack:
             mags = chain()
             if len(self._existing(mags)) < len(mags):
