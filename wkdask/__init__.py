@@ -50,6 +50,13 @@ from wkdask.names import (
     XYZAxis,
 )
 from wkdask.operations.slices import BufferedSliceWriter
+from wkdask.properties.listed import (
+    DatasetProperties,
+    LayerProperties,
+    MagViewProperties,
+    SegmentationLayerProperties,
+    get_dataset_converter,
+)
 from wkdask.properties.transformations import (
     AffineCoordinateTransformation,
     CoordinateTransformation,
@@ -93,15 +100,18 @@ __all__ = (
     "CumsumAttachment",
     "DataFormat",
     "Dataset",
+    "DatasetProperties",
     "DatasetViewConfiguration",
     "Layer",
     "LayerCategories",
     "LayerCategoryType",
+    "LayerProperties",
     "LayerViewConfiguration",
     "LengthUnit",
     "Mag",
     "MagLike",
     "MagView",
+    "MagViewProperties",
     "MeshAttachment",
     "NDBoundingBox",
     "NDMagView",
@@ -110,6 +120,7 @@ __all__ = (
     "SegmentIndexAttachment",
     "SegmentStatisticsAttachment",
     "SegmentationLayer",
+    "SegmentationLayerProperties",
     "ThinPlateSplineCoordinateTransformation",
     "Vec3Float",
     "Vec3FloatLike",
@@ -123,6 +134,7 @@ __all__ = (
     "XYZAxis",
     "Zarr3Config",
     "as_vec3_int_or_none",
+    "get_dataset_converter",
     "label_components",
     "length_unit_from_str",
     "store",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import types
@@ -23,6 +24,7 @@ from wkdask.operations.halo import Boundary
 from wkdask.operations.map_cubes import MapRequest, map_into, map_to_records
 from wkdask.operations.where import Where
 from wkdask.progress.bar import ProgressLike, listeners_for
+from wkdask.properties.listed import MagViewProperties
 from wkdask.storage.formats import default_shard_shape, fitting_compression
 from wkdask.storage.protocol import check_coordinates
 from wkdask.view import View
@@ -98,6 +100,23 @@ class MagView(View):
         return self._layer
 
     @property
+    def place(self) -> MagPlace:
+        """Where the mag is and what may happen with it; looked up anew where its folder has gone."""
+        if not os.path.isdir(self._place.store.path):
+            with contextlib.suppress(WkdaskError, OSError):  # what reads it says what is missing
+                self._place = self._layer.get_mag(self.mag).place
+        return self._place
+
+    @property
+    def _properties(self) -> MagViewProperties:
+        """What the properties file says now, under the names that scripts for the API know."""
+        return MagViewProperties(self._layer.record.mag(self.mag))
+
+    def _get_file_dimensions(self) -> Vec3Int:
+        """Return the sides of a cube in voxels of this mag; scripts of 2021 cut their chunks by it."""
+        return self.spec.shard_shape
+
+    @property
     def name(self) -> str:
         """The mag's short name, such as ``"2-2-1"``."""
         return self.mag.to_layer_name()
@@ -155,7 +174,7 @@ class MagView(View):
                 f"{self._place.label}: a view of {box} leaves the layer's box {self.box} (voxels of this mag); "
                 f"read_only=True may do that"
             )
-        return View(self._place, box, bool(read_only))
+        return View(self.place, box, bool(read_only))
 
     def get_bounding_boxes_on_disk(self) -> Iterator[tuple[Vec3Int, Vec3Int]]:
         """Yield (offset, size) of every cube that exists: absolute, in voxels of this mag, as in 2021."""
@@ -202,7 +221,7 @@ class MagView(View):
         BoundingBox
             In voxels of mag 1; of size 0 where there are only zeros. The layer's own box is not changed.
         """
-        return nonzero_box(self._place, client).from_mag_to_mag1(self.mag)
+        return nonzero_box(self.place, client).from_mag_to_mag1(self.mag)
 
     def compress(
         self,
@@ -250,8 +269,8 @@ class MagView(View):
             return self._layer.rechunk_mag(
                 self, self.spec.chunk_shape, self.spec.shard_shape, compression, options
             )
-        report = compress_in_place(self._place, compression, options)
-        place = replace(self._place, store=self._place.store.recompressed(compression))
+        report = compress_in_place(self.place, compression, options)
+        place = replace(self.place, store=self.place.store.recompressed(compression))
         for view in [self, *self._layer.all_handles(self.mag)]:
             view.moved(place)
         return report
@@ -322,7 +341,7 @@ class MagView(View):
 
     def cubes_on_disk(self) -> Iterator[BoundingBox]:
         """Yield the boxes, in voxels of this mag, of the cubes that exist; of Zarr with a fill value, of all."""
-        return (self.spec.grid.cube_box(index) for index in self._place.store.cubes_on_disk())
+        return (self.spec.grid.cube_box(index) for index in self.place.store.cubes_on_disk())
 
     def map_cubes(
         self,
@@ -437,9 +456,9 @@ class MagView(View):
         targets = target if isinstance(target, Mapping) else {} if target is None else {None: target}
         request = MapRequest(
             func,
-            self._place,
+            self.place,
             layers,
-            {name: view._place for name, view in targets.items()},
+            {name: view.place for name, view in targets.items()},
             self.bounding_box if bounding_box is None else as_box(bounding_box),
             Vec3Int.from_scalar_or_vec(halo),
             boundary,
@@ -487,7 +506,7 @@ class MagView(View):
 
     def _place_and_box(self) -> tuple[MagPlace, BoundingBox]:
         """Return the mag, and the layer's box in voxels of it."""
-        return self._place, self.box
+        return self.place, self.box
 
     def _write_with_coarser(self, data: Any, box: BoundingBox, options: WriteOptions) -> WriteReport:
         """Write an array, and compute the layer's coarser mags."""

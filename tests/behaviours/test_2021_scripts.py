@@ -78,6 +78,18 @@ def test_what_is_ignored_is_said(new, method, arguments):
     assert all((mag.read() == 3).all() for mag in layer.mags.values())
 
 
+def test_private_names_that_the_documentation_of_2021_tells_scripts_to_use(new):
+    layer = filled(new(), ramp(1, 40, 40, 40))
+    mag = layer.get_mag(1)
+    assert mag._get_file_dimensions() == (32, 32, 32)
+    assert not mag._is_compressed()
+    mag.compress()
+    assert mag._is_compressed()
+    assert mag.get_view()._is_compressed()
+    sizes = mag.map_chunk(lambda block: block.size, chunk_shape=mag._get_file_dimensions())
+    assert sum(sizes) == 40**3
+
+
 @pytest.mark.slow
 def test_a_script_of_2021_runs_with_other_imports(tmp_path, monkeypatch):
     # written as in 2021: positional arguments, offsets in voxels of the mag, views and slices

@@ -300,6 +300,25 @@ def test_11_paths_in_the_file(ds):
     check_reopened(ds)
 
 
+def test_11_a_mag_in_use_is_found_where_its_folder_was_renamed(ds):
+    expected = ramp(1, 20, 20, 20)
+    mag = ds.add_layer("color", COLOR).add_mag(2, **SMALL)
+    mag.write(expected)
+    short, long = os.path.join(ds.path, "color", "2"), os.path.join(ds.path, "color", "2-2-2")
+    os.rename(short, long)
+    assert np.array_equal(mag.read(), expected)
+    assert mag.path == long
+    os.rename(long, short)
+    assert np.array_equal(mag.to_dask().compute(), expected)
+    os.rename(short, long)
+    mag.write(expected + 1)
+    assert np.array_equal(mag.get_view().read(), expected + 1)
+    assert not os.path.exists(short)
+    os.rename(long, os.path.join(ds.path, "elsewhere"))
+    with pytest.raises(DamagedHeaderError, match="missing"):  # what is gone is no zeros
+        mag.read()
+
+
 def test_12_a_mag_by_all_its_spellings(ds):
     layer = ds.add_layer("color", COLOR)
     mag = layer.add_mag(1, **SMALL)

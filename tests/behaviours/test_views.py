@@ -75,6 +75,8 @@ def test_23_sizes_of_zero_and_negative_offsets(make_mag, state_of):
     mag.write(ramp(1, 10, 10, 10))
     before = state_of(mag)
     assert mag.read(size=(0, 10, 10)).shape == (1, 0, 10, 10)  # a read of nothing is nothing
+    view = mag.get_view(size=(10, 0, 10))
+    assert (view.box.is_empty(), view.read().shape) == (True, (1, 10, 0, 10))  # and so is a view
     with pytest.raises(InvalidValueError, match="no voxel"):
         mag.write(np.zeros((1, 0, 10, 10), "uint8"))
     for wrong in (

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import warnings
 
 import dask.array as da
 import numpy as np
@@ -613,7 +614,60 @@ def test_names_are_where_scripts_look_for_them():
     add = utils.named_partial(np.add, 1)
     assert add(2) == 3
     assert add.__name__ == "add"
-    with utils.get_executor_for_args() as executor:
-        assert executor is None
+    assert [utils.snake_to_camel_case(name) for name in ("zoom", "four_bit", "is_in_edit_mode")] == [
+        "zoom",
+        "fourBit",
+        "isInEditMode",
+    ]
     with pytest.warns(WkdaskWarning, match="args="), utils.get_executor_for_args(args=object()):
         pass
+
+
+@pytest.mark.parametrize("where", ["threads", "client"])
+def test_scripts_run_functions_of_their_own(where, request):
+    from wkdask.utils import get_executor_for_args, wait_and_ensure_success
+
+    def squared(number):
+        if number < 0:
+            raise ArithmeticError(f"{number} is negative")
+        return number * number
+
+    if where == "client":
+        request.getfixturevalue("client")
+    with get_executor_for_args(None) as executor:
+        futures = executor.map_to_futures(squared, range(5))
+        assert sorted(wait_and_ensure_success(futures)) == [0, 1, 4, 9, 16]
+        assert sorted(wait_and_ensure_success(futures, executor, "squares")) == [0, 1, 4, 9, 16]
+        assert list(executor.map(pow, [2, 3], [5, 2])) == [32, 9]
+        assert sorted(executor.map_unordered(squared, [3, 2])) == [4, 9]
+        assert [future.result() for future in executor.as_completed([executor.submit(squared, 7)])] == [49]
+        with pytest.raises(ArithmeticError, match="-2 is negative"):
+            wait_and_ensure_success(executor.map_to_futures(squared, [1, -2, 3]))
+        assert wait_and_ensure_success([]) == []
+
+
+def of_this_module(number):
+    return number
+
+
+def test_a_function_that_workers_cannot_import_is_an_error(client):
+    from wkdask.utils import get_executor_for_args, wait_and_ensure_success
+
+    with (
+        get_executor_for_args(None) as executor,
+        pytest.raises(ImportError, match="cannot import the function"),
+    ):
+        wait_and_ensure_success(executor.map_to_futures(of_this_module, [1, 2]))
+
+
+def test_calls_that_get_the_executor_of_a_script_say_nothing_of_it(new):
+    from wkdask.utils import get_executor_for_args
+
+    mag = filled(new(), ramp(1, 40, 40, 40))
+    seen = []
+    with warnings.catch_warnings(), get_executor_for_args(None) as executor:
+        warnings.simplefilter("error")
+        mag.get_mag(1).for_each_chunk(
+            lambda args: seen.append(args[1]), chunk_shape=(32, 32, 32), executor=executor
+        )
+    assert sorted(seen) == list(range(8))

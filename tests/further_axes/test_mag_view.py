@@ -463,7 +463,6 @@ def test_jobs_on_all_positions_say_that_they_work_on_one(tmp_path):
     layer = mag.layer
     says = r"mag 1: zarr3 arrays with axes beside c, x, y, z \(t\).*mag.at\(t=0\) is a mag for the rest"
     for work in (
-        lambda: layer.downsample(coarsest_mag=2),
         lambda: mag.map_cubes(np.max),
         lambda: mag.compress(),
         lambda: Dataset(layer.dataset_path).copy_dataset(tmp_path / "copy"),
@@ -476,6 +475,73 @@ def test_jobs_on_all_positions_say_that_they_work_on_one(tmp_path):
         mag.nothing
     assert "3 t × 30 x × 20 y × 10 z" in repr(Dataset(layer.dataset_path))
     assert "axes t, x, y, z" in repr(mag)
+
+
+def test_mags_of_such_a_layer_are_not_computed(tmp_path):
+    mag = make(tmp_path)
+    data = random((3, 30, 20, 10))
+    mag.write(data)
+    layer, before = mag.layer, raw(mag)
+    for work in (
+        lambda: layer.downsample(),
+        lambda: layer.downsample(from_mag_view=mag.at(t=1)),
+        lambda: layer.downsample(only_setup_mags=True),
+        lambda: layer.downsample_mag(1, 2),
+        lambda: layer.downsample_mag(1, 2, from_mag_view=mag.at(t=1)),
+        lambda: layer.downsample_mag_list(1, [2, 4]),
+        lambda: mag.at(t=1).write(data[1], offset=(5, 6, 7), pyramid=True),
+    ):
+        with pytest.raises(UnsupportedFormatError, match=r"'l' has axes beside.*\(t\).*are not computed"):
+            work()
+    assert layer.redownsample() == []  # there is none
+    layer.add_mag(2, chunk_shape=8, shard_shape=16)
+    with pytest.raises(UnsupportedFormatError, match="are not computed"):
+        layer.redownsample()
+    layer.delete_mag(2)
+    assert raw(mag) == before
+    np.testing.assert_array_equal(mag.read(), data)
+
+
+def test_one_position_is_not_stored_otherwise(tmp_path):
+    mag = make(tmp_path)
+    data = random((3, 30, 20, 10))
+    mag.write(data)
+    before = raw(mag)
+    for work in (
+        lambda: mag.at(t=1).compress(),
+        lambda: mag.at(t=1).rechunk(chunk_shape=8, shard_shape=32),
+    ):
+        with pytest.raises(UnsupportedFormatError, match=r"\(t\): an array is cut and compressed alike"):
+            work()
+    assert raw(mag) == before
+    np.testing.assert_array_equal(mag.read(), data)
+    mag.at(t=1).rechunk(chunk_shape=8, shard_shape=32, target_path=tmp_path / "one")
+    one = Dataset(tmp_path / "one").get_layer("l").get_mag(1)
+    assert one.spec.shard_shape == (32, 32, 32)
+    np.testing.assert_array_equal(one.read(), data[1][None])
+
+
+def test_a_mag_that_lacks_the_axes_is_not_listed(tmp_path):
+    mag = make(tmp_path)
+    mag.write(random((3, 30, 20, 10)))
+    plain = Dataset.create(tmp_path / "plain", (1, 1, 1)).add_layer("p", "color", data_format="zarr3")
+    other = plain.add_mag(2, chunk_shape=8, shard_shape=16)
+    other.write(random((8, 8, 8)))
+    layer, before = mag.layer, raw(mag)
+    for work in (
+        lambda: layer.add_symlink_mag(other),
+        lambda: layer.add_mag_as_ref(other),
+        lambda: layer.add_copy_mag(other),
+        lambda: layer.add_fs_copy_mag(other),
+        lambda: layer.add_mag_from_zarrarray(2, other.path),
+    ):
+        with pytest.raises(
+            (InvalidValueError, UnsupportedFormatError), match=r"'l' has axes beside.*\(t\).*mag 2"
+        ):
+            work()
+    assert raw(mag) == before
+    assert sorted(name for name in os.listdir(layer.path) if not name.startswith(".")) == ["1"]
+    assert layer.get_mag(1).read(t=0).shape == (1, 30, 20, 10)
 
 
 def test_a_mag_is_added_once_and_deleted(tmp_path):

@@ -119,7 +119,7 @@ def test_what_others_noted_stays(ds, random_voxels, data_format):
         content["extension"] = {"must_understand": False}
     file.write_text(json.dumps(content))
     before = os.stat(file).st_ino
-    write_multiscales(layer._properties, "layer")
+    write_multiscales(layer._file, "layer")
     assert os.stat(file).st_ino == before, "what is current is not written again"
     layer.delete_mag("4-4-2")
     assert listed(layer) == ["1", "2-2-1"]
@@ -137,12 +137,12 @@ def test_damaged_metadata_are_made_anew(ds, random_voxels, data_format, content)
     expected = attributes(layer)
     file = Path(layer.path, "zarr.json" if data_format == "zarr3" else ".zattrs")
     file.write_bytes(content)
-    write_multiscales(layer._properties, "layer")
+    write_multiscales(layer._file, "layer")
     assert attributes(layer) == expected
     if data_format == "zarr3":
         for broken in ({"node_type": "group", "attributes": 5}, {"node_type": "array", "shape": [1]}):
             file.write_text(json.dumps(broken))
-            write_multiscales(layer._properties, "layer")
+            write_multiscales(layer._file, "layer")
             assert attributes(layer) == expected
 
 
@@ -158,7 +158,7 @@ def test_wkw_layers_and_linked_ones_get_none(ds, tmp_path, random_voxels):
     assert Path(zarr_layer.path, "zarr.json").read_bytes() == before
     as_wkw = ds.copy_dataset(tmp_path / "wkw", data_format="wkw", layers_to_ignore=["wkw"]).get_layer("layer")
     assert "zarr.json" not in os.listdir(as_wkw.path)
-    write_multiscales(ds._properties, "no such layer")
+    write_multiscales(ds._file, "no such layer")
 
 
 def test_arrays_that_ome_zarr_does_not_allow_are_left_out(ds, random_voxels):

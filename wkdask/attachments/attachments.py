@@ -181,7 +181,7 @@ class Attachments:
         made = kind.from_path_and_name(
             path, name, data_format=data_format, dataset_path=self._layer.dataset_path
         )
-        self._layer._properties.commit(self._edit(made))
+        self._layer._file.commit(self._edit(made))
         return made
 
     def _edit(self, attachment: Attachment, renamed_from: str | None = None) -> PutAttachment:
@@ -218,7 +218,7 @@ class Attachments:
             for each in other
         ]
         edits: list[Edit] = [self._edit(each) for each in made]
-        self._layer._properties.commit(*edits)
+        self._layer._file.commit(*edits)
         return made
 
     # --- with data in the layer's folder ---------------------------------------------------------------
@@ -293,7 +293,7 @@ class Attachments:
         with _making(path, layer.dataset_path) as ours:
             make(path)
             ours.append(path)
-            layer._properties.commit(edit)
+            layer._file.commit(edit)
         return made
 
     def _local(self, attachment: Attachment) -> str:
@@ -320,7 +320,7 @@ class Attachments:
         made = type(attachment).from_path_and_name(
             attachment.path, new_name, data_format=attachment.data_format
         )
-        self._layer._properties.commit(self._edit(made, attachment.name))
+        self._layer._file.commit(self._edit(made, attachment.name))
         return made
 
     def delete_attachment(self, attachment: Attachment) -> None:
@@ -336,7 +336,7 @@ class Attachments:
         """
         self._listed(attachment)
         layer = self._layer
-        layer._properties.commit(DropAttachment(layer.name, attachment.key, attachment.name))
+        layer._file.commit(DropAttachment(layer.name, attachment.key, attachment.name))
         path = str(attachment.path)
         home = os.path.join(layer.path, attachment.key)
         is_own = os.path.dirname(path) == home and os.path.realpath(home) == os.path.join(
@@ -383,7 +383,7 @@ class Attachments:
                 self._edit(CumsumAttachment.from_path_and_name(cumsum, "cumsum", data_format="json"))
             )
         if edits:
-            self._layer._properties.commit(*edits)
+            self._layer._file.commit(*edits)
 
     def _warn(self, path: Path) -> None:
         warnings.warn(

@@ -129,10 +129,10 @@ class Dataset(DatasetLayers):
         if size is not None and not read_only:
             self._made(path, as_voxel_size(size), name, exist_ok)
         super().__init__(Properties(path, "write" if writable else outside, read_only))
-        warn_of_layers(self._properties.record)  # a wrong path or a damaged file shows here, not later
-        recover_edits(self._properties)
+        warn_of_layers(self._file.record)  # a wrong path or a damaged file shows here, not later
+        recover_edits(self._file)
         self._check(None if size is None else as_voxel_size(size), name)
-        refuse_outside(self._properties)
+        refuse_outside(self._file)
 
     @staticmethod
     def _made(path: str, size: VoxelSize, name: str | None, exist_ok: bool) -> None:
@@ -151,7 +151,7 @@ class Dataset(DatasetLayers):
             raise AlreadyExistsError(f"{self.path} has the name {self.name!r}, not {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_opened, (self._properties,))
+        return (_opened, (self._file,))
 
     @classmethod
     def _of(cls, properties: Properties) -> Dataset:
@@ -411,7 +411,7 @@ class Dataset(DatasetLayers):
         size = as_voxel_size(scales[0]) if scales else self.voxel_size
         options = WriteOptions(client=client, task_memory=task_memory)
         clip = None if bounding_box is None else as_box(bounding_box)
-        return plan_dataset(self._properties, chosen, size, cut, clip, options)
+        return plan_dataset(self._file, chosen, size, cut, clip, options)
 
     def shallow_copy_dataset(
         self,
@@ -439,10 +439,10 @@ class Dataset(DatasetLayers):
             If the folder holds something.
         """
         copy = Dataset.create(new_dataset_path, self.voxel_size, name)
-        copy_view_configuration(self._properties, copy._properties)
+        copy_view_configuration(self._file, copy._file)
         for layer_name, layer in self.layers.items():
             if layer_name not in (layers_to_ignore or ()):
-                link_mags(layer, copy._properties, bool(make_relative))
+                link_mags(layer, copy._file, bool(make_relative))
         return copy
 
     def first_difference(

@@ -121,7 +121,7 @@ def first_difference(
 
 def _dataset_properties(first: DatasetLayers, second: DatasetLayers) -> Iterator[tuple[str, Any, Any]]:
     """Yield (name, value, value) of what two datasets say of themselves, but for their names."""
-    a, b = first._properties.record, second._properties.record
+    a, b = first._file.record, second._file.record
     yield "voxel size", a.voxel_size.to_nanometer(), b.voxel_size.to_nanometer()
     yield "view configuration", a.default_view_configuration or {}, b.default_view_configuration or {}
 

@@ -68,12 +68,12 @@ def add_symlink_layer(
             raise InvalidValueError(f"give one name, not {make_relative!r} and {new_layer_name!r}")
         new_layer_name, make_relative = make_relative, False
     foreign = open_foreign_layer(foreign_layer)
-    self._properties.check_writable()
+    self._file.check_writable()
     name = new_layer_name or foreign.name
-    layer = link_layer(foreign, self._properties, name, make_relative)
+    layer = link_layer(foreign, self._file, name, make_relative)
     if writable:
-        self._properties.links.add(os.path.realpath(foreign.path))
-        self._properties.links.update(os.path.realpath(view.path) for view in layer.mags.values())
+        self._file.links.add(os.path.realpath(foreign.path))
+        self._file.links.update(os.path.realpath(view.path) for view in layer.mags.values())
     return layer
 
 
@@ -95,8 +95,8 @@ def add_layer_as_ref(
         If the name is taken.
     """
     foreign = open_foreign_layer(foreign_layer)
-    self._properties.check_writable()
-    return refer_to_layer(foreign, self._properties, new_layer_name or foreign.name)
+    self._file.check_writable()
+    return refer_to_layer(foreign, self._file, new_layer_name or foreign.name)
 
 
 def add_copy_layer(
@@ -145,7 +145,7 @@ def add_copy_layer(
     """
     warn_of_ignored(executor=executor)
     foreign = open_foreign_layer(foreign_layer)
-    self._properties.check_writable()
+    self._file.check_writable()
     name = new_layer_name or foreign.name
     if exists_ok and name in self.layers:
         layer = self.get_layer(name)
@@ -162,7 +162,7 @@ def add_copy_layer(
         return layer
     return copy_layer(
         foreign,
-        self._properties,
+        self._file,
         name,
         WriteOptions(client=client, listeners=listeners_for(progress)),
         copy_cut(chunk_shape, shard_shape, chunks_per_shard, compress, data_format),

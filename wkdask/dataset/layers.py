@@ -35,6 +35,7 @@ from wkdask.properties import (
     dtype_of,
 )
 from wkdask.properties.handle import Properties
+from wkdask.properties.listed import DatasetProperties
 from wkdask.properties.values import whole_argument
 from wkdask.properties.view_configuration import DatasetViewConfiguration
 from wkdask.storage.formats import check_format, check_voxel, format_of, metadata_names, open_mag
@@ -47,36 +48,46 @@ class DatasetLayers:
     """What a dataset is, and its layers: the lower half of a :class:`~wkdask.dataset.dataset.Dataset`."""
 
     def __init__(self, properties: Properties) -> None:
-        self._properties = properties
+        self._file = properties
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, DatasetLayers):
             return NotImplemented
-        return self._properties.folder == other._properties.folder
+        return self._file.folder == other._file.folder
 
     def __hash__(self) -> int:
-        return hash(self._properties.folder)
+        return hash(self._file.folder)
 
     # --- what it is ----------------------------------------------------------------------------------
 
     @property
+    def _properties(self) -> DatasetProperties:
+        """What the properties file says now, under the names that scripts for the API know."""
+        return DatasetProperties(self._file.record)
+
+    def _export_as_json(self) -> None:
+        """Write what the properties file lacks, as a save of 2021 did: the number of channels of each layer."""
+        for layer in self.layers.values():
+            layer._commit()
+
+    @property
     def path(self) -> FolderPath:
         """The dataset's folder, absolute."""
-        return FolderPath(self._properties.folder)
+        return FolderPath(self._file.folder)
 
     @property
     def name(self) -> str:
         """The dataset's name; may be set."""
-        return self._properties.record.name
+        return self._file.record.name
 
     @name.setter
     def name(self, name: str) -> None:
-        self._properties.commit(SetDatasetName(name))
+        self._file.commit(SetDatasetName(name))
 
     @property
     def voxel_size(self) -> VoxelSize:
         """Size of a voxel of mag 1, with its unit."""
-        return self._properties.record.voxel_size
+        return self._file.record.voxel_size
 
     @property
     def voxel_size_with_unit(self) -> VoxelSize:
@@ -86,12 +97,12 @@ class DatasetLayers:
     @property
     def read_only(self) -> bool:
         """Whether the dataset was opened read-only."""
-        return self._properties.read_only
+        return self._file.read_only
 
     @property
     def resolved_path(self) -> FolderPath:
         """The dataset's folder, links followed."""
-        return FolderPath(os.path.realpath(self._properties.folder))
+        return FolderPath(os.path.realpath(self._file.folder))
 
     @property
     def scale(self) -> tuple[float, float, float]:
@@ -104,9 +115,9 @@ class DatasetLayers:
 
         One that cannot be understood is listed too, and raises a `PropertiesError` when it is used.
         """
-        record = self._properties.record
-        found = {layer.name: layer_of(self._properties, layer) for layer in record.layers}
-        return {name: found.get(name) or Layer(self._properties, name) for name in record.names}
+        record = self._file.record
+        found = {layer.name: layer_of(self._file, layer) for layer in record.layers}
+        return {name: found.get(name) or Layer(self._file, name) for name in record.names}
 
     def get_layer(self, layer_name: str) -> Layer:
         """Return a layer.
@@ -116,7 +127,7 @@ class DatasetLayers:
         LayerNotFoundError
             If there is none of that name; lists those there are.
         """
-        return layer_of(self._properties, self._properties.layer(layer_name))
+        return layer_of(self._file, self._file.layer(layer_name))
 
     def get_segmentation_layer(self, layer_name: str | None = None) -> SegmentationLayer:
         """Return the segmentation layer; without a name there must be exactly one.
@@ -156,8 +167,8 @@ class DatasetLayers:
         """Return the layer of a name, or the only one of a category."""
         if layer_name is not None:
             return self.get_layer(layer_name)
-        records = self._properties.record.layers
-        found = [layer_of(self._properties, record) for record in records if record.category == category]
+        records = self._file.record.layers
+        found = [layer_of(self._file, record) for record in records if record.category == category]
         if len(found) != 1:
             names = ", ".join(repr(layer.name) for layer in found) or "none"
             raise LayerNotFoundError(
@@ -168,13 +179,13 @@ class DatasetLayers:
     @property
     def default_view_configuration(self) -> DatasetViewConfiguration | None:
         """How WEBKNOSSOS shows the dataset at first; None where nothing is said."""
-        raw = self._properties.record.default_view_configuration
+        raw = self._file.record.default_view_configuration
         return None if raw is None else DatasetViewConfiguration.from_json(raw)
 
     @default_view_configuration.setter
     def default_view_configuration(self, value: DatasetViewConfiguration | Mapping[str, Any] | None) -> None:
         raw = value.to_json() if isinstance(value, DatasetViewConfiguration) else value
-        self._properties.commit(SetViewConfiguration(None, raw))
+        self._file.commit(SetViewConfiguration(None, raw))
 
     # --- layers --------------------------------------------------------------------------------------
 
@@ -257,7 +268,7 @@ class DatasetLayers:
             bounding_box=box,
             data_format=data_format,
         )
-        self._properties.commit(edit, *axes_edits)
+        self._file.commit(edit, *axes_edits)
         os.makedirs(os.path.join(self.path, layer_name), exist_ok=True)
         return self.get_layer(layer_name)
 
@@ -290,7 +301,7 @@ class DatasetLayers:
             If the layer is there and differs.
         """
         dtype_per_channel = _either_dtype(dtype, dtype_per_channel, dtype_per_layer)
-        if layer_name not in self._properties.record.names:
+        if layer_name not in self._file.record.names:
             return self.add_layer(
                 layer_name,
                 category,
@@ -324,7 +335,7 @@ class DatasetLayers:
         AlreadyExistsError
             If there is a layer of that name.
         """
-        self._properties.commit(other_layer.as_new(layer_name))
+        self._file.commit(other_layer.as_new(layer_name))
         os.makedirs(os.path.join(self.path, layer_name), exist_ok=True)
         return self.get_layer(layer_name)
 
@@ -398,8 +409,8 @@ class DatasetLayers:
         LayerNotFoundError
             If there is none of that name.
         """
-        with recoverable_removal(self._properties, layer_name):
-            self._properties.commit(RemoveLayer(layer_name))
+        with recoverable_removal(self._file, layer_name):
+            self._file.commit(RemoveLayer(layer_name))
 
 
 def _either_dtype(dtype: Any, per_channel: Any, per_layer: Any) -> Any:

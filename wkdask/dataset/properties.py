@@ -1,4 +1,4 @@
-"""Names that scripts of version 4 import from ``webknossos.dataset_properties``."""
+"""Names that scripts import from ``webknossos.dataset.properties`` (2021) or ``webknossos.dataset_properties``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from wkdask.names import (
     DataFormat,
     LayerCategoryType,
     LengthUnit,
+)
+from wkdask.properties.listed import (
+    DatasetProperties,
+    LayerProperties,
+    MagViewProperties,
+    SegmentationLayerProperties,
+    get_dataset_converter,
 )
 from wkdask.properties.transformations import (
     AffineCoordinateTransformation,
@@ -23,11 +30,18 @@ __all__ = [
     "AffineCoordinateTransformation",
     "CoordinateTransformation",
     "DataFormat",
+    "DatasetProperties",
     "DatasetViewConfiguration",
     "LayerCategoryType",
+    "LayerProperties",
     "LayerViewConfiguration",
     "LengthUnit",
+    "MagViewProperties",
+    "SegmentationLayerProperties",
     "ThinPlateSplineCoordinateTransformation",
     "VoxelSize",
+    "get_dataset_converter",
     "length_unit_from_str",
 ]
+
+dataset_converter = get_dataset_converter()  # as it was called in 2021; version 4 has the function

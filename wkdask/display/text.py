@@ -314,7 +314,7 @@ def _box_text(box: BoundingBox, layer: Layer) -> str:
 
 def _nanometers(layer: Layer) -> tuple[float, float, float]:
     """Return the size of a voxel of mag 1."""
-    size: VoxelSize = layer._properties.record.voxel_size
+    size: VoxelSize = layer._file.record.voxel_size
     return size.to_nanometer()
 
 

@@ -18,6 +18,7 @@ from wkdask.geometry.nd_boxes import NDBoundingBox, NormalizedBoundingBox
 from wkdask.jobs.events import WriteReport
 from wkdask.locations import check_agreement, mag_place
 from wkdask.mag_view import MagView
+from wkdask.paths import FolderPath
 from wkdask.properties import MagRecord
 from wkdask.properties.further_axes import GrowAxes, axes_of_layer, further_axes_of
 from wkdask.storage.zarr.plane import further_of, open_plane
@@ -84,9 +85,9 @@ class NDMagView:
         return self._mag.to_layer_name()
 
     @property
-    def path(self) -> str:
+    def path(self) -> FolderPath:
         """The mag's folder."""
-        return self._path
+        return FolderPath(self._path)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -181,7 +182,7 @@ class NDMagView:
         return (self.at(**{axis: position}) for position in range(*self._bounds()[axis]))
 
     def _plane(self, positions: Mapping[str, int]) -> MagView:
-        properties, name = self._layer._properties, self._layer.name
+        properties, name = self._layer._file, self._layer.name
         if self._layer.data_format != "zarr3":
             raise UnsupportedFormatError(
                 f"layer {name!r} is stored as {self._layer.data_format!r}: arrays with axes beside c, x, y, z are "

@@ -76,9 +76,9 @@ def add_symlink_mag(
     except BaseException:
         os.unlink(folder)
         raise
-    write_multiscales(self._properties, self._name)
+    write_multiscales(self._file, self._name)
     if writable:
-        self._properties.links.add(os.path.realpath(store.path))
+        self._file.links.add(os.path.realpath(store.path))
     return self.get_mag(mag)
 
 
@@ -109,13 +109,13 @@ def add_mag_as_ref(
     """
     there, store, box = foreign_mag(foreign_mag_view_or_path, mag)
     here = there if mag is None else Mag(mag)
-    self._properties.check_writable()
+    self._file.check_writable()
     self._refuse_existing(here)
     if box is not None and here != there:
         box = box.aligned_outwards(there.to_vec3_int()).in_mag(there).from_mag_to_mag1(here)
     path = os.path.realpath(store.path)
     _list(self, here, store, box if extend_layer_bounding_box else None, path)
-    write_multiscales(self._properties, self._name)
+    write_multiscales(self._file, self._name)
     return self.get_mag(here)
 
 
@@ -190,13 +190,13 @@ def add_copy_mag(
         layout=self.data_format,
     )
     place = self._new_place(here, spec)
-    with making_lock(self._properties.folder, self._name):
+    with making_lock(self._file.folder, self._name):
         self._refuse_existing(here)
         if source_box.is_empty():
             self._add_as(place)
         else:
             copy_mag(store, place, source_box, options, new=True)
-            write_multiscales(self._properties, self._name)
+            write_multiscales(self._file, self._name)
         self._commit(*grown)
     return self.get_mag(here)
 
@@ -262,7 +262,7 @@ def add_mag_from_zarrarray(
     store = open_mag(source, self.data_format)
     self._check_agreement(MagRecord(here, None, None, {}), store)
     folder = os.path.join(self.path, here.to_layer_name())
-    with mags_lock(self._properties.folder):
+    with mags_lock(self._file.folder):
         if os.path.islink(folder):
             raise AlreadyExistsError(f"{folder} exists already")
         clear_leftovers(folder)
@@ -284,7 +284,7 @@ def add_mag_from_zarrarray(
             else:
                 shutil.rmtree(folder)
             raise
-    write_multiscales(self._properties, self._name)
+    write_multiscales(self._file, self._name)
     return self.get_mag(here)
 
 

@@ -88,7 +88,7 @@ class Layer(LayerWriting):
     @property
     def dataset(self) -> Dataset:
         """The dataset that it belongs to."""
-        return type(self)._dataset_of(self._properties)
+        return type(self)._dataset_of(self._file)
 
     # --- version 4's names ---------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class Layer(LayerWriting):
     @property
     def is_foreign(self) -> bool:
         """Whether the layer's folder lies outside of the dataset."""
-        return outside(self._properties.folder, str(self.path)) is not None
+        return outside(self._file.folder, str(self.path)) is not None
 
     @property
     def is_remote_to_dataset(self) -> bool:
@@ -168,22 +168,20 @@ class Layer(LayerWriting):
         if name == self._name:
             return
         old_name = self._name
-        new_path = os.path.join(self._properties.folder, name)
+        new_path = os.path.join(self._file.folder, name)
         if os.path.lexists(new_path):
             raise AlreadyExistsError(f"{new_path} exists already")
         try:
-            with recoverable_rename(self._properties, old_name, name):
-                self._properties.commit(RenameLayer(old_name, name))
+            with recoverable_rename(self._file, old_name, name):
+                self._file.commit(RenameLayer(old_name, name))
         except OSError:
-            if any(
-                record.name == name for record in self._properties.record.layers
-            ):  # the folder kept its name
-                self._properties.commit(RenameLayer(name, old_name))
+            if any(record.name == name for record in self._file.record.layers):  # the folder kept its name
+                self._file.commit(RenameLayer(name, old_name))
             raise
-        for handle in self._properties.layers:
+        for handle in self._file.layers:
             if handle.name == old_name:
                 handle._renamed(name)
-        write_multiscales(self._properties, name)
+        write_multiscales(self._file, name)
 
     def _renamed(self, name: str) -> None:
         """Follow a rename, with the mags that are in use."""
@@ -246,7 +244,7 @@ class Layer(LayerWriting):
         check_spec(spec, self.data_format)  # before anything is made
         if os.path.lexists(dataset_path) and not self._is_unfinished_copy(dataset_path, mag.mag):
             raise AlreadyExistsError(f"{dataset_path} exists already")
-        dataset = self._properties.record
+        dataset = self._file.record
         if not os.path.lexists(os.path.join(dataset_path, PROPERTIES_FILE)):
             create(dataset_path, dataset.name, dataset.voxel_size)
         properties = Properties(dataset_path)
@@ -291,6 +289,9 @@ class Layer(LayerWriting):
         options: WriteOptions,
     ) -> WriteReport | None:
         """Cut a mag into other chunks and cubes where it is; see :meth:`MagView.rechunk`."""
+        self._refuse_further_axes(
+            "an array is cut and compressed alike at all positions; target_path= makes a dataset of this one"
+        )
         if self.is_mag_view_foreign(mag):  # the other dataset would list a folder that is gone
             raise ReadOnlyError(
                 f"{mag.place.label} lies at {mag.place.store.path}, outside of the dataset; rechunk it there, or "
@@ -309,7 +310,7 @@ class Layer(LayerWriting):
         if data_format == "wkw" and spec == replace(mag.spec, compression=spec.compression):
             report = compress_in_place(mag.place, spec.compression, options)
         else:
-            report, _ = rechunk_in_place(self._properties, mag.place, spec, options)
+            report, _ = rechunk_in_place(self._file, mag.place, spec, options)
         place = self.get_mag(mag.mag).place
         for view in [mag, *self.all_handles(mag.mag)]:
             view.moved(place)
@@ -361,7 +362,7 @@ class SegmentationLayer(Layer):
 
     @largest_segment_id.setter
     def largest_segment_id(self, value: int | None) -> None:
-        self._properties.commit(SetSegmentId(self._name, value))
+        self._file.commit(SetSegmentId(self._name, value))
 
     @property
     def mappings(self) -> tuple[str, ...]:

@@ -44,8 +44,9 @@ from wkdask.properties import (
     dtype_of,
     element_class,
 )
-from wkdask.properties.further_axes import has_further_axes
+from wkdask.properties.further_axes import further_axes_of, has_further_axes
 from wkdask.properties.handle import Handles, Properties
+from wkdask.properties.listed import LayerProperties, layer_properties
 from wkdask.storage.formats import (
     check_format,
     check_spec,
@@ -69,28 +70,33 @@ class LayerMags:
     """What a layer is, and its mags: the lower half of a :class:`~wkdask.layer.layer.Layer`."""
 
     def __init__(self, properties: Properties, name: str) -> None:
-        self._properties = properties
+        self._file = properties
         self._name = name
         self._views = Handles()  # a rename moves the folders of those that are in use
         properties.layers.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self._properties, self._name))
+        return (type(self), (self._file, self._name))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LayerMags):
             return NotImplemented
-        return (self._properties.folder, self._name) == (other._properties.folder, other._name)
+        return (self._file.folder, self._name) == (other._file.folder, other._name)
 
     def __hash__(self) -> int:
-        return hash(self._properties.folder)  # the name may be changed
+        return hash(self._file.folder)  # the name may be changed
 
     # --- what it is ----------------------------------------------------------------------------------
 
     @property
     def record(self) -> LayerRecord:
         """The layer as the properties file has it now."""
-        return self._properties.layer(self._name)
+        return self._file.layer(self._name)
+
+    @property
+    def _properties(self) -> LayerProperties:
+        """What the properties file says now, under the names that scripts for the API know."""
+        return layer_properties(self.record)
 
     @property
     def name(self) -> str:
@@ -100,12 +106,12 @@ class LayerMags:
     @property
     def path(self) -> FolderPath:
         """The layer's folder."""
-        return FolderPath(self._properties.folder, self._name)
+        return FolderPath(self._file.folder, self._name)
 
     @property
     def dataset_path(self) -> str:
         """The folder of the dataset that it belongs to."""
-        return self._properties.folder
+        return self._file.folder
 
     @property
     def category(self) -> str:
@@ -117,7 +123,7 @@ class LayerMags:
         """Type of one channel."""
         record = self.record
         if record.element_class is None:
-            return np.dtype(voxel_by_headers(self._properties.folder, record)[0])
+            return np.dtype(voxel_by_headers(self._file.folder, record)[0])
         return dtype_of(record.element_class, self.num_channels)
 
     @property
@@ -129,7 +135,7 @@ class LayerMags:
     @property
     def num_channels(self) -> int:
         """Channels of a voxel; from the header of a mag that agrees with them where the properties do not say."""
-        return self.record.num_channels or voxel_by_headers(self._properties.folder, self.record)[1]
+        return self.record.num_channels or voxel_by_headers(self._file.folder, self.record)[1]
 
     @property
     def data_format(self) -> str:
@@ -158,7 +164,7 @@ class LayerMags:
         """Commit edits of this layer, and the number of channels where a file of 2021 does not say."""
         if self.record.raw.get("numChannels") is None and self.record.mags:
             edits = (SetNumChannels(self._name, self.num_channels), *edits)
-        self._properties.commit(*edits)
+        self._file.commit(*edits)
 
     @property
     def mags(self) -> Mapping[Mag, MagView]:
@@ -209,7 +215,7 @@ class LayerMags:
 
     def _view(self, mag: Mag, store: StoredMag) -> MagView:
         """Return the handle of an opened mag."""
-        view = MagView(cast("Layer", self), mag_place(self._properties, self._name, mag, store))
+        view = MagView(cast("Layer", self), mag_place(self._file, self._name, mag, store))
         self._views.add(view)
         return view
 
@@ -274,22 +280,25 @@ class LayerMags:
         InvalidValueError, UnsupportedFormatError, DTypeError
             If the layer's format cannot hold it so.
         """
+        self._refuse_further_axes(
+            f"mag {mag} would have c, x, y, z; layer.add_mag() adds one, and mag.write() writes its positions"
+        )
         self._refuse_linked_folder()
         checked = check_spec(spec, self.record.data_format)
         warn_of_cut(self._name, mag, checked)
         folder = os.path.join(self.path, mag.to_layer_name())
-        return mag_place(self._properties, self._name, mag, planned_mag(folder, checked))
+        return mag_place(self._file, self._name, mag, planned_mag(folder, checked))
 
     def _add_as(self, place: MagPlace) -> MagView:
         """Make an empty mag where it was planned, and list it."""
         mag, folder, spec = place.mag, place.store.path, place.store.spec
-        with mags_lock(self._properties.folder):  # of two who add the same mag, one does
+        with mags_lock(self._file.folder):  # of two who add the same mag, one does
             self._refuse_existing(mag)
             clear_leftovers(folder)
             extent = self.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).bottomright
             store = create_mag(folder, spec, spec.data_format, extent)
             self._commit(AddMag(self._name, mag, entry_of(store)[0]))
-        write_multiscales(self._properties, self._name)
+        write_multiscales(self._file, self._name)
         return self._view(mag, store)
 
     def get_or_add_mag(
@@ -361,14 +370,20 @@ class LayerMags:
             self._check_agreement(record, store)
         cube_length, extra = entry_of(store)
         self._commit(AddMag(self._name, mag, cube_length, extra=extra))
-        write_multiscales(self._properties, self._name)
+        write_multiscales(self._file, self._name)
         return self._view(mag, store)
+
+    def _refuse_further_axes(self, why: str) -> None:
+        """Refuse what works on arrays of c, x, y, z, where the layer's have further axes."""
+        if has_further_axes(self.record.raw):
+            names = ", ".join(axis.name for axis in further_axes_of(self.record))
+            raise UnsupportedFormatError(f"layer {self._name!r} has axes beside c, x, y, z ({names}): {why}")
 
     def _refuse_linked_folder(self) -> None:
         """Refuse to make a mag in a dataset that is read-only, or where the layer's folder is such a link."""
-        self._properties.check_writable()
-        why = outside(self._properties.folder, str(self.path))
-        if why is not None and not self._properties.may_write(str(self.path)):
+        self._file.check_writable()
+        why = outside(self._file.folder, str(self.path))
+        if why is not None and not self._file.may_write(str(self.path)):
             raise ReadOnlyError(f"layer {self._name!r} is read-only: {why}; {HOW_TO_WRITE}")
 
     def _refuse_existing(self, mag: Mag) -> None:
@@ -391,24 +406,24 @@ class LayerMags:
         removal: AbstractContextManager[None] = nullcontext()
         if not is_address(record):
             above, name = os.path.split(self._mag_folder(record))
-            if os.path.realpath(above) == os.path.join(os.path.realpath(self._properties.folder), self._name):
-                removal = recoverable_removal(self._properties, self._name, name)
+            if os.path.realpath(above) == os.path.join(os.path.realpath(self._file.folder), self._name):
+                removal = recoverable_removal(self._file, self._name, name)
         with removal:
-            self._properties.commit(RemoveMag(self._name, record.mag))
-        write_multiscales(self._properties, self._name)
+            self._file.commit(RemoveMag(self._name, record.mag))
+        write_multiscales(self._file, self._name)
 
     def all_handles(self, mag: Mag) -> list[MagView]:
         """Return the handles of a mag that are in use, also those of other handles of this layer."""
-        same = [layer for layer in self._properties.layers if layer.name == self._name]
+        same = [layer for layer in self._file.layers if layer.name == self._name]
         return [view for layer in same for view in layer._views if view.mag == mag]
 
     def is_mag_view_foreign(self, mag: MagView) -> bool:
         """Tell whether a mag lies outside of the dataset, by a link or by its path."""
-        return outside(self._properties.folder, mag.place.store.path) is not None
+        return outside(self._file.folder, mag.place.store.path) is not None
 
     def _mag_folder(self, record: MagRecord) -> str:
         """Return a mag's folder."""
-        return mag_folder(self._properties.folder, self._name, record)
+        return mag_folder(self._file.folder, self._name, record)
 
     def _check_agreement(self, record: MagRecord, store: StoredMag) -> None:
         """Refuse a header that contradicts the properties."""

@@ -57,7 +57,7 @@ class LayerPyramid(LayerMags):
             )
             sampling_mode = "constant_z"
         others = self._mags_of_other_layers(align)
-        return mag_chain(start, end, self._properties.record.voxel_size, sampling_mode, others)
+        return mag_chain(start, end, self._file.record.voxel_size, sampling_mode, others)
 
     def _check_filled(self) -> None:
         """Refuse to sample a layer without mags or without voxels."""
@@ -70,8 +70,8 @@ class LayerPyramid(LayerMags):
         """Return the mags of the dataset's other layers, or of another dataset's; none if they do not matter."""
         if of is False:
             return set()
-        properties = self._properties if of is True else of._properties
-        own = self._name if properties.folder == self._properties.folder else None
+        properties = self._file if of is True else of._file
+        own = self._name if properties.folder == self._file.folder else None
         return {
             record.mag for layer in properties.record.layers if layer.name != own for record in layer.mags
         }
@@ -111,10 +111,13 @@ class LayerPyramid(LayerMags):
 
         The next one begins when those mags are listed: it computes what it changes of them, not all of them again.
         """
+        self._refuse_further_axes(
+            "coarser and finer mags of it are not computed; layer.add_mag() adds one, and mag.write() writes it"
+        )
         with contextlib.ExitStack() as stack:
             mags = chain()
             if len(self._existing(mags)) < len(mags):
-                stack.enter_context(making_lock(self._properties.folder, self._name))
+                stack.enter_context(making_lock(self._file.folder, self._name))
                 mags = chain()
                 if len(self._existing(mags)) == len(mags):
                     stack.close()
@@ -183,5 +186,5 @@ class LayerPyramid(LayerMags):
                 return []
             reports = downsample_mags(plan, source.place, targets, {place.mag for place in new}, options)
             if new:
-                write_multiscales(self._properties, self._name)
+                write_multiscales(self._file, self._name)
             return reports

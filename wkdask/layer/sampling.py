@@ -398,7 +398,7 @@ def upsample(
     start = _start(self, from_mag, from_mag_view)
     end = Mag(either_spelling("finest_mag", finest_mag, "min_mag", min_mag) or 1)
     others = self._mags_of_other_layers(align_with_other_layers)
-    down = mag_chain(end, start, self._properties.record.voxel_size, str(sampling_mode), others)
+    down = mag_chain(end, start, self._file.record.voxel_size, str(sampling_mode), others)
     if not down or down[-1] != start:
         raise InvalidValueError(f"mag {start} is not reached from mag {end} in the {sampling_mode} mode")
     chain = [end, *down][-2::-1]
@@ -411,7 +411,7 @@ def upsample(
         for mag in chain:
             target = self._place_like(source, mag, named, (chunk_shape, shard_shape))
             reports.append(upsample_mag(source.place, target, self.bounding_box, options))
-            write_multiscales(self._properties, self.name)
+            write_multiscales(self._file, self.name)
             source = self.get_mag(mag)
     return reports
 

@@ -65,7 +65,7 @@ class LayerWriting(LayerPyramid):
             new = {mag for mag in chain if mag not in there}
             report = write_with_pyramid(planned, view.place, data, targets, new, options)
             if new:
-                write_multiscales(self._properties, self._name)
+                write_multiscales(self._file, self._name)
             return report
 
     def _chain_of_write(self, view: MagView, box: BoundingBox) -> list[Mag]:

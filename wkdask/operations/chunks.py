@@ -28,6 +28,7 @@ from wkdask.jobs.unwritten import run_unwritten
 from wkdask.jobs.windows import Stage, call_windows
 from wkdask.operations.callables import Shipped
 from wkdask.operations.inline import TaskWrites, gathered_writes
+from wkdask.operations.script_executor import ScriptExecutor
 from wkdask.storage.publish.jobs import of_living_job
 
 if TYPE_CHECKING:
@@ -79,7 +80,11 @@ def chunk_shape_2021(chunk_size: Vec3IntLike) -> Vec3Int:
 
 def warn_of_ignored(**given: object) -> None:
     """Say that arguments by which other libraries cut and run their work do nothing here, if any is given."""
-    names = [f"{name}=" for name, value in given.items() if value is not None]
+    names = [
+        f"{name}="
+        for name, value in given.items()
+        if value is not None and not isinstance(value, ScriptExecutor)
+    ]
     if names:
         warnings.warn(
             f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} ignored: wkdask cuts the work itself, "

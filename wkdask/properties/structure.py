@@ -208,6 +208,7 @@ class AddMag:
         clash = {"mag", "path", "cubeLength"} & {*self.extra}
         if clash:
             raise InvalidValueError(f"extra cannot set {', '.join(sorted(clash))}")
+        self._check_axes(layer)
         default = f"./{self.layer}/{mag.to_layer_name()}"
         path = default if self.path is None else self.path
         # an old entry has no field for a path: a reader of wkwResolutions would look in the wrong folder
@@ -223,6 +224,18 @@ class AddMag:
                 entry["cubeLength"] = cube
             entry |= {"axisOrder": dict(_AXIS_ORDER)} | plain_json(self.extra, "extra")
             layer["mags"] = [*(layer.get("mags") or []), entry]
+
+    def _check_axes(self, layer: Raw) -> None:
+        """Refuse a mag that lacks axes which the layer has: with it, no mag of the layer could be opened."""
+        further = [axis for axis in layer.get("additionalAxes") or [] if isinstance(axis, Mapping)]
+        order = self.extra.get("axisOrder", _AXIS_ORDER)
+        places = {*order.values(), *(axis.get("index") for axis in further)}
+        if further and places != {*range(len(order) + len(further))}:
+            names = ", ".join(str(axis.get("name")) for axis in further)
+            raise InvalidValueError(
+                f"layer {self.layer!r} has axes beside c, x, y, z ({names}), and mag {self.mag} is not one of its "
+                "mags: it lacks them; layer.add_mag() adds one, and mag.write() writes its positions"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class BoxView(ArrayLike):
 
     @property
     def place(self) -> MagPlace:
-        """Where the mag is, as plain data."""
+        """Where the mag is, as plain data; what reads and writes asks for it anew each time."""
         return self._place
 
     @property
@@ -58,7 +58,7 @@ class BoxView(ArrayLike):
     @property
     def path(self) -> FolderPath:
         """The mag's folder."""
-        return FolderPath(self._place.store.path)
+        return FolderPath(self.place.store.path)
 
     @property
     def mag(self) -> Mag:
@@ -93,7 +93,7 @@ class BoxView(ArrayLike):
     @property
     def header(self) -> Any:
         """The mag's header as a :class:`wkw.Header`, for code that knows the wkw package."""
-        return self._place.store.native_header()
+        return self.place.store.native_header()
 
     @property
     def data_format(self) -> DataFormat:
@@ -104,6 +104,10 @@ class BoxView(ArrayLike):
     def info(self) -> ArrayInfo:
         """Type, cut and compression of the mag, in version 4's words."""
         return info_of(self)
+
+    def _is_compressed(self) -> bool:
+        """Return whether cubes are compressed; scripts of 2021 ask so."""
+        return self.spec.compression is not None
 
     def get_dtype(self) -> np.dtype[Any]:
         """Return the type of one channel."""
@@ -163,7 +167,7 @@ class BoxView(ArrayLike):
         """
         where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
         box = self._resolve(offset, size, bounding_box, where)
-        store = self._place.store
+        store = self.place.store
         if (writes := current_writes()) is not None:  # the other tasks have the other cores
             block = store.read(box)
             writes.overlay(store, box, block)
@@ -212,12 +216,12 @@ class BoxView(ArrayLike):
         OutOfBoundsError
             If `bounding_box` leaves the view.
         """
-        box = self._resolve(None, None, bounding_box)
+        box, store = self._resolve(None, None, bounding_box), self.place.store
         if (writes := current_writes()) is not None:
-            writes.note_read(self._place.store, box)
+            writes.note_read(store, box)
         else:
-            warn_if_half_replaced(self._place.store.path)
-        return lazy_array(self._place.store, box, chunks)
+            warn_if_half_replaced(store.path)
+        return lazy_array(store, box, chunks)
 
     # --- writing -------------------------------------------------------------------------------------
 
@@ -333,7 +337,7 @@ class BoxView(ArrayLike):
         box = self.box_to_write(data, offset, bounding_box, where)
         check_allowed(self, box, allow_resize, allow_unaligned)
         if (writes := current_writes()) is not None:
-            return write_inline(self._place, writes, data, box)
+            return write_inline(self.place, writes, data, box)
         options = WriteOptions(
             client=client,
             durable=durable,
@@ -349,7 +353,7 @@ class BoxView(ArrayLike):
         data = with_whole_voxels(data)
         if pyramid:
             return self._write_with_coarser(data, box, options)
-        return write_voxels(self._place, data, box, options)
+        return write_voxels(self.place, data, box, options)
 
     def _write_with_coarser(self, data: Any, box: BoundingBox, options: WriteOptions) -> WriteReport:
         """Write an array, and compute the layer's coarser mags."""
@@ -392,7 +396,7 @@ class BoxView(ArrayLike):
         data = as_array(data)
         box = self.box_to_write(data, offset, bounding_box)
         options = WriteOptions(client=client, task_memory=task_memory, in_place=in_place)
-        return plan_voxels(self._place, with_whole_voxels(data), box, options)
+        return plan_voxels(self.place, with_whole_voxels(data), box, options)
 
     def _offset_of_unfinished(self, data: Any) -> Vec3IntLike | None:
         """Return the origin if an unfinished job began to write an array of this size there; None if none did.

@@ -103,7 +103,7 @@ class View(BoxView):
         if not read_only:
             self._check_bounds(box)
         check_coordinates(box, self.spec.shard_shape)
-        return View(self._place, box, read_only)
+        return View(self.place, box, read_only)
 
     # --- slices --------------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class View(BoxView):
             corner = self._relative(self._write_offset(offset, Vec3Int.full(1)), (0, 0, 0)).topleft
         check_first_slice(self._place, corner, allow_unaligned)
         origin, size = self.box.topleft, 32 if buffer_size is None else buffer_size
-        return BufferedSliceWriter(self._place, corner, self._limits(), size, dimension, origin)
+        return BufferedSliceWriter(self.place, corner, self._limits(), size, dimension, origin)
 
     @contextlib.contextmanager
     def get_buffered_slice_reader(
@@ -196,7 +196,7 @@ class View(BoxView):
         axis = check_dimension(dimension, buffer_size)
         where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
         box = self._resolve(offset, size, bounding_box, where)
-        yield read_slices(self._place.store, box, buffer_size, axis)
+        yield read_slices(self.place.store, box, buffer_size, axis)
 
     # --- chunks --------------------------------------------------------------------------------------
 
@@ -381,7 +381,7 @@ class View(BoxView):
     def _chunked(self, shape: Vec3IntLike | None, read_only: bool | None = None) -> ChunkedView:
         """Return the view as a value that tasks cut into chunks."""
         chunk = self.spec.shard_shape if shape is None else chunk_shape_2021(shape)
-        return ChunkedView(self._place, self.box, chunk, self.read_only if read_only is None else read_only)
+        return ChunkedView(self.place, self.box, chunk, self.read_only if read_only is None else read_only)
 
     chunk, read_xyz, read_cxyz, write_cxyz = chunk, read_xyz, read_cxyz, write_cxyz
 

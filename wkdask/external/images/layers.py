@@ -298,7 +298,7 @@ def _first_time(wish: Wish, times: int) -> int:
 
 def check_names(dataset: Dataset, layers: Sequence[NewLayer]) -> None:
     """Refuse layers that are there already, or twice among the new ones."""
-    seen = set(dataset._properties.record.names)
+    seen = set(dataset._file.record.names)
     for layer in layers:
         folder = os.path.join(dataset.path, layer.name)
         if layer.name in seen or (

@@ -14,7 +14,15 @@ from wkdask.jobs.engines.protocol import Engine, Outcome
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["DistributedEngine", "Engine", "LocalEngine", "Outcome", "dashboard_text", "pick_engine"]
+__all__ = [
+    "DistributedEngine",
+    "Engine",
+    "LocalEngine",
+    "Outcome",
+    "active_client",
+    "dashboard_text",
+    "pick_engine",
+]
 
 
 def pick_engine(
@@ -44,7 +52,7 @@ def pick_engine(
     if retries is not None and retries < 0:
         raise InvalidValueError(f"a task can be tried again 0 times or more, got retries={retries}")
     if client is None:
-        client = _active_client()
+        client = active_client()
     if client is None:
         if resources:
             raise InvalidValueError(
@@ -78,7 +86,7 @@ def dashboard_text(client: Client) -> str:
     return f"dashboard {link}"
 
 
-def _active_client() -> Client | None:
+def active_client() -> Client | None:
     """Return the client that dask itself would use, without importing distributed if it is not imported yet."""
     import sys
 
