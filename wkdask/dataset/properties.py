@@ -1,7 +1,8 @@
-"""Names that scripts of version 4 import from ``webknossos.dataset_properties``."""
+"""Names that scripts of version 4 import from ``webknossos.dataset_properties``, as `wkdask.dataset_properties`."""
 
 from __future__ import annotations
 
+from wkdask.attachments.kinds import AttachmentDataFormat
 from wkdask.geometry.voxel_size import VoxelSize, length_unit_from_str
 from wkdask.names import (
     COLOR_CATEGORY,
@@ -21,6 +22,7 @@ __all__ = [
     "COLOR_CATEGORY",
     "SEGMENTATION_CATEGORY",
     "AffineCoordinateTransformation",
+    "AttachmentDataFormat",
     "CoordinateTransformation",
     "DataFormat",
     "DatasetViewConfiguration",
