@@ -275,6 +275,7 @@ def test_how_a_mag_is_stored(new, data_format):
         assert (info.chunk_shape, info.shard_shape) == ((8, 8, 8), (cut["shard_shape"],) * 3)
         assert info.chunks_per_shard == (cut["shard_shape"] // 8,) * 3
         assert info.bounding_box == BoundingBox((1, 1, 1), (4, 4, 4))
+        assert (info.bounding_box.size.c, info.chunk_shape.xyz) == (3, (8, 8, 8))
         assert (info.compression_mode, info.compression, info.ndim) == (False, None, 4)
         assert view.data_format == data_format
     assert layer.add_mag(4, **{**cut, "compression": True}).info.compression_mode
