@@ -386,7 +386,9 @@ class Attachments:
         index = Path(self._layer.path, "segmentIndex", "segmentIndex.hdf5")
         if index.is_file() and self.segment_index is None:
             edits.append(
-                self._edit(SegmentIndexAttachment.from_path_and_name(index, "segmentIndex", data_format="hdf5"))
+                self._edit(
+                    SegmentIndexAttachment.from_path_and_name(index, "segmentIndex", data_format="hdf5")
+                )
             )
         if edits:
             self._layer._properties.commit(*edits)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from wkdask.errors import AlignmentError, InvalidValueError, OutOfBoundsError
-from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike, as_box
+from wkdask.geometry import C_AXIS, CXYZ_AXES, BoundingBox, Mag, Vec3Int, Vec3IntLike, as_box
 from wkdask.storage.protocol import ArraySpec
 
-__all__ = ["NOWHERE", "Where", "check_allowed"]
+__all__ = ["NOWHERE", "Where", "check_allowed", "spatial_box"]
 
 
 class _Located(Protocol):
@@ -30,6 +30,31 @@ class _Located(Protocol):
     @property
     def spec(self) -> ArraySpec:
         """Type and cut of the mag."""
+
+
+def spatial_box(box: object, num_channels: int) -> BoundingBox:
+    """Return a box along x, y, z of a mag that has the axes c, x, y, z.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is none, has further axes, or some channels only.
+    """
+    found = as_box(box)
+    if isinstance(found, BoundingBox):
+        return found
+    further = [axis for axis in found.axes if axis not in CXYZ_AXES]
+    if further:
+        raise InvalidValueError(
+            f"the mag has the axes c, x, y, z, but the box has {', '.join(further)} too: {found}"
+        )
+    if C_AXIS in found.axes and found.get_bounds(C_AXIS) != (0, num_channels):
+        low, high = found.get_bounds(C_AXIS)
+        raise InvalidValueError(
+            f"the box has c from {low} to {high}, but all {num_channels} channels are read and written together: "
+            "take channels of the array"
+        )
+    return BoundingBox(found.topleft_xyz, found.size_xyz)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +96,7 @@ class Where:
         """
         said = [each.name for each in fields(self) if getattr(self, each.name) is not None]
         if not said:
-            return None if bounding_box is None else as_box(bounding_box)
+            return None if bounding_box is None else spatial_box(bounding_box, view.spec.num_channels)
         both = [
             name for name, value in (("offset", offset), ("bounding_box", bounding_box)) if value is not None
         ]
@@ -82,7 +107,7 @@ class Where:
             self.absolute_bounding_box if self.relative_bounding_box is None else self.relative_bounding_box
         )
         if said_box is not None:
-            whole = as_box(said_box)
+            whole = spatial_box(said_box, view.spec.num_channels)
             if size is not None:
                 raise InvalidValueError(f"{said[0]}= has a size already, got size={size!r} too")
             return whole.offset(corner)
