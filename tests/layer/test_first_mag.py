@@ -99,7 +99,7 @@ def test_boxes_of_all_axes_of_a_plain_mag(dataset):
     expected = data[:, 8:13, 4:6, 2:5]
     assert np.array_equal(mag.read(absolute_bounding_box=part), expected)
     assert np.array_equal(mag.read_cxyz(absolute_bounding_box=layer.normalized_bounding_box), data)
-    assert np.array_equal(mag.get_view(relative_bounding_box=part).read(), expected)
+    assert np.array_equal(mag.get_view(relative_bounding_box=part, read_only=True).read(), expected)
     assert np.array_equal(mag.to_dask(bounding_box=part).compute(), expected)
     with pytest.raises(ValueError, match="c from 1 to 2"):
         mag.read(absolute_bounding_box=part.with_bounds("c", 1, 1))

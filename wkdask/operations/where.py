@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields
 from typing import Protocol
 
-from wkdask.errors import AlignmentError, InvalidValueError, OutOfBoundsError
+from wkdask.errors import AlignmentError, InvalidValueError, OutOfBoundsError, WkdaskWarning
 from wkdask.geometry import C_AXIS, CXYZ_AXES, BoundingBox, Mag, Vec3Int, Vec3IntLike, as_box
 from wkdask.storage.protocol import ArraySpec
 
-__all__ = ["NOWHERE", "Where", "check_allowed", "spatial_box"]
+__all__ = ["NOWHERE", "Where", "check_allowed", "spatial_box", "warn_of_parts_of_cubes"]
 
 
 class _Located(Protocol):
@@ -151,9 +152,41 @@ def check_allowed(
             f"the box {box} leaves {view.box} (voxels of mag {view.mag}), and allow_resize=False forbids that"
         )
     if allow_unaligned is False:
-        whole = box.aligned_outwards(view.spec.shard_shape).intersection(view.box.extended_by(box))
+        whole = _of_whole_cubes(view, box)
         if whole != box:
             raise AlignmentError(
                 f"the box {box} has cubes of {view.spec.shard_shape} in part, and allow_unaligned=False forbids "
                 f"that; the nearest of whole cubes is {whole} (voxels of mag {view.mag})"
             )
+
+
+def _of_whole_cubes(view: _Located, box: BoundingBox) -> BoundingBox:
+    """Return a box grown to whole cubes, or to where the view's box ends."""
+    return box.aligned_outwards(view.spec.shard_shape).intersection(view.box.extended_by(box))
+
+
+def warn_of_parts_of_cubes(view: _Located, box: BoundingBox, where: Where) -> None:
+    """Say, as version 4 does, that a part of a view that may be written to has cubes in part.
+
+    It is said to those only who ask in version 4's words: scripts of 2021 have never heard it.
+
+    Parameters
+    ----------
+    view
+        The view.
+    box
+        The part: absolute, in voxels of the mag.
+    where
+        How it was said where it is.
+    """
+    if where == NOWHERE or box.is_empty():
+        return
+    whole = _of_whole_cubes(view, box)
+    if whole != box:
+        warnings.warn(
+            f"the view of {box} is not aligned with the shard shape {view.spec.shard_shape}: each write into it "
+            f"reads cubes that it has in part, and writes them anew. The nearest of whole cubes is {whole} (voxels "
+            f"of mag {view.mag}); read_only=True says that nothing is written",
+            WkdaskWarning,
+            stacklevel=3,
+        )
