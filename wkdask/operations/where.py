@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from wkdask.errors import AlignmentError, InvalidValueError, OutOfBoundsError, WkdaskWarning
-from wkdask.geometry import C_AXIS, CXYZ_AXES, BoundingBox, Mag, Vec3Int, Vec3IntLike, as_box
+from wkdask.geometry import C_AXIS, CXYZ_AXES, BoundingBox, Mag, NDBoundingBox, Vec3Int, Vec3IntLike, as_box
 from wkdask.storage.protocol import ArraySpec
 
 __all__ = ["NOWHERE", "Where", "check_allowed", "spatial_box", "warn_of_parts_of_cubes"]
@@ -41,7 +41,7 @@ def spatial_box(box: object, num_channels: int) -> BoundingBox:
     InvalidValueError
         If it is none, has further axes, or some channels only.
     """
-    found = as_box(box)
+    found: BoundingBox | NDBoundingBox = as_box(box)
     if isinstance(found, BoundingBox):
         return found
     further = [axis for axis in found.axes if axis not in CXYZ_AXES]
