@@ -42,6 +42,7 @@ ROOMS = [
     "layer",
     "external",
     "dataset",
+    "dataset_properties",
     "convert",
     "utils",
     "demo",

@@ -15,11 +15,17 @@ from wkdask.attachments.kinds import (
 )
 from wkdask.components import Components, label_components
 from wkdask.dataset import Dataset
+from wkdask.dataset.defaults import (
+    DEFAULT_CHUNK_SHAPE,
+    DEFAULT_CHUNKS_PER_SHARD_FROM_IMAGES,
+    DEFAULT_DATA_FORMAT,
+    DEFAULT_SHARD_SHAPE,
+)
 from wkdask.further_axes.mag_view import NDMagView
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
 from wkdask.geometry.axis_vectors import VecInt, VecIntLike
 from wkdask.geometry.nd_boxes import NDBoundingBox, NormalizedBoundingBox
-from wkdask.geometry.vec3_float import Vec3Float, Vec3FloatLike
+from wkdask.geometry.vec3_float import Vec3Float, Vec3FloatLike, as_vec3_float_or_none
 from wkdask.geometry.vectors import as_vec3_int_or_none
 from wkdask.geometry.voxel_size import VoxelSize, length_unit_from_str
 from wkdask.jobs.events import WriteReport
@@ -30,10 +36,6 @@ from wkdask.names import (
     C_AXIS,
     COLOR_CATEGORY,
     CXYZ_AXES,
-    DEFAULT_CHUNK_SHAPE,
-    DEFAULT_CHUNKS_PER_SHARD_FROM_IMAGES,
-    DEFAULT_DATA_FORMAT,
-    DEFAULT_SHARD_SHAPE,
     SEGMENTATION_CATEGORY,
     T_AXIS,
     TCXYZ_AXES,
@@ -133,6 +135,7 @@ __all__ = (
     "WriteReport",
     "XYZAxis",
     "Zarr3Config",
+    "as_vec3_float_or_none",
     "as_vec3_int_or_none",
     "get_dataset_converter",
     "label_components",

@@ -10,10 +10,11 @@ __all__ = ["ABSENT", "absent"]
 
 _KINDS = {
     "speaks to a WEBKNOSSOS server": (
-        "AiModelCategory Datastore RemoteAccessMode RemoteAiModel RemoteAttachments RemoteDataset RemoteFolder "
-        "RemoteLayer RemoteMagView RemoteSegmentationLayer StorageCredentials Team User WkApiClient "
-        "administration ai_model ai_model_category api_client client datastore login remote_access_mode "
-        "remote_ai_model remote_dataset remote_dataset_registry remote_folder team user webknossos_context"
+        "AiModelCategory Datastore LayerToLink RemoteAccessMode RemoteAiModel RemoteAttachments RemoteDataset "
+        "RemoteFolder RemoteLayer RemoteMagView RemoteSegmentationLayer StorageCredentials Team TransferMode User "
+        "WkApiClient administration ai_model ai_model_category api_client client datastore login "
+        "remote_access_mode remote_ai_model remote_dataset remote_dataset_registry remote_folder team user "
+        "webknossos_context"
     ),
     "is about annotations": (
         "Annotation AnnotationInfo AnnotationState AnnotationType RemoteAnnotation SegmentInformation annotation "

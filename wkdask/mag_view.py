@@ -22,7 +22,7 @@ from wkdask.operations.copy import compress_in_place
 from wkdask.operations.existing import nonzero_box
 from wkdask.operations.halo import Boundary
 from wkdask.operations.map_cubes import MapRequest, map_into, map_to_records
-from wkdask.operations.where import Where
+from wkdask.operations.where import Where, warn_of_parts_of_cubes
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.properties.listed import MagViewProperties
 from wkdask.storage.formats import default_shard_shape, fitting_compression
@@ -160,7 +160,8 @@ class MagView(View):
         bounding_box
             Instead of both: absolute, in voxels of mag 1.
         relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
-            The same in version 4's words, all in voxels of mag 1, also the `size` that goes with an offset.
+            The same in version 4's words, all in voxels of mag 1, also the `size` that goes with an offset. A view
+            that may be written to and has cubes in part is warned of then, as version 4 does.
 
         Raises
         ------
@@ -174,6 +175,8 @@ class MagView(View):
                 f"{self._place.label}: a view of {box} leaves the layer's box {self.box} (voxels of this mag); "
                 f"read_only=True may do that"
             )
+        if not read_only:
+            warn_of_parts_of_cubes(self, box, where)
         return View(self.place, box, bool(read_only))
 
     def get_bounding_boxes_on_disk(self) -> Iterator[tuple[Vec3Int, Vec3Int]]:

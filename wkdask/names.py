@@ -12,10 +12,7 @@ __all__ = [
     "COLOR_CATEGORY",
     "CXYZ_AXES",
     "C_AXIS",
-    "DEFAULT_CHUNKS_PER_SHARD_FROM_IMAGES",
-    "DEFAULT_CHUNK_SHAPE",
     "DEFAULT_DATA_FORMAT",
-    "DEFAULT_SHARD_SHAPE",
     "SEGMENTATION_CATEGORY",
     "TCXYZ_AXES",
     "TXYZ_AXES",
@@ -108,12 +105,3 @@ class LengthUnit(StrEnum):
 
 DEFAULT_DATA_FORMAT = DataFormat.WKW
 """Of a new layer; webknossos 4 has Zarr 3."""
-
-DEFAULT_CHUNK_SHAPE = (32, 32, 32)
-"""Sides of a chunk, in voxels of its mag."""
-
-DEFAULT_CHUNKS_PER_SHARD_FROM_IMAGES = (128, 128, 1)
-"""Chunks along the sides of a cube of images in webknossos 4; here cubes suit the size of the images."""
-
-DEFAULT_SHARD_SHAPE = (1024, 1024, 1024)
-"""Sides of a cube of WKW or Zarr 3, in voxels of its mag; in Zarr 2 every chunk is a file."""

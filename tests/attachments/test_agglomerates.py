@@ -111,8 +111,8 @@ def far(graph):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (gap, "7 is missing"),
-        (zero, "count from 1, got 0"),
+        (gap, "dense, from 1 to .* without gaps, but 7 is missing"),
+        (zero, "positive integers, counted from 1; got 0"),
         (no_position, "segment 7 has no position"),
         (no_affinity, "edge 1, 2 has no affinity"),
         (far, "32 bits"),

@@ -7,8 +7,8 @@ import pytest
 
 from wkdask.errors import AxisNotFoundError, InvalidValueError
 from wkdask.geometry.axis_vectors import TXYZ_AXES, VecInt
-from wkdask.geometry.vec3_float import Vec3Float, as_vec3_float_or_none, as_vec3_int_or_none
-from wkdask.geometry.vectors import Vec3Int
+from wkdask.geometry.vec3_float import Vec3Float, as_vec3_float_or_none
+from wkdask.geometry.vectors import Vec3Int, as_vec3_int_or_none
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_three_floats():
     "wrong", [(1,), (1, 2), ((1, 2),), ((1, 2, 3, 4),), ("1", 2, 3), (True, 2, 3), (None,), (1j, 2, 3)]
 )
 def test_what_is_not_three_numbers_is_refused(wrong):
-    with pytest.raises(InvalidValueError, match="number"):
+    with pytest.raises(InvalidValueError, match="three floats"):
         Vec3Float(*wrong)
 
 

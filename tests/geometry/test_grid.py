@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Vec3Int
-from wkdask.geometry.grid import CubeGrid, IndexRange, block_shape_near, chunks_on_grid
+from wkdask.geometry.grid import CubeGrid, IndexRange, block_shape_near, box_tiles, chunks_on_grid
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # shared cores
 SIDES = st.tuples(*[st.integers(1, 6)] * 3).map(Vec3Int)
@@ -296,3 +296,15 @@ def test_block_shapes_with_unequal_sides():
     assert block_shape_near(cube, chunk, 1, 64 * MIB, extent) == (1024, 512, 128)
     assert block_shape_near(cube, chunk, 1, 256 * MIB, extent) == (1024, 1024, 256)
     assert math.prod(block_shape_near(cube, chunk, 3, 128 * MIB, extent)) * 3 <= 128 * MIB
+
+
+# tiles
+
+
+@PATIENT
+@given(BOXES, SIDES, st.booleans())
+def test_tiles_are_the_chunks_in_the_order_of_memory(box, sides, aligned):
+    steps = sides if aligned else None
+    found = list(box_tiles(box, sides, steps))
+    assert sorted(found, key=str) == sorted(box.chunk(sides, steps), key=str)
+    assert found == sorted(found, key=lambda tile: tile.topleft.to_tuple()[::-1])

@@ -279,6 +279,23 @@ def test_json_of_a_box_and_back():
     assert CHANNELS.to_wkw_dict() == plain | {"numChannels": 3, "axisOrder": {"c": 0, "x": 1, "y": 2, "z": 3}}
     bare = NormalizedBoundingBox.from_wkw_dict(plain | {"axisOrder": {"x": 0, "y": 1, "z": 2}})
     assert bare.axes == ("x", "y", "z")
+    behind = NormalizedBoundingBox.from_wkw_dict(plain | {"axisOrder": {"z": 1, "y": 2, "x": 3}})
+    assert behind.axes == ("c", "z", "y", "x"), "the dimension that is free has the channels"
+
+
+def test_json_of_channels_that_do_not_begin_with_the_first():
+    third = {
+        "topLeft": [1, 2, 3],
+        "width": 10,
+        "height": 11,
+        "depth": 12,
+        "channelIndex": 2,
+        "numChannels": 1,
+    }
+    box = NormalizedBoundingBox.from_wkw_dict(third)
+    assert corners(box)[:2] == ((2, 1, 2, 3), (1, 10, 11, 12))
+    assert box.to_wkw_dict() == third | {"axisOrder": {"c": 0, "x": 1, "y": 2, "z": 3}}
+    assert NormalizedBoundingBox.from_wkw_dict(box.to_wkw_dict()) == box
 
 
 @pytest.mark.parametrize(
@@ -295,3 +312,65 @@ def test_json_that_is_no_box_is_refused(change):
     wrong = {key: value for key, value in {**JSON, **change}.items() if value is not None}
     with pytest.raises(InvalidValueError, match=r"expected|needs an axisOrder"):
         NormalizedBoundingBox.from_wkw_dict(wrong)
+
+
+# --- where pieces and cells begin -----------------------------------------------------------------------
+
+
+def test_pieces_begin_where_the_chunks_do_before_they_are_clipped():
+    box = NDBoundingBox((5, 0, 0, 0, 1), (20, 4, 4, 3, 2), ("x", "y", "z", "c", "t"))
+    starts = [(x, 0, 0, 0, t) for x in (5, 21) for t in (1, 2)]
+    assert list(box.iter_chunk_starts((16, 8, 8))) == starts
+    assert [piece.size.to_tuple() for piece in box.chunk((16, 8, 8))][1:3] == [
+        (16, 4, 4, 3, 1),
+        (4, 4, 4, 3, 1),
+    ]
+    aligned = [(x, 0, 0, 0, t) for x in (0, 16) for t in (1, 2)]
+    assert list(box.iter_chunk_starts((16, 8, 8), (16, 8, 8))) == aligned
+    assert list(box.iter_chunk_starts((40, 4, 4, 2, 2))) == [(5, 0, 0, c, 1) for c in (0, 2)], (
+        "one of each axis"
+    )
+    later = box.with_bounds("c", 1, 2)
+    assert next(iter(later.iter_chunk_starts((40, 8, 8), (8, 8, 8)))) == (0, 0, 0, 1, 1), (
+        "channels stay together"
+    )
+    plain = BoundingBox((5, 0, 0), (20, 4, 4))
+    assert list(plain.iter_chunk_starts((16, 2, 4))) == [(x, y, 0) for x in (5, 21) for y in (0, 2)]
+
+
+def test_three_sides_are_those_of_x_y_z_in_any_order_of_the_axes():
+    box = NDBoundingBox((0, 0, 0), (64, 64, 64), "zyx")
+    assert next(box.chunk((8, 16, 32))).size == (32, 16, 8)
+    assert next(box.chunk(VecInt(8, 16, 32, axes="zyx"))).size == (8, 16, 32)
+    assert next(box.chunk(VecInt(8, 16, 32, axes="xyz"))).size == (32, 16, 8)
+    assert next(box.padded_with_margins((1, 0, 0)).chunk((99, 99, 99))).size == (64, 64, 66)
+    flat = NDBoundingBox((0, 0, 0), (30, 30, 4), "xyt")
+    with pytest.raises(InvalidValueError, match="ambiguous"):
+        flat.chunk((16, 16, 2))
+    assert [corners(piece)[0] for piece in flat.chunk(VecInt(x=16, y=30, t=4))] == [(0, 0, 0), (16, 0, 0)]
+    four = NDBoundingBox((0, 0, 0, 0), (16, 16, 2, 2), "xyts")
+    assert list(four.iter_chunk_starts((16, 16, 1))) == [(0, 0, t, s) for t in (0, 1) for s in (0, 1)]
+
+
+def test_cells_of_a_grid_from_the_origin():
+    box = NDBoundingBox((10, -1, 0, 2), (10, 2, 4, 2), "xyzc")
+    cells = [(x, y, 0, c) for x in (0, 16) for y in (-16, 0) for c in (2, 3)]
+    assert list(box.iter_overlapping_grid_cells((16, 16, 16))) == cells, "a channel is a cell of its own"
+    clip = NDBoundingBox((0, 0, 0, 3), (12, 9, 9, 9), "xyzc")
+    assert list(box.iter_overlapping_grid_cells((16, 16, 16), clip_to=clip)) == [(0, 0, 0, 3)]
+    assert list(box.iter_overlapping_grid_cells((4, 4, 4), clip_to=clip.offset((50, 0, 0, 0)))) == []
+    plain = BoundingBox((10, -1, 0), (10, 2, 4))
+    assert list(plain.iter_overlapping_grid_cells((16, 16, 16))) == [
+        (x, y, 0) for x in (0, 16) for y in (-16, 0)
+    ]
+    assert list(plain.iter_overlapping_grid_cells((16, 16, 16), BoundingBox((0, 0, 0), (12, 9, 9)))) == [
+        (0, 0, 0)
+    ]
+
+
+def test_margins_along_all_axes():
+    box = NDBoundingBox((4, 1, 2, 3), (3, 10, 11, 12), "txyz")
+    grown = box.padded_with_margins((1, 0, 0, 2), VecInt(x=5, y=0, z=0, t=0))
+    assert corners(grown)[:2] == ((3, 1, 2, 1), (4, 15, 11, 14))
+    assert corners(box.padded_with_margins((1, 2, 3)))[:2] == ((4, 0, 0, 0), (3, 12, 15, 18)), "t stays"
+    assert box.padded_with_margins(-box.size, -box.size) == box, "turned around"

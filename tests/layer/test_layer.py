@@ -93,7 +93,8 @@ def test_both_spellings_of_a_mag(ds, layer, arguments, chunk, cube, compression)
         ({"file_len": 0}, InvalidValueError),
     ],
 )
-def test_a_mag_that_cannot_be_leaves_no_trace(ds, layer, arguments, error):
+def test_a_mag_that_cannot_be_leaves_no_trace(ds, arguments, error):
+    layer = ds.add_layer("asked", "color", data_format="wkw")
     properties = Path(ds.path) / "datasource-properties.json"
     before = properties.read_bytes()
     with pytest.raises(error):

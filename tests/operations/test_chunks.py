@@ -26,6 +26,7 @@ from wkdask.errors import (
 )
 from wkdask.fsio import lock
 from wkdask.geometry import Vec3Int
+from wkdask.geometry.grid import box_tiles
 from wkdask.jobs.events import JobFinished, JobStarted, UnitDone
 from wkdask.jobs.tasks import Target, landed_reports
 from wkdask.operations.chunks import ChunkedView, chunk_shape_2021, chunks_unit
@@ -55,7 +56,7 @@ def add_fifty(argument):
 
 def expected_chunks(box, side):
     """Return the boxes of the chunks of a box on the absolute grid, x fastest."""
-    return list(box.chunk((side, side, side), (side, side, side)))
+    return list(box_tiles(box, (side, side, side), (side, side, side)))
 
 
 # --- every voxel once -----------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from wkdask.errors import (
     ResumeError,
     TaskFailedError,
 )
+from wkdask.geometry.grid import box_tiles
 from wkdask.jobs.events import JobStarted, UnitDone
 from wkdask.storage.publish.jobs import unfinished_jobs
 
@@ -238,7 +239,7 @@ def test_blocks_of_another_shape_than_cubes(source, make_mag, shape):
     mag.map_cubes(note, target, block_shape=shape)
     sides = (shape,) * 3 if isinstance(shape, int) else shape
     assert len(seen) == len(set(seen))
-    assert set(seen) == set(BOX.chunk(sides, sides))
+    assert set(seen) == set(box_tiles(BOX, sides, sides))
     assert np.array_equal(target.read(), 255 - voxels)
 
 
@@ -289,7 +290,7 @@ def test_in_place_and_into_another_mag(source, make_mag):
 def test_records_come_in_the_order_of_the_blocks(source, block_shape):
     mag, voxels = source
     sides = {None: (32, 32, 32), 50: (50, 50, 50)}.get(block_shape, block_shape)
-    boxes = list(BOX.chunk(sides, sides))
+    boxes = list(box_tiles(BOX, sides, sides))
     before = os.listdir(f"{mag.path}/.wkdask")
 
     def slow(block, box):
@@ -317,7 +318,7 @@ def test_records_are_made_as_they_are_taken(make_mag):
 
 def test_a_function_that_fails_for_a_record(source):
     mag, _ = source
-    boxes = list(BOX.chunk((32, 32, 32), (32, 32, 32)))
+    boxes = list(box_tiles(BOX, (32, 32, 32), (32, 32, 32)))
 
     def fails(block, box):
         return box if box != boxes[17] else 1 // 0
@@ -348,7 +349,7 @@ def test_records_of_a_job_that_is_resumed(source, tmp_path):
     folder.mkdir()
     (folder / "fail").touch()
     function = functools.partial(counted, folder=str(folder))
-    boxes = list(BOX.chunk((32, 32, 32), (32, 32, 32)))
+    boxes = list(box_tiles(BOX, (32, 32, 32), (32, 32, 32)))
     with pytest.raises(TaskFailedError):
         list(mag.map_cubes(function, resume=True))
     (ticket,) = unfinished_jobs(mag.place.store)
@@ -603,7 +604,7 @@ def test_on_workers_with_a_closure_a_partial_and_records(source, make_mag, clien
     workers = {int(event.report.worker.split(":")[1]) for event in events if isinstance(event, UnitDone)}
     assert workers == pids
     records = list(mag.map_cubes(functools.partial(np.sum, dtype="int64")))
-    boxes = BOX.chunk((32, 32, 32), (32, 32, 32))
+    boxes = box_tiles(BOX, (32, 32, 32), (32, 32, 32))
     assert records == [voxels[(slice(None), *box.to_slices(BOX.topleft))].sum(dtype="int64") for box in boxes]
 
 

@@ -77,7 +77,7 @@ def test_thin_plate_splines():
         (lambda: Affine(np.full((4, 4), np.nan)), "finite numbers"),
         (lambda: Affine.from_rotation("q", 1), "axis is x, y or z"),
         (lambda: Affine.identity().flip("xy"), "axis is x, y or z"),
-        (lambda: Affine.from_scale(2), "three numbers"),
+        (lambda: Affine.from_scale(2), "three floats"),
         (lambda: Spline([], []), "at least one landmark"),
         (lambda: Spline([(0, 0, 0)], [(0, 0, 0), (1, 1, 1)]), "got 1 and 2"),
         (lambda: Spline([(0, 0)], [(0, 0)]), "shape N × 3"),

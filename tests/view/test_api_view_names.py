@@ -1,5 +1,7 @@
 """Views under version 4's names: places in voxels of mag 1, chunks, arrays whole, and what a mag says of itself."""
 
+import warnings
+
 import numpy as np
 import pytest
 import zarr
@@ -46,7 +48,7 @@ def test_places_count_voxels_of_mag_1(mag1, mag2, where, corner, size, step):
     mag, data = {1: (mag1, DATA1), 2: (mag2, DATA2)}[step]
     index = tuple(slice(a // step, (a + n) // step) for a, n in zip(corner, size, strict=True))
     expected = data[:, *index]
-    view = mag.get_view(**where)
+    view = mag.get_view(**where, read_only=True)
     assert view.bounding_box == BoundingBox(np.add(CORNER, corner), size)
     assert np.array_equal(view.read(), expected)
     for read in (mag.read, mag.read_cxyz, mag.get_view().read):
@@ -78,11 +80,31 @@ def test_places_of_what_is_written(mag1, mag2, where, corner, size, step, throug
 
 
 def test_relative_places_of_views_of_views(mag1):
-    view = mag1.get_view(relative_offset=(1, 2, 3), size=(10, 10, 10))
+    view = mag1.get_view(relative_offset=(1, 2, 3), size=(10, 10, 10), read_only=True)
     inner = view.get_view(relative_offset=(1, 1, 1), size=(2, 2, 2))
     assert inner.bounding_box == BoundingBox((6, 11, 16), (2, 2, 2))
     assert inner == view.get_view(absolute_offset=(6, 11, 16), size=(2, 2, 2))
     assert inner == view.get_view(relative_bounding_box=BoundingBox((1, 1, 1), (2, 2, 2)))
+
+
+def test_a_writable_view_off_the_grid_is_warned_of_in_version_4_s_words_only(mag1):
+    off, message = {"size": (10, 10, 10)}, r"not aligned with the shard shape.*nearest of whole cubes is"
+    with pytest.warns(UserWarning, match=message) as caught:
+        view = mag1.get_view(absolute_offset=(5, 8, 12), **off)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match=message):
+        view.get_view(relative_offset=(1, 1, 1), size=(2, 2, 2))
+    with pytest.warns(UserWarning, match=message):
+        mag1.get_view(absolute_bounding_box=BoundingBox((16, 16, 16), (8, 8, 8)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mag1.get_view((5, 8, 12), **off)  # 2021
+        mag1.get_view(bounding_box=BoundingBox((5, 8, 12), (10, 10, 10)))
+        mag1.get_view(absolute_offset=(5, 8, 12), **off, read_only=True)
+        mag1.get_view(absolute_offset=CORNER, size=(20, 20, 20))  # ends where the layer does
+        mag1.get_view(absolute_offset=(16, 16, 16), size=(8, 12, 16))
+        list(mag1.chunk((5, 5, 5)))
+        list(mag1.get_views_on_disk())
 
 
 @pytest.mark.parametrize(
@@ -275,6 +297,7 @@ def test_how_a_mag_is_stored(new, data_format):
         assert (info.chunk_shape, info.shard_shape) == ((8, 8, 8), (cut["shard_shape"],) * 3)
         assert info.chunks_per_shard == (cut["shard_shape"] // 8,) * 3
         assert info.bounding_box == BoundingBox((1, 1, 1), (4, 4, 4))
+        assert (info.bounding_box.size.c, info.chunk_shape.xyz) == (3, (8, 8, 8))
         assert (info.compression_mode, info.compression, info.ndim) == (False, None, 4)
         assert view.data_format == data_format
     assert layer.add_mag(4, **{**cut, "compression": True}).info.compression_mode

@@ -127,11 +127,11 @@ def _arrays_of(graph: AgglomerateGraph, dtype: np.dtype[Any]) -> dict[str, np.nd
     """Return the arrays of a graph, or raise InvalidValueError."""
     segments = sorted(graph.nodes)
     if segments and segments[0] < 1:
-        raise InvalidValueError(f"segments count from 1, got {segments[0]}")
+        raise InvalidValueError(f"segments are positive integers, counted from 1; got {segments[0]}")
     if segments != list(range(1, len(segments) + 1)):
         missing = next(n for n, each in enumerate(segments, start=1) if n != each)
         raise InvalidValueError(
-            f"segments count from 1 to {segments[-1]} without gaps, but {missing} is missing: "
+            f"the ids of segments are dense, from 1 to {segments[-1]} without gaps, but {missing} is missing: "
             "add it with add_segment"
         )
     for each in segments:

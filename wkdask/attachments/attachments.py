@@ -359,8 +359,9 @@ class Attachments:
     def detect_legacy_attachments(self) -> None:
         """List the files that WEBKNOSSOS found by itself before attachments were listed.
 
-        These are ``*.hdf5`` in ``meshes/``, ``agglomerates/`` and ``connectomes/`` of the layer's folder, and
-        ``agglomerates/cumsum.json``. Those that are listed already are passed over.
+        These are ``*.hdf5`` in ``meshes/``, ``agglomerates/`` and ``connectomes/`` of the layer's folder,
+        ``agglomerates/cumsum.json`` and ``segmentIndex/segmentIndex.hdf5``. Those that are listed already are
+        passed over.
 
         Raises
         ------
@@ -381,6 +382,13 @@ class Attachments:
         if cumsum.is_file() and self.cumsum is None:
             edits.append(
                 self._edit(CumsumAttachment.from_path_and_name(cumsum, "cumsum", data_format="json"))
+            )
+        index = Path(self._layer.path, "segmentIndex", "segmentIndex.hdf5")
+        if index.is_file() and self.segment_index is None:
+            edits.append(
+                self._edit(
+                    SegmentIndexAttachment.from_path_and_name(index, "segmentIndex", data_format="hdf5")
+                )
             )
         if edits:
             self._layer._file.commit(*edits)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from wkdask.dataset.copies import DatasetCopy, plan_dataset, run_copy
+from wkdask.dataset.defaults import PROPERTIES_FILE_NAME
 from wkdask.dataset.equality import Difference, first_difference
 from wkdask.dataset.external_layers import (
     add_copy_layer,
@@ -59,7 +60,6 @@ __all__ = [
     "View",
 ]  # what scripts import from there
 
-PROPERTIES_FILE_NAME = PROPERTIES_FILE
 """The name of the file that makes a folder a dataset."""
 
 

@@ -21,10 +21,9 @@ from wkdask.geometry.nd_boxes import NDBoundingBox
 from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.jobs.folder_edits import recoverable_removal
 from wkdask.layer import Layer, LayerCategories, SegmentationLayer, layer_of
-from wkdask.layer.axes import new_layer_box
+from wkdask.layer.axes import default_format, new_layer_box
 from wkdask.layer.elsewhere import warn_of_voxels
 from wkdask.locations import cubes_box
-from wkdask.names import DEFAULT_DATA_FORMAT
 from wkdask.operations.chunks import warn_of_ignored
 from wkdask.paths import FolderPath
 from wkdask.properties import (
@@ -200,7 +199,7 @@ class DatasetLayers:
         largest_segment_id: int | None = None,
         mappings: Sequence[str] = (),
         bounding_box: BoundingBox | NDBoundingBox | None = None,
-        data_format: str = DEFAULT_DATA_FORMAT,
+        data_format: str | None = None,
         dtype: npt.DTypeLike | None = None,
         **kwargs: object,
     ) -> Layer:
@@ -226,7 +225,8 @@ class DatasetLayers:
             In voxels of mag 1; it grows with what is written. An NDBoundingBox gives the layer further axes, in
             Zarr 3.
         data_format
-            How its mags are stored: ``"wkw"``, ``"zarr3"``, or ``"zarr"`` for Zarr 2.
+            How its mags are stored: ``"wkw"``, ``"zarr3"``, or ``"zarr"`` for Zarr 2. Where nothing is said:
+            ``"wkw"``, but Zarr 3 if the box has further axes, or the first mag is to be cut as WKW cannot be.
         dtype
             Version 4's spelling of `dtype_per_channel`.
         **kwargs
@@ -245,7 +245,9 @@ class DatasetLayers:
         """
         if category not in (LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
             raise CategoryError(f'a layer is "color" or "segmentation", got {category!r}')
-        data_format = str(data_format)
+        box_asked = EMPTY_BOX if bounding_box is None else as_box(bounding_box)
+        unasked = data_format is None
+        data_format = str(default_format(box_asked) if data_format is None else data_format)
         check_format(data_format)
         dtype_per_channel = _either_dtype(dtype, dtype_per_channel, dtype_per_layer)
         channels = (
@@ -255,9 +257,7 @@ class DatasetLayers:
         check_voxel(data_format, dtype_name, channels)  # no mag could be added to the layer
         warn_of_ignored(**kwargs)
         warn_of_voxels(layer_name, category, dtype_name)
-        box, axes_edits = new_layer_box(
-            layer_name, EMPTY_BOX if bounding_box is None else as_box(bounding_box), data_format, channels
-        )
+        box, axes_edits = new_layer_box(layer_name, box_asked, data_format, channels)
         edit = AddLayer(
             name=layer_name,
             category=category,
@@ -269,6 +269,7 @@ class DatasetLayers:
             data_format=data_format,
         )
         self._file.commit(edit, *axes_edits)
+        (self._file.unasked.add if unasked else self._file.unasked.discard)(layer_name)
         os.makedirs(os.path.join(self.path, layer_name), exist_ok=True)
         return self.get_layer(layer_name)
 
@@ -310,7 +311,7 @@ class DatasetLayers:
                 num_channels,
                 largest_segment_id=largest_segment_id,
                 mappings=mappings,
-                data_format=data_format or DEFAULT_DATA_FORMAT,
+                data_format=data_format,
                 **kwargs,  # type: ignore[arg-type]
             )
         layer = self.get_layer(layer_name)

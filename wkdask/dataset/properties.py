@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wkdask.attachments.kinds import AttachmentDataFormat
 from wkdask.geometry.voxel_size import VoxelSize, length_unit_from_str
 from wkdask.names import (
     COLOR_CATEGORY,
@@ -28,6 +29,7 @@ __all__ = [
     "COLOR_CATEGORY",
     "SEGMENTATION_CATEGORY",
     "AffineCoordinateTransformation",
+    "AttachmentDataFormat",
     "CoordinateTransformation",
     "DataFormat",
     "DatasetProperties",

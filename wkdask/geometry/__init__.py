@@ -29,6 +29,8 @@ from wkdask.geometry.boxes import (
     VecIntLike,
     as_box,
 )
+from wkdask.geometry.vec3_float import as_vec3_float_or_none
+from wkdask.geometry.vectors import as_vec3_int_or_none
 
 __all__ = [
     "CXYZ_AXES",
@@ -54,4 +56,6 @@ __all__ = [
     "VecInt",
     "VecIntLike",
     "as_box",
+    "as_vec3_float_or_none",
+    "as_vec3_int_or_none",
 ]

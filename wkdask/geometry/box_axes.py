@@ -97,14 +97,26 @@ class SpatialParts:
         """Return a box with another far corner along x, y, z."""
         return self.with_size_xyz(Vec3Int(new_xyz) - self.topleft.xyz)
 
-    def padded_with_margins(
-        self, margins_left: Vec3IntLike, margins_right: Vec3IntLike | None = None
-    ) -> Self:
-        """Return the box grown along x, y, z by margins on both sides (right as left if not given)."""
-        left = Vec3Int(margins_left)
-        right = left if margins_right is None else Vec3Int(margins_right)
-        grown = self.size_xyz + left + right
-        return self.with_topleft_xyz(self.topleft_xyz - left).with_size_xyz(grown)
+    def padded_with_margins(self, margins_left: VecIntLike, margins_right: VecIntLike | None = None) -> Self:
+        """Return the box grown by margins on both sides (right as left if not given).
+
+        Parameters
+        ----------
+        margins_left, margins_right
+            One per axis, a VecInt by its names; three for x, y, z only.
+        """
+        left = self._margins(margins_left)
+        right = left if margins_right is None else self._margins(margins_right)
+        return self._with(topleft=self.topleft - left, size=self.size + left + right)
+
+    def _margins(self, margins: VecIntLike) -> VecInt:
+        """Return margins along all axes; none along further ones where only x, y, z are given."""
+        values = margins if type(margins) is VecInt else tuple(margins)
+        axes = self.size.axes
+        if len(values) == 3 and type(values) is not VecInt:
+            known = dict(zip(XYZ_AXES, Vec3Int(values), strict=True))
+            return VecInt([known.get(axis, 0) for axis in axes], axes=axes)
+        return by_name(values, axes, "the margins")
 
     def align_with_mag(self, mag: MagLike | Vec3Int, ceil: bool = False) -> Self:
         """Return the box, in voxels of mag 1, on the grid of a mag: inwards, or outwards with `ceil`.
@@ -219,7 +231,10 @@ def wkw_dict(box: AxesBox, index: VecInt) -> dict[str, Any]:
         ]
     result["axisOrder"] = {axis: index[axis] for axis in CXYZ_AXES if axis in box.axes}
     if C_AXIS in box.axes:
-        result["numChannels"] = box.get_shape(C_AXIS)
+        first, last = box.get_bounds(C_AXIS)
+        if first:
+            result["channelIndex"] = first
+        result["numChannels"] = last - first
     return result
 
 
@@ -241,8 +256,13 @@ def parse_wkw_dict(bbox: Mapping[str, Any]) -> tuple[list[int], list[int], list[
         spans = {
             axis: (low, bbox[key]) for axis, low, key in zip(XYZ_AXES, bbox["topLeft"], lengths, strict=True)
         }
+        if C_AXIS not in order and {order[axis] for axis in XYZ_AXES} == {1, 2, 3}:
+            order = {C_AXIS: 0, **order}  # the place that is free is that of the channels
         if C_AXIS in order:
-            spans[C_AXIS] = (0, 1 if bbox.get("numChannels") is None else bbox["numChannels"])
+            spans[C_AXIS] = (
+                bbox.get("channelIndex") or 0,
+                1 if bbox.get("numChannels") is None else bbox["numChannels"],
+            )
         places = {axis: order[axis] for axis in spans}
         for axis in further:
             low, high = axis["bounds"]

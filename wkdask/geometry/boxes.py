@@ -311,7 +311,7 @@ class BoundingBox(ThreeAxes, BoxForms):
         *,
         chunk_size: Vec3IntLike | None = None,
     ) -> Iterator[BoundingBox]:
-        """Yield the pieces of the box, z slowest and x fastest.
+        """Yield the pieces of the box, x slowest and z fastest.
 
         Parameters
         ----------
@@ -337,7 +337,7 @@ class BoundingBox(ThreeAxes, BoxForms):
         chunk_border_alignments: Vec3IntLike | None = None,
         clip_to: BoundingBox | None = None,
     ) -> Iterator[tuple[int, int, int]]:
-        """Yield where the pieces of the box begin, before they are clipped at its border.
+        """Yield where the pieces of the box begin, in their order, before they are clipped at its border.
 
         Parameters
         ----------
@@ -358,11 +358,31 @@ class BoundingBox(ThreeAxes, BoxForms):
         if self.is_empty():
             return
         end = self.bottomright
-        for z in range(start.z, end.z, shape.z):
+        for x in range(start.x, end.x, shape.x):
             for y in range(start.y, end.y, shape.y):
-                for x in range(start.x, end.x, shape.x):
+                for z in range(start.z, end.z, shape.z):
                     if clip_to is None or not BoundingBox((x, y, z), shape).intersection(clip_to).is_empty():
                         yield (x, y, z)
+
+    def iter_chunk_starts(
+        self, chunk_shape: Vec3IntLike, chunk_border_alignments: Vec3IntLike | None = None
+    ) -> Iterator[tuple[int, int, int]]:
+        """Yield where the pieces of the box begin; :meth:`iter_chunk_toplefts` without `clip_to`."""
+        return self.iter_chunk_toplefts(chunk_shape, chunk_border_alignments)
+
+    def iter_overlapping_grid_cells(
+        self, cell_shape: Vec3IntLike, clip_to: BoundingBox | None = None
+    ) -> Iterator[tuple[int, int, int]]:
+        """Yield where the cells of a grid begin that have voxels of the box; the grid begins at the origin.
+
+        Parameters
+        ----------
+        cell_shape
+            The size of a cell.
+        clip_to
+            Pass over cells that have no voxel in common with this box.
+        """
+        return self.iter_chunk_toplefts(cell_shape, cell_shape, clip_to)
 
     @staticmethod
     def group_boxes_with_aligned_mag(

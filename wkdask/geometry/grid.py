@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wkdask.errors import InvalidValueError
-from wkdask.geometry.boxes import BoundingBox, Vec3Int
+from wkdask.geometry.boxes import BoundingBox, Vec3Int, Vec3IntLike
 
-__all__ = ["CubeGrid", "IndexRange", "block_shape_near", "chunks_on_grid", "split_box"]
+__all__ = ["CubeGrid", "IndexRange", "block_shape_near", "box_tiles", "chunks_on_grid", "split_box"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,3 +190,26 @@ def _with(shape: Vec3Int, axis: int, side: int) -> Vec3Int:
     sides = list(shape)
     sides[axis] = side
     return Vec3Int(sides)
+
+
+def box_tiles(
+    box: BoundingBox, sides: Vec3IntLike, steps: Vec3IntLike | None = None
+) -> Iterator[BoundingBox]:
+    """Yield the pieces of a box x fastest, as voxels lie in memory; `BoundingBox.chunk` has x slowest.
+
+    Parameters
+    ----------
+    box
+        The box; pieces at its border are clipped.
+    sides
+        The size of a piece.
+    steps
+        The pieces are cut at multiples of this; without it, from the box's own corner.
+    """
+    shape, start, end = Vec3Int(sides), box.topleft, box.bottomright
+    if steps is not None:
+        start = start // Vec3Int(steps) * Vec3Int(steps)
+    if box.is_empty():
+        return
+    for z, y, x in itertools.product(*(range(start[n], end[n], shape[n]) for n in (2, 1, 0))):
+        yield BoundingBox((x, y, z), shape).intersection(box)

@@ -297,17 +297,16 @@ class NDBoundingBox(SpatialParts, metaclass=ABCMeta):
 
     # --- grids -----------------------------------------------------------------------------------------
 
-    def _along_all(self, given: VecIntLike, what: str) -> VecInt:
-        """Return a shape of all axes; one of x, y, z takes all channels and 1 of each further axis."""
-        values = given if isinstance(given, VecInt) else tuple(given)
-        if len(values) == 3 and self.ndim != 3:
-            x, y, z = Vec3Int(tuple(values))
-            known = {
-                "x": x,
-                "y": y,
-                "z": z,
-                C_AXIS: max(1, dict(zip(self.axes, self.size, strict=True)).get("c", 1)),
-            }
+    def _along_all(self, given: VecIntLike, what: str, channels: int = 1) -> VecInt:
+        """Return a shape of all axes; one of x, y, z takes `channels` and 1 of each further axis."""
+        values = given if type(given) is VecInt else tuple(given)
+        if len(values) == 3 and type(values) is not VecInt:
+            if self.ndim == 3 and set(self.axes) != set(XYZ_AXES) and type(given) is not Vec3Int:
+                raise InvalidValueError(
+                    f"{what} {values!r} is ambiguous for a box of the axes {', '.join(self.axes)}: "
+                    f"name them, VecInt({', '.join(f'{axis}=…' for axis in self.axes)})"
+                )
+            known = {**dict(zip(XYZ_AXES, Vec3Int(values), strict=True)), C_AXIS: channels}
             values = VecInt([known.get(axis, 1) for axis in self.axes], axes=self.axes)
         shape = by_name(values, self.axes, what)
         if not shape.is_positive(strictly_positive=True):
@@ -322,35 +321,70 @@ class NDBoundingBox(SpatialParts, metaclass=ABCMeta):
         Parameters
         ----------
         chunk_shape
-            The size of a piece along all axes, or along x, y, z (then all channels and one position of each
-            further axis); pieces at the border are clipped.
+            The size of a piece along all axes, or along x, y, z in this order (then all channels and one
+            position of each further axis); pieces at the border are clipped. A VecInt goes by its names.
         chunk_border_alignments
             The pieces are cut at multiples of this; without it, from the box's own corner.
 
         Raises
         ------
         InvalidValueError
-            If a shape is not positive, or not a multiple of the alignment.
+            If a shape is not positive, not a multiple of the alignment, or does not say which axes it is of.
         """
-        shape = self._along_all(chunk_shape, "the shape of a chunk")
+        shape = self._chunk_shape(chunk_shape)
+        return self._pieces(self._starts(shape, chunk_border_alignments), shape)
+
+    def _pieces(self, starts: Iterator[tuple[int, ...]], shape: VecInt) -> Iterator[Self]:
+        for corner in starts:
+            low = self.topleft.pairmax(corner)
+            high = self.bottomright.pairmin(shape + corner)
+            yield self._with(topleft=low, size=high - low)
+
+    def iter_chunk_starts(
+        self, chunk_shape: VecIntLike, chunk_border_alignments: VecIntLike | None = None
+    ) -> Iterator[tuple[int, ...]]:
+        """Yield where the pieces of :meth:`chunk` begin, in their order, before they are clipped at the border.
+
+        Parameters
+        ----------
+        chunk_shape, chunk_border_alignments
+            As for :meth:`chunk`.
+        """
+        return self._starts(self._chunk_shape(chunk_shape), chunk_border_alignments)
+
+    def iter_overlapping_grid_cells(
+        self, cell_shape: VecIntLike, clip_to: AxesBox | None = None
+    ) -> Iterator[tuple[int, ...]]:
+        """Yield where the cells of a grid begin that have voxels of the box; the grid begins at the origin.
+
+        Parameters
+        ----------
+        cell_shape
+            The size of a cell along all axes, or along x, y, z (then 1 along all others, channels too).
+        clip_to
+            Pass over cells that have no voxel in common with this box.
+        """
+        box = self if clip_to is None else self.intersected_with(clip_to, dont_assert=True)
+        cell = self._along_all(cell_shape, "the shape of a cell")
+        return box._starts(cell, cell)
+
+    def _chunk_shape(self, chunk_shape: VecIntLike) -> VecInt:
+        channels = max(1, self.get_shape(C_AXIS)) if C_AXIS in self.axes else 1
+        return self._along_all(chunk_shape, "the shape of a chunk", channels)
+
+    def _starts(self, shape: VecInt, alignments: VecIntLike | None) -> Iterator[tuple[int, ...]]:
+        """Return an iterator over where pieces of a shape begin, the first axis slowest."""
         start = self.topleft
-        if chunk_border_alignments is not None:
-            align = self._along_all(chunk_border_alignments, "the alignment of chunks")
+        if alignments is not None:
+            align = self._along_all(alignments, "the alignment of chunks")
             if any(shape % align):
                 raise InvalidValueError(
                     f"the chunk shape {shape!r} is not a multiple of the alignment {align!r}"
                 )
             start = start // align * align
-        return self._pieces(start, shape)
-
-    def _pieces(self, start: VecInt, shape: VecInt) -> Iterator[Self]:
         if self.is_empty():
-            return
-        ranges = map(range, start, self.bottomright, shape)
-        for corner in itertools.product(*ranges):
-            low = self.topleft.pairmax(corner)
-            high = self.bottomright.pairmin(shape + corner)
-            yield self._with(topleft=low, size=high - low)
+            return iter(())
+        return itertools.product(*map(range, start, self.bottomright, shape))
 
     @classmethod
     def group_boxes_with_aligned_mag(
@@ -470,7 +504,10 @@ class NormalizedBoundingBox(NDBoundingBox):
     __hash__ = NDBoundingBox.__hash__
 
     def to_wkw_dict(self) -> dict[str, Any]:
-        """Return the box as the properties file writes it, with ``axisOrder`` and ``additionalAxes``."""
+        """Return the box as the properties file writes it, with ``axisOrder`` and ``additionalAxes``.
+
+        A box whose channels do not begin with the first has a ``channelIndex``.
+        """
         return wkw_dict(self, self.index)
 
     @classmethod

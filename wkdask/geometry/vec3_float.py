@@ -11,9 +11,9 @@ from typing import Any, TypeAlias, cast, overload
 import numpy as np
 
 from wkdask.errors import InvalidValueError
-from wkdask.geometry.vectors import Vec3Int, Vec3IntLike
+from wkdask.geometry.vectors import Vec3Int
 
-__all__ = ["Vec3Float", "Vec3FloatLike", "as_vec3_float_or_none", "as_vec3_int_or_none"]
+__all__ = ["Vec3Float", "Vec3FloatLike", "as_vec3_float_or_none"]
 
 Vec3FloatLike: TypeAlias = "Vec3Float | Sequence[float] | Iterable[float] | np.ndarray[Any, Any]"
 """Anything of three numbers."""
@@ -49,7 +49,7 @@ class Vec3Float(Sequence[float]):
             return args[0]
         values = tuple(args[0]) if len(args) == 1 and _is_array(args[0]) else args
         if len(values) != 3:
-            raise InvalidValueError(f"expected three numbers (x, y, z), got {values!r}")
+            raise InvalidValueError(f"expected three floats (x, y, z), got {values!r}")
         self = object.__new__(cls)
         object.__setattr__(self, "_data", tuple(_number(value) for value in values))
         return self
@@ -219,12 +219,7 @@ def _number(value: object) -> float:
     """Return a number as a float; refuse texts and bools."""
     if isinstance(value, Real | np.number) and not isinstance(value, bool | np.complexfloating):
         return float(cast(float, value))
-    raise InvalidValueError(f"a component of a vector must be a number, got {value!r}")
-
-
-def as_vec3_int_or_none(value: Vec3IntLike | None) -> Vec3Int | None:
-    """Return three integers, or None for None."""
-    return None if value is None else Vec3Int(value)
+    raise InvalidValueError(f"a vector has three floats (x, y, z); one of them is {value!r}")
 
 
 def as_vec3_float_or_none(value: Vec3FloatLike | None) -> Vec3Float | None:

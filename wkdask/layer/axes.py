@@ -12,6 +12,7 @@ from wkdask.geometry import BoundingBox, Mag
 from wkdask.geometry.axis_vectors import C_AXIS, CXYZ_AXES, XYZ_AXES
 from wkdask.geometry.nd_boxes import NDBoundingBox, NormalizedBoundingBox
 from wkdask.jobs.mag_folders import clear_leftovers, mag_folder, mags_lock
+from wkdask.names import DEFAULT_DATA_FORMAT
 from wkdask.properties import AddMag, Edit, LayerRecord, MagRecord, SetBox
 from wkdask.properties.further_axes import (
     FurtherAxis,
@@ -27,7 +28,7 @@ from wkdask.storage.zarr.plane import check_axes, create_nd, further_of
 if TYPE_CHECKING:
     from wkdask.layer.layer import Layer
 
-__all__ = ["add_nd_mag", "box_edits", "new_layer_box", "normalized_box_of", "open_nd_mag"]
+__all__ = ["add_nd_mag", "box_edits", "default_format", "new_layer_box", "normalized_box_of", "open_nd_mag"]
 
 AnyBox = BoundingBox | NDBoundingBox
 
@@ -39,6 +40,11 @@ def normalized_box_of(layer: Layer) -> NormalizedBoundingBox:
         return record.bounding_box.normalize_axes(layer.num_channels)
     entry = record.mags[0].raw if record.mags else None
     return nd_box_of(layer, axes_of_layer(record, entry))
+
+
+def default_format(box: AnyBox) -> str:
+    """Return the data format of a new layer where nobody asks for one: Zarr 3 if its box has further axes."""
+    return "zarr3" if not isinstance(box, BoundingBox) and further_of(box.axes) else DEFAULT_DATA_FORMAT
 
 
 def new_layer_box(

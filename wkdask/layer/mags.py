@@ -23,6 +23,7 @@ from wkdask.jobs.mag_folders import clear_leftovers, is_address, mag_folder, mag
 from wkdask.layer.axes import add_nd_mag, box_edits, normalized_box_of, open_nd_mag
 from wkdask.layer.chunk_layout import Cut, in_chunks
 from wkdask.layer.elsewhere import warn_of_cut
+from wkdask.layer.first_mag import spec_of_new_mag
 from wkdask.layer.multiscales import write_multiscales
 from wkdask.layer.zarr_config import CompressLike
 from wkdask.locations import (
@@ -258,13 +259,18 @@ class LayerMags:
             If a job makes that mag at the moment.
         InvalidValueError, UnsupportedFormatError, DTypeError
             If the layer's format cannot hold it so; nothing was written.
+
+        Notes
+        -----
+        A layer that was added in this session without a `data_format` becomes Zarr 3, with a warning, if its first
+        mag is to be stored as WKW cannot do it: in cubes of unequal sides, or compressed as only Zarr is.
         """
         mag = Mag(mag)
         self._refuse_existing(mag)
         cut = Cut(
             block_len, in_chunks(file_len, chunks_per_shard), compress, chunk_shape, shard_shape, compression
         )
-        spec = cut.to_spec(self.record.data_format, str(self.dtype_per_channel), self.num_channels)
+        spec = spec_of_new_mag(cast("Layer", self), mag, cut)
         if has_further_axes(self.record.raw):
             self._refuse_linked_folder()
             return cast(MagView, add_nd_mag(cast("Layer", self), mag, spec))

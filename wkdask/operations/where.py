@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields
 from typing import Protocol
 
-from wkdask.errors import AlignmentError, InvalidValueError, OutOfBoundsError
-from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike, as_box
+from wkdask.errors import AlignmentError, InvalidValueError, OutOfBoundsError, WkdaskWarning
+from wkdask.geometry import C_AXIS, CXYZ_AXES, BoundingBox, Mag, NDBoundingBox, Vec3Int, Vec3IntLike, as_box
 from wkdask.storage.protocol import ArraySpec
 
-__all__ = ["NOWHERE", "Where", "check_allowed"]
+__all__ = ["NOWHERE", "Where", "check_allowed", "spatial_box", "warn_of_parts_of_cubes"]
 
 
 class _Located(Protocol):
@@ -30,6 +31,31 @@ class _Located(Protocol):
     @property
     def spec(self) -> ArraySpec:
         """Type and cut of the mag."""
+
+
+def spatial_box(box: object, num_channels: int) -> BoundingBox:
+    """Return a box along x, y, z of a mag that has the axes c, x, y, z.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is none, has further axes, or some channels only.
+    """
+    found: BoundingBox | NDBoundingBox = as_box(box)
+    if isinstance(found, BoundingBox):
+        return found
+    further = [axis for axis in found.axes if axis not in CXYZ_AXES]
+    if further:
+        raise InvalidValueError(
+            f"the mag has the axes c, x, y, z, but the box has {', '.join(further)} too: {found}"
+        )
+    if C_AXIS in found.axes and found.get_bounds(C_AXIS) != (0, num_channels):
+        low, high = found.get_bounds(C_AXIS)
+        raise InvalidValueError(
+            f"the box has c from {low} to {high}, but all {num_channels} channels are read and written together: "
+            "take channels of the array"
+        )
+    return BoundingBox(found.topleft_xyz, found.size_xyz)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +97,7 @@ class Where:
         """
         said = [each.name for each in fields(self) if getattr(self, each.name) is not None]
         if not said:
-            return None if bounding_box is None else as_box(bounding_box)
+            return None if bounding_box is None else spatial_box(bounding_box, view.spec.num_channels)
         both = [
             name for name, value in (("offset", offset), ("bounding_box", bounding_box)) if value is not None
         ]
@@ -82,7 +108,7 @@ class Where:
             self.absolute_bounding_box if self.relative_bounding_box is None else self.relative_bounding_box
         )
         if said_box is not None:
-            whole = as_box(said_box)
+            whole = spatial_box(said_box, view.spec.num_channels)
             if size is not None:
                 raise InvalidValueError(f"{said[0]}= has a size already, got size={size!r} too")
             return whole.offset(corner)
@@ -126,9 +152,41 @@ def check_allowed(
             f"the box {box} leaves {view.box} (voxels of mag {view.mag}), and allow_resize=False forbids that"
         )
     if allow_unaligned is False:
-        whole = box.aligned_outwards(view.spec.shard_shape).intersection(view.box.extended_by(box))
+        whole = _of_whole_cubes(view, box)
         if whole != box:
             raise AlignmentError(
                 f"the box {box} has cubes of {view.spec.shard_shape} in part, and allow_unaligned=False forbids "
                 f"that; the nearest of whole cubes is {whole} (voxels of mag {view.mag})"
             )
+
+
+def _of_whole_cubes(view: _Located, box: BoundingBox) -> BoundingBox:
+    """Return a box grown to whole cubes, or to where the view's box ends."""
+    return box.aligned_outwards(view.spec.shard_shape).intersection(view.box.extended_by(box))
+
+
+def warn_of_parts_of_cubes(view: _Located, box: BoundingBox, where: Where) -> None:
+    """Say, as version 4 does, that a part of a view that may be written to has cubes in part.
+
+    It is said to those only who ask in version 4's words: scripts of 2021 have never heard it.
+
+    Parameters
+    ----------
+    view
+        The view.
+    box
+        The part: absolute, in voxels of the mag.
+    where
+        How it was said where it is.
+    """
+    if where == NOWHERE or box.is_empty():
+        return
+    whole = _of_whole_cubes(view, box)
+    if whole != box:
+        warnings.warn(
+            f"the view of {box} is not aligned with the shard shape {view.spec.shard_shape}: each write into it "
+            f"reads cubes that it has in part, and writes them anew. The nearest of whole cubes is {whole} (voxels "
+            f"of mag {view.mag}); read_only=True says that nothing is written",
+            WkdaskWarning,
+            stacklevel=3,
+        )

@@ -16,7 +16,15 @@ from wkdask.errors import AlreadyExistsError, InvalidValueError, PropertiesError
 from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.properties.rawjson import PROPERTIES_FILE, Raw, read_bytes, to_bytes, to_raw
 from wkdask.properties.records import DatasetRecord, Layout, parse
-from wkdask.properties.structure import AddLayer, AddMag, MoveMag, RemoveLayer, RemoveMag, RenameLayer
+from wkdask.properties.structure import (
+    AddLayer,
+    AddMag,
+    MoveMag,
+    RemoveLayer,
+    RemoveMag,
+    RenameLayer,
+    SetDataFormat,
+)
 from wkdask.properties.values import (
     Edit,
     GrowBox,
@@ -40,6 +48,7 @@ __all__ = [
     "RemoveMag",
     "RenameLayer",
     "SetBox",
+    "SetDataFormat",
     "SetDatasetName",
     "SetMappings",
     "SetNumChannels",

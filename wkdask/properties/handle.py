@@ -47,6 +47,8 @@ class Properties:
     """Whether every change of the dataset is refused through these handles."""
     links: set[str] = field(default_factory=set, repr=False, compare=False)
     """Real paths of folders outside that handles of this session link and may write to."""
+    unasked: set[str] = field(default_factory=set, repr=False, compare=False)
+    """Names of layers that handles of this session made, and whose data format nobody asked for."""
     layers: Handles = field(default_factory=Handles, repr=False, compare=False)
     """The handles of layers that are in use: they follow where one of them renames its layer."""
     _known: tuple[tuple[int, int, int], DatasetRecord] | None = field(default=None, repr=False, compare=False)

@@ -24,7 +24,7 @@ from wkdask.properties.records import (
 )
 from wkdask.properties.values import box_json, find_layer, id_json, names_json, plain_json, whole_argument
 
-__all__ = ["AddLayer", "AddMag", "MoveMag", "RemoveLayer", "RemoveMag", "RenameLayer"]
+__all__ = ["AddLayer", "AddMag", "MoveMag", "RemoveLayer", "RemoveMag", "RenameLayer", "SetDataFormat"]
 
 _NAME = re.compile(r"[A-Za-z0-9_$@-][A-Za-z0-9_$@.-]*")
 _AXIS_ORDER = {"c": 0, "x": 1, "y": 2, "z": 3}
@@ -109,6 +109,26 @@ class AddLayer:
         if legacy or self.mappings:
             keys["mappings"] = names_json(self.mappings)
         return keys
+
+
+@dataclass(frozen=True, slots=True)
+class SetDataFormat:
+    """Give a layer without mags another data format.
+
+    Raises LayerNotFoundError or InvalidValueError on `apply`.
+    """
+
+    name: str
+    """The layer."""
+    data_format: str
+    """``"wkw"``, ``"zarr3"``, …"""
+
+    def apply(self, raw: dict[str, Any]) -> None:
+        """Set the format, unless the layer has mags, or is written as in 2021."""
+        layer = find_layer(raw, self.name)
+        if layer.get("mags") != [] or layer.get("wkwResolutions") is not None:
+            raise InvalidValueError(f"layer {self.name!r} has mags, or can have mags of WKW only")
+        layer["dataFormat"] = self.data_format
 
 
 @dataclass(frozen=True, slots=True)

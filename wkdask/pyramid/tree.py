@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.geometry.grid import CubeGrid
+from wkdask.geometry.grid import CubeGrid, box_tiles
 from wkdask.pyramid.levels import Level
 
 __all__ = ["Tier", "TreeNode", "TreePlan"]
@@ -146,7 +146,7 @@ class TreePlan:
         written: list[TreeNode] = []
         if number:
             shape = self.tiers[number - 1].shape
-            for child in cell.chunk(shape):
+            for child in box_tiles(cell, shape):
                 for node in self._below(number - 1, child, parts, key if tier.nodes else parent):
                     if tier.nodes and node.parent == key:
                         needs.append(node.key)

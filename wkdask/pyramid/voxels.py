@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.geometry.grid import box_tiles
 from wkdask.pyramid.levels import Level
 from wkdask.storage.protocol import MagReader, Voxels
 
@@ -116,7 +117,7 @@ def first_half(
     out: Voxels = np.empty((level.spec.num_channels, *target.size), dtype=level.spec.dtype, order="F")
     tile = tile // level.factors
     empty = True
-    for part in target.chunk(tile, tile):
+    for part in box_tiles(target, tile, tile):
         place = out[(slice(None), *part.to_slices(target.topleft))]
         window = BoundingBox(part.topleft * level.factors, part.size * level.factors)
         if voxels.is_empty(window.padded_with_margins(level.factors).intersection(source.box)):

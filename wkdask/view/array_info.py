@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wkdask.errors import InvalidValueError
-from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.geometry import NormalizedBoundingBox, Vec3Int
 from wkdask.names import DataFormat
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class ArrayInfo:
     """Sides of a chunk, in voxels of the mag."""
     shard_shape: Vec3Int
     """Sides of a cube, in voxels of the mag."""
-    bounding_box: BoundingBox
-    """Where the view is: absolute, in voxels of the mag."""
+    bounding_box: NormalizedBoundingBox
+    """Where the view is: absolute, in voxels of the mag, with the channels as an axis ``c``."""
     compression_mode: bool
     """Whether cubes are compressed."""
     compression: str | None
@@ -58,7 +58,7 @@ def info_of(view: BoxView) -> ArrayInfo:
         voxel_type=np.dtype(spec.dtype),
         chunk_shape=spec.chunk_shape,
         shard_shape=spec.shard_shape,
-        bounding_box=view.box,
+        bounding_box=view.box.normalize_axes(spec.num_channels),
         compression_mode=spec.compression is not None,
         compression=spec.compression,
     )

@@ -16,7 +16,7 @@ from wkdask.jobs.job import MagPlace, WriteOptions
 from wkdask.names import DataFormat
 from wkdask.operations.inline import current_writes
 from wkdask.operations.inline_write import write_inline
-from wkdask.operations.where import NOWHERE, Where, check_allowed
+from wkdask.operations.where import NOWHERE, Where, check_allowed, spatial_box
 from wkdask.operations.write import PlannedWrite, plan_voxels, shape_of, with_whole_voxels, write_voxels
 from wkdask.paths import FolderPath
 from wkdask.progress.bar import ProgressLike, listeners_for
@@ -472,7 +472,7 @@ class BoxView(ArrayLike):
             return self._relative(offset, size)
         if offset is not None or size is not None:
             raise InvalidValueError("give either offset and size, or bounding_box")
-        return as_box(bounding_box).in_mag(self.mag)
+        return spatial_box(bounding_box, self.spec.num_channels).in_mag(self.mag)
 
     def _relative(self, offset: Vec3IntLike | None, size: Vec3IntLike | None) -> BoundingBox:
         """Return the absolute box of an offset and a size relative to the view's corner."""

@@ -23,7 +23,7 @@ def chunk(
     chunk_border_alignments: Vec3IntLike | None = None,
     read_only: bool | None = None,
 ) -> Iterator[View]:
-    """Yield views of the pieces of this one, x fastest, clipped at its box.
+    """Yield views of the pieces of this one, z fastest, clipped at its box.
 
     Parameters
     ----------

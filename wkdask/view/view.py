@@ -14,7 +14,7 @@ from wkdask.jobs.events import WriteReport
 from wkdask.jobs.job import MagPlace, WriteOptions
 from wkdask.operations.chunks import ChunkedView, check_zipped, chunk_shape_2021, run_chunks, warn_of_ignored
 from wkdask.operations.slices import BufferedSliceWriter, check_dimension, check_first_slice, read_slices
-from wkdask.operations.where import Where
+from wkdask.operations.where import Where, warn_of_parts_of_cubes
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.protocol import Voxels, check_coordinates
 from wkdask.view.box_view import BoxView, because
@@ -85,7 +85,8 @@ class View(BoxView):
         bounding_box
             Instead of offset and size: absolute, in voxels of mag 1.
         relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
-            The same in version 4's words, all in voxels of mag 1, also the `size` that goes with an offset.
+            The same in version 4's words, all in voxels of mag 1, also the `size` that goes with an offset. A part
+            that may be written to and has cubes in part is warned of then, as version 4 does.
 
         Raises
         ------
@@ -102,6 +103,7 @@ class View(BoxView):
         box = self._requested(offset, size, bounding_box, where)
         if not read_only:
             self._check_bounds(box)
+            warn_of_parts_of_cubes(self, box, where)
         check_coordinates(box, self.spec.shard_shape)
         return View(self.place, box, read_only)
 

@@ -28,6 +28,7 @@ import numpy as np
 from wkdask.errors import CubePermissionError, DamagedCubeError
 from wkdask.fsio import EXHAUSTED, open_regular
 from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.geometry.grid import box_tiles
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.wkw.format import WkwHeader, check_cube_file
 from wkdask.storage.wkw.lz4 import bound, unpack
@@ -79,7 +80,7 @@ def tiles(header: WkwHeader, box: BoundingBox, threads: int) -> list[BoundingBox
         if not growing:
             break
         sides[min(growing)[1]] *= 2
-    return list(box.chunk(sides, sides))
+    return list(box_tiles(box, sides, sides))
 
 
 @dataclass(frozen=True, slots=True)
