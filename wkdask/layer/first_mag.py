@@ -24,7 +24,7 @@ def spec_of_new_mag(layer: Layer, mag: Mag, cut: Cut) -> ArraySpec:
     A layer whose format nobody asked for is given Zarr 3 where it has no mag yet, and WKW cannot store this one,
     though webknossos would.
     """
-    record, properties = layer.record, layer._properties
+    record, properties = layer.record, layer._file
     voxel = (str(layer.dtype_per_channel), layer.num_channels)
     fixed = record.name not in properties.unasked or record.data_format != "wkw"
     if fixed or record.raw.get("mags") != []:
