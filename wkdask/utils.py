@@ -23,8 +23,8 @@ def get_executor_for_args(args: object = None, executor: object = None) -> Itera
 
     Examples
     --------
-    >>> with get_executor_for_args() as executor:                         # doctest: +SKIP
-    ...     mag.for_each_chunk(function, executor=executor)
+    >>> with get_executor_for_args() as executor:
+    ...     report = mag.for_each_chunk(lambda args: None, executor=executor)
     """
     warn_of_ignored(args=args, executor=executor)
     yield None
