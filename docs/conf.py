@@ -48,7 +48,7 @@ myst_heading_anchors = 4
 myst_links_external_new_tab = False
 
 # Notebooks are shown as they are committed, without outputs: running them takes longer than all the rest.
-# `WKDASK_RUN_NOTEBOOKS=1` runs those that need no cluster.
+# `WKDASK_RUN_NOTEBOOKS=1` runs those that need no cluster, and the extra `notebook` as well.
 nb_execution_mode = "force" if os.environ.get("WKDASK_RUN_NOTEBOOKS") else "off"
 nb_execution_in_temp = True
 nb_execution_timeout = 300
