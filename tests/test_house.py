@@ -17,6 +17,7 @@ PACKAGE = Path(wkdask.__file__).parent
 # rooms above it, and its own modules import each other without a circle. A new room needs a place here: a decision.
 ROOMS = [
     "errors",
+    "settings",
     "absent",
     "names",
     "fsio",

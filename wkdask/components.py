@@ -117,6 +117,13 @@ def label_components(
     Notes
     -----
     The driver holds 24 bytes per component of a block, and 16 per pair that touches across a face.
+
+    Examples
+    --------
+    >>> ids = ds.add_layer("components", "segmentation", dtype_per_channel="uint32").add_mag(1, shard_shape=32)
+    >>> found = label_components(mag, ids, where=lambda block: (block < 20) | (block > 110))
+    >>> isinstance(found, Components), found.count
+    (True, 2)
     """
     from wkdask.kernels import CONNECTIVITIES
 

@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
+from wkdask import settings
 from wkdask.errors import InvalidValueError, LockTimeoutError
 
 __all__ = [
@@ -50,19 +51,13 @@ _logger = logging.getLogger(__name__)
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of a process or machine that has run out of something: they say nothing of the file."""
 
-LOCK_TIMEOUT = 600.0
-"""Default of `lock_timeout`; a frozen process must not freeze all others for good."""
-
 LARGE_NBYTES = 64 << 20
 """Bytes on the disk from which on flushing and freeing a file is worth a thread."""
 
 
 def lock_timeout() -> float:
-    """Return the seconds to wait for a lock: dask's option ``wkdask.lock-timeout`` (600, ``"10 minutes"``)."""
-    import dask.config
-    from dask.utils import parse_timedelta
-
-    return float(parse_timedelta(dask.config.get("wkdask.lock-timeout", LOCK_TIMEOUT), default="seconds"))
+    """Return the seconds to wait for a lock: the setting ``wkdask.lock-timeout``."""
+    return float(settings.get("lock-timeout"))
 
 
 def checked_path(path: str | os.PathLike[str]) -> str:

@@ -78,6 +78,19 @@ class MagView(View):
     ``offset`` and ``size`` count voxels of this mag and are **absolute**. ``bounding_box`` counts voxels of
     mag 1 and is absolute too. A MagView may read and write anywhere from (0, 0, 0) on; a write beyond the
     layer's box makes the box grow.
+
+    Examples
+    --------
+    >>> mag = ds.get_layer("color").get_mag("1")
+    >>> mag.shape, mag.dtype, mag.chunks
+    ((1, 64, 64, 32), dtype('uint8'), ((1,), (64,), (64,), (32,)))
+    >>> part = mag.get_view(offset=(32, 0, 0), size=(32, 64, 32))
+    >>> part.bounding_box
+    BoundingBox((32, 0, 0), (32, 64, 32))
+    >>> len([*mag.cubes_on_disk()]), len([*mag.get_bounding_boxes_on_disk()]), len([*mag.get_views_on_disk()])
+    (4, 4, 4)
+    >>> mag.calculate_bounding_box()
+    BoundingBox((0, 0, 0), (64, 64, 32))
     """
 
     __slots__ = ("__weakref__", "_layer")
@@ -208,6 +221,12 @@ class MagView(View):
         ------
         InvalidValueError
             If the mag is stored as WKW.
+
+        Examples
+        --------
+        >>> zarr_mag = ds.copy_dataset("archive", data_format="zarr3").get_layer("color").get_mag(1)
+        >>> zarr_mag.get_zarr_array().shape
+        (1, 64, 64, 32)
         """
         return zarr_array_of(self)
 
@@ -260,6 +279,12 @@ class MagView(View):
             If the mag lies outside of the dataset.
         UnsupportedFormatError
             If its format does not have the compression.
+
+        Examples
+        --------
+        >>> report = mag.compress(compression="lz4")
+        >>> mag.info.compression
+        'lz4'
         """
         warn_of_ignored(args=args, executor=executor)
         compression = fitting_compression(self.spec.data_format, compression or False)
@@ -323,6 +348,12 @@ class MagView(View):
             If it is to be done in place and the mag lies outside of the dataset.
         JobRunningError
             If another process is at it, or somebody wrote into the mag meanwhile; it is as before.
+
+        Examples
+        --------
+        >>> report = mag.rechunk(chunk_shape=16, shard_shape=64)
+        >>> layer.get_mag(1).info.shard_shape
+        Vec3Int(64,64,64)
         """
         warn_of_ignored(executor=executor)
         wanted = compression or ("lz4hc" if compress else None)
@@ -447,8 +478,11 @@ class MagView(View):
 
         Examples
         --------
-        >>> mag.map_cubes(lambda block: 255 - block, target=inverted)  # doctest: +SKIP
-        >>> sum(mag.map_cubes(np.count_nonzero))  # doctest: +SKIP
+        >>> inverted = ds.add_layer_like(layer, "inverted").add_mag(1, shard_shape=32)
+        >>> mag.map_cubes(lambda block: 255 - block, target=inverted).cubes
+        4
+        >>> sum(mag.map_cubes(lambda block: int(block.max() > 100)))
+        1
         """
         layers: dict[str | None, tuple[MagPlace, BoundingBox]] = {}
         if takes_block(func, sources or {}):
@@ -500,6 +534,11 @@ class MagView(View):
         list of BoundingBox
             In voxels of mag 1; cut along the axis of most cubes, no cube in two of them. Fewer where there are
             fewer cubes along it.
+
+        Examples
+        --------
+        >>> mag.split(2)
+        [BoundingBox((0, 0, 0), (64, 32, 32)), BoundingBox((0, 32, 0), (64, 32, 32))]
         """
         if parts < 1:
             raise InvalidValueError(f"a box is cut into 1 part or more, got {parts}")

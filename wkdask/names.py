@@ -48,14 +48,26 @@ TXYZ_AXES, TCXYZ_AXES = ("t", "x", "y", "z"), ("t", "c", "x", "y", "z")
 
 
 class LayerCategories:
-    """The kinds of layers, as the properties file writes them."""
+    """The kinds of layers, as the properties file writes them.
+
+    Examples
+    --------
+    >>> LayerCategories.COLOR_TYPE == COLOR_CATEGORY == ds.get_layer("color").category
+    True
+    """
 
     COLOR_TYPE = "color"
     SEGMENTATION_TYPE = "segmentation"
 
 
 class DataFormat(StrEnum):
-    """How the mags of a layer are stored; the last two are listed only."""
+    """How the mags of a layer are stored; the last two are listed only.
+
+    Examples
+    --------
+    >>> DataFormat("zarr3"), DataFormat.WKW == "wkw" == DEFAULT_DATA_FORMAT
+    (<DataFormat.Zarr3: 'zarr3'>, True)
+    """
 
     WKW = "wkw"
     Zarr = "zarr"
@@ -65,7 +77,14 @@ class DataFormat(StrEnum):
 
 
 class SamplingModes(StrEnum):
-    """Which mags follow which; see :meth:`Layer.downsample`."""
+    """Which mags follow which; see :meth:`Layer.downsample`.
+
+    Examples
+    --------
+    >>> reports = layer.downsample(coarsest_mag=2, sampling_mode=SamplingModes.CONSTANT_Z)
+    >>> [str(mag) for mag in layer.mags]
+    ['1', '2-2-1']
+    """
 
     ANISOTROPIC = "anisotropic"
     ISOTROPIC = "isotropic"
@@ -73,7 +92,13 @@ class SamplingModes(StrEnum):
 
 
 class LengthUnit(StrEnum):
-    """The unit of a voxel's size."""
+    """The unit of a voxel's size.
+
+    Examples
+    --------
+    >>> VoxelSize((1, 1, 2), LengthUnit.MICROMETER).unit == "micrometer"
+    True
+    """
 
     YOCTOMETER = "yoctometer"
     ZEPTOMETER = "zeptometer"

@@ -110,8 +110,12 @@ def store(
 
     Examples
     --------
-    >>> x = mag.to_dask()  # doctest: +SKIP
-    >>> wkdask.store([(255 - x, inverted, box), ((x > 9).astype("uint8"), mask, box)])  # doctest: +SKIP
+    >>> x, box = mag.to_dask(), layer.bounding_box
+    >>> inverted = ds.add_layer_like(layer, "inverted").add_mag(1, shard_shape=32)
+    >>> bright = ds.add_layer_like(layer, "bright").add_mag(1, shard_shape=32)
+    >>> reports = wkdask.store([(255 - x, inverted, box), ((x > 99).astype("uint8"), bright, box)])
+    >>> [report.cubes for report in reports]
+    [4, 4]
     """
     options = WriteOptions(
         client=client, durable=durable, verify=verify, task_memory=task_memory, resume=resume, job=job,

@@ -41,9 +41,11 @@ def get_executor_for_args(args: object = None, executor: object = None) -> Itera
 
     Examples
     --------
-    >>> with get_executor_for_args() as executor:                                      # doctest: +SKIP
-    ...     mag.for_each_chunk(function, executor=executor)
-    ...     wait_and_ensure_success(executor.map_to_futures(other, arguments))
+    >>> with get_executor_for_args() as executor:
+    ...     report = mag.for_each_chunk(lambda args: None, executor=executor)
+    ...     squares = executor.map_to_futures(lambda n: n * n, [1, 2])
+    ...     sorted(wait_and_ensure_success(squares))
+    [1, 4]
     """
     warn_of_ignored(args=args, executor=executor)
     own = ScriptExecutor()

@@ -240,7 +240,7 @@ def test_a_job_that_ended_before_it_began(listener, capfd):
 
 
 def test_a_log_without_terminal_gets_plain_lines(mag, capfd):
-    with dask.config.set({"wkdask.progress.bar-interval": "1ms"}):
+    with dask.config.set({"wkdask.progress-interval": "1ms"}):
         mag.write(voxels(), progress=True)
     out, err = capfd.readouterr()
     assert out == ""

@@ -62,6 +62,33 @@ class Attachments:
     ----------
     layer
         The layer.
+
+    Examples
+    --------
+    Files that exist elsewhere are copied, linked, or listed by their path:
+
+    >>> import pathlib
+    >>> for name in ("meshes", "ids", "synapses"):
+    ...     pathlib.Path(f"{name}.hdf5").touch()
+    >>> mesh = MeshAttachment.from_path_and_name("meshes.hdf5", "first", data_format="hdf5")
+    >>> isinstance(mesh, Attachment), mesh.data_format == AttachmentDataFormat.HDF5
+    (True, True)
+    >>> isinstance(cells.attachments, Attachments), cells.attachments.add_attachment_as_copy(mesh).name
+    (True, 'first')
+    >>> ids = AgglomerateAttachment.from_path_and_name("ids.hdf5", "ids", data_format="hdf5")
+    >>> synapses = ConnectomeAttachment.from_path_and_name("synapses.hdf5", "synapses", data_format="hdf5")
+    >>> [one.name for one in cells.attachments.add_copy_attachments(ids, synapses)]
+    ['ids', 'synapses']
+    >>> [one.name for one in cells.attachments.meshes + cells.attachments.agglomerates]
+    ['first', 'ids']
+
+    A layer has one index of segments, one file of their statistics, and one of offsets into agglomerates:
+
+    >>> for kind in (SegmentIndexAttachment, CumsumAttachment, SegmentStatisticsAttachment):
+    ...     print(kind.type_name, [str(form) for form in kind.formats])
+    segmentIndex ['zarr3', 'hdf5']
+    cumsum ['zarr3', 'json']
+    segmentStatistics ['zarr3']
     """
 
     def __init__(self, layer: SegmentationLayer) -> None:

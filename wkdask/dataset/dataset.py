@@ -104,8 +104,10 @@ class Dataset(DatasetLayers):
 
     Examples
     --------
-    >>> ds = Dataset("e2006")                                      # doctest: +SKIP
-    >>> x = ds.get_layer("color").get_mag("1").to_dask()           # doctest: +SKIP
+    >>> ds = Dataset("ds")
+    >>> x = ds.get_layer("color").get_mag("1").to_dask()
+    >>> x.shape
+    (1, 64, 64, 32)
     """
 
     def __init__(
@@ -184,6 +186,11 @@ class Dataset(DatasetLayers):
             If the folder holds something.
         InvalidValueError
             If the scale is not three positive numbers.
+
+        Examples
+        --------
+        >>> tuple(Dataset.create("new", (4, 4, 35)).voxel_size)
+        (4.0, 4.0, 35.0)
         """
         return cls(dataset_path, scale, name)
 
@@ -202,6 +209,11 @@ class Dataset(DatasetLayers):
         ----------
         dataset_path, read_only, outside, writable
             As for the class.
+
+        Examples
+        --------
+        >>> Dataset.open("ds", read_only=True).read_only
+        True
         """
         return cls(dataset_path, read_only=read_only, outside=outside, writable=writable)
 
@@ -218,6 +230,11 @@ class Dataset(DatasetLayers):
         ------
         AlreadyExistsError
             If it is there with another scale, or another name than the one given.
+
+        Examples
+        --------
+        >>> Dataset.get_or_create("ds", (4, 4, 35)) == Dataset("ds")
+        True
         """
         return cls(dataset_path, scale, name, exist_ok=True)
 
@@ -316,6 +333,12 @@ class Dataset(DatasetLayers):
             If the unfinished copy in the folder is another one.
         TaskFailedError
             If tasks failed; what was copied stays for ``resume=True``.
+
+        Examples
+        --------
+        >>> copy = ds.copy_dataset("archive", data_format="zarr3", shard_shape=64)
+        >>> copy.get_layer("color").data_format
+        'zarr3'
         """
         warn_of_ignored(executor=executor)
         if exists_ok and os.path.isfile(os.path.join(checked_path(new_dataset_path), PROPERTIES_FILE)):
@@ -388,6 +411,13 @@ class Dataset(DatasetLayers):
         """Return what :meth:`copy_dataset` would do, to be printed; nothing is made.
 
         Parameters and errors are those of :meth:`copy_dataset`.
+
+        Examples
+        --------
+        >>> print(ds.plan_copy(data_format="zarr3"))
+        To copy  : ...
+        Layer    : color, (0, 0, 0) + (64, 64, 32) (voxels of mag 1)
+        ...
         """
         warn_of_ignored(args=args)
         wanted = asked_compression(compress)
@@ -437,6 +467,12 @@ class Dataset(DatasetLayers):
         ------
         AlreadyExistsError
             If the folder holds something.
+
+        Examples
+        --------
+        >>> shallow = ds.shallow_copy_dataset("shallow")
+        >>> shallow.get_layer("color").get_mag(1).read_only
+        True
         """
         copy = Dataset.create(new_dataset_path, self.voxel_size, name)
         copy_view_configuration(self._file, copy._file)
@@ -479,6 +515,16 @@ class Dataset(DatasetLayers):
             If neither has a layer of a name.
         TaskFailedError
             If voxels cannot be read.
+
+        Examples
+        --------
+        >>> copy = ds.copy_dataset("copy")
+        >>> ds.first_difference(copy) is None
+        True
+        >>> copy.get_layer("color").get_mag(1).write(np.full((1, 1, 1), 9, "uint8"), offset=(5, 0, 0)).cubes
+        1
+        >>> print(ds.first_difference(copy))
+        layer 'color' mag 1, voxel (c, x, y, z) = (0, 5, 0, 0): 5 against 9
         """
         second = other if isinstance(other, Dataset) else Dataset(other)
         options = WriteOptions(client=client, listeners=listeners_for(progress))

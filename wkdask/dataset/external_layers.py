@@ -62,6 +62,12 @@ def add_symlink_layer(
     ------
     AlreadyExistsError
         If the name is taken.
+
+    Examples
+    --------
+    >>> other = Dataset("other", voxel_size=(4, 4, 35))
+    >>> other.add_symlink_layer("ds/color", new_layer_name="linked").is_foreign
+    True
     """
     if isinstance(make_relative, str):
         if new_layer_name is not None:
@@ -93,6 +99,12 @@ def add_layer_as_ref(
     ------
     AlreadyExistsError
         If the name is taken.
+
+    Examples
+    --------
+    >>> other = Dataset("other", voxel_size=(4, 4, 35))
+    >>> other.add_layer_as_ref(ds.get_layer("color")).get_mag(1).is_foreign
+    True
     """
     foreign = open_foreign_layer(foreign_layer)
     self._file.check_writable()
@@ -142,6 +154,13 @@ def add_copy_layer(
     ------
     AlreadyExistsError
         If the name is taken, without `exists_ok`.
+
+    Examples
+    --------
+    >>> other = Dataset("other", voxel_size=(4, 4, 35))
+    >>> copy = other.add_copy_layer(ds.get_layer("color"), "copy", data_format="zarr3")
+    >>> copy.get_mag(1).content_is_equal(mag)
+    True
     """
     warn_of_ignored(executor=executor)
     foreign = open_foreign_layer(foreign_layer)
@@ -219,6 +238,12 @@ def add_fs_copy_layer(
     ----------
     foreign_layer, new_layer_name
         As for :meth:`add_copy_layer`.
+
+    Examples
+    --------
+    >>> other = Dataset("other", voxel_size=(4, 4, 35))
+    >>> other.add_fs_copy_layer("ds/color").get_mag(1).content_is_equal(mag)
+    True
     """
     return self.add_copy_layer(foreign_layer, new_layer_name)
 
@@ -236,6 +261,11 @@ def fs_copy_dataset(
     ----------
     new_dataset_path, exists_ok, layers_to_ignore
         As for :meth:`copy_dataset`.
+
+    Examples
+    --------
+    >>> ds.fs_copy_dataset("copy").first_difference(ds) is None
+    True
     """
     return self.copy_dataset(
         new_dataset_path, exists_ok=exists_ok, layers_to_ignore=tuple(layers_to_ignore or ())

@@ -95,9 +95,10 @@ def from_dask(
 
     Examples
     --------
-    >>> import dask.array as da
-    >>> x = da.random.random((2048, 2048, 512), chunks=256).astype("float32")
-    >>> Dataset.from_dask("noise", x, voxel_size=(4, 4, 35))  # doctest: +SKIP
+    >>> x = da.random.default_rng(0).random((128, 128, 32), chunks=64).astype("float32")
+    >>> noise = Dataset.from_dask("noise", x, voxel_size=(4, 4, 35))
+    >>> noise.get_layer("color").get_mag(1).shape
+    (1, 128, 128, 32)
     """
     array = as_array(array)
     check_format(data_format)

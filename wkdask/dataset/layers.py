@@ -44,7 +44,22 @@ __all__ = ["DatasetLayers"]
 
 
 class DatasetLayers:
-    """What a dataset is, and its layers: the lower half of a :class:`~wkdask.dataset.dataset.Dataset`."""
+    """What a dataset is, and its layers: the lower half of a :class:`~wkdask.dataset.dataset.Dataset`.
+
+    Examples
+    --------
+    >>> sorted(ds.layers)
+    ['cells', 'color']
+    >>> ds.get_layer("color") == ds.get_color_layer()
+    True
+    >>> ds.get_segmentation_layer().largest_segment_id
+    2
+    >>> [layer.name for layer in ds.get_color_layers() + ds.get_segmentation_layers()]
+    ['color', 'cells']
+    >>> ds.add_layer_like(ds.get_layer("color"), "second").bounding_box
+    BoundingBox((0, 0, 0), (64, 64, 32))
+    >>> ds.delete_layer("second")
+    """
 
     def __init__(self, properties: Properties) -> None:
         self._file = properties
@@ -125,6 +140,11 @@ class DatasetLayers:
         ------
         LayerNotFoundError
             If there is none of that name; lists those there are.
+
+        Examples
+        --------
+        >>> ds.get_layer("color").name
+        'color'
         """
         return layer_of(self._file, self._file.layer(layer_name))
 
@@ -242,6 +262,12 @@ class DatasetLayers:
             If name, category or the combination of arguments cannot work.
         UnsupportedFormatError
             If the data format is another one.
+
+        Examples
+        --------
+        >>> layer = ds.add_layer("ids", "segmentation", dtype_per_channel="uint64", data_format="zarr3")
+        >>> layer.largest_segment_id is None, layer.data_format
+        (True, 'zarr3')
         """
         if category not in (LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
             raise CategoryError(f'a layer is "color" or "segmentation", got {category!r}')
@@ -300,6 +326,11 @@ class DatasetLayers:
         ------
         InvalidValueError
             If the layer is there and differs.
+
+        Examples
+        --------
+        >>> ds.get_or_add_layer("color", "color", dtype_per_channel="uint8") == ds.get_layer("color")
+        True
         """
         dtype_per_channel = _either_dtype(dtype, dtype_per_channel, dtype_per_layer)
         if layer_name not in self._file.record.names:
@@ -368,6 +399,13 @@ class DatasetLayers:
         ------
         InvalidValueError
             If no folder in it is a mag, or they are of several formats.
+
+        Examples
+        --------
+        >>> import shutil
+        >>> _ = shutil.copytree("ds/color", "ds/found")
+        >>> ds.add_layer_for_existing_files("found", "color").get_mag(1).info.shard_shape
+        Vec3Int(32,32,32)
         """
         warn_of_ignored(**kwargs)
         folder = os.path.join(self.path, layer_name)

@@ -25,7 +25,13 @@ __all__ = ["calculate_bounding_box", "compress", "downsample", "write_layer"]
 
 
 def calculate_bounding_box(self: Dataset) -> BoundingBox:
-    """Return the smallest box around the boxes of all layers, in voxels of mag 1."""
+    """Return the smallest box around the boxes of all layers, in voxels of mag 1.
+
+    Examples
+    --------
+    >>> ds.calculate_bounding_box()
+    BoundingBox((0, 0, 0), (64, 64, 32))
+    """
     box = EMPTY_BOX
     for layer in self.layers.values():
         box = box.extended_by(layer.bounding_box)
@@ -50,6 +56,12 @@ def downsample(
         As for :meth:`Layer.downsample`.
     executor
         Ignored, with a warning.
+
+    Examples
+    --------
+    >>> ds.downsample(coarsest_mag=4)
+    >>> [str(mag) for mag in ds.get_layer("cells").mags]
+    ['1', '2-2-1', '4-4-1']
     """
     warn_of_ignored(executor=executor)
     for layer in self.layers.values():
@@ -71,6 +83,12 @@ def compress(self: Dataset, *, executor: object = None, client: Client | None = 
         Ignored, with a warning.
     client
         The cluster; the active one by default.
+
+    Examples
+    --------
+    >>> ds.compress()
+    >>> mag.info.compression_mode
+    True
     """
     warn_of_ignored(executor=executor)
     for layer in self.layers.values():
@@ -123,6 +141,12 @@ def write_layer(
     ------
     AlreadyExistsError, InvalidValueError, DTypeError, AlignmentError, PlanError
         If it cannot work; nothing is left behind.
+
+    Examples
+    --------
+    >>> layer = ds.write_layer("ramp", "color", np.arange(64 * 64 * 16, dtype="uint16").reshape(64, 64, 16))
+    >>> layer.bounding_box
+    BoundingBox((0, 0, 0), (64, 64, 16))
     """
     array = _with_axes(data, axes)
     which, data_format = Mag(mag), str(data_format)

@@ -113,7 +113,8 @@ def preview(
 
     Examples
     --------
-    >>> preview(dataset.get_layer("color"), overlay=dataset.get_layer("cells"))  # doctest: +SKIP
+    >>> preview(ds.get_layer("color"), overlay=ds.get_layer("cells")).shape
+    (64, 64, 3)
     """
     if hasattr(layer_or_mag_view, "get_mag"):
         layer = cast("Layer", layer_or_mag_view)

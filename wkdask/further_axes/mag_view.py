@@ -47,6 +47,16 @@ class NDMagView:
         What the properties say of the mag.
     folder
         Its folder.
+
+    Examples
+    --------
+    >>> box = NDBoundingBox((0, 0, 0, 0), (5, 64, 64, 32), ("t", "x", "y", "z"))
+    >>> movie = ds.add_layer("movie", "color", bounding_box=box, data_format="zarr3").add_mag(1, shard_shape=32)
+    >>> isinstance(movie, NDMagView), movie.further_axes
+    (True, ('t',))
+    >>> report = movie.at(t=3).write(np.full((64, 64, 32), 9, "uint8"))
+    >>> movie.read(t=3).shape, movie.axes
+    ((1, 64, 64, 32), ('t', 'x', 'y', 'z'))
     """
 
     def __init__(self, layer: Layer, record: MagRecord, folder: str) -> None:

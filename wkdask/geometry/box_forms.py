@@ -25,7 +25,28 @@ class BoundingBoxNamedTuple(NamedTuple):
 
 
 class BoxForms:
-    """The part of a :class:`~wkdask.geometry.boxes.BoundingBox` that reads and writes its other forms."""
+    """The part of a :class:`~wkdask.geometry.boxes.BoundingBox` that reads and writes its other forms.
+
+    Examples
+    --------
+    >>> box = BoundingBox((1, 2, 3), (4, 5, 6))
+    >>> box.to_csv(), box.to_tuple6(), box.to_checkpoint_name()
+    ('1,2,3,4,5,6', (1, 2, 3, 4, 5, 6), '1_2_3_4_5_6')
+    >>> box.to_tuple2() == box.to_named_tuple() == ((1, 2, 3), (4, 5, 6))
+    True
+    >>> box.to_wkw_dict()
+    {'topLeft': [1, 2, 3], 'width': 4, 'height': 5, 'depth': 6}
+    >>> box.to_config_dict()
+    {'topleft': [1, 2, 3], 'size': [4, 5, 6]}
+    >>> box == BoundingBox.from_csv("1,2,3,4,5,6") == BoundingBox.from_tuple6((1, 2, 3, 4, 5, 6))
+    True
+    >>> box == BoundingBox.from_tuple2(((1, 2, 3), (4, 5, 6))) == BoundingBox.from_named_tuple(box.to_named_tuple())
+    True
+    >>> box == BoundingBox.from_wkw_dict(box.to_wkw_dict()) == BoundingBox.from_config_dict(box.to_config_dict())
+    True
+    >>> box == BoundingBox.from_checkpoint_name("x_1_2_3_4_5_6") == BoundingBox.from_points([(1, 2, 3), (4, 6, 8)])
+    True
+    """
 
     __slots__ = ()
 
@@ -50,6 +71,11 @@ class BoxForms:
         ------
         InvalidValueError
             If it is none of these.
+
+        Examples
+        --------
+        >>> BoundingBox.from_auto("0,0,0,64,64,32") == BoundingBox.from_auto([(0, 0, 0), (64, 64, 32)])
+        True
         """
         if isinstance(obj, cls):
             return obj

@@ -89,6 +89,36 @@ class BoundingBox(ThreeAxes, BoxForms):
     ------
     InvalidValueError
         If a component is not an integer, a size is negative, or there are other axes.
+
+    Examples
+    --------
+    A corner and a size; an index behind the box is not in it.
+
+    >>> box = BoundingBox((10, 20, 0), (100, 50, 8))
+    >>> box.bottomright, box.volume(), box.is_empty()
+    (Vec3Int(110,70,8), 40000, False)
+    >>> box == BoundingBox.from_corners((10, 20, 0), (110, 70, 8))
+    True
+    >>> box.contains((109, 69, 7)), box.contains_bbox(box.offset((1, 0, 0)))
+    (True, False)
+
+    Others made of it:
+
+    >>> box.with_topleft((0, 0, 0)).with_size((5, 5, 5)), box.with_bottomright((20, 30, 1))
+    (BoundingBox((0, 0, 0), (5, 5, 5)), BoundingBox((10, 20, 0), (10, 10, 1)))
+    >>> box.with_bounds_x(0, 5).with_bounds_y(new_size_y=5).with_bounds_z(3)
+    BoundingBox((0, 20, 3), (5, 5, 8))
+    >>> box.extended_by(BoundingBox.empty()) == box
+    True
+    >>> box.intersection(box.offset((500, 0, 0))).is_empty()
+    True
+    >>> box.intersected_with(BoundingBox((0, 0, 0), (32, 32, 32)))
+    BoundingBox((10, 20, 0), (22, 12, 8))
+
+    In an annotation of WEBKNOSSOS:
+
+    >>> box.with_name("soma").with_color((1, 0, 0, 1)).with_is_visible(False) == box
+    True
     """
 
     topleft: Vec3Int
@@ -213,7 +243,13 @@ class BoundingBox(ThreeAxes, BoxForms):
     def padded_with_margins(
         self, margins_left: Vec3IntLike, margins_right: Vec3IntLike | None = None
     ) -> BoundingBox:
-        """Return the box grown by margins on both sides (the right ones default to the left ones)."""
+        """Return the box grown by margins on both sides (the right ones default to the left ones).
+
+        Examples
+        --------
+        >>> BoundingBox((10, 10, 10), (4, 4, 4)).padded_with_margins((2, 2, 0), (5, 0, 0))
+        BoundingBox((8, 8, 10), (11, 6, 4))
+        """
         left = Vec3Int(margins_left)
         right = left if margins_right is None else Vec3Int(margins_right)
         return self._with(self.topleft - left, self.size + left + right)
@@ -267,19 +303,37 @@ class BoundingBox(ThreeAxes, BoxForms):
         )
 
     def aligned_outwards(self, step: Vec3IntLike) -> BoundingBox:
-        """Return the smallest box around this one whose corners are multiples of `step`; empty stays empty."""
+        """Return the smallest box around this one whose corners are multiples of `step`; empty stays empty.
+
+        Examples
+        --------
+        >>> BoundingBox((10, 0, 0), (30, 8, 8)).aligned_outwards((32, 32, 8))
+        BoundingBox((0, 0, 0), (64, 32, 8))
+        """
         step = _step(step)
         corner = self.topleft // step * step
         end = self.bottomright.ceildiv(step) * step
         return BoundingBox(corner, tuple(n and b - a for n, a, b in zip(self.size, corner, end, strict=True)))
 
     def aligned_inwards(self, step: Vec3IntLike) -> BoundingBox:
-        """Return the largest box inside this one whose corners are multiples of `step`."""
+        """Return the largest box inside this one whose corners are multiples of `step`.
+
+        Examples
+        --------
+        >>> BoundingBox((10, 0, 0), (60, 64, 8)).aligned_inwards((32, 32, 8))
+        BoundingBox((32, 0, 0), (32, 64, 8))
+        """
         step = _step(step)
         return BoundingBox.from_corners(self.topleft.ceildiv(step) * step, self.bottomright // step * step)
 
     def align_with_mag(self, mag: MagLike, ceil: bool = False) -> BoundingBox:
-        """Return the box, in voxels of mag 1, on the grid of a mag: inwards, or outwards with `ceil`."""
+        """Return the box, in voxels of mag 1, on the grid of a mag: inwards, or outwards with `ceil`.
+
+        Examples
+        --------
+        >>> BoundingBox((3, 4, 5), (8, 8, 8)).align_with_mag("4-4-2", ceil=True)
+        BoundingBox((0, 4, 4), (12, 8, 10))
+        """
         step = Mag(mag).to_vec3_int()
         return self.aligned_outwards(step) if ceil else self.aligned_inwards(step)
 
@@ -290,6 +344,11 @@ class BoundingBox(ThreeAxes, BoxForms):
         ------
         AlignmentError
             If a corner is not on the grid of that mag; the message names the nearest box that is.
+
+        Examples
+        --------
+        >>> BoundingBox((8, 8, 4), (64, 64, 32)).in_mag("4-4-2")
+        BoundingBox((2, 2, 2), (16, 16, 16))
         """
         step = Mag(mag).to_vec3_int()
         if any(self.topleft % step) or any(self.bottomright % step):
@@ -300,7 +359,13 @@ class BoundingBox(ThreeAxes, BoxForms):
         return BoundingBox(self.topleft // step, self.size // step)
 
     def from_mag_to_mag1(self, from_mag: MagLike) -> BoundingBox:
-        """Return this box of voxels of `from_mag` counted in voxels of mag 1."""
+        """Return this box of voxels of `from_mag` counted in voxels of mag 1.
+
+        Examples
+        --------
+        >>> BoundingBox((2, 2, 2), (16, 16, 16)).from_mag_to_mag1("4-4-2")
+        BoundingBox((8, 8, 4), (64, 64, 32))
+        """
         step = Mag(from_mag).to_vec3_int()
         return BoundingBox(self.topleft * step, self.size * step)
 
@@ -326,6 +391,14 @@ class BoundingBox(ThreeAxes, BoxForms):
         ------
         InvalidValueError
             If a shape is not positive, or not a multiple of the alignment.
+
+        Examples
+        --------
+        >>> for piece in BoundingBox((10, 0, 0), (60, 8, 8)).chunk((32, 8, 8), chunk_border_alignments=(32, 8, 8)):
+        ...     print(piece)
+        (10, 0, 0) + (22, 8, 8)
+        (32, 0, 0) + (32, 8, 8)
+        (64, 0, 0) + (6, 8, 8)
         """
         shape = _chunk_shape(chunk_shape, chunk_size)
         for corner in self.iter_chunk_toplefts(shape, chunk_border_alignments):
@@ -345,6 +418,11 @@ class BoundingBox(ThreeAxes, BoxForms):
             As for :meth:`chunk`.
         clip_to
             Pass over pieces that have no voxel in common with this box.
+
+        Examples
+        --------
+        >>> [*BoundingBox((10, 0, 0), (60, 8, 8)).iter_chunk_toplefts((32, 8, 8))]
+        [(10, 0, 0), (42, 0, 0)]
         """
         shape = Vec3Int(chunk_shape)
         if not shape.is_positive(strictly=True):
@@ -388,14 +466,28 @@ class BoundingBox(ThreeAxes, BoxForms):
     def group_boxes_with_aligned_mag(
         bounding_boxes: Iterable[BoundingBox], aligning_mag: MagLike
     ) -> dict[BoundingBox, list[BoundingBox]]:
-        """Return boxes grouped by what they become when they are aligned outwards to a mag."""
+        """Return boxes grouped by what they become when they are aligned outwards to a mag.
+
+        Examples
+        --------
+        >>> boxes = [BoundingBox((x, 0, 0), (1, 1, 1)) for x in (0, 3, 5)]
+        >>> groups = BoundingBox.group_boxes_with_aligned_mag(boxes, 4)
+        >>> {str(box): len(members) for box, members in groups.items()}
+        {'(0, 0, 0) + (4, 4, 4)': 2, '(4, 0, 0) + (4, 4, 4)': 1}
+        """
         groups: dict[BoundingBox, list[BoundingBox]] = {}
         for box in bounding_boxes:
             groups.setdefault(box.align_with_mag(aligning_mag, ceil=True), []).append(box)
         return groups
 
     def slice_array(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return what an array ``(x, y, z, …)``, whose first voxel is the origin, has in the box."""
+        """Return what an array ``(x, y, z, …)``, whose first voxel is the origin, has in the box.
+
+        Examples
+        --------
+        >>> BoundingBox((1, 0, 0), (2, 3, 1)).slice_array(np.zeros((8, 8, 8))).shape
+        (2, 3, 1)
+        """
         return array[self.to_slices()]
 
     def to_slices(self, offset: Vec3IntLike | None = None) -> tuple[slice, slice, slice]:
@@ -405,6 +497,11 @@ class BoundingBox(ThreeAxes, BoxForms):
         ------
         OutOfBoundsError
             If the box starts before the array; a negative slice would count from the array's end.
+
+        Examples
+        --------
+        >>> BoundingBox((10, 20, 30), (2, 3, 4)).to_slices(offset=(10, 10, 10))
+        (slice(0, 2, None), slice(10, 13, None), slice(20, 24, None))
         """
         corner = self.topleft - (Vec3Int(offset) if offset is not None else 0)
         if not (corner.is_positive() or self.is_empty()):
@@ -414,7 +511,13 @@ class BoundingBox(ThreeAxes, BoxForms):
         return (x, y, z)
 
     def to_slices_xyz(self) -> tuple[slice, slice, slice]:
-        """Return the slices (x, y, z) in an array whose first voxel is the origin; as :meth:`to_slices`."""
+        """Return the slices (x, y, z) in an array whose first voxel is the origin; as :meth:`to_slices`.
+
+        Examples
+        --------
+        >>> BoundingBox((1, 0, 0), (2, 3, 4)).to_slices_xyz()
+        (slice(1, 3, None), slice(0, 3, None), slice(0, 4, None))
+        """
         return self.to_slices()
 
     def __repr__(self) -> str:

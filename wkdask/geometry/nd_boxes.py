@@ -473,7 +473,14 @@ class NDBoundingBox(SpatialParts, metaclass=ABCMeta):
 
 @dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
 class NormalizedBoundingBox(NDBoundingBox):
-    """A box of a stored array, whose channels are an axis too; a box without channels means all of them."""
+    """A box of a stored array, whose channels are an axis too; a box without channels means all of them.
+
+    Examples
+    --------
+    >>> box = BoundingBox((0, 0, 0), (64, 64, 32)).normalize_axes(num_channels=3)
+    >>> isinstance(box, NormalizedBoundingBox), box.denormalize()
+    (True, BoundingBox((0, 0, 0), (64, 64, 32)))
+    """
 
     def denormalize(self) -> AxesBox:
         """Return a :class:`~wkdask.BoundingBox` where the axes are c, x, y, z, else an :class:`NDBoundingBox`."""

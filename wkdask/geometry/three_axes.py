@@ -19,7 +19,24 @@ _Kind = TypeVar("_Kind")
 
 
 class ThreeAxes:
-    """What a :class:`~wkdask.BoundingBox` shares with boxes of further axes."""
+    """What a :class:`~wkdask.BoundingBox` shares with boxes of further axes.
+
+    Examples
+    --------
+    >>> box = BoundingBox.from_axes("zyx", (6, 5, 4))
+    >>> box, box.get_shape("z"), box.get_bounds("x")
+    (BoundingBox((0, 0, 0), (4, 5, 6)), 6, (0, 4))
+    >>> box.with_bounds("z", new_topleft=10)
+    BoundingBox((0, 0, 10), (4, 5, 6))
+    >>> box.with_topleft_xyz((1, 1, 1)).with_size_xyz((2, 2, 2)).with_bottomright_xyz((9, 9, 9))
+    BoundingBox((1, 1, 1), (8, 8, 8))
+    >>> box.normalize_axes(num_channels=3).size
+    VecInt(3,4,5,6, axes=('c', 'x', 'y', 'z'))
+    >>> BoundingBox.from_ndbbox(box.normalize_axes(1)) == box == box.denormalize()
+    True
+    >>> box.xyz_array_to_bbox_shape(np.zeros((4, 5, 6))).shape
+    (4, 5, 6)
+    """
 
     __slots__ = ()
     topleft: Vec3Int

@@ -56,8 +56,17 @@ class Vec3Int(tuple[int, int, int]):
     --------
     >>> Vec3Int(1, 2, 3) * 2 + (0, 0, 1)
     Vec3Int(2,4,7)
-    >>> Vec3Int([8, 8, 4]).ceildiv(3)
-    Vec3Int(3,3,2)
+    >>> vec = Vec3Int([8, 8, 4])
+    >>> Vec3Int.zeros(), Vec3Int.ones(), Vec3Int.from_xyz(1, 2, 3), Vec3Int.from_vec_or_int(4)
+    (Vec3Int(0,0,0), Vec3Int(1,1,1), Vec3Int(1,2,3), Vec3Int(4,4,4))
+    >>> vec.ceildiv(3), vec.pairmin(5), vec.pairmax((9, 0, 0)), vec.prod()
+    (Vec3Int(3,3,2), Vec3Int(5,5,4), Vec3Int(9,8,4), 256)
+    >>> vec.with_x(1).with_y(2).with_z(3), vec.with_xyz((0, 0, 0)), vec.add_or_none(None)
+    (Vec3Int(1,2,3), Vec3Int(0,0,0), None)
+    >>> vec.is_positive(strictly=True), vec.is_uniform(), vec.contains(4)
+    (True, False, True)
+    >>> vec.to_tuple(), vec.to_list(), vec.to_np()
+    ((8, 8, 4), [8, 8, 4], array([8, 8, 4]))
     """
 
     __slots__ = ()
@@ -106,7 +115,13 @@ class Vec3Int(tuple[int, int, int]):
 
     @classmethod
     def full(cls, an_int: int) -> Vec3Int:
-        """Return ``(an_int, an_int, an_int)``."""
+        """Return ``(an_int, an_int, an_int)``.
+
+        Examples
+        --------
+        >>> Vec3Int.full(2)
+        Vec3Int(2,2,2)
+        """
         return cls(an_int, an_int, an_int)
 
     @classmethod
@@ -132,6 +147,11 @@ class Vec3Int(tuple[int, int, int]):
         ------
         InvalidValueError
             If it is something else.
+
+        Examples
+        --------
+        >>> Vec3Int.from_str("(1, 2, 3)")
+        Vec3Int(1,2,3)
         """
         match = re.fullmatch(
             r"\s*\(?\s*([+-]?\d+)\s*,\s*([+-]?\d+)\s*,\s*([+-]?\d+)\s*\)?\s*", string, re.ASCII
@@ -142,7 +162,13 @@ class Vec3Int(tuple[int, int, int]):
 
     @classmethod
     def from_vec3_float(cls, vec: Iterable[float]) -> Vec3Int:
-        """Return the whole parts of three numbers, cut towards zero."""
+        """Return the whole parts of three numbers, cut towards zero.
+
+        Examples
+        --------
+        >>> Vec3Int.from_vec3_float((1.9, -1.9, 0))
+        Vec3Int(1,-1,0)
+        """
         try:
             return cls([int(part) for part in vec])
         except (TypeError, ValueError, OverflowError):
@@ -155,7 +181,13 @@ class Vec3Int(tuple[int, int, int]):
 
     @classmethod
     def from_scalar_or_vec(cls, value: Any) -> Vec3Int:
-        """Return a vector from three integers, or from one that stands for all three axes."""
+        """Return a vector from three integers, or from one that stands for all three axes.
+
+        Examples
+        --------
+        >>> Vec3Int.from_scalar_or_vec(4), Vec3Int.from_scalar_or_vec((1, 2, 3))
+        (Vec3Int(4,4,4), Vec3Int(1,2,3))
+        """
         if isinstance(value, Iterable):
             return cls(value)
         return cls.full(value)
@@ -233,6 +265,11 @@ class Vec3Int(tuple[int, int, int]):
         ------
         KeyError
             If there is neither.
+
+        Examples
+        --------
+        >>> Vec3Int(1, 2, 3).get("z"), Vec3Int(1, 2, 3).get("t", 0)
+        (3, 0)
         """
         if axis in self.axes:
             return self[self.axes.index(axis)]
@@ -273,13 +310,25 @@ class Vec3Int(tuple[int, int, int]):
         return Vec3Int(new_xyz)
 
     def with_replaced(self, axis: int, new_element: int) -> Vec3Int:
-        """Return a copy with another component, by its number: 0, 1, 2 for x, y, z."""
+        """Return a copy with another component, by its number: 0, 1, 2 for x, y, z.
+
+        Examples
+        --------
+        >>> Vec3Int(1, 2, 3).with_replaced(2, 9)
+        Vec3Int(1,2,9)
+        """
         parts = list(self)
         parts[axis] = new_element
         return Vec3Int(parts)
 
     def moveaxis(self, source: int | Sequence[int], target: int | Sequence[int]) -> Vec3Int:
-        """Return the components in another order, as :func:`numpy.moveaxis` reorders axes."""
+        """Return the components in another order, as :func:`numpy.moveaxis` reorders axes.
+
+        Examples
+        --------
+        >>> Vec3Int(1, 2, 3).moveaxis(0, 2)
+        Vec3Int(2,3,1)
+        """
         order = np.moveaxis(np.empty((1, 2, 3)), source, target).shape  # axis n has n + 1 elements
         return Vec3Int([self[side - 1] for side in order])
 
@@ -294,7 +343,13 @@ class Vec3Int(tuple[int, int, int]):
 
 
 def as_vec3_int_or_none(vec: Any) -> Vec3Int | None:
-    """Return a vector from three integers, or from one for all axes; None for None."""
+    """Return a vector from three integers, or from one for all axes; None for None.
+
+    Examples
+    --------
+    >>> as_vec3_int_or_none(4), as_vec3_int_or_none(None)
+    (Vec3Int(4,4,4), None)
+    """
     return None if vec is None else Vec3Int.from_scalar_or_vec(vec)
 
 
@@ -319,6 +374,18 @@ class Mag:
     -----
     Mags are equal where their components are, also to the raw value (``Mag(1) == "1"``), and are
     **ordered by their largest component only**, which is how WEBKNOSSOS picks the one to show.
+
+    Examples
+    --------
+    >>> mag = Mag("4-4-2")
+    >>> mag, mag == (4, 4, 2), mag * 2, mag // 2, mag < Mag(8)
+    (Mag(4-4-2), True, Mag(8-8-4), Mag(2-2-1), True)
+    >>> mag.max_dim, mag.max_dim_log2, mag.is_isotropic
+    (4, 2, False)
+    >>> mag.to_layer_name(), Mag(4).to_layer_name(), Mag(4).to_long_layer_name()
+    ('4-4-2', '4', '4-4-4')
+    >>> mag.to_vec3_int(), mag.to_list(), mag.to_tuple(), mag.to_np()
+    (Vec3Int(4,4,2), [4, 4, 2], (4, 4, 2), array([4, 4, 2]))
     """
 
     __slots__ = ("_vec",)

@@ -117,6 +117,13 @@ class VoxelSize:
     ------
     InvalidValueError
         If a factor is not a positive finite number or the unit is unknown.
+
+    Examples
+    --------
+    >>> VoxelSize((4.6, 4.6, 45)) == (4.6, 4.6, 45)
+    True
+    >>> VoxelSize((1, 1, 2), "micrometer").unit
+    'micrometer'
     """
 
     factor: tuple[float, float, float]
@@ -182,6 +189,11 @@ def length_unit_from_str(unit: str) -> LengthUnit:
     ------
     InvalidValueError
         If there is no such unit.
+
+    Examples
+    --------
+    >>> length_unit_from_str("nm")
+    <LengthUnit.NANOMETER: 'nanometer'>
     """
     return LengthUnit(VoxelSize((1, 1, 1), unit).unit)
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from wkdask import settings
 from wkdask.errors import (
     DamagedHeaderError,
     InterruptedJobError,
@@ -106,7 +107,10 @@ def run_job(
         If an interrupted job left a mag half replaced, and this user may not finish that.
     AlreadyExistsError
         If it would replace what another job wrote, and may not; nothing was written.
+    InvalidValueError
+        If one of the settings has a value that cannot work; nothing was written.
     """
+    settings.check()
     key = job.identity.key if job.resume and job.identity is not None else None
     if key is not None and (report := _receipt(job, key)) is not None:
         for write in job.writes:  # it may have been killed before its folders went

@@ -16,7 +16,14 @@ __all__ = ["Event", "JobFinished", "JobStarted", "Listener", "UnitDone", "UnitFa
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """What a write did, merged from the reports of its tasks."""
+    """What a write did, merged from the reports of its tasks.
+
+    Examples
+    --------
+    >>> report = mag.write(np.full((32, 32, 32), 9, "uint8"), offset=(0, 0, 0))
+    >>> report.cubes, report.bytes, report.minimum, report.maximum, isinstance(report, WriteReport)
+    (1, 32768, 9, 9, True)
+    """
 
     label: str
     """Layer and mag."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+from wkdask import settings
 from wkdask.errors import SpaceError, WkdaskWarning
 from wkdask.fsio import free_bytes
 from wkdask.geometry.voxel_size import format_bytes
@@ -16,7 +17,7 @@ __all__ = ["check_space"]
 def check_space(job: Job, threads: int, nbytes_before: int = 0) -> None:
     """Refuse a job for which there is no room; warn where that depends on how well its voxels compress.
 
-    The dask option ``wkdask.check-space`` (True) turns this off, for volumes that are empty for the most part.
+    The setting ``wkdask.check-space`` turns this off, for volumes that are empty for the most part.
 
     Parameters
     ----------
@@ -37,9 +38,7 @@ def check_space(job: Job, threads: int, nbytes_before: int = 0) -> None:
     WkdaskWarning
         If it has less room than the voxels, which are to be compressed.
     """
-    import dask.config
-
-    if not dask.config.get("wkdask.check-space", True):
+    if not settings.get("check-space"):
         return
     spec, free = job.store.spec, free_bytes(job.store.path)
     further = sum(_whole_cubes(write) * write.store.spec.cube_nbytes for write in job.writes[1:])
@@ -60,9 +59,7 @@ def check_space(job: Job, threads: int, nbytes_before: int = 0) -> None:
     if spec.compression is not None:
         warnings.warn(f"{text}; it may fit if they compress well", WkdaskWarning, stacklevel=2)
         return
-    raise SpaceError(
-        f"{text}. Nothing was written. If most of it is empty, set dask's option wkdask.check-space to False"
-    )
+    raise SpaceError(f"{text}. Nothing was written. If most of it is empty, set wkdask.check-space to False")
 
 
 def _whole_cubes(write: MagWrite) -> int:

@@ -65,6 +65,12 @@ def add_symlink_mag(
     ------
     AlreadyExistsError
         If the layer has that mag.
+
+    Examples
+    --------
+    >>> other = Dataset("other", voxel_size=(4, 4, 35))
+    >>> other.add_layer_like(layer, "color").add_symlink_mag("ds/color/1").content_is_equal(mag)
+    True
     """
     mag, store, box = foreign_mag(foreign_mag_view_or_path)
     self._refuse_existing(mag)
@@ -106,6 +112,12 @@ def add_mag_as_ref(
         If the layer has that mag.
     InvalidValueError, DamagedHeaderError
         If it is of another format or type than the layer.
+
+    Examples
+    --------
+    >>> other = Dataset("other", voxel_size=(4, 4, 35))
+    >>> other.add_layer_like(layer, "color").add_mag_as_ref(mag).read_only
+    True
     """
     there, store, box = foreign_mag(foreign_mag_view_or_path, mag)
     here = there if mag is None else Mag(mag)
@@ -159,6 +171,12 @@ def add_copy_mag(
     ------
     AlreadyExistsError
         If the layer has that mag, without `exists_ok`.
+
+    Examples
+    --------
+    >>> second = ds.add_layer_like(layer, "second")
+    >>> second.add_copy_mag(mag, shard_shape=64, compress=True).info.shard_shape
+    Vec3Int(64,64,64)
     """
     warn_of_ignored(executor=executor, progress_desc=progress_desc)
     there, store, box = foreign_mag(foreign_mag_view_or_path, mag)
@@ -218,6 +236,11 @@ def add_fs_copy_mag(
     ----------
     foreign_mag_view_or_path, extend_layer_bounding_box, exists_ok
         As for :meth:`add_copy_mag`.
+
+    Examples
+    --------
+    >>> ds.add_layer_like(layer, "second").add_fs_copy_mag("ds/color/1").content_is_equal(mag)
+    True
     """
     return add_copy_mag(self, foreign_mag_view_or_path, extend_layer_bounding_box, exists_ok=exists_ok)
 
@@ -249,6 +272,14 @@ def add_mag_from_zarrarray(
         If the layer has that mag, or its folder holds files.
     InvalidValueError, DamagedHeaderError, UnsupportedFormatError
         If the layer cannot have it; nothing was made.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> array = zarr.create_array("array", shape=(1, 64, 64, 32), chunks=(1, 32, 32, 32), dtype="uint8")
+    >>> new = ds.add_layer("zarr", "color", data_format="zarr3")
+    >>> new.add_mag_from_zarrarray(1, "array", move=True).layer.bounding_box
+    BoundingBox((0, 0, 0), (64, 64, 32))
     """
     here = Mag(mag)
     if self.data_format == "wkw":

@@ -70,6 +70,16 @@ class Layer(LayerWriting):
 
     Made by :meth:`Dataset.get_layer` and :meth:`Dataset.add_layer`. It holds no data and no state of its own:
     what it says of itself is what the properties file says now.
+
+    Examples
+    --------
+    >>> layer = ds.get_layer("color")
+    >>> layer.category, layer.dtype_per_channel, layer.num_channels, layer.bounding_box
+    ('color', dtype('uint8'), 1, BoundingBox((0, 0, 0), (64, 64, 32)))
+    >>> layer.get_finest_mag() == layer.get_best_mag() == layer.get_mag(1)
+    True
+    >>> ds.get_layer("cells").as_segmentation_layer().largest_segment_id
+    2
     """
 
     add_symlink_mag = add_symlink_mag
@@ -348,7 +358,13 @@ class Layer(LayerWriting):
 
 
 class SegmentationLayer(Layer):
-    """A layer whose voxels are ids of segments; 0 is no segment."""
+    """A layer whose voxels are ids of segments; 0 is no segment.
+
+    Examples
+    --------
+    >>> isinstance(ds.get_layer("cells"), SegmentationLayer), cells.largest_segment_id, cells.mappings
+    (True, 2, ())
+    """
 
     @property
     def attachments(self) -> Attachments:
@@ -389,6 +405,12 @@ class SegmentationLayer(Layer):
         -------
         int or None
             The id; None if there are no data.
+
+        Examples
+        --------
+        >>> cells.largest_segment_id = 99
+        >>> cells.refresh_largest_segment_id()
+        2
         """
         warn_of_ignored(chunk_shape=chunk_shape, executor=executor)
         if not self.record.mags or self.bounding_box.is_empty():

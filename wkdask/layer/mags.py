@@ -68,7 +68,18 @@ _FLOATS = {"float": "float32", "double": "float64"}
 
 
 class LayerMags:
-    """What a layer is, and its mags: the lower half of a :class:`~wkdask.layer.layer.Layer`."""
+    """What a layer is, and its mags: the lower half of a :class:`~wkdask.layer.layer.Layer`.
+
+    Examples
+    --------
+    >>> layer.get_mag("1") == layer.get_or_add_mag(1)
+    True
+    >>> coarse = layer.add_mag("2-2-1", shard_shape=32, compression="lz4")
+    >>> [str(mag) for mag in layer.mags], layer.is_mag_view_foreign(coarse)
+    (['1', '2-2-1'], False)
+    >>> layer.delete_mag("2-2-1")
+    >>> layer.set_bounding_box((0, 0, 0), (64, 64, 16))
+    """
 
     def __init__(self, properties: Properties, name: str) -> None:
         self._file = properties
@@ -366,6 +377,14 @@ class LayerMags:
             If the layer lists it already.
         DamagedHeaderError
             If the folder has no metadata, or such of another type than the layer.
+
+        Examples
+        --------
+        >>> import shutil
+        >>> second = ds.add_layer_like(layer, "second")
+        >>> _ = shutil.copytree("ds/color/1", "ds/second/1")
+        >>> second.add_mag_for_existing_files(1).content_is_equal(mag)
+        True
         """
         mag = Mag(mag)
         self._refuse_existing(mag)

@@ -114,6 +114,12 @@ def downsample(
         another call; nothing was written.
     InvalidValueError
         If the mags cannot be reached, the other layers do not agree, or the layer holds nothing.
+
+    Examples
+    --------
+    >>> reports = layer.downsample(coarsest_mag=4)
+    >>> [str(mag) for mag in layer.mags]
+    ['1', '2-2-1', '4-4-1']
     """
     warn_of_ignored(buffer_edge_len=buffer_edge_len, buffer_shape=buffer_shape, args=args, executor=executor)
     del force_sampling_scheme
@@ -200,6 +206,12 @@ def downsample_mag(
         If the target is there, without `allow_overwrite`.
     InvalidValueError
         If it cannot be computed from the other.
+
+    Examples
+    --------
+    >>> report = layer.downsample_mag(from_mag=1, target_mag=2)
+    >>> layer.get_mag(2).shape
+    (1, 32, 32, 16)
     """
     warn_of_ignored(buffer_edge_len=buffer_edge_len, buffer_shape=buffer_shape, args=args, executor=executor)
     reports = _list(
@@ -257,6 +269,12 @@ def downsample_mag_list(
         If one of the targets is there, without `allow_overwrite`; nothing was written.
     InvalidValueError
         If the mags do not follow each other.
+
+    Examples
+    --------
+    >>> reports = layer.downsample_mag_list(from_mag=1, target_mags=["2-2-1", "4-4-1"])
+    >>> layer.get_mag("4-4-1").shape
+    (1, 16, 16, 32)
     """
     warn_of_ignored(buffer_edge_len=buffer_edge_len, buffer_shape=buffer_shape, args=args, executor=executor)
     return _list(
@@ -319,6 +337,14 @@ def redownsample(
         If the layer holds nothing, or one of its mags cannot be computed from the one before.
     ReadOnlyError
         If one of the coarser mags is a link out of the dataset; nothing was written.
+
+    Examples
+    --------
+    >>> _ = layer.downsample(coarsest_mag=4)
+    >>> box = BoundingBox((0, 0, 0), (8, 8, 8))
+    >>> report = mag.write(np.full((8, 8, 8), 9, "uint8"), bounding_box=box)
+    >>> [report.cubes for report in layer.redownsample(boxes=[box])]
+    [1, 1]
     """
     warn_of_ignored(
         compress=compress,
@@ -393,6 +419,14 @@ def upsample(
         If one of the mags is there; nothing was written.
     InvalidValueError
         If `from_mag` is not reached from `finest_mag`.
+
+    Examples
+    --------
+    >>> coarse = ds.add_layer("coarse", "color")
+    >>> report = coarse.add_mag("2-2-1", shard_shape=32).write(np.full((32, 32, 32), 7, "uint8"))
+    >>> reports = coarse.upsample(from_mag="2-2-1")
+    >>> coarse.get_mag(1).shape
+    (1, 64, 64, 32)
     """
     warn_of_ignored(buffer_edge_len=buffer_edge_len, buffer_shape=buffer_shape, args=args, executor=executor)
     start = _start(self, from_mag, from_mag_view)

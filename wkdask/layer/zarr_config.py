@@ -28,6 +28,12 @@ class Zarr3Config:
     ------
     UnsupportedFormatError
         If it asks for something that arrays here are not made with.
+
+    Examples
+    --------
+    >>> new = ds.add_layer("zarr", "color", data_format="zarr3")
+    >>> new.add_mag(1, shard_shape=64, compress=Zarr3Config(codecs=["gzip"])).info.compression
+    'gzip'
     """
 
     codecs: Sequence[Mapping[str, Any] | str] | None = None

@@ -102,6 +102,16 @@ class BufferedSliceWriter:
 
     Made by :meth:`View.get_buffered_slice_writer`. Several writers, also in several processes, may write to
     disjoint boxes of one mag at once.
+
+    Examples
+    --------
+    >>> with mag.get_buffered_slice_writer(offset=(0, 0, 40)) as writer:
+    ...     writer.send(np.ones((64, 64), "uint8"))
+    ...     writer.publish()                                # readers see it now
+    ...     writer.reset_offset(absolute_offset=(0, 0, 50))
+    ...     writer.send(np.ones((64, 64), "uint8"))
+    >>> layer.bounding_box.bottomright.z
+    51
     """
 
     def __init__(

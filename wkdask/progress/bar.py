@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from wkdask import settings
 from wkdask.compiling import unwatch, watch
 from wkdask.jobs.events import Event, JobFinished, JobStarted, Listener, UnitFailed
 from wkdask.progress.tally import Tally
@@ -49,9 +50,9 @@ def listeners_for(progress: ProgressLike) -> Sequence[Listener]:
     ----------
     progress
         A listener: that one. ``False``: none. ``True``: a bar on a terminal, one line that changes in a
-        notebook, else a plain line every 10 s (dask option ``wkdask.progress.bar-interval``, in seconds) on
-        stderr. ``None``: as True, but nothing where neither a terminal nor a notebook is watched, and
-        nothing for jobs that last less than half a second.
+        notebook, else a plain line every 10 s (the setting ``wkdask.progress-interval``) on stderr. ``None``: as
+        True, but nothing where neither a terminal nor a notebook is watched, and nothing for jobs that last less
+        than half a second.
 
     Returns
     -------
@@ -96,7 +97,7 @@ def log_listener(logger: logging.Logger | None = None, interval: float | None = 
     logger
         Where to; ``wkdask.progress.bar`` by default.
     interval
-        Least seconds between two lines; the dask option ``wkdask.progress.bar-interval`` (10) by default.
+        Least seconds between two lines; the setting ``wkdask.progress-interval`` (10) by default.
     """
     target = _logger if logger is None else logger
     return guarded(Lines(target.info, _configured_interval() if interval is None else interval))
@@ -351,10 +352,7 @@ def _print_line(line: str) -> None:
 
 def _configured_interval() -> float:
     """Return the seconds between two lines of a log."""
-    import dask.config
-    from dask.utils import parse_timedelta
-
-    return float(parse_timedelta(dask.config.get("wkdask.progress.bar-interval", 10), default="seconds"))
+    return float(settings.get("progress-interval"))
 
 
 def _on_terminal() -> bool:

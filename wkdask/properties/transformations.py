@@ -26,7 +26,14 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class CoordinateTransformation:
-    """What maps a layer's coordinates to those of the dataset, in voxels of mag 1."""
+    """What maps a layer's coordinates to those of the dataset, in voxels of mag 1.
+
+    Examples
+    --------
+    >>> layer.coordinate_transformations = [AffineCoordinateTransformation.from_translation((10, 0, 0))]
+    >>> isinstance(layer.coordinate_transformations[0], CoordinateTransformation)
+    True
+    """
 
     __slots__ = ()
 
@@ -171,6 +178,13 @@ class ThinPlateSplineCoordinateTransformation(CoordinateTransformation):
     ------
     InvalidValueError
         If there are none, not as many of both, or one is not three finite numbers.
+
+    Examples
+    --------
+    >>> corners = [(0, 0, 0), (9, 0, 0), (0, 9, 0), (0, 0, 9)]
+    >>> layer.coordinate_transformations = [ThinPlateSplineCoordinateTransformation(corners, corners)]
+    >>> len(layer.coordinate_transformations)
+    1
     """
 
     source: Array

@@ -64,7 +64,14 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class LayerViewConfiguration(_ViewConfiguration):
-    """How a layer is shown; None leaves it to WEBKNOSSOS."""
+    """How a layer is shown; None leaves it to WEBKNOSSOS.
+
+    Examples
+    --------
+    >>> layer.default_view_configuration = LayerViewConfiguration(color=(255, 0, 0), intensity_range=(10, 120))
+    >>> layer.default_view_configuration.color
+    (255, 0, 0)
+    """
 
     color: tuple[int, int, int] | None = None
     """Red, green, blue, 0 to 255."""
@@ -90,7 +97,14 @@ class LayerViewConfiguration(_ViewConfiguration):
 
 @dataclass(frozen=True)
 class DatasetViewConfiguration(_ViewConfiguration):
-    """How a dataset is shown; None leaves it to WEBKNOSSOS."""
+    """How a dataset is shown; None leaves it to WEBKNOSSOS.
+
+    Examples
+    --------
+    >>> ds.default_view_configuration = DatasetViewConfiguration(zoom=2.0, position=(32, 32, 16))
+    >>> ds.default_view_configuration.zoom
+    2.0
+    """
 
     four_bit: bool | None = None
     """Whether color is sent with 4 bits."""

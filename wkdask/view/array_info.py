@@ -19,7 +19,13 @@ __all__ = ["ArrayInfo", "info_of", "zarr_array_of"]
 
 @dataclass(frozen=True, slots=True)
 class ArrayInfo:
-    """How a mag is stored."""
+    """How a mag is stored.
+
+    Examples
+    --------
+    >>> mag.info.data_format, mag.info.chunk_shape, mag.info.shard_shape, mag.info.compression
+    (<DataFormat.WKW: 'wkw'>, Vec3Int(32,32,32), Vec3Int(32,32,32), None)
+    """
 
     data_format: DataFormat
     """WKW, Zarr 3 or Zarr 2."""

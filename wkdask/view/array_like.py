@@ -69,7 +69,8 @@ class ArrayLike:
 
         Examples
         --------
-        >>> mag[0, :, :, 10]  # doctest: +SKIP
+        >>> mag[0, 3:5, 4, 10]
+        array([7, 8], dtype=uint8)
         """
         parts = list(index) if isinstance(index, tuple) else [index]
         dots = [number for number, part in enumerate(parts) if part is ...]
@@ -100,7 +101,15 @@ class ArrayLike:
         return block if dtype is None or block.dtype == dtype else block.astype(dtype)
 
     def to_dask_array(self) -> da.Array:
-        """Return ``to_dask()``, under the name by which ``dask.array.asarray`` asks for it."""
+        """Return ``to_dask()``, under the name by which ``dask.array.asarray`` asks for it.
+
+        Examples
+        --------
+        >>> bool(da.asarray(mag).sum().compute() == mag.read().sum())
+        True
+        >>> mag.to_dask_array().shape
+        (1, 64, 64, 32)
+        """
         return self.to_dask()
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:

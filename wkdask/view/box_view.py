@@ -110,7 +110,13 @@ class BoxView(ArrayLike):
         return self.spec.compression is not None
 
     def get_dtype(self) -> np.dtype[Any]:
-        """Return the type of one channel."""
+        """Return the type of one channel.
+
+        Examples
+        --------
+        >>> mag.get_dtype()
+        dtype('uint8')
+        """
         return np.dtype(self.spec.dtype)
 
     @property
@@ -164,6 +170,14 @@ class BoxView(ArrayLike):
         -----
         WkdaskWarning
             If a job was interrupted while it replaced cubes in place: what is read may be old voxels and new ones.
+
+        Examples
+        --------
+        >>> mag.read(offset=(10, 20, 0), size=(2, 2, 1))[0, :, :, 0]
+        array([[30, 31],
+               [31, 32]], dtype=uint8)
+        >>> mag.read(bounding_box=BoundingBox((0, 0, 0), (64, 64, 1))).shape
+        (1, 64, 64, 1)
         """
         where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
         box = self._resolve(offset, size, bounding_box, where)
@@ -184,6 +198,11 @@ class BoxView(ArrayLike):
         ----------
         bounding_box
             As `offset` and `size` of :meth:`read`; all by default.
+
+        Examples
+        --------
+        >>> mag.read_bbox(BoundingBox((10, 20, 0), (2, 2, 1))).shape
+        (1, 2, 2, 1)
         """
         if bounding_box is None:
             return self.read()
@@ -215,6 +234,14 @@ class BoxView(ArrayLike):
             If the array would have more than a million blocks along an axis, or a billion in all.
         OutOfBoundsError
             If `bounding_box` leaves the view.
+
+        Examples
+        --------
+        >>> x = mag.to_dask(chunks="cube")
+        >>> x.chunks
+        ((1,), (32, 32), (32, 32), (32,))
+        >>> int(x[0, 3, 4, 5].compute())
+        7
         """
         box, store = self._resolve(None, None, bounding_box), self.place.store
         if (writes := current_writes()) is not None:
@@ -325,6 +352,15 @@ class BoxView(ArrayLike):
             If tasks failed; what landed is in the properties.
         SchedulerLostError
             If the cluster's scheduler is gone; what landed is in the properties.
+
+        Examples
+        --------
+        >>> report = mag.write(np.full((8, 8, 4), 255, "uint8"), offset=(60, 0, 0))
+        >>> report.bounding_box, layer.bounding_box
+        (BoundingBox((60, 0, 0), (8, 8, 4)), BoundingBox((0, 0, 0), (68, 64, 32)))
+        >>> out = ds.add_layer_like(layer, "inverted").add_mag(1, shard_shape=32)
+        >>> out.write(255 - mag.to_dask(), bounding_box=layer.bounding_box).cubes
+        6
         """
         if self.read_only:
             raise ReadOnlyError(
@@ -391,7 +427,11 @@ class BoxView(ArrayLike):
 
         Examples
         --------
-        >>> print(mag.plan_write(255 - mag.to_dask()))  # doctest: +SKIP
+        >>> print(mag.plan_write(255 - mag.to_dask()))
+        To write : layer 'color' mag 1
+        Box      : (0, 0, 0) + (64, 64, 32) (voxels of this mag)
+        Cubes    : 4 of (32, 32, 32) voxels
+        ...
         """
         data = as_array(data)
         box = self.box_to_write(data, offset, bounding_box)

@@ -38,6 +38,11 @@ def chunk(
     ------
     InvalidValueError
         If a side is no whole number of voxels of this mag, or not a multiple of the alignment.
+
+    Examples
+    --------
+    >>> [part.bounding_box.topleft.x for part in mag.chunk((32, 64, 32))]
+    [0, 32]
     """
     pieces = self.bounding_box.chunk(chunk_shape, chunk_border_alignments)
     step = self.mag.to_vec3_int()
@@ -59,6 +64,11 @@ def read_xyz(
     ----------
     relative_bounding_box, absolute_bounding_box
         As for :meth:`read`.
+
+    Examples
+    --------
+    >>> mag.read_xyz(absolute_bounding_box=BoundingBox((0, 0, 0), (8, 8, 8))).shape
+    (1, 8, 8, 8)
     """
     return self.read(relative_bounding_box=relative_bounding_box, absolute_bounding_box=absolute_bounding_box)
 
@@ -78,6 +88,11 @@ def read_cxyz(
     ----------
     size, relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
         As for :meth:`read`.
+
+    Examples
+    --------
+    >>> mag.read_cxyz(absolute_offset=(8, 8, 8), size=(8, 8, 8)).shape
+    (1, 8, 8, 8)
     """
     return self.read(
         size=size,
@@ -112,6 +127,11 @@ def write_cxyz(
     ------
     InvalidValueError
         If the array has no channel axis.
+
+    Examples
+    --------
+    >>> mag.write_cxyz(np.zeros((1, 8, 8, 8), "uint8"), absolute_offset=(8, 8, 8)).cubes
+    1
     """
     if getattr(data, "ndim", None) != 4:
         raise InvalidValueError(

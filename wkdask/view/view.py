@@ -36,6 +36,15 @@ class View(BoxView):
     -----
     ``offset`` and ``size`` count voxels of this mag, relative to the view's corner. ``bounding_box``
     counts voxels of mag 1 and is absolute. Arrays are ``(c, x, y, z)``, Fortran-ordered.
+
+    Examples
+    --------
+    >>> view = mag.get_view(offset=(32, 32, 0), size=(16, 16, 16))
+    >>> view.read(offset=(1, 2, 3), size=(1, 1, 1)) == mag.read(offset=(33, 34, 3), size=(1, 1, 1))
+    array([[[[ True]]]])
+    >>> view.get_view(offset=(8, 8, 8), size=(8, 8, 8)).bounding_box
+    BoundingBox((40, 40, 8), (8, 8, 8))
+    >>> view.open().close()     # as scripts of 2021 do; not needed
     """
 
     __slots__ = ("_is_open",)
@@ -94,6 +103,11 @@ class View(BoxView):
             If the part leaves this view, and is not read-only.
         ReadOnlyError
             If a part of a read-only view should be writable.
+
+        Examples
+        --------
+        >>> mag.get_view(offset=(0, 0, 0), size=(8, 8, 8)).shape
+        (1, 8, 8, 8)
         """
         if read_only is None:
             read_only = self._read_only
@@ -144,9 +158,11 @@ class View(BoxView):
 
         Examples
         --------
-        >>> with mag.get_buffered_slice_writer() as writer:    # doctest: +SKIP
-        ...     for image in images:
-        ...         writer.send(image)
+        >>> with mag.get_buffered_slice_writer(offset=(0, 0, 32)) as writer:
+        ...     for z in range(4):
+        ...         writer.send(np.full((64, 64), z, "uint8"))
+        >>> layer.bounding_box
+        BoundingBox((0, 0, 0), (64, 64, 36))
         """
         if self.read_only:
             raise ReadOnlyError(
@@ -192,6 +208,12 @@ class View(BoxView):
             As for :meth:`read`.
         use_logging
             Without effect.
+
+        Examples
+        --------
+        >>> with mag.get_buffered_slice_reader(size=(64, 64, 3)) as reader:
+        ...     [image.shape for image in reader]
+        [(1, 64, 64), (1, 64, 64), (1, 64, 64)]
         """
         del use_logging
         buffer_size = 32 if buffer_size is None else buffer_size
@@ -247,6 +269,14 @@ class View(BoxView):
             If the sides are no powers of two from 32 on.
         TaskFailedError
             If the function raised.
+
+        Examples
+        --------
+        >>> def darken(args):
+        ...     view, number = args
+        ...     view.write(view.read() // 2)
+        >>> mag.for_each_chunk(darken, chunk_shape=(32, 32, 32)).cubes
+        4
         """
         warn_of_ignored(executor=executor, progress_desc=progress_desc)
         function = _function(func_per_chunk, work_on_chunk)
@@ -277,6 +307,11 @@ class View(BoxView):
             Called with the chunk as a view.
         chunk_shape, executor, progress_desc, client, progress
             As in :meth:`for_each_chunk`.
+
+        Examples
+        --------
+        >>> mag.map_chunk(lambda view: int(view.read().max()), chunk_shape=(32, 32, 32))
+        [62, 94, 94, 126]
         """
         warn_of_ignored(executor=executor, progress_desc=progress_desc)
         _, values = run_chunks(
@@ -320,6 +355,15 @@ class View(BoxView):
         ------
         AlignmentError, InvalidValueError
             If the ratios differ, a view is empty, or the target's chunks are no whole cubes.
+
+        Examples
+        --------
+        >>> target = ds.add_layer_like(layer, "copy").add_mag(1, shard_shape=32)
+        >>> def copy(args):
+        ...     source, target, number = args
+        ...     target.write(source.read())
+        >>> mag.for_zipped_chunks(copy, target, (32, 32, 32), (32, 32, 32)).cubes
+        4
         """
         warn_of_ignored(executor=executor, progress_desc=progress_desc)
         function = _function(func_per_chunk, work_on_chunk)
@@ -361,6 +405,11 @@ class View(BoxView):
             Ignored, with a warning.
         client
             The cluster; the active one by default.
+
+        Examples
+        --------
+        >>> mag.content_is_equal(ds.add_copy_layer(layer, "copy").get_mag(1))
+        True
         """
         warn_of_ignored(args=args, executor=executor, progress_desc=progress_desc, chunk_shape=chunk_shape)
         if (self.box.size, self.num_channels, self.get_dtype()) != (

@@ -173,6 +173,14 @@ def add_layer_from_images(
     -----
     WkdaskWarning
         For all that is left out, guessed or ignored.
+
+    Examples
+    --------
+    >>> import tifffile
+    >>> for z in range(3):
+    ...     tifffile.imwrite(f"{z}.tif", np.full((48, 64), z, "uint8"))     # rows are y, columns are x
+    >>> ds.add_layer_from_images("*.tif", "stack", topleft=(0, 0, 10)).bounding_box
+    BoundingBox((0, 0, 10), (64, 48, 3))
     """
     _refuse_given(czi_channel=czi_channel, scale=scale)
     warn_of_ignored(batch_size=batch_size, executor=executor)
@@ -273,6 +281,15 @@ def from_images(
     -----
     WkdaskWarning
         As there.
+
+    Examples
+    --------
+    >>> import os, tifffile
+    >>> os.mkdir("images")
+    >>> for z in range(3):
+    ...     tifffile.imwrite(f"images/{z}.tif", np.full((48, 64), z, "uint8"))
+    >>> list(Dataset.from_images("images", "stack", voxel_size=(4, 4, 40)).layers)
+    ['images']
     """
     warn_of_ignored(batch_size=batch_size, executor=executor)
     if voxel_size is None and voxel_size_with_unit is None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wkdask import settings
 from wkdask.errors import InvalidValueError, PlanError, SchedulerLostError, WorkerPathError
 from wkdask.geometry import BoundingBox
 from wkdask.jobs.engines.flow import ClusterFlow
@@ -94,11 +95,11 @@ class DistributedEngine:
                 "no worker at %s yet, after %.0f s (%s)",
                 self._address,
                 time.monotonic() - start,
-                "no limit" if limit is None else f"up to {limit:g} s; the dask option wkdask.worker-timeout",
+                "no limit" if limit is None else f"up to {limit:g} s; the setting wkdask.worker-timeout",
             )
         raise WorkerPathError(
-            f"no worker came to {self._address} within {limit:g} s; start some, or let the dask option "
-            f"wkdask.worker-timeout be more seconds, or None for no limit"
+            f"no worker came to {self._address} within {limit:g} s; start some, or let the setting "
+            f"wkdask.worker-timeout be longer, or None for no limit"
         )
 
     def check_inputs(self, futures: Sequence[Any]) -> None:
@@ -365,23 +366,19 @@ def _report_of(result: Any) -> UnitReport:
 def worker_timeout(client: Client) -> float | None:
     """Return how many seconds to wait for a first worker; None for no limit.
 
-    The dask option ``wkdask.worker-timeout`` says so: seconds, or None. Without it there is no limit where a
-    batch system starts the workers, whose queue may take hours, and a minute elsewhere.
+    The setting ``wkdask.worker-timeout`` says so. If it is ``auto`` there is no limit where a batch system starts
+    the workers, whose queue may take hours, and a minute elsewhere.
 
     Raises
     ------
     InvalidValueError
-        If the option is no number of seconds.
+        If the setting is none.
     """
-    import dask.config
-
+    given = settings.get("worker-timeout")
+    if given != "auto":
+        return None if given is None else float(given)
     by_batch_system = type(client.cluster).__module__.partition(".")[0] in _BATCH_MODULES
-    given = dask.config.get("wkdask.worker-timeout", None if by_batch_system else _WORKER_TIMEOUT)
-    if given is None:
-        return None
-    if isinstance(given, bool) or not isinstance(given, int | float) or not given >= 0:
-        raise InvalidValueError(f"wkdask.worker-timeout is a number of seconds or None, got {given!r}")
-    return float(given)
+    return None if by_batch_system else _WORKER_TIMEOUT
 
 
 def _address(client: Client) -> str:

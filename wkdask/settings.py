@@ -1,0 +1,148 @@
+"""The settings under ``wkdask.`` in dask's configuration: defaults from ``wkdask.yaml``, values that are checked.
+
+Importing this module makes the defaults known to dask. Whoever reads a setting takes it from here, so that a value
+that cannot work is an error that names the setting, and not a wrong wait.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import dask.config
+import yaml
+from dask.utils import parse_timedelta
+
+from wkdask.errors import InvalidValueError, WkdaskWarning
+
+__all__ = ["DEFAULTS", "SETTINGS", "Setting", "check", "get"]
+
+
+def _read_defaults() -> dict[str, Any]:
+    """Return what the package's own file says."""
+    with open(os.path.join(os.path.dirname(__file__), "wkdask.yaml"), encoding="utf-8") as file:
+        found: dict[str, Any] = yaml.safe_load(file)
+    return found
+
+
+DEFAULTS: dict[str, Any] = _read_defaults()
+"""The defaults, as ``wkdask.yaml`` has them."""
+
+dask.config.update_defaults(DEFAULTS)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a value of a setting may be."""
+
+    expected: str
+    """Said of a value that is none."""
+
+    parse: Callable[[Any], Any]
+    """Returns the value that is worked with; raises a ValueError, LookupError or TypeError for what is none."""
+
+
+def _seconds(given: Any) -> float:
+    """Return a duration in seconds."""
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
+        raise TypeError(given)
+    seconds = float(parse_timedelta(given, default="seconds"))
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(given)
+    return seconds
+
+
+def _limit(given: Any) -> float | str | None:
+    """Return a duration in seconds, None for no limit, or ``"auto"``."""
+    return given if given is None or given == "auto" else _seconds(given)
+
+
+def _flag(given: Any) -> bool:
+    """Return True or False; 1 and 0 come from the environment."""
+    if given is not True and given is not False and not (isinstance(given, int) and given in (0, 1)):
+        raise TypeError(given)
+    return bool(given)
+
+
+_DURATION = 'a duration: a number of seconds from 0 on, or a text such as "90s" or "10 minutes"'
+
+SETTINGS = {
+    "lock-timeout": Setting(_DURATION, _seconds),
+    "check-space": Setting("true or false", _flag),
+    "worker-timeout": Setting(f'{_DURATION}; null (None) for no limit; or "auto"', _limit),
+    "progress-interval": Setting(_DURATION, _seconds),
+}
+"""Every setting, by its name without ``wkdask.``."""
+
+_told: set[str] = set()
+"""Unknown names that were warned of in this process."""
+
+
+def get(name: str) -> Any:
+    """Return a setting.
+
+    Parameters
+    ----------
+    name
+        Without ``wkdask.``, such as ``"lock-timeout"``.
+
+    Returns
+    -------
+    float, bool, None or str
+        A duration in seconds, a flag; None and ``"auto"`` where the setting allows them.
+
+    Raises
+    ------
+    InvalidValueError
+        If what was configured is no such value; the message names the setting, the value, and what is expected.
+
+    Examples
+    --------
+    >>> import dask.config
+    >>> from wkdask import settings
+    >>> settings.get("lock-timeout")
+    600.0
+    >>> with dask.config.set({"wkdask.lock-timeout": "90s"}):
+    ...     settings.get("lock-timeout")
+    90.0
+    """
+    setting = SETTINGS[name]
+    given = dask.config.get(f"wkdask.{name}", DEFAULTS["wkdask"][name])
+    try:
+        return setting.parse(given)
+    except (TypeError, ValueError, LookupError) as error:
+        variable = f"DASK_WKDASK__{name.upper().replace('-', '_')}"
+        raise InvalidValueError(
+            f"the setting wkdask.{name} is {given!r}; expected is {setting.expected}. "
+            f"It comes from dask.config.set, the environment ({variable}), or a file in {dask.config.PATH}"
+        ) from error
+
+
+def check() -> None:
+    """Check all settings: called before a job begins, so that a wrong one does not end it half-way.
+
+    Raises
+    ------
+    InvalidValueError
+        If a setting has a value that cannot work.
+
+    Warns
+    -----
+    WkdaskWarning
+        If there is a setting of a name that nobody reads, once per process.
+    """
+    for name in SETTINGS:
+        get(name)
+    found = dask.config.get("wkdask", {})
+    if not isinstance(found, dict):
+        raise InvalidValueError(f"wkdask in dask's configuration is {found!r}; expected are settings by name")
+    for name in {str(key).replace("_", "-") for key in found} - SETTINGS.keys() - _told:
+        _told.add(name)
+        near = get_close_matches(name, SETTINGS, n=1)
+        hint = f"did you mean wkdask.{near[0]}?" if near else f"there are {', '.join(SETTINGS)}"
+        warnings.warn(f"nobody reads the setting wkdask.{name}; {hint}", WkdaskWarning, stacklevel=2)
