@@ -12,7 +12,7 @@ from wkdask.cli.run import Run
 __all__ = ["command"]
 
 
-@shared_command("check-equality", "layers", failed=2)
+@shared_command("check-equality", "layers", answers=True)
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
 @ignored_options

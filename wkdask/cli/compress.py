@@ -26,8 +26,8 @@ def command(run: Run, dataset: str) -> None:
       wkdask compress dataset --layer color --compression lz4hc
     """
     import wkdask
-    from wkdask.cli.facts import report_facts, spec_facts
-    from wkdask.geometry.voxel_size import format_bytes
+    from wkdask.cli.facts import reports_facts, spec_facts
+    from wkdask.geometry.voxel_size import format_bytes, format_count
     from wkdask.storage.formats import fitting_compression
 
     opened = wkdask.Dataset(dataset)
@@ -59,7 +59,7 @@ def command(run: Run, dataset: str) -> None:
                 }
             )
             run.say(
-                f"{view.place.label}: {cubes} cube{'s' * (cubes != 1)}, up to {format_bytes(nbytes)} of voxels, "
+                f"{view.place.label}: {format_count(cubes, 'cube')}, up to {format_bytes(nbytes)} of voxels, "
                 f"to be stored as {now}; now new cubes are stored as {spec.compression or 'none'}"
             )
         run.answer({"command": "compress", "plans": plans})
@@ -67,7 +67,7 @@ def command(run: Run, dataset: str) -> None:
     reports = []
     with run.connected() as client:
         for view in views:
-            compression = None if run.compressing is False else run.compressing
+            compression = run.compressing or None
             report = view.compress(compression=compression, client=client, progress=run.listening)
             if report is not None:
                 reports.append(report)
@@ -76,4 +76,4 @@ def command(run: Run, dataset: str) -> None:
                 run.say(f"{view.place.label}: there is no cube")
             else:
                 run.say(f"{view.place.label}: nothing to do, all cubes are stored so already")
-    run.answer({"command": "compress", "reports": [report_facts(report) for report in reports]})
+    run.answer({"command": "compress", "reports": reports_facts(reports)})

@@ -189,7 +189,7 @@ _IMAGES_ONLY = ("rescale", *_OF_FILES)
 
 def _convert_images(run: Run, request: _Request, paths: list[str], client: Client | None) -> None:
     """Convert a stack, or say how it would be."""
-    from wkdask.cli.facts import plan_facts, report_facts
+    from wkdask.cli.facts import plan_facts, reports_facts
     from wkdask.convert.images import convert_images, notes_of, plan_images
     from wkdask.external.images.selection import open_images
     from wkdask.jobs.events import JobStarted
@@ -229,7 +229,7 @@ def _convert_images(run: Run, request: _Request, paths: list[str], client: Clien
         convert_images(
             source,
             request.dataset,
-            voxel_size=request.voxel_size,
+            voxel_size=request.voxel_size or (),  # it is there: `command` looked
             category=request.category,
             client=client,
             resume=run.resume,
@@ -241,13 +241,13 @@ def _convert_images(run: Run, request: _Request, paths: list[str], client: Clien
     run.say(repr(reports[0]))
     if request.pyramid:
         reports += pyramids(run, request.dataset, [request.layer_name], client)
-    answer = [report_facts(report) for report in reports]
+    answer = reports_facts(reports)
     run.answer({"command": "convert", "notes": lines, "reports": answer})
 
 
 def _convert_zarr(run: Run, request: _Request, paths: list[str], client: Client | None) -> None:
     """Convert what is Zarr, or say what it would become."""
-    from wkdask.cli.facts import plan_facts, report_facts
+    from wkdask.cli.facts import plan_facts, reports_facts
     from wkdask.convert.scales import open_scales
     from wkdask.convert.zarr import convert_scales, plan_scales
 
@@ -278,9 +278,7 @@ def _convert_zarr(run: Run, request: _Request, paths: list[str], client: Client 
         run.say(repr(report))
     if request.pyramid:
         reports = [*reports, *pyramids(run, request.dataset, [layer.name for layer in source.layers], client)]
-    run.answer(
-        {"command": "convert", "notes": notes, "reports": [report_facts(report) for report in reports]}
-    )
+    run.answer({"command": "convert", "notes": notes, "reports": reports_facts(reports)})
 
 
 def _cut(run: Run) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def command(run: Run, **given: Any) -> None:
     Example:
       wkdask convert-zarr array.zarr dataset --voxel-size 4,4,4 --layer color
     """
-    from wkdask.cli.facts import report_facts
+    from wkdask.cli.facts import reports_facts
     from wkdask.convert.scales import open_scales
     from wkdask.convert.zarr import convert_scales
     from wkdask.fsio import checked_path
@@ -131,14 +131,14 @@ def command(run: Run, **given: Any) -> None:
         for report in reports:
             run.say(repr(report))
         if request.downsample:
-            how = {
+            how: dict[str, Any] = {
                 "coarsest_mag": request.max_mag,
                 "interpolation_mode": request.interpolation_mode,
                 "sampling_mode": request.sampling_mode,
             }
             names = [layer.name for layer in scales.layers]
             reports = [*reports, *pyramids(run, request.target, names, client, **how)]
-    facts = [report_facts(report) for report in reports]
+    facts = reports_facts(reports)
     run.answer({"command": "convert-zarr", "notes": notes, "reports": facts})
 
 

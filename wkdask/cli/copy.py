@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,7 +38,7 @@ def command(run: Run, source: str, target: str) -> None:
 def copy(run: Run, name: str, source: str, target: str) -> None:
     """Do it, under the name of either command."""
     import wkdask
-    from wkdask.cli.facts import copy_plan_facts, report_facts
+    from wkdask.cli.facts import copy_plan_facts, reports_facts
     from wkdask.dataset.copies import is_copied
     from wkdask.jobs.events import JobFinished, WriteReport
     from wkdask.progress.bar import listeners_for
@@ -46,7 +46,7 @@ def copy(run: Run, name: str, source: str, target: str) -> None:
     dataset = wkdask.Dataset(source)
     for layer in [dataset.get_layer(each) for each in run.layers] or dataset.layers.values():
         _check(run, layer)
-    how = {
+    how: dict[str, Any] = {
         "layers": run.layers or None,
         "data_format": run.data_format,
         "shard_shape": run.shard_shape,
@@ -80,7 +80,7 @@ def copy(run: Run, name: str, source: str, target: str) -> None:
             "command": name,
             "dataset": target,
             "was_finished": finished,
-            "reports": [report_facts(report) for report in reports],
+            "reports": reports_facts(reports),
         }
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -60,12 +60,12 @@ def command(
       wkdask downsample dataset --workers 4 --memory 4GiB --resume
     """
     import wkdask
-    from wkdask.cli.facts import pyramid_facts, report_facts
+    from wkdask.cli.facts import pyramid_facts, reports_facts
 
     opened = wkdask.Dataset(dataset)
     chosen = [opened.get_layer(name) for name in run.layers or opened.layers]
     check_new_mags(run, chosen)
-    how = {
+    how: dict[str, Any] = {
         "from_mag": from_mag,
         "coarsest_mag": coarsest_mag,
         "interpolation_mode": interpolation_mode,
@@ -98,7 +98,7 @@ def command(
                 run.say(_nothing(layer))
             for report in made:
                 run.say(repr(report))
-    run.answer({"command": "downsample", "reports": [report_facts(report) for report in reports]})
+    run.answer({"command": "downsample", "reports": reports_facts(reports)})
 
 
 def _nothing(layer: Layer) -> str:

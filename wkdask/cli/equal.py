@@ -12,7 +12,7 @@ from wkdask.cli.run import Run
 __all__ = ["command", "compare"]
 
 
-@shared_command("equal", "layers", failed=2)
+@shared_command("equal", "layers", answers=True)
 @click.argument("first", metavar="A", type=click.Path())
 @click.argument("second", metavar="B", type=click.Path())
 def command(run: Run, first: str, second: str) -> None:

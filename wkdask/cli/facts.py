@@ -30,13 +30,13 @@ __all__ = [
     "difference_facts",
     "plan_facts",
     "pyramid_facts",
-    "report_facts",
+    "reports_facts",
     "spec_facts",
 ]
 
 
-def report_facts(report: WriteReport) -> dict[str, Any]:
-    """Return what was written."""
+def _report_facts(report: WriteReport) -> dict[str, Any]:
+    """Return what was written into one mag."""
     return {
         "label": report.label,
         "dataset": report.dataset_path,
@@ -49,8 +49,13 @@ def report_facts(report: WriteReport) -> dict[str, Any]:
         "maximum": _number(report.maximum),
         "seconds": round(report.seconds, 3),
         "was_finished": report.was_finished,
-        "others": [report_facts(other) for other in report.others],
     }
+
+
+def reports_facts(reports: Iterable[WriteReport]) -> list[dict[str, Any]]:
+    """Return what was written, mag by mag, each once."""
+    found = {(each.dataset_path, each.label): each for report in reports for each in (report, *report.others)}
+    return [_report_facts(report) for report in found.values()]
 
 
 def plan_facts(planned: PlannedWrite) -> dict[str, Any]:
@@ -162,7 +167,6 @@ def _mag_facts(layer: Layer, mag: Mag) -> dict[str, Any]:
         if axes := getattr(view, "further_axes", ()):
             return {
                 **facts,
-                "axes": list(view.axes),
                 "further_axes": list(axes),
                 "path": os.fspath(view.path),
             }

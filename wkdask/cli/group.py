@@ -114,7 +114,7 @@ def _told_in_one_line() -> Iterator[None]:
         context = error.ctx
         message = one_line([error.format_message()])
         if context is not None:
-            message += "" if message[-1:] in ".?!)" else "."
+            message += "" if message.endswith((".", "?", "!", "?)")) else "."
             if isinstance(error, click.MissingParameter) or "extra argument" in message:
                 pieces = context.command.collect_usage_pieces(context)
                 message += f" Usage: {' '.join([context.command_path, *pieces])}."

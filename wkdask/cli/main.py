@@ -34,6 +34,7 @@ _COMMANDS = {
 
 
 @click.group(
+    name="wkdask",
     cls=CommandGroup,
     sections=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

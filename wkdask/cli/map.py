@@ -122,13 +122,13 @@ def command(run: Run, **given: Any) -> None:
       wkdask map filters:sharpen dataset dataset --layer color --target sharp --part 3/8 --resume
     """
     import wkdask
-    from wkdask.cli.facts import plan_facts, report_facts
+    from wkdask.cli.facts import plan_facts, reports_facts
     from wkdask.operations.halo import check_boundary
 
     request = _Request(**given)
     module, name = _named(request.function)
     func = _function_of(module, name)
-    mag = _source(run, wkdask.Dataset(request.source))
+    mag = _source(run, request, wkdask.Dataset(request.source))
     check_boundary(request.boundary, mag.spec)
     planned = _Target(mag, run, request)
     box = planned.box_of(run.bbox, request.part)
@@ -154,13 +154,15 @@ def command(run: Run, **given: Any) -> None:
                 progress=run.listening,
             )
     run.say(repr(report))
-    run.answer({"command": "map", "reports": [report_facts(report)]})
+    run.answer({"command": "map", "reports": reports_facts([report])})
 
 
-def _source(run: Run, dataset: Any) -> MagView:
+def _source(run: Run, request: _Request, dataset: Any) -> MagView:
     """Return the mag that is read."""
     context = click.get_current_context()
-    names = run.layers or tuple(dataset.layers)
+    same = os.path.realpath(request.source) == os.path.realpath(request.target)
+    others = [name for name in dataset.layers if not (same and name == request.target_layer)]
+    names = run.layers or tuple(others or dataset.layers)
     if len(names) != 1:
         there = ", ".join(dataset.layers) or "none"
         raise click.UsageError(

@@ -154,7 +154,7 @@ def shared_command(
     *shared: str,
     tasks: bool = True,
     memory_alone: bool = False,
-    failed: int = 1,
+    answers: bool = False,
     hidden: bool = False,
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Return a decorator that makes a command of a function of a `Run` and of the command's own options.
@@ -169,8 +169,8 @@ def shared_command(
         Whether it has tasks, which may run elsewhere.
     memory_alone
         Whether --memory means something without --workers.
-    failed
-        The exit code if it fails.
+    answers
+        Whether exit code 1 is an answer, and an error has 2.
     hidden
         Whether the list of commands leaves it out.
     """
@@ -181,7 +181,7 @@ def shared_command(
         def call(**given: Any) -> None:
             run = Run(**{field: given.pop(field) for field in fields})
             run.check(memory_alone=memory_alone)
-            with plain_errors(verbose=run.verbose, exit_code=failed):
+            with plain_errors(verbose=run.verbose, answers=answers):
                 function(run, **given)
 
         own: list[click.Parameter] = list(reversed(getattr(function, "__click_params__", [])))

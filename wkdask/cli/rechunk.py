@@ -25,9 +25,9 @@ def command(run: Run, dataset: str) -> None:
       wkdask rechunk dataset --mag 1 --shard-shape 1024,1024,256 --chunk-shape 32 --dry-run
     """
     import wkdask
-    from wkdask.cli.facts import report_facts, spec_facts
+    from wkdask.cli.facts import reports_facts, spec_facts
     from wkdask.geometry import Vec3Int
-    from wkdask.geometry.voxel_size import format_bytes
+    from wkdask.geometry.voxel_size import format_bytes, format_count
     from wkdask.storage.formats import fitting_compression
 
     if run.shard_shape is None and run.chunk_shape is None:
@@ -75,8 +75,8 @@ def command(run: Run, dataset: str) -> None:
                 }
             )
             run.say(
-                f"{view.place.label}: {cubes['before']} of {view.spec.shard_shape} voxels to be cut into up to "
-                f"{cubes['after']} of {shard}, chunks of {chunk}, compression {named or 'none'}; "
+                f"{view.place.label}: {format_count(cubes['before'], 'cube')} of {view.spec.shard_shape} voxels to be "
+                f"cut into up to {cubes['after']} of {shard}, chunks of {chunk}, compression {named or 'none'}; "
                 f"{format_bytes(nbytes)} of voxels"
             )
         run.answer({"command": "rechunk", "plans": plans})
@@ -91,4 +91,4 @@ def command(run: Run, dataset: str) -> None:
             else:
                 reports.append(report)
                 run.say(repr(report))
-    run.answer({"command": "rechunk", "reports": [report_facts(report) for report in reports]})
+    run.answer({"command": "rechunk", "reports": reports_facts(reports)})

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -113,7 +113,7 @@ class Run:
         return True
 
     @property
-    def compressing(self) -> str | bool:
+    def compressing(self) -> str | Literal[False]:
         """What a call of the API gets as ``compression=`` for what is new: lz4 where nothing was said."""
         return False if self.compression == "none" else self.compression or "lz4"
 
@@ -154,16 +154,20 @@ class Run:
 
         address = self.scheduler
         if address is None:
-            with (
-                LocalCluster(
+            try:
+                cluster = LocalCluster(
                     n_workers=self.workers,
                     processes=True,
                     memory_limit=self.memory or "auto",
                     dashboard_address=None,
                     silence_logs=logging.WARNING if self.verbose else logging.CRITICAL,
-                ) as cluster,
-                Client(cluster, set_as_default=False) as client,
-            ):
+                )
+            except (OSError, RuntimeError, TimeoutError) as error:
+                raise click.ClickException(
+                    f"{self.workers} worker processes could not be started ({error}): give fewer --workers, or "
+                    f"none to run on threads"
+                ) from error
+            with cluster, Client(cluster, set_as_default=False) as client:
                 self.note(f"{self.workers} worker process{'es' * (self.workers != 1)} on this machine")
                 yield client
             return
@@ -216,16 +220,14 @@ def check_output(path: str) -> None:
         raise click.ClickException(f"{path} may not be written by this user; name another file")
 
 
-class _FailedError(click.ClickException):
-    """What went wrong, in one line."""
+class _CannotError(click.ClickException):
+    """What cannot be done, of a command whose exit code 1 is an answer: as that of `cmp` and `diff`."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 2
 
 
 @contextlib.contextmanager
-def plain_errors(*, verbose: bool = False, exit_code: int = 1) -> Iterator[None]:
+def plain_errors(*, verbose: bool = False, answers: bool = False) -> Iterator[None]:
     """Turn errors into one line and an exit code.
 
     What the system says of a file (it is not there, a disk is full, a part of a path is no folder) is expected. An
@@ -235,9 +237,10 @@ def plain_errors(*, verbose: bool = False, exit_code: int = 1) -> Iterator[None]
     ----------
     verbose
         Print the traceback as well, and log at the level INFO.
-    exit_code
-        Of an error that is not one of the command line: 2 is for what was not understood, and had no effect.
+    answers
+        Whether exit code 1 is an answer of the command: that of an error is 2 then.
     """
+    failed = _CannotError if answers else click.ClickException
     with _logged(verbose):
         try:
             yield
@@ -248,18 +251,18 @@ def plain_errors(*, verbose: bool = False, exit_code: int = 1) -> Iterator[None]
         except (click.UsageError, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # of a broken pipe: who reads the output has gone, and click ends quietly
         except click.ClickException as error:
-            raise _FailedError(one_line([error.message]), exit_code) from error
+            raise failed(one_line([error.message])) from error
         except (WkdaskError, OSError) as error:
             if verbose:
                 traceback.print_exc()
             notes = getattr(error, "__notes__", ())  # what to do now
-            raise _FailedError(one_line([_told(error), *notes]), exit_code) from error
+            raise failed(one_line([_told(error), *notes])) from error
         except Exception as error:
             if verbose:
                 traceback.print_exc()
             told = f"unexpected {type(error).__name__}: {error}"
             advice = "this is a fault of wkdask, please report it; --verbose shows the traceback"
-            raise _FailedError(one_line([told, advice]), exit_code) from error
+            raise failed(one_line([told, advice])) from error
 
 
 @contextlib.contextmanager

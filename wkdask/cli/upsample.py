@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,12 +41,12 @@ def command(run: Run, dataset: str, from_mag: Mag, finest_mag: Mag, sampling_mod
       wkdask upsample dataset --from-mag 4 --layer color
     """
     import wkdask
-    from wkdask.cli.facts import plan_facts, report_facts
+    from wkdask.cli.facts import plan_facts, reports_facts
 
     opened = wkdask.Dataset(dataset)
     chosen = [opened.get_layer(name) for name in run.layers or opened.layers]
     check_new_mags(run, chosen)
-    how = {
+    how: dict[str, Any] = {
         "compression": run.compressing,
         "sampling_mode": sampling_mode,
         "chunk_shape": run.chunk_shape,
@@ -65,4 +65,4 @@ def command(run: Run, dataset: str, from_mag: Mag, finest_mag: Mag, sampling_mod
             for report in layer.upsample(from_mag, finest_mag, client=client, progress=run.listening, **how):
                 reports.append(report)
                 run.say(repr(report))
-    run.answer({"command": "upsample", "reports": [report_facts(report) for report in reports]})
+    run.answer({"command": "upsample", "reports": reports_facts(reports)})

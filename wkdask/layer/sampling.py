@@ -454,7 +454,11 @@ def finer_chain(
     others = layer._mags_of_other_layers(align)
     down = mag_chain(end, start, layer._properties.record.voxel_size, str(sampling_mode), others)
     if not down or down[-1] != start:
-        raise InvalidValueError(f"mag {start} is not reached from mag {end} in the {sampling_mode} mode")
+        raise InvalidValueError(
+            f"mag {start} is not reached from mag {end} in the {sampling_mode} mode, which goes to "
+            f"{', '.join(map(str, down)) or 'none'}; choose another finest_mag (--finest-mag) or sampling_mode "
+            f"(--sampling-mode)"
+        )
     chain = [end, *down][-2::-1]
     layer._refuse_all_existing(chain)
     return start, chain

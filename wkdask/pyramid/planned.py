@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wkdask.geometry import BoundingBox, Mag
-from wkdask.geometry.voxel_size import format_bytes
+from wkdask.geometry.voxel_size import format_bytes, format_count
 from wkdask.jobs.job import MagPlace
 from wkdask.pyramid.job import PyramidPlan, unions_of
 
@@ -50,13 +50,12 @@ class PlannedPyramid:
         for place, box in zip(self.targets, self.boxes, strict=True):
             spec = place.store.spec
             count = len(spec.grid.cubes(box))
-            cubes = f"{count} cube{'s' * (count != 1)} of {spec.shard_shape} voxels"
+            cubes = f"{format_count(count, 'cube')} of {spec.shard_shape} voxels"
             rows.append(("  mag", f"{place.mag}: {box}, {cubes}, compression {spec.compression or 'none'}"))
-        tasks = self.num_tasks
         return [
             *rows,
             ("Voxels", format_bytes(self.nbytes)),
-            ("Tasks", f"{tasks} task{'s' * (tasks != 1)}"),
+            ("Tasks", format_count(self.num_tasks, "task")),
             ("Memory", f"{format_bytes(self.plan.task_nbytes)} per task"),
             ("Runs on", self.plan.engine.description),
         ]
