@@ -300,6 +300,8 @@ def pyramids(
     reports: list[WriteReport] = []
     for name in names:
         layer = Dataset(dataset).get_layer(name)
+        if layer.plan_downsample(client=client, resume=run.resume, **how) is None:
+            continue  # they are there, whoever made them: with an OME-Zarr image, perhaps
         reports += layer.downsample(
             compression=run.compressing, client=client, resume=run.resume, progress=run.listening, **how
         )

@@ -75,9 +75,9 @@ def command(run: Run, dataset: str) -> None:
                 }
             )
             run.say(
-                f"{view.place.label}: {format_count(cubes['before'], 'cube')} of {view.spec.shard_shape} voxels to be "
-                f"cut into up to {cubes['after']} of {shard}, chunks of {chunk}, compression {named or 'none'}; "
-                f"{format_bytes(nbytes)} of voxels"
+                f"{view.place.label}: {format_count(cubes['before'], 'cube')} of {view.spec.shard_shape} voxels "
+                f"to be cut into up to {cubes['after']} of {shard}, chunks of {chunk}, compression "
+                f"{named or 'none'}; {format_bytes(nbytes)} of voxels"
             )
         run.answer({"command": "rechunk", "plans": plans})
         return

@@ -96,6 +96,8 @@ class Run:
             raise click.UsageError(
                 "--report shows what workers did; it needs --scheduler or --workers", context
             )
+        if self.scheduler is not None:
+            _check_address(self.scheduler)
         if self.quiet and self.progress == "json":
             raise click.UsageError(
                 "--quiet shows no progress, --progress json does: give one of them", context
@@ -148,7 +150,6 @@ class Run:
     def _client(self) -> Iterator[Client]:
         """Yield a client of the scheduler, or of workers that end with it."""
         from distributed import Client, LocalCluster
-        from distributed.comm import get_address_host_port
 
         from wkdask.jobs.engines.choice import dashboard_text
 
@@ -172,14 +173,6 @@ class Run:
                 yield client
             return
         try:
-            get_address_host_port(address)  # a client of what is no address takes 20 s to be given up
-        except (ValueError, OSError) as error:
-            raise click.BadParameter(
-                f"expected an address such as tcp://head:8786, got {address!r}: {error}",
-                click.get_current_context(),
-                param_hint="'--scheduler'",
-            ) from error
-        try:
             client = Client(address, timeout=10, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise click.ClickException(
@@ -189,6 +182,20 @@ class Run:
         with client:
             self.note(f"Scheduler {address}, {dashboard_text(client)}")
             yield client
+
+
+def _check_address(address: str) -> None:
+    """Refuse what is no address: a client would take 20 s to give it up."""
+    from distributed.comm import get_address_host_port
+
+    try:
+        get_address_host_port(address)
+    except (ValueError, OSError) as error:
+        raise click.BadParameter(
+            f"expected an address such as tcp://head:8786, got {address!r}: {error}",
+            click.get_current_context(),
+            param_hint="'--scheduler'",
+        ) from error
 
 
 @contextlib.contextmanager
