@@ -68,7 +68,7 @@ def copy(run: Run, name: str, source: str, target: str) -> None:
         if run.dry_run:
             plan = dataset.plan_copy(client=client, **how)
             run.say(repr(plan))
-            run.answer({"command": name, "plan": copy_plan_facts(plan)})
+            run.answer({"command": name, "plans": copy_plan_facts(plan)})
             return
         finished = run.resume and is_copied(target)
         made = dataset.copy_dataset(target, client=client, resume=run.resume, progress=listen, **how)

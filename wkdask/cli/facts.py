@@ -86,16 +86,15 @@ def spec_facts(spec: ArraySpec) -> dict[str, Any]:
     }
 
 
-def copy_plan_facts(planned: DatasetCopy) -> dict[str, Any]:
-    """Return what a copy would take."""
+def copy_plan_facts(planned: DatasetCopy) -> list[dict[str, Any]]:
+    """Return what a copy would take, mag by mag."""
     mags = []
     for layer in planned.layers:
         for each in layer.mags:
             plan = planned.plans.get((layer.name, each.mag))
             mags.append(
                 {
-                    "layer": layer.name,
-                    "mag": each.mag.to_layer_name(),
+                    "label": f"layer {layer.name!r} mag {each.mag}",
                     "box": list(each.box.to_tuple6()),
                     **spec_facts(each.spec),
                     "as_it_is": each.source.spec == each.spec,
@@ -105,7 +104,7 @@ def copy_plan_facts(planned: DatasetCopy) -> dict[str, Any]:
                     "bytes_per_task": 0 if plan is None else plan.task_nbytes,
                 }
             )
-    return {"dataset": planned.source, "mags": mags}
+    return mags
 
 
 def difference_facts(found: Difference) -> dict[str, Any]:
@@ -233,6 +232,7 @@ def pyramid_facts(planned: PlannedPyramid) -> dict[str, Any]:
         "from_mag": planned.start.to_layer_name(),
         "interpolation_mode": planned.mode,
         "mags": mags,
+        "cubes": sum(mag["cubes"] for mag in mags),
         "bytes": planned.nbytes,
         "tasks": planned.num_tasks,
         "bytes_per_task": planned.plan.task_nbytes,

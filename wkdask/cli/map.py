@@ -15,7 +15,7 @@ import click
 from wkdask.cli.options import shared_command
 from wkdask.cli.run import Run
 from wkdask.cli.types import BOUNDARY, BYTES, CATEGORY, DTYPE, MAG, NEW_LAYER, PART, RESOURCE, Numbers
-from wkdask.errors import AlreadyExistsError, InvalidValueError
+from wkdask.errors import AlreadyExistsError, InvalidValueError, UnsupportedFormatError
 
 if TYPE_CHECKING:
     from wkdask import MagView
@@ -250,7 +250,7 @@ class _Target:
             shard = chunk = Vec3Int(run.shard_shape or run.chunk_shape or like.chunk_shape)
         try:
             return check_spec(ArraySpec(dtype, channels, chunk, shard, compression, data_format), data_format)
-        except InvalidValueError as error:
+        except (InvalidValueError, UnsupportedFormatError) as error:
             if not (run.shard_shape or run.chunk_shape or run.compression):
                 raise
             which = (

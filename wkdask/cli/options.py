@@ -69,7 +69,8 @@ SHARED: dict[str, Callable[[], click.Option]] = {
     ),
     "shard_shape": lambda: AliasedOption(
         ("shard_shape", "--shard-shape"), type=SIDES_OF_CUBES,
-        help="Sides of a cube in voxels. As those of what is read by default, or as suits its size.",
+        help="Sides of a cube in voxels; in WKW one power of two. As those of what is read by default, or as suits "
+        "its size.",
     ),
     "chunk_shape": lambda: AliasedOption(
         ("chunk_shape", "--chunk-shape"), type=SIDES,

@@ -22,7 +22,7 @@ def command(run: Run, dataset: str) -> None:
     \b
     Example:
       wkdask rechunk dataset --layer color --shard-shape 512
-      wkdask rechunk dataset --mag 1 --shard-shape 1024,1024,256 --chunk-shape 32 --dry-run
+      wkdask rechunk dataset --mag 1 --shard-shape 1024 --chunk-shape 32 --dry-run
     """
     import wkdask
     from wkdask.cli.facts import reports_facts, spec_facts
