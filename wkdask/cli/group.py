@@ -90,7 +90,7 @@ class CommandGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command; what is not understood becomes one line."""
-        with _told_in_one_line():
+        with _told_in_one_line(ctx):
             return super().invoke(ctx)
 
 
@@ -103,7 +103,8 @@ class OneLineUsageError(click.UsageError):
 
 
 @contextlib.contextmanager
-def _told_in_one_line() -> Iterator[None]:
+def _told_in_one_line(above: click.Context | None = None) -> Iterator[None]:
+    """Turn what is not understood into one line; `above` is the context of the group, where there is one."""
     try:
         yield
     except OneLineUsageError:
@@ -119,6 +120,8 @@ def _told_in_one_line() -> Iterator[None]:
                 pieces = context.command.collect_usage_pieces(context)
                 message += f" Usage: {' '.join([context.command_path, *pieces])}."
             message += f" See {context.command_path} -h"
+        elif above is not None:  # the parser did not say of which command it is
+            message += f"{'' if message.endswith('.') else '.'} See wkdask {above.invoked_subcommand} -h"
         raise OneLineUsageError(message, context) from error
 
 
