@@ -16,6 +16,7 @@ import pytest
 import tifffile
 import zarr
 from click.testing import CliRunner
+from repository import ROOT
 
 import wkdask
 from wkdask import Dataset, testing
@@ -27,6 +28,7 @@ from wkdask.storage.formats import DATA_FORMATS
 from wkdask.storage.protocol import COMPRESSIONS, ZARR_COMPRESSIONS
 
 COMMANDS = sorted(main.commands)
+PAGE = (ROOT / "docs" / "commands.md").read_text()
 PRINTING = {"json", "progress", "quiet", "verbose"}
 TASKS = {"scheduler", "workers", "memory", "report"}
 WITHOUT_TASKS = {"demo", "info", "preview"}
@@ -247,6 +249,20 @@ def snapshot(folder):
     )
 
 
+def keys_of(value):
+    """Return all keys in a JSON value."""
+    if isinstance(value, dict):
+        return {*value} | {key for each in value.values() for key in keys_of(each)}
+    return {key for each in value for key in keys_of(each)} if isinstance(value, list) else set()
+
+
+def test_the_page_on_commands_names_them_and_their_options():
+    assert {*re.findall(r"`([a-z-]+)`", PAGE)} >= {*COMMANDS}
+    for make in SHARED.values():
+        for opt in make().opts:
+            assert opt == "--task-memory" or f"`{opt}" in PAGE
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
 def test_json_is_one_object_and_all_that_is_on_stdout(here, name):
     for line in LINES[name]:
@@ -256,6 +272,7 @@ def test_json_is_one_object_and_all_that_is_on_stdout(here, name):
         assert done.stdout.count("\n") == 1
         assert done.stderr == ""
         assert facts["command"] == name
+        assert [key for key in keys_of(facts) if f"`{key}`" not in PAGE] == []
         if "--dry-run" in line or name == "plan":
             assert facts["plans"]
             assert all(each["cubes"] > 0 and each["bytes"] > 0 for each in facts["plans"])
