@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -442,3 +443,28 @@ def test_workers_are_started_for_a_command(here):
     assert np.array_equal(
         ds.get_layer("new").get_mag(1).read(), 255 - ds.get_layer("color").get_mag(1).read()
     )
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_ctrl_c_ends_workers_without_a_word(here):
+    """A terminal sends it to all processes: the workers leave it to the driver."""
+    (here / "filters.py").write_text(
+        "import time\n\ndef wait(block):\n    time.sleep(1)\n    return 255 - block\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(wkdask.__file__).parents[1])}
+    line = "map filters:wait ds ds --layer color --target new --workers 2 --progress json"
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "wkdask", *line.split()]
+    with subprocess.Popen(
+        command, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as child:
+        for told in child.stderr:
+            if '"started"' in told:
+                break
+        os.killpg(child.pid, signal.SIGINT)
+        out, rest = child.communicate(timeout=100)
+    assert child.returncode == 1
+    assert out == ""
+    assert "Traceback" not in rest
+    assert rest.splitlines()[-1] == "Aborted!"

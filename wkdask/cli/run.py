@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -155,20 +156,24 @@ class Run:
 
         address = self.scheduler
         if address is None:
-            try:
-                cluster = LocalCluster(
-                    n_workers=self.workers,
-                    processes=True,
-                    memory_limit=self.memory or "auto",
-                    dashboard_address=None,
-                    silence_logs=logging.WARNING if self.verbose else logging.CRITICAL,
-                )
-            except (OSError, RuntimeError, TimeoutError) as error:
-                raise click.ClickException(
-                    f"{self.workers} worker processes could not be started ({error}): give fewer --workers, or "
-                    f"none to run on threads"
-                ) from error
-            with cluster, Client(cluster, set_as_default=False) as client:
+            with contextlib.ExitStack() as stack:
+                try:
+                    with _deaf_children():
+                        cluster = stack.enter_context(
+                            LocalCluster(
+                                n_workers=self.workers,
+                                processes=True,
+                                memory_limit=self.memory or "auto",
+                                dashboard_address=None,
+                                silence_logs=logging.WARNING if self.verbose else logging.CRITICAL,
+                            )
+                        )
+                except (OSError, RuntimeError, TimeoutError) as error:
+                    raise click.ClickException(
+                        f"{self.workers} worker processes could not be started ({error}): give fewer --workers, or "
+                        f"none to run on threads"
+                    ) from error
+                client = stack.enter_context(Client(cluster, set_as_default=False))
                 self.note(f"{self.workers} worker process{'es' * (self.workers != 1)} on this machine")
                 yield client
             return
@@ -182,6 +187,22 @@ class Run:
         with client:
             self.note(f"Scheduler {address}, {dashboard_text(client)}")
             yield client
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Let processes that start meanwhile not hear Ctrl-C, which a terminal sends to all: this process ends them.
+
+    What they inherit is that the signal is blocked. Here it waits until they have started.
+    """
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # when it starts, it lets the signal through in its thread
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_address(address: str) -> None:
