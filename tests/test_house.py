@@ -103,9 +103,9 @@ def statements(node):
             yield from statements(child)
 
 
-def imports(module, tree, modules):
+def imports(module, tree, modules, walk=statements):
     """Yield (line, the module of the package that is imported; "" for the package itself)."""
-    for node in statements(tree):
+    for node in walk(tree):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -131,8 +131,9 @@ def violations(found):
     """Return what breaks the rules of the rooms, one line each."""
     wrong = []
     circles = {}
-    # the package itself is as late as the latest module whose names it shows
-    front = max((place(other) or 0 for _, other in imports("", found[""][0], found) if other), default=-1)
+    # the package itself is as late as the latest module whose names it shows, though these are imported when used
+    shown = imports("", found[""][0], found, walk=ast.walk)
+    front = max((place(other) or 0 for _, other in shown if other), default=-1)
     for module, (tree, is_init) in found.items():
         if is_init:
             continue
@@ -245,6 +246,21 @@ def test_the_rule_wants_a_place_for_every_room():
     assert violations(fake(helpers__deep="")) == ["helpers.deep has no place in ROOMS"]
 
 
+def test_the_package_shows_what_it_says_it_does():
+    tree, _ = MODULES[""]
+    imported = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wkdask.")
+        for alias in node.names
+    }
+    assert {name: wkdask._HOMES[name] for name in imported if name != "absent"} == {
+        name: module for name, module in imported.items() if name != "absent"
+    }
+    assert {*wkdask._HOMES} - {"AgglomerateGraph"} == {*wkdask.__all__} == {*dir(wkdask)} - {"__version__"}
+    assert all(getattr(wkdask, name) is not None for name in wkdask.__all__)
+
+
 def test_the_rule_for_the_package_itself():
     for text in ("import wkdask", "from wkdask import Dataset", "from . import Dataset"):
         assert violations(fake("layer", "dataset", demo=text, layer="", dataset="")) == []
@@ -307,10 +323,13 @@ def test_no_module_is_too_long(path):
 
 def test_import_is_light():
     # these cost seconds, or are not needed on a worker: functions that use them import them
-    script = f"import sys, wkdask; print(*(name for name in {HEAVY} if name in sys.modules))"
+    script = f"import sys\nfrom wkdask import *\nprint(*(name for name in {HEAVY} if name in sys.modules))"
     env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(
         [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+    script = "import sys, wkdask; print(*({'numpy', 'dask', 'wkdask.errors'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

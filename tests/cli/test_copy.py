@@ -79,10 +79,10 @@ def test_mistakes(invoke, dataset, tmp_path):
         ["--shard-shape", "1,2"],
         ["--compression", "zip"],
     ):
-        assert "Usage:" in invoke("copy", dataset.path, target, *wrong, code=2)
+        assert invoke("copy", dataset.path, target, *wrong, code=2).startswith("Error: ")
+    for wrong in (["--compression", "zstd"], ["--shard-shape", "48"]):
+        assert "layer 'color' mag 1" in invoke("copy", dataset.path, target, *wrong, code=2)
     for wrong in (
-        ["--compression", "zstd"],
-        ["--shard-shape", "48"],
         ["--layer", "nobody"],
         ["--bbox", "900,0,0,1,1,1"],
     ):

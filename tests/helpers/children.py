@@ -83,7 +83,10 @@ import json, os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import numpy as np
 import dask.array, dask.threaded
+import wkdask
 import wkdask.cli
+for name in wkdask.__all__:
+    getattr(wkdask, name)  # which imports it: children find all of it there
 from wkdask.kernels import block_stats, is_zero, nonzero_bounds, to_fortran
 from children import fail_syscalls
 

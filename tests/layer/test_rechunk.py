@@ -312,6 +312,7 @@ PRELUDE = """if True:
     import os, signal, threading
     import dask, numpy as np, toolz, wkw.wkw
     import wkdask
+    wkdask.Dataset, wkdask.BoundingBox  # imported now, not in a child
     from wkdask import kernels
     block = np.ones((1, 8, 8, 8), "uint8", order="F")
     kernels.block_stats(block), kernels.is_zero(block), kernels.to_fortran(block)

@@ -4,49 +4,76 @@ from __future__ import annotations
 
 import click
 
-import wkdask
-from wkdask.cli.aliases import ignored_options
-from wkdask.cli.options import compression_option, connected, plain_errors, scheduler_option
-from wkdask.cli.types import MAG
-from wkdask.geometry import Mag
+from wkdask.cli.ignored import ignored_options
+from wkdask.cli.options import shared_command
+from wkdask.cli.run import Run
+from wkdask.cli.types import check_cut
 
-__all__ = ["compress"]
+__all__ = ["command"]
 
 
-@click.command()
+@shared_command("compress", "layers", "mags", "compression", "resume", "dry_run")
 @click.argument("dataset", type=click.Path())
-@click.option(
-    "--layer", "--layer-name", "layers", multiple=True, help="Only this layer; may be given several times."
-)
-@click.option("--mag", "mags", type=MAG, multiple=True, help="Only this mag; may be given several times.")
-@compression_option
-@scheduler_option
 @ignored_options
-def compress(
-    dataset: str,
-    layers: tuple[str, ...],
-    mags: tuple[Mag, ...],
-    compression: str | None,
-    scheduler: str | None,
-) -> None:
-    """Store the cubes of WKW layers with another compression, in place.
+def command(run: Run, dataset: str) -> None:
+    """Store the cubes of layers with another compression, in place.
 
     Each cube is replaced at once; a dataset that is read meanwhile has both kinds. The same command goes on where
-    it was stopped: cubes that are stored so already are left alone.
+    it was stopped, also without --resume: cubes that are stored so already are left alone.
 
     \b
     Example:
       wkdask compress dataset --layer color --compression lz4hc
     """
-    with plain_errors(), connected(scheduler) as client:
-        opened = wkdask.Dataset(dataset)
-        chosen = [opened.get_layer(name) for name in layers or opened.layers]
-        views = [layer.get_mag(mag) for layer in chosen for mag in mags or layer.mags]
+    import wkdask
+    from wkdask.cli.facts import reports_facts, spec_facts
+    from wkdask.geometry.voxel_size import format_bytes, format_count
+    from wkdask.storage.formats import fitting_compression
+
+    opened = wkdask.Dataset(dataset)
+    chosen = [opened.get_layer(name) for name in run.layers or opened.layers]
+    views = [layer.get_mag(mag) for layer in chosen for mag in run.mags or layer.mags]
+    for view in views:  # all of them, before the first is stored anew
+        spec = view.spec
+        check_cut(
+            spec.data_format,
+            None,
+            None,
+            run.compressing,
+            usual_chunk=spec.chunk_shape,
+            usual_shard=spec.shard_shape,
+        )
+    if run.dry_run:
+        plans = []
         for view in views:
-            report = view.compress(compression=compression, client=client, progress=True)
+            spec, cubes = view.spec, sum(1 for _ in view.cubes_on_disk())
+            now = fitting_compression(spec.data_format, run.compressing) or "none"
+            nbytes = cubes * spec.cube_nbytes
+            plans.append(
+                {
+                    "label": view.place.label,
+                    **spec_facts(spec),
+                    "compression": now,
+                    "cubes": cubes,
+                    "bytes": nbytes,
+                }
+            )
+            run.say(
+                f"{view.place.label}: {format_count(cubes, 'cube')}, up to {format_bytes(nbytes)} of voxels, "
+                f"to be stored as {now}; now new cubes are stored as {spec.compression or 'none'}"
+            )
+        run.answer({"command": "compress", "plans": plans})
+        return
+    reports = []
+    with run.connected() as client:
+        for view in views:
+            compression = run.compressing or None
+            report = view.compress(compression=compression, client=client, progress=run.listening)
             if report is not None:
-                click.echo(repr(report))
+                reports.append(report)
+                run.say(repr(report))
             elif next(view.cubes_on_disk(), None) is None:
-                click.echo(f"{view.place.label}: there is no cube")
+                run.say(f"{view.place.label}: there is no cube")
             else:
-                click.echo(f"{view.place.label}: nothing to do, all cubes are stored so already")
+                run.say(f"{view.place.label}: nothing to do, all cubes are stored so already")
+    run.answer({"command": "compress", "reports": reports_facts(reports)})

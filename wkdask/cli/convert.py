@@ -1,28 +1,21 @@
-"""The command that makes layers of images."""
+"""``wkdask convert``: layers of images, OME-Zarr, or a Zarr array."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-import wkdask
-from wkdask.cli.options import (
-    connected,
-    plain_errors,
-    plan_option,
-    report_option,
-    resume_option,
-    scheduler_option,
-)
+from wkdask.cli.options import AliasedOption, shared_command
+from wkdask.cli.run import Run
 from wkdask.cli.types import (
-    BOX,
+    CATEGORY,
     DTYPE,
     NEW_LAYER,
     PAGES,
-    SIDES,
-    SIDES_OF_CUBES,
+    RANGE,
     VOXEL_SIZE,
     Numbers,
     check_cut,
@@ -31,26 +24,54 @@ from wkdask.cli.types import (
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["convert"]
+    from wkdask.jobs.events import Event, WriteReport
+
+__all__ = ["command", "pyramids"]
 
 
-class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
-    """Two numbers."""
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What the command's own options say; None where nothing was said."""
 
-    name = "MIN,MAX"
+    images: tuple[str, ...]
+    """What is converted."""
+    dataset: str
+    """Where it goes."""
+    voxel_size: tuple[float, float, float] | None
+    """In nm."""
+    layer_name: str
+    """Of the new layer."""
+    category: str
+    """Of the new layer."""
+    offset: tuple[int, int, int] | None
+    """Where the first voxel goes."""
+    dtype: str | None
+    """Of the new layer."""
+    rescale: tuple[float, float] | None
+    """What becomes 0 and the largest value."""
+    gaps: str | None
+    """What becomes of missing numbers."""
+    page: str | None
+    """Pages of every file."""
+    series: int | None
+    """Group of pages of every file."""
+    orient: bool
+    """Whether images are turned as they say."""
+    tiles: str | None
+    """What becomes of tiles."""
+    axes: str | None
+    """Of a Zarr array."""
+    together: bool
+    """Whether channels of Zarr stay in one layer."""
+    no_labels: bool
+    """Whether labels of OME-Zarr are left out."""
+    pyramid: bool
+    """Whether coarser mags are computed."""
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
-        """Return the numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            low, high = map(float, str(value).split(","))
-        except ValueError:
-            self.fail(f"expected two numbers such as 0,4095, got {value!r}", param, ctx)
-        return low, high
 
-
-@click.command()
+@shared_command(
+    "convert", "bbox", "data_format", "shard_shape", "chunk_shape", "compression", "resume", "dry_run"
+)
 @click.argument("images", nargs=-1, required=True, type=click.Path())
 @click.argument("dataset", type=click.Path())
 @click.option(
@@ -59,18 +80,17 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
     help="Size of a voxel in nm, e.g. 4.6,4.6,45. OME-Zarr says it, all else needs it.",
 )
 @click.option(
-    "--layer", "layer_name", type=NEW_LAYER, default="color", show_default=True, help="Name of the new layer."
-)
-@click.option(
-    "--category", type=click.Choice(["color", "segmentation"]), default="color", show_default=True,
-    help="Images, or ids of segments.",
+    "--layer", "layer_name", cls=AliasedOption, aliases=("--layer-name",), type=NEW_LAYER, default="color",
+    show_default=True, help="Name of the new layer.",
 )  # fmt: skip
+@click.option(
+    "--category", type=CATEGORY, default="color", show_default=True, help="Images, or ids of segments."
+)
 @click.option(
     "--offset",
     type=Numbers(int, "0,0,10", least=0),
     help="Where the first voxel goes; 0,0,0 by default, for OME-Zarr where its translation says.",
 )
-@click.option("--bbox", type=BOX, help="Convert only this part, in voxels of the images; it keeps its place.")
 @click.option(
     "--dtype", type=DTYPE,
     help="Type of the layer, such as uint8; that of the images by default. Without --rescale one that "
@@ -78,7 +98,7 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
 )  # fmt: skip
 @click.option(
     "--rescale",
-    type=_Range(),
+    type=RANGE,
     help="Make MIN 0 and MAX the largest value of --dtype, and the rest in proportion.",
 )
 @click.option(
@@ -97,19 +117,6 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
     "side by side (join), or take each for a section.",
 )  # fmt: skip
 @click.option(
-    "--data-format", type=click.Choice(["wkw", "zarr3", "zarr"]), default="wkw", show_default=True,
-    help="How the layer is stored.",
-)  # fmt: skip
-@click.option(
-    "--shard-shape", type=SIDES_OF_CUBES,
-    help="Sides of a cube file in voxels; up to 1024, chosen by the size of the images.",
-)  # fmt: skip
-@click.option("--chunk-shape", type=SIDES, help="Sides of a chunk in voxels; 32 by default.")
-@click.option(
-    "--compression", type=click.Choice(["none", "lz4", "lz4hc", "zstd", "gzip", "blosc"]),
-    help="How cubes are stored: lz4 by default, in Zarr zstd.",
-)  # fmt: skip
-@click.option(
     "--axes", help="Axes of a Zarr array, a letter each, such as zyx or cxyz; by default as it names them."
 )
 @click.option(
@@ -119,17 +126,14 @@ class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only from cl
 @click.option(
     "--downsample", "pyramid", is_flag=True, help="Compute the coarser mags that are not there as well."
 )
-@report_option
-@scheduler_option
-@resume_option
-@plan_option
-def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
-    """Turn images into a layer.
+def command(run: Run, **given: Any) -> None:
+    """Turn images, OME-Zarr or a Zarr array into layers.
 
     IMAGES are the sections of a stack: TIFF, PNG or JPEG files or folders of them, in natural order (2.tif before
     10.tif), or multi-page TIFFs, with 8 to 64 bits of grey or RGB; images with transparency are refused. Column
-    is x, row is y, section is z. What is left out or guessed is printed, also by --plan: gaps in the numbers of the
-    names, pages that are no sections, orientations.
+    is x, row is y, section is z. What is left out or guessed is printed, also by --dry-run: gaps in the numbers of
+    the names, pages that are no sections, orientations. A part (--bbox) is in voxels of the images, and keeps its
+    place.
 
     Or IMAGES is one OME-Zarr image (0.4 or 0.5; a folder, or a .zip or .ozx file), whose scales all become mags
     as they are, and whose labels become layers; or one Zarr array. Channels become layers of their own, RGB one.
@@ -139,40 +143,43 @@ def convert(images: tuple[str, ...], dataset: str, **options: Any) -> None:
       wkdask convert stack/*.tif dataset --voxel-size 4.6,4.6,45 --downsample
       wkdask convert labels/ dataset --voxel-size 4.6,4.6,45 --layer cells --category segmentation
       wkdask convert raw/ dataset --voxel-size 4,4,4 --dtype uint8 --rescale 0,4095
-      wkdask convert raw/ dataset --voxel-size 4,4,4 --gaps keep --plan
+      wkdask convert raw/ dataset --voxel-size 4,4,4 --gaps keep --dry-run
       wkdask convert two_channels.tif dataset --voxel-size 4,4,4 --layer second --page 2-:2
       wkdask convert photos/ dataset --voxel-size 4,4,4 --page 1 --orient
       wkdask convert tiles/1/ dataset --voxel-size 4,4,4 --tiles join
       wkdask convert image.ome.zarr dataset
       wkdask convert array.zarr dataset --voxel-size 4,4,4 --axes zyx
     """
-    pyramid, scheduler, report = (options.pop(name) for name in ("pyramid", "scheduler", "report_path"))
-    plan_only = options.pop("plan_only")
-    given = options.pop("compression")
-    options["compression"] = False if given == "none" else given or "lz4"
+    request = _Request(**given)
     check_cut(
-        options["data_format"],
-        options["chunk_shape"],
-        options["shard_shape"],
-        options["compression"],
+        run.data_format or "wkw",
+        run.chunk_shape,
+        run.shard_shape,
+        run.compressing,
         usual_chunk=(32, 32, 32),
     )
-    paths, context = [str(Path(image)) for image in images], click.get_current_context()
+    paths, context = [str(Path(image)) for image in request.images], click.get_current_context()
     from wkdask.external.zarr.store import is_zarr, root_of
 
-    with plain_errors():
-        zarr = [path for path in paths if is_zarr(root_of(path))]
+    zarr = [path for path in paths if is_zarr(root_of(path))]
     for name in _IMAGES_ONLY if zarr else _ZARR_ONLY:
-        if options.pop(name):
+        if getattr(request, name):
             kind = "image files" if zarr else "Zarr"
             raise click.UsageError(f"--{name.replace('_', '-')} is for {kind} only", context)
     if zarr and len(paths) > 1:
         raise click.UsageError(f"{zarr[0]} is Zarr: it is converted alone, not with other images", context)
-    if not zarr and options["voxel_size"] is None:
-        raise click.MissingParameter(ctx=context, param_hint="'--voxel-size'", param_type="option")
-    with plain_errors(), connected(scheduler, report) as client:
+    if not zarr and request.voxel_size is None:
+        raise click.UsageError(
+            "Missing option '--voxel-size': images do not say how large a voxel is; give it in nm, as in "
+            "--voxel-size 4.6,4.6,45",
+            context,
+        )
+    from wkdask.fsio import checked_path
+
+    checked_path(request.dataset)  # a plan is refused where the run would be
+    with run.connected() as client:
         work = _convert_zarr if zarr else _convert_images
-        work(paths, dataset, client, options, pyramid, plan_only)
+        work(run, request, paths, client)
 
 
 _ZARR_ONLY = ("axes", "no_labels", "together")
@@ -180,91 +187,124 @@ _OF_FILES = ("gaps", "page", "series", "orient", "tiles")
 _IMAGES_ONLY = ("rescale", *_OF_FILES)
 
 
-def _convert_images(
-    paths: list[str],
-    dataset: str,
-    client: Client | None,
-    options: dict[str, Any],
-    pyramid: bool,
-    plan_only: bool,
-) -> None:
+def _convert_images(run: Run, request: _Request, paths: list[str], client: Client | None) -> None:
     """Convert a stack, or say how it would be."""
+    from wkdask.cli.facts import plan_facts, reports_facts
     from wkdask.convert.images import convert_images, notes_of, plan_images
     from wkdask.external.images.selection import open_images
-    from wkdask.fsio import checked_path
-    from wkdask.jobs.events import Event, JobStarted
+    from wkdask.jobs.events import JobStarted
     from wkdask.progress.bar import listeners_for
 
-    name = options["layer_name"]
-    options["offset"] = options["offset"] or (0, 0, 0)
-    options["gaps"] = options["gaps"] or "close"
-    options["tiles"] = options["tiles"] or "refuse"
-    checked_path(dataset)
-    chosen = {key: options.pop(key) for key in ("bbox", "dtype", "rescale", *_OF_FILES)}
-    source = open_images(paths, **chosen)
+    source = open_images(
+        paths,
+        bbox=run.bbox,
+        dtype=request.dtype,
+        rescale=request.rescale,
+        gaps=request.gaps or "close",
+        page=request.page,
+        series=request.series,
+        orient=request.orient,
+        tiles=request.tiles or "refuse",
+    )
     lines = [f"Images: {source.stack.order}"]
-    lines += [f"Note: {note}" for note in notes_of(source, options["category"])]
-    if plan_only:
-        click.echo("\n".join(lines))
-        cut = {
-            key: value for key, value in options.items() if key not in ("voxel_size", "category", "resume")
-        }
-        click.echo(repr(plan_images(source, client=client, **cut)))
+    lines += [f"Note: {note}" for note in notes_of(source, request.category)]
+    how: dict[str, Any] = {
+        "layer_name": request.layer_name,
+        "offset": request.offset or (0, 0, 0),
+        **_cut(run),
+    }
+    if run.dry_run:
+        plan = plan_images(source, client=client, **how)
+        run.say("\n".join([*lines, repr(plan)]))
+        run.answer({"command": "convert", "notes": lines, "plans": [plan_facts(plan)]})
         return
 
     def tell(event: Event) -> None:
         """Print what is to be known once the job has begun: a refusal is one line."""
         if isinstance(event, JobStarted):
-            click.echo("\n".join(lines), err=True)
+            for line in lines:
+                run.note(line)
 
-    listeners = [tell, *listeners_for(True)]
-    report = convert_images(source, dataset, client=client, progress=False, listeners=listeners, **options)
-    click.echo(repr(report))
-    if pyramid:
-        _downsample([name], dataset, client, options)
+    reports = [
+        convert_images(
+            source,
+            request.dataset,
+            voxel_size=request.voxel_size or (),  # it is there: `command` looked
+            category=request.category,
+            client=client,
+            resume=run.resume,
+            progress=False,
+            listeners=[tell, *listeners_for(run.listening)],
+            **how,
+        )
+    ]
+    run.say(repr(reports[0]))
+    if request.pyramid:
+        reports += pyramids(run, request.dataset, [request.layer_name], client)
+    answer = reports_facts(reports)
+    run.answer({"command": "convert", "notes": lines, "reports": answer})
 
 
-def _convert_zarr(
-    paths: list[str],
-    dataset: str,
-    client: Client | None,
-    options: dict[str, Any],
-    pyramid: bool,
-    plan_only: bool,
-) -> None:
+def _convert_zarr(run: Run, request: _Request, paths: list[str], client: Client | None) -> None:
     """Convert what is Zarr, or say what it would become."""
+    from wkdask.cli.facts import plan_facts, reports_facts
     from wkdask.convert.scales import open_scales
     from wkdask.convert.zarr import convert_scales, plan_scales
-    from wkdask.fsio import checked_path
 
-    checked_path(dataset)  # a plan is refused where the run would be
-    taken = ("voxel_size", "layer_name", "category", "offset", "bbox", "axes", "together", "dtype")
-    source = open_scales(paths[0], labels=not options["no_labels"], **{name: options[name] for name in taken})
-    cut = {name: options[name] for name in ("data_format", "compression", "shard_shape", "chunk_shape")}
-    if plan_only:
-        click.echo(repr(source))
-        for planned in plan_scales(source, client=client, **cut):
-            click.echo(repr(planned))
+    source = open_scales(
+        paths[0],
+        labels=not request.no_labels,
+        voxel_size=request.voxel_size,
+        layer_name=request.layer_name,
+        category=request.category,
+        offset=request.offset,
+        bbox=run.bbox,
+        axes=request.axes,
+        together=request.together,
+        dtype=request.dtype,
+    )
+    notes = [f"Note: {note}" for note in source.notes]
+    if run.dry_run:
+        plans = plan_scales(source, client=client, **_cut(run))
+        run.say("\n".join([repr(source), *map(repr, plans)]))
+        run.answer({"command": "convert", "notes": notes, "plans": [plan_facts(plan) for plan in plans]})
         return
-    for note in source.notes:
-        click.echo(f"Note: {note}", err=True)
-    names = [layer.name for layer in source.layers]
-    for report in convert_scales(
-        source, dataset, client=client, progress=True, resume=options["resume"], **cut
-    ):
-        click.echo(repr(report))
-    if pyramid:
-        _downsample(names, dataset, client, options)
+    for note in notes:
+        run.note(note)
+    reports = convert_scales(
+        source, request.dataset, client=client, progress=run.listening, resume=run.resume, **_cut(run)
+    )
+    for report in reports:
+        run.say(repr(report))
+    if request.pyramid:
+        reports = [*reports, *pyramids(run, request.dataset, [layer.name for layer in source.layers], client)]
+    run.answer({"command": "convert", "notes": notes, "reports": reports_facts(reports)})
 
 
-def _downsample(names: list[str], dataset: str, client: Client | None, options: dict[str, Any]) -> None:
-    """Compute the coarser mags of layers, stored as their finest."""
+def _cut(run: Run) -> dict[str, Any]:
+    """Return how new mags are stored."""
+    return {
+        "data_format": run.data_format or "wkw",
+        "shard_shape": run.shard_shape,
+        "chunk_shape": run.chunk_shape,
+        "compression": run.compressing,
+    }
+
+
+def pyramids(
+    run: Run, dataset: str, names: list[str], client: Client | None, **how: Any
+) -> list[WriteReport]:
+    """Compute the coarser mags of layers, stored as their finest, and print what was done."""
+    from wkdask import Dataset
+
+    reports: list[WriteReport] = []
     for name in names:
-        for report in (
-            wkdask.Dataset(dataset)
-            .get_layer(name)
-            .downsample(
-                compression=options["compression"], client=client, resume=options["resume"], progress=True
-            )
-        ):
-            click.echo(repr(report))
+        layer = Dataset(dataset).get_layer(name)
+        if layer.plan_downsample(client=client, resume=run.resume, **how) is None:
+            continue  # they are there, whoever made them: with an OME-Zarr image, perhaps
+        reports += layer.downsample(
+            compression=run.compressing, client=client, resume=run.resume, progress=run.listening, **how
+        )
+    for report in reports:
+        run.say(repr(report))
+    return reports

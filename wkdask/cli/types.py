@@ -1,24 +1,29 @@
-"""Types of arguments: what a word of a command line means, or the usage and exit code 2 where it means nothing."""
+"""Types of arguments: what a word of a command line means, or one line and exit code 2 where it means nothing.
+
+What a type needs is imported when a word is looked at: a help is shown without it.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from wkdask.errors import InvalidValueError, WkdaskError
-from wkdask.geometry import BoundingBox, Mag, Vec3Int
-from wkdask.geometry.voxel_size import VoxelSize
-from wkdask.storage.protocol import DTYPES, ArraySpec
+
+if TYPE_CHECKING:
+    from wkdask.geometry import BoundingBox, Mag
 
 __all__ = [
     "BOUNDARY",
     "BOX",
     "BYTES",
+    "CATEGORY",
+    "COMPRESSION",
+    "DATA_FORMAT",
     "DTYPE",
     "INTERPOLATION",
     "MAG",
@@ -26,7 +31,9 @@ __all__ = [
     "PAGES",
     "PART",
     "PNG",
+    "RANGE",
     "RESOURCE",
+    "SAMPLING",
     "SIDES",
     "SIDES_OF_CUBES",
     "UNIT",
@@ -43,20 +50,25 @@ def check_cut(
     compression: str | bool | None,
     *,
     usual_chunk: tuple[int, ...] | None = None,
+    usual_shard: tuple[int, ...] | None = None,
 ) -> None:
-    """Refuse, with the usage, options that no mag of a format can be cut and compressed by.
+    """Refuse, as a command line that is not understood, what no mag of a format can be cut and compressed by.
 
     Parameters
     ----------
     data_format, chunk_shape, shard_shape, compression
         What was given; None where nothing was.
-    usual_chunk
-        Sides of a chunk where none are given; None where those of what is copied count.
+    usual_chunk, usual_shard
+        Sides of a chunk and of a cube where none are given; None where those of what is copied count.
     """
+    from wkdask.geometry import Vec3Int
     from wkdask.storage.formats import check_spec, fitting_compression
+    from wkdask.storage.protocol import ArraySpec
 
     chunk = chunk_shape or (shard_shape if data_format == "zarr" else usual_chunk)
-    shard = shard_shape or chunk or (32, 32, 32)
+    shard = shard_shape or usual_shard or chunk or (32, 32, 32)
+    if chunk_shape is None and shard_shape is not None and chunk is not None:
+        chunk = tuple(map(min, chunk, shard))
     try:
         fitting = fitting_compression(data_format, compression)
         spec = ArraySpec("uint8", 1, Vec3Int(chunk or shard), Vec3Int(shard), fitting, data_format)
@@ -115,6 +127,22 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only from c
         return numbers
 
 
+class _RangeType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """Two numbers: 0,4095."""
+
+    name = "MIN,MAX"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
+        """Return the numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = map(float, str(value).split(","))
+        except ValueError:
+            self.fail(f"expected two numbers such as 0,4095, got {value!r}", param, ctx)
+        return low, high
+
+
 class _MagType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
     """A magnification: 4 or 4-4-2."""
 
@@ -122,6 +150,8 @@ class _MagType(click.ParamType):  # type: ignore[type-arg]  # generic only from 
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Mag:
         """Return the mag."""
+        from wkdask.geometry import Mag
+
         try:
             return Mag(value)
         except WkdaskError as error:
@@ -135,6 +165,8 @@ class _BoxType(click.ParamType):  # type: ignore[type-arg]  # generic only from 
 
     def convert(self, value: Any, param: Any, ctx: Any) -> BoundingBox:
         """Return the box."""
+        from wkdask.geometry import BoundingBox
+
         try:
             box = value if isinstance(value, BoundingBox) else BoundingBox.from_csv(value)
         except WkdaskError:
@@ -151,6 +183,8 @@ class _BytesType(click.ParamType):  # type: ignore[type-arg]  # generic only fro
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         """Return how many."""
+        if isinstance(value, int):
+            return value
         from dask.utils import parse_bytes
 
         try:
@@ -244,6 +278,12 @@ def _check_pages(pages: str) -> None:
     Choice.of(pages, None, False)
 
 
+def _check_unit(unit: str) -> None:
+    from wkdask.geometry.voxel_size import VoxelSize
+
+    VoxelSize((1, 1, 1), unit)
+
+
 def _check_png(path: str) -> None:
     if not path.lower().endswith(".png"):
         raise InvalidValueError(f"a preview is a PNG; name it so, got {path}")
@@ -256,6 +296,10 @@ class _DTypeType(click.ParamType):  # type: ignore[type-arg]  # generic only fro
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         """Return the name that numpy has for it."""
+        import numpy as np
+
+        from wkdask.storage.protocol import DTYPES
+
         try:
             name = str(np.dtype(value))
         except TypeError:
@@ -268,19 +312,24 @@ class _DTypeType(click.ParamType):  # type: ignore[type-arg]  # generic only fro
 BOUNDARY = _BoundaryType()
 BOX = _BoxType()
 BYTES = _BytesType()
+CATEGORY = click.Choice(["color", "segmentation"])
+COMPRESSION = click.Choice(["none", "lz4", "lz4hc", "zstd", "gzip", "zlib", "blosc"])
+DATA_FORMAT = click.Choice(["wkw", "zarr3", "zarr"])
 DTYPE = _DTypeType()
 INTERPOLATION = click.Choice(
     ["default", "median", "mode", "min", "max", "nearest", "bilinear", "bicubic"], case_sensitive=False
 )
-"""Those of `wkdask.kernels`, which is not imported to show a help."""
+"""Those of `wkdask.kernels`, which is not imported to show a help; so it is with formats and compressions."""
 MAG = _MagType()
 NEW_LAYER = _Checked("NAME", _check_layer_name)
 PAGES = _Checked("PAGES", _check_pages)
 PART = _PartType()
 PNG = _Checked("PNG", _check_png)
+RANGE = _RangeType()
 RESOURCE = _ResourceType()
+SAMPLING = click.Choice(["anisotropic", "isotropic", "constant_z"])
 SIDES = Numbers(int, "32 or 32,32,16", broadcast=True, least=1)
 """Of a chunk."""
-UNIT = _Checked("UNIT", lambda unit: VoxelSize((1, 1, 1), unit))
+UNIT = _Checked("UNIT", _check_unit)
 SIDES_OF_CUBES = Numbers(int, "256 or 256,256,64", broadcast=True, least=1)
 VOXEL_SIZE = Numbers(float, "4.6,4.6,45", above=0)

@@ -29,7 +29,7 @@ from wkdask.errors import (
 )
 from wkdask.fsio import atomic_write, checked_path, lock, remove_folder
 from wkdask.geometry import BoundingBox, Mag
-from wkdask.geometry.voxel_size import VoxelSize, format_bytes
+from wkdask.geometry.voxel_size import VoxelSize, format_bytes, format_count
 from wkdask.jobs.engines.choice import pick_engine
 from wkdask.jobs.events import Listener
 from wkdask.jobs.job import WriteOptions
@@ -89,8 +89,9 @@ class DatasetCopy:
                 plan = self.plans.get((layer.name, each.mag))
                 work = "no voxels"
                 if plan is not None:
-                    tasks = len((plan.parts or plan).units)
-                    work = f"{plan.num_cubes} cubes, {format_bytes(plan.nbytes)} of voxels, {tasks} tasks"
+                    cubes = format_count(plan.num_cubes, "cube")
+                    tasks = format_count(len((plan.parts or plan).units), "task")
+                    work = f"{cubes}, {format_bytes(plan.nbytes)} of voxels, {tasks}"
                 how = f"{each.source.spec.data_format} → {each.spec.data_format}"
                 if each.source.spec == each.spec:
                     how = "files as they are"

@@ -18,7 +18,7 @@ from wkdask.display.preview import save_preview
 from wkdask.display.text import dataset_text
 from wkdask.errors import AlreadyExistsError
 from wkdask.fsio import checked_path, remove_folder
-from wkdask.geometry.voxel_size import format_bytes, format_rate
+from wkdask.geometry.voxel_size import format_bytes, format_count, format_rate
 from wkdask.jobs.events import WriteReport
 from wkdask.layer import LayerCategories
 from wkdask.properties import PROPERTIES_FILE
@@ -214,6 +214,6 @@ def _make_room(path: str, overwrite: bool) -> None:
 def _say(echo: Callable[[str], None], report: WriteReport) -> None:
     """Print one line about a write."""
     echo(
-        f"  {report.label:<28} {report.cubes:3d} cubes  {format_bytes(report.bytes):>9}  "
+        f"  {report.label:<28} {format_count(report.cubes, 'cube'):>9}  {format_bytes(report.bytes):>9}  "
         f"{format_rate(report.bytes, report.seconds):>9}"
     )

@@ -12,6 +12,7 @@ __all__ = [
     "VoxelSize",
     "as_voxel_size",
     "format_bytes",
+    "format_count",
     "format_rate",
     "length_unit_from_str",
     "unit_named",
@@ -205,6 +206,11 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
         count /= 1024
     return f"{count:.4g} TiB"
+
+
+def format_count(count: int, noun: str) -> str:
+    """Return how many of something there are: ``1 cube``, ``2 cubes``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def format_rate(count: float, seconds: float) -> str:

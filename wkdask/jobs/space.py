@@ -7,7 +7,7 @@ import warnings
 from wkdask import settings
 from wkdask.errors import SpaceError, WkdaskWarning
 from wkdask.fsio import free_bytes
-from wkdask.geometry.voxel_size import format_bytes
+from wkdask.geometry.voxel_size import format_bytes, format_count
 from wkdask.jobs.job import Job, MagWrite
 from wkdask.storage.space import space_needed
 
@@ -54,7 +54,7 @@ def check_space(job: Job, threads: int, nbytes_before: int = 0) -> None:
     twice = ", all of them twice for a while" if job.staged else ""
     text = (
         f"{job.label}: {job.action} takes up to {format_bytes(needed)} ({format_bytes(job.nbytes)} of voxels in "
-        f"{job.num_cubes} cubes{twice}), but {job.store.path} has {format_bytes(free)} left"
+        f"{format_count(job.num_cubes, 'cube')}{twice}), but {job.store.path} has {format_bytes(free)} left"
     )
     if spec.compression is not None:
         warnings.warn(f"{text}; it may fit if they compress well", WkdaskWarning, stacklevel=2)

@@ -25,8 +25,15 @@ from wkdask.layer.external_mags import (
     add_symlink_mag,
 )
 from wkdask.layer.multiscales import GROUP_FILES, write_multiscales
+from wkdask.layer.planning import plan_downsample, plan_upsample
 from wkdask.layer.rechunk import rechunk_in_place
-from wkdask.layer.sampling import downsample, downsample_mag, downsample_mag_list, redownsample, upsample
+from wkdask.layer.sampling import (
+    downsample,
+    downsample_mag,
+    downsample_mag_list,
+    redownsample,
+    upsample,
+)
 from wkdask.layer.writing import LayerWriting
 from wkdask.locations import outside
 from wkdask.mag_view import MagView
@@ -90,6 +97,7 @@ class Layer(LayerWriting):
 
     downsample, redownsample, upsample = downsample, redownsample, upsample
     downsample_mag, downsample_mag_list = downsample_mag, downsample_mag_list
+    plan_downsample, plan_upsample = plan_downsample, plan_upsample
 
     _dataset_of: ClassVar[
         Callable[[Properties], Dataset]

@@ -18,7 +18,7 @@ from wkdask.layer.chunk_layout import NewCut, cut_like
 from wkdask.layer.mags import LayerMags
 from wkdask.layer.multiscales import write_multiscales
 from wkdask.mag_view import MagView
-from wkdask.pyramid.job import downsample_mags, plan_pyramid
+from wkdask.pyramid.job import PyramidPlan, downsample_mags, plan_pyramid
 from wkdask.pyramid.mags import default_coarsest_mag, interpolation_of, mag_chain
 from wkdask.storage.publish.dead_jobs import is_unfinished
 from wkdask.storage.publish.jobs import unfinished_jobs
@@ -139,6 +139,38 @@ class LayerPyramid(LayerMags):
                     return mag
         return None
 
+    def _planned_chain(
+        self,
+        start: Mag,
+        chain: Sequence[Mag],
+        mode: str,
+        compression: str | None,
+        options: WriteOptions,
+        *,
+        boxes: Sequence[BoundingBox] | None = None,
+        previous_box: BoundingBox | None = None,
+        source: MagView | None = None,
+        cut: NewCut = (None, None),
+    ) -> tuple[PyramidPlan, MagView, list[MagPlace], dict[Mag, MagView]]:
+        """Return how mags would be computed: the plan, the mag that is read, the targets, those that are there."""
+        there = {mag: self._writable(mag) for mag in self._existing(chain)}
+        source = source or self.get_mag(start)
+        targets = [
+            there[mag].place if mag in there else self._place_like(source, mag, compression, cut)
+            for mag in chain
+        ]
+        plan = plan_pyramid(
+            (start, source.spec),
+            [(place.mag, place.store.spec) for place in targets],
+            self.bounding_box,
+            mode,
+            options,
+            boxes=boxes,
+            before=previous_box,
+            existing=there,
+        )
+        return plan, source, targets, there
+
     def _downsample_chain(
         self,
         start: Mag,
@@ -163,21 +195,16 @@ class LayerPyramid(LayerMags):
                 self._refuse_all_existing(
                     chain, ", or compute it anew with allow_overwrite=True (--overwrite)"
                 )
-            there = {mag: self._writable(mag) for mag in self._existing(chain)}
-            source = source or self.get_mag(start)
-            targets = [
-                there[mag].place if mag in there else self._place_like(source, mag, compression, cut)
-                for mag in chain
-            ]
-            plan = plan_pyramid(
-                (start, source.spec),
-                [(place.mag, place.store.spec) for place in targets],
-                self.bounding_box,
+            plan, source, targets, there = self._planned_chain(
+                start,
+                chain,
                 mode,
+                compression,
                 options,
                 boxes=boxes,
-                before=previous_box,
-                existing=there,
+                previous_box=previous_box,
+                source=source,
+                cut=cut,
             )
             new = [place for place in targets if place.mag not in there]
             if only_setup_mags:

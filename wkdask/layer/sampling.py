@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,7 +18,7 @@ from wkdask.names import SamplingModes
 from wkdask.operations.chunks import warn_of_ignored
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.pyramid.job import upsample_mag
-from wkdask.pyramid.mags import check_mag_order, mag_chain
+from wkdask.pyramid.mags import check_mag_order, interpolation_of, mag_chain
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
     from wkdask.dataset import Dataset
     from wkdask.layer.layer import Layer
 
-__all__ = ["downsample", "downsample_mag", "downsample_mag_list", "redownsample", "upsample"]
+__all__ = [
+    "coarser_chain",
+    "downsample",
+    "downsample_mag",
+    "downsample_mag_list",
+    "finer_chain",
+    "redownsample",
+    "upsample",
+]
 
 ShapeLike: TypeAlias = "Vec3IntLike | int | None"
 """Sides: one for all axes, or three; None where nothing is said."""
@@ -98,7 +107,9 @@ def downsample(
     resume
         Go on where an earlier call with the same arguments stopped: killed, interrupted, or failed. Cubes that
         it has published are not computed again. Another number of threads, or workers with other memory, may
-        cut the work in another way: then it begins anew, with a warning.
+        cut the work in another way: it is the same call nevertheless, and computes all of them again.
+        If the earlier call has ended, its reports are returned; mags of another call (another mode, a source that
+        has changed) are refused, also if `from_mag` is not given and there is no coarser mag to make.
     progress
         As in :meth:`MagView.write`.
 
@@ -124,15 +135,18 @@ def downsample(
     warn_of_ignored(buffer_edge_len=buffer_edge_len, buffer_shape=buffer_shape, args=args, executor=executor)
     del force_sampling_scheme
     coarsest_mag = either_spelling("coarsest_mag", coarsest_mag, "max_mag", max_mag)
-    start = _start(self, from_mag, from_mag_view)
-    if from_mag is None and from_mag_view is None:
-        mags = sorted(self.mags)
-        stopped = self._unfinished_mag(mags)
-        if stopped is not None:  # a call that was to compute mags anew began before the first of them
-            start = max((mag for mag in mags if mag < stopped), default=start)
-    chain = self._default_chain(
-        start, self.bounding_box, coarsest_mag, str(sampling_mode), align=align_with_other_layers
+    start, chain = coarser_chain(
+        self, from_mag, from_mag_view, coarsest_mag, sampling_mode, align_with_other_layers
     )
+    options = WriteOptions(
+        client=client,
+        durable=durable,
+        resume=resume,
+        overwrite=allow_overwrite or not resume,
+        listeners=listeners_for(progress),
+    )
+    if resume and not chain and from_mag is None and from_mag_view is None and not allow_overwrite:
+        return _ended(self, coarsest_mag, sampling_mode, align_with_other_layers, interpolation_mode, options)
     unfinished = self._unfinished_mag(chain)
     if unfinished is not None and not (resume or allow_overwrite):
         raise AlreadyExistsError(
@@ -146,13 +160,7 @@ def downsample(
         chain,
         interpolation_mode,
         compression_of(self.data_format, compress, compression),
-        WriteOptions(
-            client=client,
-            durable=durable,
-            resume=resume,
-            overwrite=allow_overwrite or not resume,
-            listeners=listeners_for(progress),
-        ),
+        options,
         allow_overwrite=allow_overwrite or unfinished is not None or ended,
         only_setup_mags=only_setup_mags,
         source=from_mag_view,
@@ -429,14 +437,8 @@ def upsample(
     (1, 64, 64, 32)
     """
     warn_of_ignored(buffer_edge_len=buffer_edge_len, buffer_shape=buffer_shape, args=args, executor=executor)
-    start = _start(self, from_mag, from_mag_view)
     end = Mag(either_spelling("finest_mag", finest_mag, "min_mag", min_mag) or 1)
-    others = self._mags_of_other_layers(align_with_other_layers)
-    down = mag_chain(end, start, self._file.record.voxel_size, str(sampling_mode), others)
-    if not down or down[-1] != start:
-        raise InvalidValueError(f"mag {start} is not reached from mag {end} in the {sampling_mode} mode")
-    chain = [end, *down][-2::-1]
-    self._refuse_all_existing(chain)
+    start, chain = finer_chain(self, from_mag, from_mag_view, end, sampling_mode, align_with_other_layers)
     options = WriteOptions(client=client, listeners=listeners_for(progress))
     named = compression_of(self.data_format, compress, compression)
     source, reports = from_mag_view or self.get_mag(start), []
@@ -451,6 +453,84 @@ def upsample(
 
 
 # --- what they share ------------------------------------------------------------------------------------
+
+
+def coarser_chain(
+    layer: Layer,
+    from_mag: MagLike | None,
+    view: MagView | None,
+    coarsest_mag: MagLike | None,
+    sampling_mode: str,
+    align: bool | Dataset,
+) -> tuple[Mag, list[Mag]]:
+    """Return the mag that is read and those that follow it."""
+    start = _start(layer, from_mag, view)
+    if from_mag is None and view is None:
+        mags = sorted(layer.mags)
+        stopped = layer._unfinished_mag(mags)
+        if stopped is not None:  # a call that was to compute mags anew began before the first of them
+            start = max((mag for mag in mags if mag < stopped), default=start)
+    return start, layer._default_chain(
+        start, layer.bounding_box, coarsest_mag, str(sampling_mode), align=align
+    )
+
+
+def finer_chain(
+    layer: Layer,
+    from_mag: MagLike,
+    view: MagView | None,
+    end: Mag,
+    sampling_mode: str,
+    align: bool | Dataset,
+) -> tuple[Mag, list[Mag]]:
+    """Return the mag that is read and those that are made of it, coarsest first; refuse those that are there."""
+    start = _start(layer, from_mag, view)
+    others = layer._mags_of_other_layers(align)
+    down = mag_chain(end, start, layer._file.record.voxel_size, str(sampling_mode), others)
+    if not down or down[-1] != start:
+        raise InvalidValueError(
+            f"mag {start} is not reached from mag {end} in the {sampling_mode} mode, which goes to "
+            f"{', '.join(map(str, down)) or 'none'}; choose another finest_mag (--finest-mag) or sampling_mode "
+            f"(--sampling-mode)"
+        )
+    chain = [end, *down][-2::-1]
+    layer._refuse_all_existing(chain)
+    return start, chain
+
+
+def _ended(
+    layer: Layer,
+    coarsest_mag: MagLike | None,
+    sampling_mode: str,
+    align: bool | Dataset,
+    interpolation_mode: str,
+    options: WriteOptions,
+) -> list[WriteReport]:
+    """Return the reports of the call that made the coarsest mags; none if there is only one mag.
+
+    Raises
+    ------
+    AlreadyExistsError
+        If it was another call.
+    """
+    interpolation_of(interpolation_mode, layer.record.is_segmentation)
+    mags = sorted(record.mag for record in layer.record.mags)
+    if len(mags) < 2:
+        return []
+    for start in mags[:-1]:
+        with contextlib.suppress(AlreadyExistsError, InvalidValueError):  # made from another mag, perhaps
+            chain = layer._default_chain(
+                start, layer.bounding_box, coarsest_mag or mags[-1], str(sampling_mode), align=align
+            )
+            if chain and len(layer._existing(chain)) == len(chain):
+                return layer._downsample_chain(
+                    start, chain, interpolation_mode, None, options, allow_overwrite=True
+                )
+    raise AlreadyExistsError(
+        f"layer {layer.name!r} has mag {mags[-1]} already, and this call has not computed it from what the layer "
+        f"holds now; from_mag={mags[0]} with allow_overwrite=True (--from-mag {mags[0]} --overwrite) computes it "
+        f"anew, and without resume=True (--resume) it is left as it is"
+    )
 
 
 def _start(layer: Layer, from_mag: MagLike | None, view: MagView | None) -> Mag:

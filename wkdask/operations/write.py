@@ -18,7 +18,7 @@ from wkdask.arrays.names import why_name_changes
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, PlanError, ReadOnlyError, ResumeError
 from wkdask.geometry import BoundingBox
 from wkdask.geometry.grid import chunks_on_grid
-from wkdask.geometry.voxel_size import format_bytes
+from wkdask.geometry.voxel_size import format_bytes, format_count
 from wkdask.jobs.driver import run_planned
 from wkdask.jobs.engines.choice import Engine, LocalEngine, pick_engine
 from wkdask.jobs.events import WriteReport
@@ -92,8 +92,7 @@ class PlannedWrite:
     def rows(self) -> list[tuple[str, str]]:
         """Return (name, value) pairs to show."""
         plan, spec = self.plan, self.plan.cube.shape
-        count = len((plan.parts or plan).units)
-        tasks = f"{count} task{'s' * (count != 1)}"
+        tasks = format_count(len((plan.parts or plan).units), "task")
         if plan.parts is not None:
             how = f"{tasks}, which assemble cubes from parts of {plan.parts.unit.shape} voxels"
         else:

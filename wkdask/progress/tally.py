@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from wkdask.geometry.voxel_size import format_bytes, format_rate
+from wkdask.geometry.voxel_size import format_bytes, format_count, format_rate
 from wkdask.jobs.events import Event, JobFinished, JobStarted, UnitDone, UnitFailed
 
 __all__ = ["Tally"]
@@ -84,7 +84,7 @@ class Tally:
     @property
     def failures(self) -> str:
         """How many tasks failed; empty where none did."""
-        return f"{self.failed} task{'s' * (self.failed > 1)} failed" if self.failed else ""
+        return f"{format_count(self.failed, 'task')} failed" if self.failed else ""
 
     def start_line(self) -> str:
         """Return what is about to happen."""
@@ -119,7 +119,7 @@ class Tally:
 
 
 def _cubes(count: int) -> str:
-    return "1 cube" if count == 1 else f"{count} cubes"
+    return format_count(count, "cube")
 
 
 def _duration(seconds: float) -> str:
