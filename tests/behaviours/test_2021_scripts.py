@@ -86,7 +86,7 @@ def test_private_names_that_the_documentation_of_2021_tells_scripts_to_use(new):
     mag.compress()
     assert mag._is_compressed()
     assert mag.get_view()._is_compressed()
-    sizes = mag.map_chunk(lambda block: block.size, chunk_shape=mag._get_file_dimensions())
+    sizes = mag.map_chunk(lambda view: view.read().size, chunk_shape=mag._get_file_dimensions())
     assert sum(sizes) == 40**3
 
 

@@ -300,7 +300,7 @@ def test_11_paths_in_the_file(ds):
     check_reopened(ds)
 
 
-def test_11_a_mag_in_use_is_found_where_its_folder_was_renamed(ds):
+def test_a_mag_in_use_is_found_where_its_folder_was_renamed(ds):
     expected = ramp(1, 20, 20, 20)
     mag = ds.add_layer("color", COLOR).add_mag(2, **SMALL)
     mag.write(expected)

@@ -144,19 +144,23 @@ def test_an_empty_mag(make_mag):
     assert mag.read().sum() == 64
 
 
-def test_handles_follow_and_what_is_open_elsewhere_raises(filled):
+def test_handles_follow_and_what_was_made_of_them_raises(filled):
     mag, voxels = filled()
     other = mag.layer.get_mag(1)
     elsewhere = reopened(mag)
-    lazy = mag.to_dask()
+    lazy, view = mag.to_dask(), elsewhere.get_view()
     mag.rechunk(16, 64)
     assert np.array_equal(other.read(), voxels)
     other.write(np.full((2, 2, 2), 9, "uint8"), offset=BOX.topleft)
     assert mag.read(BOX.topleft, (2, 2, 2)).sum() == 72
-    for old in (elsewhere.read, lazy.compute, lambda: elsewhere.write(voxels, offset=BOX.topleft)):
+    for old in (view.read, lazy.compute, lambda: view.write(voxels)):
         with pytest.raises(DamagedHeaderError):
             old()
-    assert entries(mag) == ["1_2"], "a write through an old handle makes no folder"
+    assert entries(mag) == ["1_2"], "a write through an old view makes no folder"
+    assert elsewhere.read(BOX.topleft, (2, 2, 2)).sum() == 72
+    elsewhere.write(voxels, offset=BOX.topleft)
+    assert np.array_equal(mag.read(), voxels)
+    assert (elsewhere.path, elsewhere.spec) == (mag.path, mag.spec)
 
 
 def test_it_is_read_meanwhile(filled):

@@ -7,7 +7,7 @@
     color/1_2          the same, complete, not listed yet
     ---------------    commit: the mag's path and the side of its cubes, both at once
     color/1_2          listed; from here on the mag opens as this one
-    color/1            removed; a handle that is still open on it raises, it never reads zeros
+    color/1            removed; a view or an array that was made of it raises, it never reads zeros
 
 Killed at any moment, the properties name a whole folder: the old one or the new one. What is left beside it is
 found by its marker and removed by the next call. A further call takes the name that is free again.
