@@ -139,8 +139,7 @@ def dump_path(path: str | os.PathLike[str], dataset_path: str | os.PathLike[str]
 
 def snake_to_camel_case(snake_case_name: str) -> str:
     """Return a name such as ``"four_bit"`` in the properties file's spelling: ``"fourBit"``."""
-    first, *others = snake_case_name.split("_")
-    return first + "".join(part.title() for part in others)
+    return re.sub("_([a-z0-9])", lambda found: found[1].upper(), snake_case_name)
 
 
 def wait_and_ensure_success(
