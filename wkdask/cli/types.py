@@ -105,7 +105,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic only from c
     ) -> None:
         self._kind, self._example, self._broadcast = kind, example, broadcast
         self._least, self._above = least, above
-        self.name = "N or X,Y,Z" if broadcast else "X,Y,Z"
+        self.name = "N|X,Y,Z" if broadcast else "X,Y,Z"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
         """Return the numbers."""
