@@ -138,3 +138,21 @@ def __getattr__(name: str) -> Any:
     from wkdask.absent import absent
 
     raise absent(name)
+
+
+_SHOWN = (
+    "AgglomerateGraph",
+    "__all__",
+    "__doc__",
+    "__file__",
+    "__name__",
+    "__path__",
+    "__version__",
+    "errors",
+)
+"""What `dir` shows beside the public names."""
+
+
+def __dir__() -> list[str]:
+    """Return the public names, and not the modules that they come from, which `import` finds all the same."""
+    return sorted({*__all__, *_SHOWN})

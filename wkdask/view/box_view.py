@@ -185,7 +185,14 @@ class BoxView(ArrayLike):
             return self.read()
         return self.read(bounding_box.topleft, bounding_box.size)
 
-    def to_dask(self, chunks: ChunksLike = None, *, bounding_box: BoundingBox | None = None) -> da.Array:
+    def to_dask(
+        self,
+        chunks: ChunksLike = None,
+        *,
+        bounding_box: BoundingBox | None = None,
+        relative_bounding_box: BoundingBox | None = None,
+        absolute_bounding_box: BoundingBox | None = None,
+    ) -> da.Array:
         """Return the voxels as a lazy dask array; nothing is read yet.
 
         Parameters
@@ -196,6 +203,8 @@ class BoxView(ArrayLike):
             near dask's option ``array.chunk-size``.
         bounding_box
             Absolute, in voxels of mag 1; the view's own box by default.
+        relative_bounding_box, absolute_bounding_box
+            The same in version 4's words, as for :meth:`read`.
 
         Returns
         -------
@@ -212,7 +221,8 @@ class BoxView(ArrayLike):
         OutOfBoundsError
             If `bounding_box` leaves the view.
         """
-        box = self._resolve(None, None, bounding_box)
+        where = Where(None, None, relative_bounding_box, absolute_bounding_box)
+        box = self._resolve(None, None, bounding_box, where)
         if (writes := current_writes()) is not None:
             writes.note_read(self._place.store, box)
         else:
@@ -364,6 +374,10 @@ class BoxView(ArrayLike):
         offset: Vec3IntLike | None = None,
         *,
         bounding_box: BoundingBox | None = None,
+        relative_offset: Vec3IntLike | None = None,
+        absolute_offset: Vec3IntLike | None = None,
+        relative_bounding_box: BoundingBox | None = None,
+        absolute_bounding_box: BoundingBox | None = None,
         client: Client | None = None,
         task_memory: int | None = None,
         in_place: bool | None = None,
@@ -372,8 +386,10 @@ class BoxView(ArrayLike):
 
         Parameters
         ----------
-        data, offset, bounding_box, client, task_memory, in_place
+        data, offset, bounding_box, relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
             As for :meth:`write`.
+        client, task_memory, in_place
+            As there.
 
         Returns
         -------
@@ -390,7 +406,8 @@ class BoxView(ArrayLike):
         >>> print(mag.plan_write(255 - mag.to_dask()))  # doctest: +SKIP
         """
         data = as_array(data)
-        box = self.box_to_write(data, offset, bounding_box)
+        where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
+        box = self.box_to_write(data, offset, bounding_box, where)
         options = WriteOptions(client=client, task_memory=task_memory, in_place=in_place)
         return plan_voxels(self._place, with_whole_voxels(data), box, options)
 
