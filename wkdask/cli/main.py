@@ -23,6 +23,7 @@ from wkdask.cli.options import (
 )
 from wkdask.cli.types import BYTES, INTERPOLATION, MAG, PNG
 from wkdask.geometry import Mag, Vec3Int
+from wkdask.geometry.voxel_size import format_bytes
 from wkdask.pyramid.mags import interpolation_of
 
 __all__ = ["main"]
@@ -68,14 +69,21 @@ def demo(path: str, overwrite: bool) -> None:
 def info(dataset: str) -> None:
     """Print the layers and mags of a dataset: types, boxes, cubes, bytes on disk.
 
+    All cubes are counted; on a terminal a line says how many were found so far.
+
     \b
     Example:
       wkdask info dataset
     """
-    from wkdask.display.text import dataset_text
+    from wkdask.display.text import dataset_text_counted
+    from wkdask.progress.bar import passing_line
 
-    with plain_errors():
-        click.echo(dataset_text(wkdask.Dataset(dataset)))
+    with plain_errors(), passing_line() as show:
+        opened = wkdask.Dataset(dataset)
+        text = dataset_text_counted(
+            opened, lambda cubes, nbytes: show(f"counting: {cubes} cubes, {format_bytes(nbytes)} on disk")
+        )
+    click.echo(text)
 
 
 @main.command()

@@ -13,7 +13,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wkdask.compiling import unwatch, watch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-__all__ = ["Bar", "Lines", "ProgressLike", "listeners_for", "log_listener", "say"]
+__all__ = ["Bar", "Lines", "ProgressLike", "listeners_for", "log_listener", "passing_line", "say"]
 
 ProgressLike: TypeAlias = "bool | Callable[[Event], None] | None"
 """``True`` for a bar, ``False`` for none, a listener, ``None`` for a bar where a person watches."""
@@ -341,6 +341,27 @@ class _NotebookLine:
             self._handle = show(bundle, raw=True, display_id=True)
         else:
             self._handle.update(bundle, raw=True)
+
+
+@contextlib.contextmanager
+def passing_line() -> Iterator[Callable[[str], None]]:
+    """Return a function that shows a line on a terminal, in the place of the one before, until the block ends.
+
+    Where stderr is no terminal nothing is shown.
+    """
+    shown = False
+
+    def show(line: str) -> None:
+        nonlocal shown
+        if _on_terminal():
+            shown = True
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        if shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _print_line(line: str) -> None:
