@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from wkdask import portable as _portable  # first of all: it says where wkdask does not run
 from wkdask.attachments.attachments import Attachments
 from wkdask.attachments.kinds import (
     AgglomerateAttachment,
@@ -139,6 +140,8 @@ def __getattr__(name: str) -> Any:
 
     raise absent(name)
 
+
+del _portable
 
 _SHOWN = (
     "AgglomerateGraph",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from wkdask.operations.inline_write import write_inline
 from wkdask.operations.where import NOWHERE, Where, check_allowed
 from wkdask.operations.write import PlannedWrite, plan_voxels, shape_of, with_whole_voxels, write_voxels
 from wkdask.paths import FolderPath
+from wkdask.portable import cores
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates
 from wkdask.storage.publish.dead_jobs import warn_if_half_replaced
@@ -523,4 +523,4 @@ def because(reason: str | None) -> str:
 
 def _cores() -> int:
     """Return the processors that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return cores()
