@@ -1,5 +1,6 @@
 """Every public call that reads or writes, in every format, on threads and processes; others' libraries read it."""
 
+import dask
 import numpy as np
 import pytest
 from every_call import (
@@ -44,6 +45,14 @@ def run_and_grow(name, data_format, older, folder, **how):
 @pytest.mark.parametrize(("name", "older"), SOME)
 def test_a_call_on_threads(tmp_path, name, older, data_format):
     run_and_grow(name, data_format, older, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data_format", ["zarr3", "zarr"])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_whose_arrays_end_with_the_box(tmp_path, name, data_format):
+    with dask.config.set({"wkdask.zarr-shape": "box"}):
+        run_and_grow(name, data_format, False, tmp_path)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ PACKAGE = Path(wkdask.__file__).parent
 # The rooms of the package, each a folder or one module, in the order in which data travel: a room imports only
 # rooms above it, and its own modules import each other without a circle. A new room needs a place here: a decision.
 ROOMS = [
+    "portable",
     "errors",
     "settings",
     "absent",

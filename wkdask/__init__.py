@@ -9,6 +9,8 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from wkdask import portable as _portable  # first of all: it says where wkdask does not run
+
 if TYPE_CHECKING:
     from wkdask.attachments.attachments import Attachments
     from wkdask.attachments.kinds import (
@@ -211,6 +213,21 @@ def __getattr__(name: str) -> Any:
     raise absent(name)
 
 
+del _portable
+
+_SHOWN = (
+    "AgglomerateGraph",
+    "__all__",
+    "__doc__",
+    "__file__",
+    "__name__",
+    "__path__",
+    "__version__",
+    "errors",
+)
+"""What `dir` shows beside the public names."""
+
+
 def __dir__() -> list[str]:
-    """Return the public names."""
-    return sorted([*__all__, "__version__"])
+    """Return the public names, and not the modules that they come from, which `import` finds all the same."""
+    return sorted({*__all__, *_SHOWN})

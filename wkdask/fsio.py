@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from wkdask import settings
 from wkdask.errors import InvalidValueError, LockTimeoutError
+from wkdask.portable import copy_in_kernel, data_extents, fcntl, sync_data
 
 __all__ = [
     "EXHAUSTED",
@@ -129,7 +129,7 @@ def fsync_files(paths: Iterable[str]) -> None:
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.fdatasync(descriptor)
+            sync_data(descriptor)
         finally:
             os.close(descriptor)
 
@@ -296,7 +296,7 @@ def copy_sparse(source: str, target: str, *, flushed: bool = False) -> None:
         os.truncate(writer.fileno(), info.st_size)
         large = flushed and info.st_blocks * 512 >= LARGE_NBYTES
         with flushing(writer.fileno()) if large else contextlib.nullcontext():
-            for start, stop in _data_extents(reader.fileno(), info.st_size):
+            for start, stop in data_extents(reader.fileno(), info.st_size):
                 _copy_range(reader.fileno(), writer.fileno(), start, stop)
 
 
@@ -308,7 +308,7 @@ def flushing(descriptor: int) -> Iterator[None]:
     def flush() -> None:
         while not ended.wait(0.02):
             with contextlib.suppress(OSError):  # the caller flushes too, and meets the error
-                os.fdatasync(descriptor)
+                sync_data(descriptor)
 
     thread = threading.Thread(target=flush, name="wkdask-flush", daemon=True)
     thread.start()
@@ -344,36 +344,16 @@ def link_or_copy(source: str, target: str) -> None:
         copy_sparse(source, target)
 
 
-def _data_extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield the (start, stop) of the parts of a file that hold data; the whole file where that is unknown."""
-    position = 0
-    while position < size:
-        try:
-            start = os.lseek(descriptor, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # only a hole is left
-                return
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                raise
-            yield position, size
-            return
-        stop = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, stop
-        position = stop
-
-
 def _copy_range(source: int, target: int, start: int, stop: int) -> None:
     """Copy bytes [start, stop) between descriptors at the same place."""
     in_kernel = True
     while start < stop:
         if in_kernel:
-            try:
-                copied = os.copy_file_range(source, target, stop - start, start, start)
-            except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise
+            done = copy_in_kernel(source, target, stop - start, start)
+            if done is None:
                 in_kernel = False
                 continue
+            copied = done
         else:
             data = os.pread(source, min(stop - start, 16 << 20), start)
             copied = os.pwrite(target, data, start) if data else 0
@@ -447,7 +427,7 @@ def holds_only_zeros(path: str, offset: int) -> bool:
     """Tell whether a file holds only zero bytes from `offset` on; holes are not read."""
     with open(path, "rb") as file:
         descriptor = file.fileno()
-        for start, stop in _data_extents(descriptor, os.fstat(descriptor).st_size):
+        for start, stop in data_extents(descriptor, os.fstat(descriptor).st_size):
             position = max(start, offset)
             while position < stop:
                 data = os.pread(descriptor, min(stop - position, 1 << 20), position)

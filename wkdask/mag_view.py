@@ -594,7 +594,10 @@ class MagView(View):
         except (WkdaskError, OSError) as error:  # the layer is gone: a repr never raises
             return f"MagView({self._place.label}: {error})"
 
-    def _repr_html_(self) -> str:
-        from wkdask.display.text import mag_html
+    def _repr_html_(self) -> str | None:
+        from wkdask.display.html import mag_html
 
-        return mag_html(self._layer.record, self)
+        try:
+            return mag_html(self._layer.record, self)
+        except (WkdaskError, OSError):  # the layer is gone, as the text says
+            return None

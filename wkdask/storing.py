@@ -31,7 +31,7 @@ from wkdask.jobs.job import Job, JobFolders, MagPlace, MagWrite, WriteOptions, r
 from wkdask.jobs.plan import UNIT_NBYTES, Window, WritePlan, plan_again, plan_write
 from wkdask.jobs.resume import identify, previous_manifest
 from wkdask.jobs.tasks import UnitReport
-from wkdask.jobs.windows import ArrayWindow, Stage, stream_of
+from wkdask.jobs.windows import ArrayWindow, Stage, stream_of, task_name
 from wkdask.mag_view import MagView
 from wkdask.operations.map_tasks import MapOutput, outputs_of, scaled_box, write_outputs
 from wkdask.operations.write import refuse_array_expr, replaces_what_it_reads, with_whole_voxels
@@ -295,7 +295,7 @@ def _windows(
             outputs=outputs,
             window=window,
             sink=sink,
-            name=f"wkdask-store-{folder[-12:]}-{'-'.join(map(str, window.index))}",
+            name=f"{task_name('store', folder)}-{folder[-12:]}-{'-'.join(map(str, window.index))}",
             dtype=object,
             chunks=tuple((1,) * len(axis) for axis in parts[0].chunks),
             meta=np.empty((0, 0, 0, 0), dtype=object),

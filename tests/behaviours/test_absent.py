@@ -1,5 +1,6 @@
 """Names of the webknossos library that stay outside."""
 
+import inspect
 import subprocess
 import sys
 
@@ -51,3 +52,21 @@ def test_all_names_can_be_imported():
         "VecInt"
         in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     )
+
+
+def test_dir_shows_the_public_names_and_no_modules():
+    shown = dir(wkdask)
+    assert {*wkdask.__all__, "AgglomerateGraph", "errors", "__version__"} <= {*shown}
+    assert [name for name in shown if inspect.ismodule(getattr(wkdask, name))] == ["errors"]
+    from IPython.core.completer import Completer
+
+    completed = Completer(namespace={"wkdask": wkdask}).attr_matches("wkdask.La")
+    assert {name.removeprefix("wkdask").removeprefix(".") for name in completed} == {
+        "Layer", "LayerCategories", "LayerCategoryType", "LayerViewConfiguration",
+    }  # fmt: skip
+
+
+def test_a_star_imports_the_public_names():
+    names = {}
+    exec("from wkdask import *", names)
+    assert {*names} - {"__builtins__"} == {*wkdask.__all__}

@@ -1,10 +1,8 @@
 """Reprs and previews: what datasets, layers and mags say of themselves, and what they look like."""
 
-import json
 import os
 import re
 import shutil
-from html.parser import HTMLParser
 from io import BytesIO
 
 import numpy as np
@@ -12,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from reprs import COLOR, IDS, SHAPES, edit, tags, with_layer
 
-from wkdask import BoundingBox, Dataset, LayerCategories, VoxelSize
+from wkdask import BoundingBox, Dataset, VoxelSize
 from wkdask.display import preview
+from wkdask.display.html import dataset_html
 from wkdask.display.preview import preview as picture
 from wkdask.display.preview import save_preview
-from wkdask.display.text import dataset_html, dataset_text, layer_html, layer_text, mag_text
+from wkdask.display.text import dataset_text, layer_text, mag_text
 from wkdask.errors import (
     CategoryError,
     DamagedCubeError,
@@ -26,64 +26,6 @@ from wkdask.errors import (
     OutOfBoundsError,
     WkdaskWarning,
 )
-
-COLOR, IDS = LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE
-SHAPES = {"chunk_shape": 16, "shard_shape": 32}
-
-
-@pytest.fixture
-def ds(tmp_path):
-    return Dataset.create(tmp_path / "tissue", (8, 8, 30))
-
-
-def with_layer(ds, name="raw", data=None, category=COLOR, mag=1, **options):
-    data = np.arange(1, 40 * 20 * 6 + 1, dtype=np.uint32).reshape(40, 20, 6) if data is None else data
-    layer = ds.add_layer(
-        name,
-        category,
-        dtype_per_channel=data.dtype,
-        num_channels=data.shape[0] if data.ndim == 4 else 1,
-    )
-    layer.add_mag(mag, **SHAPES, **options).write(data, offset=(0, 0, 0))
-    return layer
-
-
-def edit(ds, change):
-    path = os.path.join(ds.path, "datasource-properties.json")
-    with open(path) as file:
-        properties = json.load(file)
-    change(properties)
-    with open(path, "w") as file:
-        json.dump(properties, file)
-
-
-class Tags(HTMLParser):
-    """Checks that tags are balanced; collects names of tags and text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.names, self.text = [], set(), ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.names.add(tag)
-        if tag not in ("br", "line", "polygon", "text"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in ("line", "polygon", "text"):
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data + " "
-
-
-def tags(text):
-    found = Tags(text)
-    assert found.open == []
-    return found
-
 
 # --- text ---------------------------------------------------------------------------------------------
 
@@ -133,7 +75,7 @@ def test_empty_things(ds):
     ids = ds.add_layer("ids", IDS)
     assert "largest segment id not known" in repr(ids)
     tags(ds._repr_html_())
-    assert "svg" not in mag._repr_html_()
+    assert "<svg" not in mag._repr_html_()
 
 
 def test_bytes_on_disk_are_blocks_not_lengths(ds):
@@ -149,8 +91,8 @@ def test_bytes_on_disk_are_blocks_not_lengths(ds):
 
 def test_counting_stops(ds):
     layer = with_layer(ds)
-    assert "more than 1 cubes of 32³" in dataset_text(ds, max_cubes=1)
-    assert "more than 0 cubes of 32³" in dataset_text(ds, max_seconds=-1)
+    assert "at least 1 cube of 32³" in dataset_text(ds, max_cubes=1)
+    assert "? cubes of 32³" in dataset_text(ds, max_seconds=-1)
     assert "2 cubes of 32³" in layer_text(layer)
 
 
@@ -189,9 +131,9 @@ def test_what_cannot_be_opened_says_why_in_its_line(ds):
         assert text.count("DamagedHeaderError") == 2
         assert "PropertiesError: the bounding box of layer 'far'" in text
         assert "no box" in text
-        assert "foreign: color, uint32, stored as n5" in text
+        assert "color, uint32, stored as n5" in text
         assert "UnsupportedFormatError" in text
-        assert "good: color, uint32" in text
+        assert "good" in text
         assert "40 × 20 × 6" in text
     for layer in ds.layers.values():
         assert repr(layer) in "\n".join(line[3:] for line in repr(ds).splitlines())
@@ -219,62 +161,6 @@ def test_a_damaged_properties_file(ds):
         file.write("{")
     assert "PropertiesError" in repr(ds)
     tags(dataset_html(ds))
-
-
-# --- HTML ---------------------------------------------------------------------------------------------
-
-
-def test_html_says_what_the_text_says(ds):
-    layer = with_layer(ds)
-    found = tags(ds._repr_html_())
-    assert found.names == {"div", "strong", "br", "table", "tr", "th", "td"}
-    for word in (
-        "tissue",
-        str(ds.path),
-        "8 × 8 × 30 nm",
-        "raw: color, uint32",
-        "2 cubes of 32³",
-        "16³",
-        "none",
-    ):
-        assert word in found.text
-    assert "18.8 KiB" in tags(layer_html(layer)).text
-    drawn = tags(layer.get_mag(1)._repr_html_())
-    assert "svg" in drawn.names
-    assert "2 cubes of 32³" in drawn.text
-
-
-@pytest.mark.parametrize(
-    "name", ["<script>alert(1)</script>", "a & b", "'\"><img src=x>", "\x1b[31mred\n\u202e"]
-)
-def test_hostile_names(ds, name):
-    with_layer(ds)
-    ds.name = name
-
-    def change(properties):
-        layer = dict(properties["dataLayers"][0], name=name.replace("/", "|"))
-        layer["dataFormat"] = "zarr<b>"
-        properties["dataLayers"].append(layer)
-
-    edit(ds, change)
-    html, text = ds._repr_html_(), repr(ds)
-    found = tags(html)
-    assert found.names == {"div", "strong", "br", "table", "tr", "th", "td"}
-    assert "zarr<b>" in found.text
-    for output in (html, text):
-        assert "\x1b" not in output
-        assert "\u202e" not in output
-    assert len(text.splitlines()) == 9
-    if name.isprintable():
-        assert name in found.text
-
-
-@given(st.text(min_size=1, max_size=20))
-def test_no_name_breaks_out(name):
-    from wkdask.display.text import _html_lines, _plain
-
-    assert _plain(name).isprintable()
-    assert tags(f"<div>{_html_lines([_plain(name)])}</div>").names == {"div", "strong"}
 
 
 # --- previews -----------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
+import dask
+import numpy as np
 import pytest
 import zarr
 
@@ -49,6 +51,20 @@ def attributes(layer):
 def listed(layer):
     (scales,), _ = attributes(layer)
     return [entry["path"] for entry in scales["datasets"]]
+
+
+@each_format
+def test_a_viewer_is_shown_nothing_beyond_the_voxels_where_that_is_asked_for(ds, random_voxels, data_format):
+    with dask.config.set({"wkdask.zarr-shape": "box"}):
+        layer = filled(ds, data_format, random_voxels((3, *BOX.size)))
+        shapes = [zarr.open_array(layer.get_mag(mag).path, mode="r").shape for mag in layer.mags]
+        assert shapes == [(3, 112, 88, 28), (3, 56, 44, 28), (3, 28, 22, 14)]  # the end of the box, halved
+        layer.get_mag(1).write(random_voxels((3, 5, 5, 5)), offset=(150, 0, 0), pyramid=True)
+        shapes = [zarr.open_array(layer.get_mag(mag).path, mode="r").shape for mag in layer.mags]
+        assert shapes == [(3, 155, 88, 28), (3, 78, 44, 28), (3, 39, 22, 14)]
+    for mag in layer.mags:
+        array = zarr.open_array(layer.get_mag(mag).path, mode="r")
+        np.testing.assert_array_equal(array[...], layer.get_mag(mag).read((0, 0, 0), array.shape[1:]))
 
 
 @each_format

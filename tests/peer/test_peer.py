@@ -9,6 +9,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -916,6 +917,25 @@ def test_zarr_of_ours_is_read_changed_and_grown_by_the_peer(
     mag.write(data, offset=(300, 7, 90))
     box = pair(BoundingBox((300, 7, 90), far.size))
     same(peer("read", **place, box=box), data)
+
+
+@pytest.mark.parametrize("data_format", ["zarr3", "zarr"])
+def test_arrays_that_end_with_the_box_are_read_and_grown_by_the_peer(peer, tmp_path, data_format):
+    with dask.config.set({"wkdask.zarr-shape": "box"}):
+        layer = Dataset.create(tmp_path / "ours", (4, 4, 40)).add_layer(
+            "layer", "color", data_format=data_format
+        )
+        mag = layer.add_mag(1, chunk_shape=32, shard_shape=64 if data_format == "zarr3" else 32)
+        expected = voxels((1, *OFF_GRID.size), "uint8")
+        mag.write(expected, offset=OFF_GRID.topleft)
+    path = str(tmp_path / "ours")
+    same(peer("read", path=path, layer="layer", mag="1"), expected)
+    # It writes whole shards, for which there is no room before the box has grown and the array with it.
+    far = BoundingBox((100, 130, 10), (60, 20, 30))
+    data = voxels((1, *far.size), "uint8", 1)
+    peer_write(peer, path, "layer", "1", data, far)
+    same(mag.read(far.topleft, far.size), data)
+    same(mag.read(OFF_GRID.topleft, OFF_GRID.size), expected)
 
 
 def test_pyramids_of_zarr_layers_are_those_of_the_peer(peer, tmp_path):

@@ -270,29 +270,6 @@ def test_percent_signs_in_a_name_are_no_format(caplog):
     assert "layer '%s' mag 1" in caplog.text
 
 
-def test_in_a_notebook_one_output_changes(monkeypatch, clock):
-    shown = []
-
-    def display(bundle, raw, display_id=None):
-        shown.append([bundle["text/plain"]])
-        return types.SimpleNamespace(update=lambda bundle, raw: shown[-1].append(bundle["text/plain"]))
-
-    kernel = types.SimpleNamespace(kernel=object())
-    fake = types.SimpleNamespace(get_ipython=lambda: kernel)
-    monkeypatch.setitem(sys.modules, "IPython", fake)
-    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=display))
-    (listener,) = listeners_for(True)
-    for _ in range(2):  # as a pyramid does: one listener, several jobs
-        listener(started(units=2))
-        clock.now += 1
-        for event in (done(), failed("<b>"), FINISHED):
-            listener(event)
-    assert len(shown) == 2
-    assert "on 2 local threads" in shown[0][0]
-    assert "1 of 4 cubes, 50 %" in shown[0][1]
-    assert shown[0][-1].endswith("OSError: <b>")
-
-
 def test_all_mags_of_a_job_are_counted():
     """A pyramid of 9 cubes of mag 2 and 1 of mag 4 is at 9 of 10 when the finer mag is there."""
     tally = Tally(JobStarted(LABEL, "downsampling", 2, 10, 10_000_000, "2 local threads"))
@@ -502,3 +479,22 @@ def test_ctrl_c_leaves_the_terminal_in_order(tmp_path):
     assert "KeyboardInterrupt" in seen
     assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l")
     assert "stopped after" in plain(seen)
+
+
+def test_a_passing_line_is_on_a_terminal_only_and_goes(monkeypatch):
+    class Terminal(StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    for screen, expected in ((Terminal(), "\r\033[K1 cube\r\033[K2 cubes\r\033[K"), (StringIO(), "")):
+        monkeypatch.setattr(sys, "stderr", screen)
+        with module.passing_line() as show:
+            show("1 cube")
+            show("2 cubes")
+        assert screen.getvalue() == expected
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with module.passing_line():
+        pass
+    assert screen.getvalue() == ""

@@ -1,5 +1,6 @@
 """Views under version 4's names: places in voxels of mag 1, chunks, arrays whole, and what a mag says of itself."""
 
+import inspect
 import warnings
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import zarr
 from small_datasets import COLOR, ramp
 
-from wkdask import BoundingBox, Mag
+from wkdask import BoundingBox, Mag, MagView, View
 from wkdask.errors import AlignmentError, InvalidValueError, OutOfBoundsError, ReadOnlyError, WkdaskWarning
 
 CORNER = (4, 8, 12)  # of the layer, in voxels of mag 1
@@ -55,6 +56,8 @@ def test_places_count_voxels_of_mag_1(mag1, mag2, where, corner, size, step):
         assert np.array_equal(read(**where), expected)
     if "size" not in where:
         assert np.array_equal(mag.read_xyz(**where), expected)
+        assert np.array_equal(mag.to_dask(**where).compute(), expected)
+        assert np.array_equal(mag.get_view().to_dask(**where).compute(), expected)
         with mag.get_buffered_slice_reader(dimension="z", **where) as slices:
             assert np.array_equal(np.stack(list(slices), axis=-1), expected)
 
@@ -74,6 +77,8 @@ def test_places_of_what_is_written(mag1, mag2, where, corner, size, step, throug
                 writer.send(data[..., number])
     else:
         target = mag.get_view() if through == "view" else mag
+        planned = target.plan_write(data, **where).plan.box
+        assert planned == BoundingBox(np.add(CORNER, corner), size).in_mag(mag.mag)
         (target.write_cxyz if through == "cxyz" else target.write)(data, **where)
     assert np.array_equal(mag.read(), expected)
     assert mag.layer.bounding_box == BoundingBox(CORNER, (20, 20, 20))
@@ -313,3 +318,29 @@ def test_the_array_of_a_zarr_mag(new, mag1):
     with pytest.raises(ValueError, match="WKW"):
         mag1.get_zarr_array()
     assert mag.mag == Mag(1)
+
+
+OF_VERSION_4 = {"relative_offset", "absolute_offset", "relative_bounding_box", "absolute_bounding_box"}
+
+
+@pytest.mark.parametrize("kind", [View, MagView])
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("read", set()),
+        ("read_cxyz", set()),
+        ("read_xyz", {"relative_offset", "absolute_offset"}),  # it has no size
+        ("to_dask", {"relative_offset", "absolute_offset"}),
+        ("write", set()),
+        ("write_cxyz", set()),
+        ("plan_write", set()),
+        ("get_view", set()),
+        ("get_buffered_slice_writer", set()),
+        ("get_buffered_slice_reader", set()),
+    ],
+)
+def test_every_method_that_takes_a_place_takes_it_in_the_words_of_version_4(kind, name, without):
+    parameters = inspect.signature(getattr(kind, name)).parameters
+    found = {word for word in parameters if word in OF_VERSION_4}
+    assert found == OF_VERSION_4 - without
+    assert all(parameters[word].kind is inspect.Parameter.KEYWORD_ONLY for word in found)

@@ -23,7 +23,7 @@ from wkdask.jobs.job import Job, JobFolders, replace_stages
 from wkdask.jobs.journal import Stream
 from wkdask.jobs.plan import Window, WritePlan
 from wkdask.jobs.tasks import Target, UnitReport, refuse_odd_block, write_block
-from wkdask.jobs.windows import ArrayWindow, Stage, stream_of
+from wkdask.jobs.windows import ArrayWindow, Stage, stream_of, task_name
 from wkdask.storage.protocol import Voxels
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _array_window(
 
         part = array[(slice(None), *window.box.to_slices(window.plan.box.topleft))]
         part = cut_into_units(part, window)
-        name = f"wkdask-write-{target.folder[-12:]}-{'-'.join(map(str, window.index))}"
+        name = f"{task_name('write', target.folder)}-{target.folder[-12:]}-{'-'.join(map(str, window.index))}"
         written = part.map_blocks(
             write_block,
             target=target,

@@ -19,6 +19,7 @@ import numpy as np
 from wkdask.errors import AlignmentError, InvalidValueError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.geometry.grid import block_shape_near, chunks_on_grid
+from wkdask.jobs.windows import task_name
 from wkdask.storage.protocol import ArraySpec, MagReader, Voxels
 
 if TYPE_CHECKING:
@@ -212,4 +213,4 @@ def _refuse_too_many_blocks(box: BoundingBox, shape: Vec3Int) -> None:
 
 def _name_prefix(store: MagReader) -> str:
     """Return how the names of all arrays over a mag start."""
-    return f"wkdask-{mag_id(store)}-"
+    return f"{task_name('read', store.path)}-{mag_id(store)}-"

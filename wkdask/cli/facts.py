@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wkdask.jobs.events import WriteReport
     from wkdask.operations.write import PlannedWrite
     from wkdask.pyramid.planned import PlannedPyramid
-    from wkdask.storage.protocol import ArraySpec, StoredMag
+    from wkdask.storage.protocol import ArraySpec
 
 __all__ = [
     "copy_plan_facts",
@@ -158,6 +158,7 @@ def _layer_facts(layer: Layer) -> dict[str, Any]:
 
 
 def _mag_facts(layer: Layer, mag: Mag) -> dict[str, Any]:
+    from wkdask.display.counting import count_all
     from wkdask.storage.publish.jobs import unfinished_jobs
 
     facts: dict[str, Any] = {"mag": mag.to_layer_name()}
@@ -169,30 +170,20 @@ def _mag_facts(layer: Layer, mag: Mag) -> dict[str, Any]:
                 "further_axes": list(axes),
                 "path": os.fspath(view.path),
             }
-        cubes, nbytes = _on_disk(view.place.store)
+        (count,) = count_all([view.place.store])
         return {
             **facts,
             **spec_facts(view.spec),
             "path": os.fspath(view.path),
             "box": list(view.box.to_tuple6()),
-            "cubes": cubes,
+            "cubes": count.cubes,
             "bytes": view.box.volume() * view.spec.bytes_per_voxel,
-            "bytes_on_disk": nbytes,
+            "bytes_on_disk": count.nbytes,
             "read_only": view.place.read_only,
             "unfinished": [f"{job.action} {job.name}" for job in unfinished_jobs(view.place.store)],
         }
     except (WkdaskError, OSError) as error:
         return {**facts, "error": f"{type(error).__name__}: {error}"}
-
-
-def _on_disk(store: StoredMag) -> tuple[int, int]:
-    """Return how many cubes there are, and the bytes that they take."""
-    count = nbytes = 0
-    for index in store.cubes_on_disk():
-        with contextlib.suppress(FileNotFoundError):  # removed since it was listed
-            nbytes += os.stat(store.cube_path(index)).st_blocks * 512
-            count += 1
-    return count, nbytes
 
 
 def _number(value: Any) -> int | float | None:

@@ -15,6 +15,8 @@ __all__ = ["command"]
 def command(run: Run, dataset: str) -> None:
     """Print the layers and mags of a dataset: types, boxes, cubes, bytes on disk.
 
+    All cubes are counted; on a terminal a line says how many were found so far.
+
     \b
     Example:
       wkdask info dataset
@@ -27,12 +29,19 @@ def command(run: Run, dataset: str) -> None:
     if run.json:
         run.answer({"command": "info", **dataset_facts(opened, run.layers)})
         return
-    if not run.layers:
-        from wkdask.display.text import dataset_text
+    from wkdask.display.text import dataset_text_counted, layer_text_counted
+    from wkdask.geometry.voxel_size import format_bytes
+    from wkdask.progress.bar import passing_line
 
-        run.say(dataset_text(opened))
-        return
-    from wkdask.display.text import layer_text
+    with passing_line() as show:
 
-    for layer in [opened.get_layer(name) for name in run.layers]:
-        run.say(layer_text(layer))
+        def tell(cubes: int, nbytes: int) -> None:
+            if run.listening is True:
+                show(f"counting: {cubes} cubes, {format_bytes(nbytes)} on disk")
+
+        chosen = [opened.get_layer(name) for name in run.layers]
+        texts = [layer_text_counted(layer, tell) for layer in chosen]
+        if not chosen:
+            texts = [dataset_text_counted(opened, tell)]
+    for text in texts:
+        run.say(text)

@@ -536,7 +536,7 @@ class Dataset(DatasetLayers):
         return dataset_text(self)
 
     def _repr_html_(self) -> str:
-        from wkdask.display.text import dataset_html
+        from wkdask.display.html import dataset_html
 
         return dataset_html(self)
 

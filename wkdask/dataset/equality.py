@@ -32,7 +32,7 @@ from wkdask.jobs.job import WriteOptions
 from wkdask.jobs.plan import WritePlan, plan_again
 from wkdask.jobs.tasks import UnitReport, here
 from wkdask.jobs.unwritten import stream_unwritten
-from wkdask.jobs.windows import listed_windows
+from wkdask.jobs.windows import listed_windows, task_name
 from wkdask.layer import Layer
 from wkdask.progress.combined import Counts, Whole
 from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
@@ -246,7 +246,7 @@ class _Compared:
         windows = listed_windows(
             self.boxes(),
             "",
-            "compare",
+            task_name("compare", self.first.path),
             lambda box: (compare_unit, self.first, self.second, box, self._ends_cubes(box)),
         )
         open_sources([self.first, self.second], engine)

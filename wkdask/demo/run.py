@@ -21,6 +21,7 @@ from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry.voxel_size import format_bytes, format_count, format_rate
 from wkdask.jobs.events import WriteReport
 from wkdask.layer import LayerCategories
+from wkdask.portable import cores
 from wkdask.properties import PROPERTIES_FILE
 from wkdask.storage.protocol import PRIVATE, Voxels
 from wkdask.storage.publish.private import make_shared_folder
@@ -181,7 +182,7 @@ def grow_tissue() -> tuple[Voxels, Voxels]:
             size, voxel_size=VOXEL_SIZE, offset=(0, 0, z)
         )
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         list(pool.map(grow, range(0, SIZE[2], depth)))
     return raw, labels
 

@@ -160,7 +160,7 @@ def _overlaid(section: _Section, overlay: Layer, alpha: float) -> Pixels:
     column = ((x - x[0]) // stride).clip(max=read.shape[0] - 1)
     row = ((y - y[0]) // stride).clip(max=read.shape[1] - 1)
     ids = read[column][:, row]
-    mixed = np.rint((1 - alpha) * section.pixels + alpha * _id_colours(ids)).astype(np.uint8)
+    mixed = np.rint((1 - alpha) * section.pixels + alpha * id_colours(ids)).astype(np.uint8)
     return np.where((ids.T != 0)[..., None], mixed, section.pixels)
 
 
@@ -301,8 +301,8 @@ def _section(
     plane = BoundingBox(own.topleft.with_z(z // mag.mag.z), own.size.with_z(1))
     values = _read_strided(mag, plane, stride)
     if layer.category == "segmentation":
-        return _Section(_id_colours(values[0]), mag, z, stride, plane)
-    return _Section(_grey_or_rgb(values), mag, z, stride, plane)
+        return _Section(id_colours(values[0]), mag, z, stride, plane)
+    return _Section(grey_or_rgb(values), mag, z, stride, plane)
 
 
 def _fitting_mag(layer: Layer, max_side: int, box: BoundingBox) -> MagView:
@@ -332,7 +332,7 @@ def _read_strided(mag: MagView, plane: BoundingBox, stride: int) -> Voxels:
     return out
 
 
-def _grey_or_rgb(values: Voxels) -> Pixels:
+def grey_or_rgb(values: Voxels) -> Pixels:
     """Return ``(c, x, y)`` as pixels ``(y, x, 3)``."""
     channels = values if len(values) == 3 else np.repeat(values[:1], 3, axis=0)
     if channels.dtype != np.uint8:
@@ -357,7 +357,7 @@ def _stretched(values: Voxels) -> Pixels:
     return np.asarray(np.rint(255 * scaled), np.uint8)
 
 
-def _id_colours(ids: Voxels) -> Pixels:
+def id_colours(ids: Voxels) -> Pixels:
     """Return ids ``(x, y)`` as pixels ``(y, x, 3)``: lightness, chroma and hue, in OKLab, from a hash."""
     if ids.dtype.kind == "f":
         ids = ids.astype(np.float64).view(np.uint64)

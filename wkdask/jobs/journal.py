@@ -42,6 +42,7 @@ from wkdask.fsio import remove_entry
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.geometry.grid import CubeGrid, IndexRange
 from wkdask.jobs.tasks import NOTHING, PlaceReport, Total, UnitReport
+from wkdask.portable import sync_data
 from wkdask.storage.publish.private import open_private_file, opened_folder
 
 __all__ = ["Journal", "Stream"]
@@ -208,7 +209,7 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # the job's own error says more; the lines are with the kernel
-            os.fdatasync(self._descriptor)
+            sync_data(self._descriptor)
         os.close(self._descriptor)
 
     def is_done(self, stream: Stream, unit: BoundingBox) -> bool:
@@ -297,7 +298,7 @@ class Journal:
             while data:
                 data = data[os.write(self._descriptor, data) :]
             if time.monotonic() - self._synced > _SYNC_SECONDS:
-                os.fdatasync(self._descriptor)
+                sync_data(self._descriptor)
                 self._synced = time.monotonic()
         except OSError as error:
             self._is_broken = True  # nothing may follow a line that is cut short

@@ -25,7 +25,7 @@ from wkdask.jobs.job import Identity, MagPlace
 from wkdask.jobs.journal import Journal
 from wkdask.jobs.plan import WritePlan
 from wkdask.jobs.unwritten import stream_unwritten
-from wkdask.jobs.windows import listed_windows, stream_of
+from wkdask.jobs.windows import listed_windows, stream_of, task_name
 from wkdask.storage.protocol import StoredMag
 from wkdask.storage.publish.jobs import JobFolder, job_folders
 from wkdask.storage.publish.manifest import Manifest
@@ -101,7 +101,9 @@ def _stream(job: RecordJob, engine: Engine, listeners: Sequence[Listener]) -> It
             for number, index in enumerate(job.plan.units)
             if not is_done(number)
         )
-        windows = listed_windows(todo, "" if folder is None else folder.path, "map", job.call, stream)
+        path = "" if folder is None else folder.path
+        name = "map" if path else task_name("map", job.place.store.path)
+        windows = listed_windows(todo, path, name, job.call, stream)
         units_before = journal.units if journal is not None else 0
         outcomes = stream_unwritten(job.place.label, job.plan, windows, engine, listeners, units_before)
         waiting: dict[int, list[Any]] = {}

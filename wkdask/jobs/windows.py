@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from wkdask.geometry import BoundingBox
 from wkdask.jobs.journal import Journal, Stream
 from wkdask.jobs.plan import WINDOW_UNITS, UnitBoxes, WritePlan
 from wkdask.jobs.tasks import UnitReport
-from wkdask.storage.protocol import Voxels
+from wkdask.storage.protocol import PRIVATE, Voxels
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -29,7 +30,12 @@ __all__ = [
     "call_windows",
     "listed_windows",
     "stream_of",
+    "task_name",
 ]
+
+
+_NAME_LENGTH = 40
+"""Characters of a layer's name in the keys of tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +202,10 @@ def call_windows(
     plan
         What is written.
     folder
-        The job's private folder, which makes the tasks' keys unique; empty for a job that writes nothing.
+        The job's private folder, which makes the tasks' keys unique, and says layer and mag in them; empty for a
+        job that writes nothing.
     name
-        What the task does, for the dashboard.
+        What the task does, for the dashboard; see `task_name`.
     call
         Returns ``(function, *arguments)`` for the box of a unit.
     stream
@@ -237,7 +244,25 @@ def _windows(
     # A scheduler takes tasks of one key for one task: two jobs on the same mag must not share theirs.
     job = folder[-12:] or uuid.uuid4().hex[:12]
     for number, boxes in enumerate(windows):
-        yield CallWindow(boxes, call, f"wkdask-{name}-{job}-{number}", stream)
+        yield CallWindow(boxes, call, f"{task_name(name, folder)}-{job}-{number}", stream)
+
+
+def task_name(action: str, folder: str) -> str:
+    """Return how the keys of tasks begin: what is done, to which layer and mag, such as ``"write_color_2_2_1"``.
+
+    A dashboard groups tasks by that: dask takes what comes before the first word that has other characters than
+    letters, where a minus begins a word. So there is none in it.
+
+    Parameters
+    ----------
+    action
+        What is done, in a word.
+    folder
+        The folder of the mag, or a job's private folder in it.
+    """
+    layer_and_mag = folder.split(f"/{PRIVATE}/")[0].split("/")[-2:]
+    words = (re.sub(r"\W+", "_", word).strip("_")[:_NAME_LENGTH] for word in (action, *layer_and_mag))
+    return "_".join(filter(None, words))
 
 
 def stream_of(plan: WritePlan, number: int) -> Stream:

@@ -360,7 +360,7 @@ class Layer(LayerWriting):
         return layer_text(self)
 
     def _repr_html_(self) -> str:
-        from wkdask.display.text import layer_html
+        from wkdask.display.html import layer_html
 
         return layer_html(self)
 

@@ -25,7 +25,7 @@ from wkdask.jobs.job import Job, JobFolders, MagPlace, WriteOptions
 from wkdask.jobs.plan import plan_write
 from wkdask.jobs.tasks import PlaceReport, Target, UnitReport, here, note_landed
 from wkdask.jobs.unwritten import run_unwritten
-from wkdask.jobs.windows import Stage, call_windows
+from wkdask.jobs.windows import Stage, call_windows, task_name
 from wkdask.operations.callables import Shipped
 from wkdask.operations.inline import TaskWrites, gathered_writes
 from wkdask.operations.script_executor import ScriptExecutor
@@ -160,7 +160,8 @@ def run_chunks(
     arguments = (Shipped(function), tuple(views), view_of, keep, not isinstance(engine, LocalEngine))
 
     if all(view.read_only for view in views):
-        windows = call_windows(plan, "", "chunks", lambda box: (chunks_unit, *arguments, None, box))
+        name = task_name("chunks", owner.place.store.path)
+        windows = call_windows(plan, "", name, lambda box: (chunks_unit, *arguments, None, box))
         reads = [view.place.store for view in views]
         run_unwritten(owner.place.label, plan, windows, engine, listeners, reads=reads)
         report = None

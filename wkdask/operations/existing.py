@@ -13,7 +13,7 @@ from wkdask.jobs.job import MagPlace
 from wkdask.jobs.plan import WritePlan, plan_write
 from wkdask.jobs.tasks import UnitReport
 from wkdask.jobs.unwritten import run_unwritten
-from wkdask.jobs.windows import listed_windows
+from wkdask.jobs.windows import listed_windows, task_name
 from wkdask.storage.protocol import MagReader, StoredMag
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def nonzero_box(place: MagPlace, client: Client | None = None) -> BoundingBox:
         if isinstance(event, UnitDone) and event.report.value is not None:
             found = found.extended_by(event.report.value)
 
-    windows = listed_windows(units, "", "bounds", lambda unit: (nonzero_unit, place.store, unit))
+    name = task_name("bounds", place.store.path)
+    windows = listed_windows(units, "", name, lambda unit: (nonzero_unit, place.store, unit))
     run_unwritten(place.label, plan, windows, engine, [collect], reads=[place.store])
     return found
 

@@ -1,9 +1,9 @@
-"""Events -> what a person sees while a job runs: a bar on a terminal, a line in a notebook, lines in a log.
+"""Events -> what a person sees while a job runs: a bar on a terminal or in a notebook, lines in a log.
 
 ::
 
     JobStarted, UnitDone, UnitFailed, JobFinished -> Tally -> Bar   (terminal, rich)
-                                                        └-> Lines (log files, logging, notebooks)
+                                                        └-> Lines (log files, logging; notebooks, under a bar)
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wkdask import settings
 from wkdask.compiling import unwatch, watch
 from wkdask.jobs.events import Event, JobFinished, JobStarted, Listener, UnitFailed
+from wkdask.progress.notebook import NotebookBar
 from wkdask.progress.tally import Tally
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-__all__ = ["Bar", "Lines", "ProgressLike", "listeners_for", "log_listener", "say"]
+__all__ = ["Bar", "Lines", "ProgressLike", "listeners_for", "log_listener", "passing_line", "say"]
 
 ProgressLike: TypeAlias = "bool | Callable[[Event], None] | None"
 """``True`` for a bar, ``False`` for none, a listener, ``None`` for a bar where a person watches."""
@@ -49,10 +50,9 @@ def listeners_for(progress: ProgressLike) -> Sequence[Listener]:
     Parameters
     ----------
     progress
-        A listener: that one. ``False``: none. ``True``: a bar on a terminal, one line that changes in a
-        notebook, else a plain line every 10 s (the setting ``wkdask.progress-interval``) on stderr. ``None``: as
-        True, but nothing where neither a terminal nor a notebook is watched, and nothing for jobs that last less
-        than half a second.
+        A listener: that one. ``False``: none. ``True``: a bar on a terminal or in a notebook, else a plain line
+        every 10 s (the setting ``wkdask.progress-interval``) on stderr. ``None``: as True, but nothing where
+        neither a terminal nor a notebook is watched, and nothing for jobs that last less than half a second.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def listeners_for(progress: ProgressLike) -> Sequence[Listener]:
     if not progress and _is_child_process():
         return []
     if _in_notebook():
-        return [guarded(Lines(_NotebookLine(), _NOTEBOOK_INTERVAL, delay, in_place=True))]
+        return [guarded(Lines(NotebookBar(), _NOTEBOOK_INTERVAL, delay, in_place=True))]
     if _on_terminal():
         return [guarded(Bar(delay=delay))]
     return [guarded(Lines(_print_line, _configured_interval()))] if progress else []
@@ -154,7 +154,7 @@ class Lines:
             watch(self._compiling)
             self._next = self._tally.start + (self._delay or self._interval)
             if self._in_place and hasattr(self._write, "begin"):
-                self._write.begin()
+                self._write.begin(self._tally)
             if not self._delay:
                 self._show(self._tally.start_line())
             return
@@ -317,31 +317,25 @@ def _shortened(title: str, width: int) -> str:
     return f"{title[:head]}…{title[len(title) + head + 1 - max(width, 20) :]}"
 
 
-class _NotebookLine:
-    """A line in the output of a notebook's cell that each call replaces.
+@contextlib.contextmanager
+def passing_line() -> Iterator[Callable[[str], None]]:
+    """Return a function that shows a line on a terminal, in the place of the one before, until the block ends.
 
-    Not left to rich, which shows nothing in a notebook without ipywidgets, and a widget is not saved.
+    Where stderr is no terminal nothing is shown.
     """
+    shown = False
 
-    def __init__(self) -> None:
-        self._handle: Any = None
+    def show(line: str) -> None:
+        nonlocal shown
+        if _on_terminal():
+            shown = True
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
 
-    def begin(self) -> None:
-        """Let the next line be a new one."""
-        self._handle = None
-
-    def __call__(self, line: str) -> None:
-        """Show a line."""
-        from html import escape
-
-        from IPython.display import display
-
-        bundle = {"text/plain": line, "text/html": f"<code>{escape(line)}</code>"}
-        if self._handle is None:
-            show: Callable[..., Any] = display  # IPython gives it no types
-            self._handle = show(bundle, raw=True, display_id=True)
-        else:
-            self._handle.update(bundle, raw=True)
+    try:
+        yield show
+    finally:
+        if shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _print_line(line: str) -> None:

@@ -30,7 +30,7 @@ from wkdask.jobs.job import Identity, Job, JobFolders, MagPlace, MagWrite, Write
 from wkdask.jobs.plan import WINDOW_UNITS, WritePlan, plan_again, plan_write
 from wkdask.jobs.resume import identify, previous_manifest
 from wkdask.jobs.tasks import Target, UnitReport, write_unit
-from wkdask.jobs.windows import NodeCall, NodeWindow, Stage, call_windows
+from wkdask.jobs.windows import NodeCall, NodeWindow, Stage, call_windows, task_name
 from wkdask.pyramid.levels import boxes_to_redo, levels_of, passes_of
 from wkdask.pyramid.plan import plan_tree
 from wkdask.pyramid.tasks import TreeWork, is_noted, run_node
@@ -305,7 +305,7 @@ def _windows(
     tree: TreePlan, work: TreeWork, blocks: Callable[[Sequence[BoundingBox]], Sequence[Any]] | None
 ) -> Iterator[NodeWindow]:
     """Yield the tasks of a tree, a window at a time."""
-    name = f"wkdask-downsample-{work.folder[-12:]}-{work.levels[0].mag}"
+    name = f"{task_name('downsample', work.folder)}-{work.folder[-12:]}-{work.levels[0].mag}"
     for nodes in partition_all(WINDOW_UNITS, tree.nodes()):
         written: dict[str, Any] = {}
         if blocks is not None and work.written is not None:

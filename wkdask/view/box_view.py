@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from wkdask.operations.inline_write import write_inline
 from wkdask.operations.where import NOWHERE, Where, check_allowed, spatial_box
 from wkdask.operations.write import PlannedWrite, plan_voxels, shape_of, with_whole_voxels, write_voxels
 from wkdask.paths import FolderPath
+from wkdask.portable import cores
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates
 from wkdask.storage.publish.dead_jobs import warn_if_half_replaced
@@ -208,7 +208,14 @@ class BoxView(ArrayLike):
             return self.read()
         return self.read(bounding_box.topleft, bounding_box.size)
 
-    def to_dask(self, chunks: ChunksLike = None, *, bounding_box: BoundingBox | None = None) -> da.Array:
+    def to_dask(
+        self,
+        chunks: ChunksLike = None,
+        *,
+        bounding_box: BoundingBox | None = None,
+        relative_bounding_box: BoundingBox | None = None,
+        absolute_bounding_box: BoundingBox | None = None,
+    ) -> da.Array:
         """Return the voxels as a lazy dask array; nothing is read yet.
 
         Parameters
@@ -219,6 +226,8 @@ class BoxView(ArrayLike):
             near dask's option ``array.chunk-size``.
         bounding_box
             Absolute, in voxels of mag 1; the view's own box by default.
+        relative_bounding_box, absolute_bounding_box
+            The same in version 4's words, as for :meth:`read`.
 
         Returns
         -------
@@ -243,7 +252,8 @@ class BoxView(ArrayLike):
         >>> int(x[0, 3, 4, 5].compute())
         7
         """
-        box, store = self._resolve(None, None, bounding_box), self.place.store
+        where = Where(None, None, relative_bounding_box, absolute_bounding_box)
+        box, store = self._resolve(None, None, bounding_box, where), self.place.store
         if (writes := current_writes()) is not None:
             writes.note_read(store, box)
         else:
@@ -404,6 +414,10 @@ class BoxView(ArrayLike):
         offset: Vec3IntLike | None = None,
         *,
         bounding_box: BoundingBox | None = None,
+        relative_offset: Vec3IntLike | None = None,
+        absolute_offset: Vec3IntLike | None = None,
+        relative_bounding_box: BoundingBox | None = None,
+        absolute_bounding_box: BoundingBox | None = None,
         client: Client | None = None,
         task_memory: int | None = None,
         in_place: bool | None = None,
@@ -412,8 +426,10 @@ class BoxView(ArrayLike):
 
         Parameters
         ----------
-        data, offset, bounding_box, client, task_memory, in_place
+        data, offset, bounding_box, relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
             As for :meth:`write`.
+        client, task_memory, in_place
+            As there.
 
         Returns
         -------
@@ -434,7 +450,8 @@ class BoxView(ArrayLike):
         ...
         """
         data = as_array(data)
-        box = self.box_to_write(data, offset, bounding_box)
+        where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
+        box = self.box_to_write(data, offset, bounding_box, where)
         options = WriteOptions(client=client, task_memory=task_memory, in_place=in_place)
         return plan_voxels(self.place, with_whole_voxels(data), box, options)
 
@@ -550,4 +567,4 @@ def because(reason: str | None) -> str:
 
 def _cores() -> int:
     """Return the processors that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return cores()

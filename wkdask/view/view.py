@@ -436,6 +436,11 @@ class View(BoxView):
 
     chunk, read_xyz, read_cxyz, write_cxyz = chunk, read_xyz, read_cxyz, write_cxyz
 
+    def _repr_html_(self) -> str | None:
+        from wkdask.display.html import view_html
+
+        return view_html(self)
+
     # --- opening and closing -------------------------------------------------------------------------
 
     def open(self) -> View:

@@ -8,6 +8,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import zarr
@@ -305,6 +306,38 @@ def test_the_shape_grows_in_whole_cubes_and_keeps_what_others_noted(tmp_path, da
     mag.prepare(BoundingBox((0, 0, 3 * side), (1, 1, 1)))
     grown = json.loads(Path(mag.metadata_path).read_text())
     assert grown == before | {"shape": [1, 2 * side, side, 4 * side]}
+
+
+@each_format
+def test_an_array_that_ends_with_the_box(tmp_path, data_format, compression):
+    with dask.config.set({"wkdask.zarr-shape": "box"}):
+        mag = make(tmp_path / "mag", data_format, compression, extent=Vec3Int(5, 6, 7))
+        assert zarr.open_array(mag.path, mode="r").shape == (1, 5, 6, 7)
+        first, second = BoundingBox((1, 2, 3), (20, 9, 5)), BoundingBox((30, 2, 3), (11, 4, 50))
+        for box in (first, second):
+            mag.prepare(box)
+            write(mag, box, noise((1, *box.size)))
+        array = zarr.open_array(mag.path, mode="r")
+        assert array.shape == (1, 41, 11, 53)
+        expected = np.zeros(array.shape, "uint8")
+        for box in (first, second):
+            expected[(slice(None), *box.to_slices())] = noise((1, *box.size))
+        np.testing.assert_array_equal(array[...], expected)
+        np.testing.assert_array_equal(mag.read(BoundingBox((0, 0, 0), (41, 11, 53))), expected)
+        assert not mag.read(BoundingBox((35, 8, 40), (64, 64, 64)))[:, 6:, 3:, 13:].any()
+        empty = make(tmp_path / "empty", data_format, compression)
+        assert zarr.open_array(empty.path, mode="r").shape == (1, 1, 1, 1)
+    mag.prepare(BoundingBox((0, 0, 0), (42, 1, 1)))  # whole cubes again
+    side = mag.spec.shard_shape.x
+    assert zarr.open_array(mag.path, mode="r").shape == (1, -(-42 // side) * side, max(11, side), 53)
+
+
+def test_another_word_on_the_shape_is_refused(tmp_path):
+    with (
+        dask.config.set({"wkdask.zarr-shape": "chunks"}),
+        pytest.raises(InvalidValueError, match="'chunks'"),
+    ):
+        make(tmp_path / "mag")
 
 
 def test_two_that_grow_at_once_both_do(tmp_path):

@@ -37,7 +37,7 @@ from wkdask.jobs.job import Job, MagPlace, WriteOptions
 from wkdask.jobs.journal import Stream
 from wkdask.jobs.resume import identify, previous_manifest
 from wkdask.jobs.tasks import UnitReport, merge_reports, publish_assembled_unit
-from wkdask.jobs.windows import CallWindow, Stage
+from wkdask.jobs.windows import CallWindow, Stage, task_name
 from wkdask.storage.protocol import ArraySpec, StoredMag
 from wkdask.storage.publish.assemble import move_voxels
 
@@ -136,7 +136,7 @@ class _Conversion:
             # All that published it has ended. Renamed away first: a task that was thought lost and comes to it
             # now fails.
             remove_folder(self._private_path(number - 2))
-        name = f"wkdask-convert-{self.folder[-12:]}-{number}"
+        name = f"{task_name('convert', self.folder)}-{self.folder[-12:]}-{number}"
         if number:
             publish = partial(self._publish_call, self._private(number - 1))
             yield CallWindow(list(self.plan.units(slabs[number - 1])), publish, f"{name}-publish", streams[0])

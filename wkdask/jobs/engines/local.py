@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from wkdask.jobs.engines.protocol import Outcome, attempted
 from wkdask.jobs.journal import Stream
 from wkdask.jobs.tasks import UnitReport, sees_mag
 from wkdask.jobs.windows import AnyWindow, ArrayWindow, CallWindow, NodeCall, NodeWindow
+from wkdask.portable import cores
 
 __all__ = ["LocalEngine"]
 
@@ -221,7 +221,7 @@ def _configured_threads() -> int:
 
     given = dask.config.get("num_workers", None)
     if given is None:
-        return len(os.sched_getaffinity(0))
+        return cores()
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise InvalidValueError(f"dask's option num_workers is a number of threads from 1 on, got {given!r}")
     return given

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import uuid
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from wkdask.errors import JobRunningError, LockTimeoutError, ResumeError, WkdaskWarning
 from wkdask.fsio import lock, remove_entry, remove_folder
 from wkdask.geometry import BoundingBox
+from wkdask.portable import fcntl
 from wkdask.storage.protocol import PRIVATE, StoredMag
 from wkdask.storage.publish.manifest import Manifest
 from wkdask.storage.publish.private import (

@@ -20,7 +20,6 @@ publish. Who writes one looks again whether the lock file still is the inode tha
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -33,6 +32,7 @@ from dataclasses import dataclass
 from wkdask.errors import JobEndedError, LockTimeoutError
 from wkdask.fsio import lock, lock_timeout, open_lock_file, remove_folder
 from wkdask.geometry import Vec3Int
+from wkdask.portable import fcntl
 from wkdask.storage.protocol import PRIVATE, StoredMag
 from wkdask.storage.publish.jobs import check_alive, of_living_job
 

@@ -29,6 +29,7 @@ from wkdask.errors import CubePermissionError, DamagedCubeError
 from wkdask.fsio import EXHAUSTED, open_regular
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.geometry.grid import box_tiles
+from wkdask.portable import read_into
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.wkw.format import WkwHeader, check_cube_file
 from wkdask.storage.wkw.lz4 import bound, unpack
@@ -152,7 +153,7 @@ class OpenCube:
         view = memoryview(target)
         for start, stop, position in zip(starts.tolist(), stops.tolist(), positions.tolist(), strict=True):
             while start < stop:
-                count = os.preadv(self.descriptor, [view[start:stop]], position)
+                count = read_into(self.descriptor, view[start:stop], position)
                 if not count:
                     raise DamagedCubeError(f"the cube {self.path} is damaged: it ends at byte {position}")
                 start, position = start + count, position + count

@@ -32,7 +32,7 @@ from wkdask.storage.protocol import (
 )
 from wkdask.storage.zarr.build import build_cube, encode_cube, read_scratch, write_in_place
 from wkdask.storage.zarr.layout import METADATA_NAMES, ZarrLayout, document_of, layout_of_spec
-from wkdask.storage.zarr.metadata import covers, frozen, parsed, read_bytes, shape_around, to_json
+from wkdask.storage.zarr.metadata import covers, frozen, parsed, read_bytes, room_for, shape_around, to_json
 from wkdask.storage.zarr.names import check_names, places_on_disk
 from wkdask.storage.zarr.shard import CubeFile, fill_of, read_file, region
 
@@ -111,7 +111,7 @@ class ZarrMag:
         data_format
             ``"zarr3"`` or ``"zarr"``.
         extent
-            Voxels (x, y, z) that the array shall have room for; it gets whole cubes, and grows.
+            Voxels (x, y, z) that the array shall have room for; it gets whole cubes (or see `room_for`), and grows.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class ZarrMag:
         layout = layout_of_spec(spec, data_format)
         folder = checked_path(path)
         os.makedirs(folder, exist_ok=True)
-        sides = (extent or Vec3Int(1, 1, 1)).pairmax(1).ceildiv(spec.shard_shape) * spec.shard_shape
+        sides = room_for((extent or Vec3Int(1, 1, 1)).pairmax(1), spec.shard_shape)
         document = document_of(layout, (spec.num_channels, *sides))
         atomic_write(os.path.join(folder, METADATA_NAMES[data_format]), to_json(document))
         return cls(os.path.realpath(folder), layout)
@@ -405,7 +405,7 @@ class ZarrMag:
         return ZarrMag(os.path.realpath(path), self.layout)
 
     def prepare(self, box: BoundingBox) -> None:
-        """Let the array's shape grow around a box, in whole cubes."""
+        """Let the array's shape grow around a box, in whole cubes (or see `room_for`)."""
         check_coordinates(box, self.spec.shard_shape)
         self._refuse_foreign_layout()
         if covers(self.layout, self._document()[1], box):

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from wkdask.errors import DamagedHeaderError, DTypeError, UnsupportedFormatError
+from wkdask.errors import DamagedHeaderError, DTypeError, InvalidValueError, UnsupportedFormatError
 from wkdask.fsio import EXHAUSTED, open_regular
-from wkdask.geometry import BoundingBox
+from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import DTYPES
 from wkdask.storage.zarr.codecs import Codec, codec_of
 from wkdask.storage.zarr.layout import AXES, Sharding, ZarrLayout, check_sizes
 
-__all__ = ["covers", "frozen", "parse", "parsed", "read_bytes", "shape_around", "to_json"]
+__all__ = ["covers", "frozen", "parse", "parsed", "read_bytes", "room_for", "shape_around", "to_json"]
 
 _METADATA_NBYTES = 1 << 20
 """Metadata of an array have a few hundred bytes."""
@@ -336,9 +336,36 @@ def covers(layout: ZarrLayout, shape: Sequence[int], box: BoundingBox) -> bool:
 
 
 def shape_around(layout: ZarrLayout, shape: Sequence[int], box: BoundingBox) -> list[int]:
-    """Return a shape, grown to the cubes that a box touches."""
+    """Return a shape, grown around a box: to the end of the cubes that it touches, or see `room_for`."""
     new = list(shape)
-    for axis, side, high in zip("xyz", layout.shard[1:], box.bottomright, strict=True):
+    for axis, end in zip("xyz", room_for(box.bottomright, Vec3Int(layout.shard[1:])), strict=True):
         n = layout.axes.index(axis)
-        new[n] = max(shape[n], -(-high // side) * side)
+        new[n] = max(shape[n], end)
     return new
+
+
+def room_for(end: Vec3Int, shard: Vec3Int) -> Vec3Int:
+    """Return the voxels (x, y, z) that an array gets so that it holds those up to an end.
+
+    Whole shards by default, as webknossos makes them: it writes whole ones, and cannot write into an array that
+    ends within one. Viewers of OME-Zarr show all of an array, and begin in its middle; for them the dask option
+    ``wkdask.zarr-shape: box`` lets an array end where the voxels do.
+
+    Parameters
+    ----------
+    end
+        The far corner of what it holds.
+    shard
+        Sides of a shard.
+
+    Raises
+    ------
+    InvalidValueError
+        If the option is set to something else.
+    """
+    import dask.config
+
+    chosen = dask.config.get("wkdask.zarr-shape", "shards")
+    if chosen not in ("shards", "box"):
+        raise InvalidValueError(f'the dask option wkdask.zarr-shape is "shards" or "box", got {chosen!r}')
+    return end if chosen == "box" else end.ceildiv(shard) * shard
