@@ -112,9 +112,9 @@ def command(run: Run, **given: Any) -> None:
     FUNCTION gets a numpy array (c, x, y, z), halo included, and returns the block; MODULE is found in the working
     folder first. Its code travels to the workers of a scheduler.
 
-    What is read is mag 1 of the only layer, unless --layer and --mag name another. A layer and a mag that are not
-    there are made; if nothing could be written they are removed again. What another call wrote (another function,
-    halo or box) is replaced only with --overwrite.
+    What is read is the finest mag of the only layer, unless --layer and --mag name another. A layer and a mag that
+    are not there are made; if nothing could be written they are removed again. What another call wrote (another
+    function, halo or box) is replaced only with --overwrite.
 
     \b
     Example:
@@ -170,7 +170,10 @@ def _source(run: Run, request: _Request, dataset: Any) -> MagView:
         )
     if len(run.mags) > 1:
         raise click.UsageError("one mag is mapped: --mag names it, once", context)
-    view: MagView = dataset.get_layer(names[0]).get_mag(run.mags[0] if run.mags else 1)
+    layer = dataset.get_layer(names[0])
+    if not layer.mags:
+        raise InvalidValueError(f"layer {layer.name!r} has no mag that could be read; --layer names another")
+    view: MagView = layer.get_mag(run.mags[0] if run.mags else min(layer.mags))
     return view
 
 

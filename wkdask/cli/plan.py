@@ -9,6 +9,7 @@ import click
 from wkdask.cli.options import shared_command
 from wkdask.cli.run import Run
 from wkdask.cli.types import check_cut
+from wkdask.errors import InvalidValueError
 
 __all__ = ["command"]
 
@@ -20,8 +21,8 @@ __all__ = ["command"]
 def command(run: Run, dataset: str) -> None:
     """Print what it takes to write all of a mag by an expression on it: cubes, tasks, memory.
 
-    Of each layer mag 1 is meant, unless --mag says others. With --shard-shape, --chunk-shape, --compression and
-    --memory the plan is made as if cubes were cut and stored so, and a task had so much memory.
+    Of each layer the finest mag is meant, unless --mag says others. With --shard-shape, --chunk-shape,
+    --compression and --memory the plan is made as if cubes were cut and stored so, and a task had so much memory.
 
     \b
     Example:
@@ -29,16 +30,18 @@ def command(run: Run, dataset: str) -> None:
     """
     import wkdask
     from wkdask.cli.facts import plan_facts
-    from wkdask.geometry import Mag, Vec3Int
+    from wkdask.geometry import Vec3Int
     from wkdask.operations.write import WriteOptions, plan_rewrite
     from wkdask.storage.formats import fitting_compression
 
     opened = wkdask.Dataset(dataset)
-    views = [
-        opened.get_layer(name).get_mag(mag)
-        for name in run.layers or opened.layers
-        for mag in run.mags or (Mag(1),)
-    ]
+    views = []
+    for layer in [opened.get_layer(name) for name in run.layers or opened.layers]:
+        if not layer.mags:
+            raise InvalidValueError(
+                f"layer {layer.name!r} has no mag; leave it out: --layer names those that count"
+            )
+        views += [layer.get_mag(mag) for mag in run.mags or (min(layer.mags),)]
     planned = []
     with run.connected() as client:
         for view in views:
