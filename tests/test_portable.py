@@ -65,9 +65,10 @@ def test_what_a_dataset_is_used_for_works_without_what_only_linux_has(tmp_path, 
     assert done.stdout.strip() == "done", done.stderr
 
 
+# A sparse cube whose holes the system does not tell of is copied with zeros in their place.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("module", "chosen"), [("test_every_call.py", "a_call_on_threads"), ("storage/publish", "not kernel")]
+    ("module", "chosen"), [("test_every_call.py", "a_call_on_threads"), ("storage/publish", "not sparse")]
 )
 def test_the_suite_without_what_only_linux_has(tmp_path, module, chosen):
     script = "import sys, not_linux, pytest; sys.exit(pytest.main(sys.argv[1:]))"
