@@ -11,13 +11,20 @@ def _examples(request):
     """Run every example in a folder of its own that holds a small dataset, with the names of docs/api/index.md."""
     if not isinstance(request.node, DoctestItem):
         return
+    import json
+
     import dask.array as da
     import numpy as np
 
     import wkdask
 
     request.getfixturevalue("monkeypatch").chdir(request.getfixturevalue("tmp_path"))
-    given = {name: getattr(wkdask, name) for name in wkdask.__all__} | {"np": np, "da": da, "wkdask": wkdask}
+    given = {name: getattr(wkdask, name) for name in wkdask.__all__} | {
+        "np": np,
+        "da": da,
+        "json": json,
+        "wkdask": wkdask,
+    }
     code = "".join(example.source for example in request.node.dtest.examples)
     if re.search(r"\b(ds|layer|mag|cells)\b", code):
         ds = wkdask.Dataset.create("ds", (4, 4, 35))

@@ -49,6 +49,8 @@ def test_the_defaults():
     assert settings.get("check-space") is True
     assert settings.get("worker-timeout") == "auto"
     assert settings.get("progress-interval") == 10
+    assert settings.get("thumbnails") is True
+    assert settings.get("zarr-shape") == "shards"
     settings.check()
 
 
@@ -142,11 +144,12 @@ def test_the_environment_and_a_file(tmp_path):
     (tmp_path / "mine.yaml").write_text("wkdask:\n  lock-timeout: 1h\n  check-space: no\n")
     script = "import wkdask; from wkdask.settings import *; print(*map(get, SETTINGS))"
     env = {"DASK_CONFIG": str(tmp_path), "DASK_WKDASK__PROGRESS_INTERVAL": "1"}
-    assert in_another_process(script, **env, DASK_WKDASK__WORKER_TIMEOUT="none") == "3600.0 False None 1.0"
+    env |= {"DASK_WKDASK__WORKER_TIMEOUT": "none", "DASK_WKDASK__THUMBNAILS": "0"}
+    assert in_another_process(script, **env) == "3600.0 False None 1.0 False shards"
 
 
-def test_dask_knows_the_defaults_once_the_package_is_imported():
-    script = "import wkdask, dask; dask.config.refresh(); print(dask.config.get('wkdask.check-space'))"
+def test_dask_knows_the_defaults_once_a_name_of_the_package_is_used():
+    script = "from wkdask import Dataset; import dask; dask.config.refresh(); print(dask.config.get('wkdask.check-space'))"
     assert in_another_process(script) == "True"
     script = (
         "import dask; dask.config.set({'wkdask.check-space': False}); "

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
 from wkdask.fsio import checked_path
@@ -28,6 +26,7 @@ from wkdask.properties.listed import MagViewProperties
 from wkdask.storage.formats import default_shard_shape, fitting_compression
 from wkdask.storage.protocol import check_coordinates
 from wkdask.view import View
+from wkdask.view.absolute import absolute_help
 from wkdask.view.array_info import zarr_array_of
 from wkdask.view.box_view import checked_size
 from wkdask.view.parts import views_on_disk
@@ -38,34 +37,6 @@ if TYPE_CHECKING:
     from wkdask.layer import Layer
 
 __all__ = ["MagView"]
-
-
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-def _absolute(method: _Method) -> _Method:
-    """Return a method of a view whose help says what its coordinates are in a MagView, where they are absolute."""
-    same = types.FunctionType(
-        method.__code__, method.__globals__, method.__name__, method.__defaults__, method.__closure__
-    )
-    functools.update_wrapper(same, method)
-    del same.__wrapped__  # type: ignore[attr-defined]  # help would show the other one
-    same.__kwdefaults__ = method.__kwdefaults__
-    same.__qualname__ = f"MagView.{method.__name__}"
-    words = method.__doc__ or ""
-    for view, mag in _COORDINATES:
-        words = words.replace(view, mag)
-    same.__doc__ = words
-    return cast(_Method, same)
-
-
-_COORDINATES = (
-    (", in voxels of this mag, relative to the view", ": absolute, in voxels of this mag"),
-    (": voxels of this mag, relative to the view", ": absolute, in voxels of this mag"),
-    (": in voxels of this mag, relative to the view", ": absolute, in voxels of this mag"),
-    ("its own corner by default", "the corner of the layer's box by default"),
-)
-"""What the help of a view says, and what that is in a MagView."""
 
 
 class MagView(View):
@@ -102,10 +73,10 @@ class MagView(View):
     def __reduce__(self) -> tuple[Any, ...]:
         return (MagView, (self._layer, self._place))
 
-    read = _absolute(View.read)
-    read_bbox = _absolute(View.read_bbox)
-    write = _absolute(View.write)
-    get_buffered_slice_writer = _absolute(View.get_buffered_slice_writer)
+    read = absolute_help(View.read)
+    read_bbox = absolute_help(View.read_bbox)
+    write = absolute_help(View.write)
+    get_buffered_slice_writer = absolute_help(View.get_buffered_slice_writer)
 
     @property
     def layer(self) -> Layer:

@@ -69,6 +69,13 @@ def _flag(given: Any) -> bool:
     return bool(given)
 
 
+def _shape(given: Any) -> str:
+    """Return one of the two words."""
+    if given not in ("shards", "box"):
+        raise ValueError(given)
+    return str(given)
+
+
 _DURATION = 'a duration: a number of seconds from 0 on, or a text such as "90s" or "10 minutes"'
 
 SETTINGS = {
@@ -76,6 +83,8 @@ SETTINGS = {
     "check-space": Setting("true or false", _flag),
     "worker-timeout": Setting(f'{_DURATION}; null (None) for no limit; or "auto"', _limit),
     "progress-interval": Setting(_DURATION, _seconds),
+    "thumbnails": Setting("true or false", _flag),
+    "zarr-shape": Setting('"shards" or "box"', _shape),
 }
 """Every setting, by its name without ``wkdask.``."""
 
@@ -94,7 +103,7 @@ def get(name: str) -> Any:
     Returns
     -------
     float, bool, None or str
-        A duration in seconds, a flag; None and ``"auto"`` where the setting allows them.
+        A duration in seconds, a flag, a word; None and ``"auto"`` where the setting allows them.
 
     Raises
     ------

@@ -175,7 +175,7 @@ def test_pictures_are_switched_off(ds):
     mag = layer.get_mag(1)
     shown = (ds, layer, mag, mag.get_view())
     assert all("<img" in thing._repr_html_() for thing in shown)
-    with dask.config.set({"wkdask.display.thumbnail": False}):
+    with dask.config.set({"wkdask.thumbnails": False}):
         assert all("<img" not in thing._repr_html_() for thing in shown)
 
 

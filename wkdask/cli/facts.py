@@ -171,6 +171,8 @@ def _mag_facts(layer: Layer, mag: Mag) -> dict[str, Any]:
                 "path": os.fspath(view.path),
             }
         (count,) = count_all([view.place.store])
+        if count.error is not None:
+            raise count.error
         return {
             **facts,
             **spec_facts(view.spec),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wkdask import settings
 from wkdask.display.preview import Pixels, grey_or_rgb, id_colours
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import Voxels
@@ -69,10 +70,8 @@ class Thumbnail:
 
 
 def is_wanted() -> bool:
-    """Tell whether pictures are shown: the dask option ``wkdask.display.thumbnail``, which is true by default."""
-    import dask.config
-
-    return bool(dask.config.get("wkdask.display.thumbnail", True))
+    """Tell whether pictures are shown: the setting ``wkdask.thumbnails``."""
+    return bool(settings.get("thumbnails"))
 
 
 def request_of_layer(

@@ -445,7 +445,13 @@ class BoundingBox(ThreeAxes, BoxForms):
     def iter_chunk_starts(
         self, chunk_shape: Vec3IntLike, chunk_border_alignments: Vec3IntLike | None = None
     ) -> Iterator[tuple[int, int, int]]:
-        """Yield where the pieces of the box begin; :meth:`iter_chunk_toplefts` without `clip_to`."""
+        """Yield where the pieces of the box begin; :meth:`iter_chunk_toplefts` without `clip_to`.
+
+        Examples
+        --------
+        >>> [*BoundingBox((0, 0, 0), (4, 2, 2)).iter_chunk_starts((2, 2, 2))]
+        [(0, 0, 0), (2, 0, 0)]
+        """
         return self.iter_chunk_toplefts(chunk_shape, chunk_border_alignments)
 
     def iter_overlapping_grid_cells(
@@ -459,6 +465,11 @@ class BoundingBox(ThreeAxes, BoxForms):
             The size of a cell.
         clip_to
             Pass over cells that have no voxel in common with this box.
+
+        Examples
+        --------
+        >>> [*BoundingBox((3, 0, 0), (2, 1, 1)).iter_overlapping_grid_cells((4, 4, 4))]
+        [(0, 0, 0), (4, 0, 0)]
         """
         return self.iter_chunk_toplefts(cell_shape, cell_shape, clip_to)
 

@@ -223,7 +223,13 @@ def _number(value: object) -> float:
 
 
 def as_vec3_float_or_none(value: Vec3FloatLike | None) -> Vec3Float | None:
-    """Return three floats, or None for None."""
+    """Return three floats, or None for None.
+
+    Examples
+    --------
+    >>> as_vec3_float_or_none((4, 4, 35)), as_vec3_float_or_none(None)
+    (Vec3Float(4.0,4.0,35.0), None)
+    """
     return None if value is None else Vec3Float(value)
 
 

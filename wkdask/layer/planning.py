@@ -58,6 +58,12 @@ def plan_downsample(
     AlreadyExistsError, InvalidValueError, PlanError
         If :meth:`downsample` would refuse it before its first task. Whether mags that are there are those of the
         same call is not looked at.
+
+    Examples
+    --------
+    >>> planned = layer.plan_downsample(coarsest_mag=2)
+    >>> [str(mag) for mag in layer.mags]
+    ['1']
     """
     start, chain = coarser_chain(self, from_mag, None, coarsest_mag, sampling_mode, align_with_other_layers)
     mode = interpolation_of(interpolation_mode, self.record.is_segmentation)
@@ -99,6 +105,13 @@ def plan_upsample(
     ------
     AlreadyExistsError, InvalidValueError, PlanError
         If :meth:`upsample` would refuse it before its first task.
+
+    Examples
+    --------
+    >>> coarse = ds.add_layer("coarse", "color")
+    >>> report = coarse.add_mag("2-2-1", shard_shape=32).write(np.full((32, 32, 32), 7, "uint8"))
+    >>> [each.plan.num_cubes for each in coarse.plan_upsample(from_mag="2-2-1")]
+    [4]
     """
     start, chain = finer_chain(self, from_mag, None, Mag(finest_mag), sampling_mode, align_with_other_layers)
     source, engine = self.get_mag(start), pick_engine(client)

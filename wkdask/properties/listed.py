@@ -243,7 +243,12 @@ def get_dataset_converter() -> PropertiesConverter:
 
     Examples
     --------
-    >>> found = get_dataset_converter().structure(json.load(file), DatasetProperties)   # doctest: +SKIP
-    >>> [layer.name for layer in found.data_layers]                                      # doctest: +SKIP
+    >>> with open(ds.path / "datasource-properties.json") as file:
+    ...     found = get_dataset_converter().structure(json.load(file), DatasetProperties)
+    >>> color, ids = found.data_layers
+    >>> isinstance(color, LayerProperties), isinstance(ids, SegmentationLayerProperties)
+    (True, True)
+    >>> [each.mag.to_layer_name() for each in color.mags if isinstance(each, MagViewProperties)]
+    ['1']
     """
     return _CONVERTER

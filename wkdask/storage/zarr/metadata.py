@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from wkdask.errors import DamagedHeaderError, DTypeError, InvalidValueError, UnsupportedFormatError
+from wkdask import settings
+from wkdask.errors import DamagedHeaderError, DTypeError, UnsupportedFormatError
 from wkdask.fsio import EXHAUSTED, open_regular
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import DTYPES
@@ -348,7 +349,7 @@ def room_for(end: Vec3Int, shard: Vec3Int) -> Vec3Int:
     """Return the voxels (x, y, z) that an array gets so that it holds those up to an end.
 
     Whole shards by default, as webknossos makes them: it writes whole ones, and cannot write into an array that
-    ends within one. Viewers of OME-Zarr show all of an array, and begin in its middle; for them the dask option
+    ends within one. Viewers of OME-Zarr show all of an array, and begin in its middle; for them the setting
     ``wkdask.zarr-shape: box`` lets an array end where the voxels do.
 
     Parameters
@@ -361,11 +362,6 @@ def room_for(end: Vec3Int, shard: Vec3Int) -> Vec3Int:
     Raises
     ------
     InvalidValueError
-        If the option is set to something else.
+        If the setting is to something else.
     """
-    import dask.config
-
-    chosen = dask.config.get("wkdask.zarr-shape", "shards")
-    if chosen not in ("shards", "box"):
-        raise InvalidValueError(f'the dask option wkdask.zarr-shape is "shards" or "box", got {chosen!r}')
-    return end if chosen == "box" else end.ceildiv(shard) * shard
+    return end if settings.get("zarr-shape") == "box" else end.ceildiv(shard) * shard
