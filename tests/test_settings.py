@@ -149,7 +149,10 @@ def test_the_environment_and_a_file(tmp_path):
 
 
 def test_dask_knows_the_defaults_once_a_name_of_the_package_is_used():
-    script = "from wkdask import Dataset; import dask; dask.config.refresh(); print(dask.config.get('wkdask.check-space'))"
+    script = (
+        "from wkdask import Dataset; import dask; dask.config.refresh(); "
+        "print(dask.config.get('wkdask.check-space'))"
+    )
     assert in_another_process(script) == "True"
     script = (
         "import dask; dask.config.set({'wkdask.check-space': False}); "
