@@ -145,7 +145,7 @@ def plain(value):
 
 
 def test_values_behave_alike(peer):
-    names = dict(vars(wkdask)) | {"np": np}
+    names = {name: getattr(wkdask, name) for name in wkdask.__all__} | {"np": np}
     exec(SETUP, names)
     expressions = [each.strip() for each in EXPRESSIONS.replace("\n", ";").split(";") if each.strip()]
     program = f"exec({SETUP!r})\nprint(json.dumps([repr(eval(each)) for each in json.loads(sys.argv[1])]))"
