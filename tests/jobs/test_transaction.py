@@ -25,6 +25,7 @@ from wkdask.errors import (
     WkdaskWarning,
 )
 from wkdask.jobs import driver, mag_folders
+from wkdask.storage.publish import dead_jobs
 from wkdask.storage.publish.jobs import interrupted_jobs, unfinished_jobs
 
 SHAPE = (96, 64, 48)
@@ -264,6 +265,21 @@ def test_threads_that_come_upon_a_half_replaced_mag_wait_for_each_other(tmp_path
     with dask.config.set(num_workers=4):
         source.for_each_chunk(write_elsewhere, (32, 32, 32))
     assert np.array_equal(mag.read(), voxels)
+
+
+def test_a_job_that_is_taken_over_while_its_folder_is_looked_for_is_found(tmp_path, children, monkeypatch):
+    mag = half_replaced(tmp_path, children, voxels_of())
+    names, seen = dead_jobs._job_names, []
+
+    def renamed_after_a_look(path):
+        seen.append(names(path))
+        if len(seen) == 1:
+            dead_jobs.renamed(f"{path}/.wkdask/{seen[0][0]}")
+        return seen[-1]
+
+    monkeypatch.setattr(dead_jobs, "_job_names", renamed_after_a_look)
+    assert dead_jobs.has_replacing_job(mag.path)
+    assert len(seen) == 2
 
 
 def test_what_cannot_be_finished_is_said_and_nothing_is_read(tmp_path, children):

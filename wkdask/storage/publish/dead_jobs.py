@@ -206,11 +206,17 @@ def illegible_jobs(store: StoredMag, *, replaced: bool = False) -> list[str]:
 def has_replacing_job(mag_path: str) -> bool:
     """Return whether a job, living or dead, has begun to replace a mag's cubes in place; it costs a look or two."""
     private = f"{mag_path}/{PRIVATE}"
-    return any(
-        os.path.lexists(f"{private}/{name}/{marker}")
-        for name in _job_names(mag_path)
-        for marker in (_REPLACING, _REPLACED, _BEFORE)
-    )
+    while True:
+        names = _job_names(mag_path)
+        if any(
+            os.path.lexists(f"{private}/{name}/{marker}")
+            for name in names
+            for marker in (_REPLACING, _REPLACED, _BEFORE)
+        ):
+            return True
+        if all(os.path.lexists(f"{private}/{name}") for name in names):
+            return False
+        # One has ended, or another process has taken it over under a new name: look again.
 
 
 def unfinished_key(mag_path: str) -> str | None:
