@@ -205,9 +205,7 @@ def __getattr__(name: str) -> Any:
         globals()[name] = found  # the next time it is simply there
         return found
     if not name.startswith("_") and importlib.util.find_spec(f"wkdask.{name}") is not None:
-        return importlib.import_module(
-            f"wkdask.{name}"
-        )  # a module of the package, without an import of its own
+        return importlib.import_module(f"wkdask.{name}")  # a module that the script has not imported
     from wkdask.absent import absent
 
     raise absent(name)

@@ -1,7 +1,7 @@
 """The settings under ``wkdask.`` in dask's configuration: defaults from ``wkdask.yaml``, values that are checked.
 
-Importing this module makes the defaults known to dask. Whoever reads a setting takes it from here, so that a value
-that cannot work is an error that names the setting, and not a wrong wait.
+Importing this module makes the defaults known to dask. All settings are read through this module, so that a
+wrong value is an error that names the setting.
 """
 
 from __future__ import annotations

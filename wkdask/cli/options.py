@@ -79,7 +79,7 @@ SHARED: dict[str, Callable[[], click.Option]] = {
     "compression": lambda: AliasedOption(
         ("compression", "--compression"), type=COMPRESSION,
         help="How cubes are stored; lz4hc is slower and 20-40 % smaller on segmentations; lz4 and lz4hc are "
-        "zstd in Zarr, which has the last four. By default lz4; of copies, plans and what is cut anew as it is.",
+        "zstd in Zarr, which has the last four. By default lz4; copies, plans and rechunks keep what there is.",
     ),
     "resume": lambda: _flag(
         "resume", "--resume",

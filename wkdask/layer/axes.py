@@ -43,7 +43,7 @@ def normalized_box_of(layer: Layer) -> NormalizedBoundingBox:
 
 
 def default_format(box: AnyBox) -> str:
-    """Return the data format of a new layer where nobody asks for one: Zarr 3 if its box has further axes."""
+    """Return the data format of a new layer for which none is given: Zarr 3 if its box has further axes."""
     return "zarr3" if not isinstance(box, BoundingBox) and further_of(box.axes) else DEFAULT_DATA_FORMAT
 
 

@@ -1,4 +1,4 @@
-"""The data format of a layer that nobody asked for: WKW, unless the first mag needs Zarr 3."""
+"""The data format of layers added without `data_format`: WKW, unless the first mag needs Zarr 3."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["spec_of_new_mag"]
 def spec_of_new_mag(layer: Layer, mag: Mag, cut: Cut) -> ArraySpec:
     """Return type and cut of a new mag.
 
-    A layer whose format nobody asked for is given Zarr 3 where it has no mag yet, and WKW cannot store this one,
-    though webknossos would.
+    A layer that was added without `data_format` becomes Zarr 3 if this is its first mag, WKW cannot store it, and
+    webknossos would.
     """
     record, properties = layer.record, layer._file
     voxel = (str(layer.dtype_per_channel), layer.num_channels)

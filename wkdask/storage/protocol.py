@@ -283,7 +283,7 @@ class CubeBuilder(Protocol):
 
 
 class PrivateMags(Protocol):
-    """Private magnifications of the same format, which tasks fill in place and nobody else reads."""
+    """Private magnifications of the same format, which the tasks of one job fill in place and only they read."""
 
     def opened(self, path: str) -> StoredMag:
         """Open another mag of the same format, such as a private one, by its folder."""

@@ -189,7 +189,7 @@ class BoxView(ArrayLike):
         warn_if_half_replaced(store.path)
         import dask.config
 
-        return store.read(box, threads=dask.config.get("num_workers", None) or _cores())
+        return store.read(box, threads=dask.config.get("num_workers", None) or cores())
 
     def read_bbox(self, bounding_box: BoundingBox | None = None) -> Voxels:
         """Read a box given as in the 2021 API: in voxels of this mag, relative to the view.
@@ -563,8 +563,3 @@ def checked_size(size: Vec3IntLike) -> Vec3Int:
 def because(reason: str | None) -> str:
     """Return a reason as the end of a sentence."""
     return f": {reason}" if reason else ""
-
-
-def _cores() -> int:
-    """Return the processors that this process may use."""
-    return cores()
