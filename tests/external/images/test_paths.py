@@ -207,7 +207,7 @@ def test_options_of_the_command(tmp_path):
         "--tiles [refuse|join|sections]",
     ):
         assert option in text
-    assert "--gaps keep --plan" in text
+    assert "--gaps keep --dry-run" in text
 
 
 def test_choices_of_images_that_are_opened_already(tmp_path, stack):
