@@ -4,7 +4,6 @@ The files of ``cluster/slurm`` are what runs; the data are the real stack where 
 """
 
 import contextlib
-import itertools
 import os
 import re
 import shutil
@@ -27,7 +26,7 @@ from wkdask import Dataset
 STACK = ROOT.parent / "shared/data/vnc/raw"
 VOXEL_SIZE = (4.6, 4.6, 45)
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="session")
@@ -335,28 +334,27 @@ def test_a_command_that_is_cancelled(slurm, place, slow, expected):
     assert "exit code 143" in text
     assert re.search(r"stopped after \d+ of 64 cubes", text), text
     assert re.search(r"mag 2-2-1: \d+ of 64 cubes, \d+ %, .*B/s, \d:\d\d left", text), text
-    mag = Dataset(place / "ds").get_layer("color").get_mag("2-2-1")
-    whole = expected["color"]["2-2-1"]
-    for x, y in itertools.product(range(0, 512, 64), repeat=2):  # each cube is all there, or not at all
-        cube = mag.read((x, y, 0), (64, 64, 20))
-        assert np.array_equal(cube, whole[:, x : x + 64, y : y + 64]) or not cube.any()
+    layer = Dataset(place / "ds").get_layer("color")
+    assert [str(mag) for mag in layer.mags] == ["1"]  # a mag is listed when it is whole
+    layer.downsample(coarsest_mag=2, resume=True)
+    np.testing.assert_array_equal(layer.get_mag("2-2-1").read(), expected["color"]["2-2-1"])
 
 
 def test_a_job_goes_back_into_the_queue_before_its_time_is_over(slurm, place, slow, expected):
-    """Slurm's own warning, before a limit of one minute; mag 1 takes two workers longer than that."""
-    slow |= {"WKDASK_TEST_SECONDS": "0.5", "WKDASK_TEST_IN": "/inverted/1/"}
+    """Slurm's own warning, before a limit of two minutes; mag 1 takes two workers longer than that."""
+    slow |= {"WKDASK_TEST_SECONDS": "1", "WKDASK_TEST_IN": "/inverted/1/"}
     limit = (
-        "--time=1",
+        "--time=2",
         "--signal=B:USR1@5",
     )  # Slurm warns 5 to 35 seconds before the end, as it finds the time
     job = slurm.submit(*limit, *BATCH, "ds", cwd=place, env=slow)
     log = place / f"wkdask-{job}.log"
-    until(lambda: slurm.field(job, "Restarts") == "1", 90, "job in the queue again")
+    until(lambda: slurm.field(job, "Restarts") == "1", 240, "job in the queue again")
     before = cubes_of(place / "ds")
     assert before
     assert not Dataset(place / "ds").get_layer("inverted").bounding_box.is_empty()
     slurm.call("scontrol", "update", f"JobId={job}", "TimeLimit=5")  # the second round is to end
-    assert slurm.wait(job, 150, states=("COMPLETED", "FAILED", "CANCELLED")) == "COMPLETED", log.read_text()
+    assert slurm.wait(job, 300, states=("COMPLETED", "FAILED", "CANCELLED")) == "COMPLETED", log.read_text()
     text = log.read_text()
     assert "the time is nearly up" in text
     assert f"job {job}, round 1" in text
