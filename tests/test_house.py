@@ -34,6 +34,7 @@ ROOMS = [
     "operations",
     "pyramid",
     "display",
+    "viewer",
     "view",
     "locations",
     "mag_view",

@@ -27,6 +27,7 @@ __all__ = [
     "LayerNotFoundError",
     "LockTimeoutError",
     "MagNotFoundError",
+    "MissingPackageError",
     "OutOfBoundsError",
     "OutOfScopeError",
     "OutsideError",
@@ -105,6 +106,10 @@ class MagNotFoundError(WkdaskError, IndexError, KeyError, ValueError, AssertionE
     """The layer has no such magnification."""
 
     __str__ = Exception.__str__
+
+
+class MissingPackageError(WkdaskError, ImportError):
+    """A package is not installed that only one part of wkdask needs."""
 
 
 class PropertiesError(WkdaskError, ValueError, AssertionError):

@@ -24,6 +24,7 @@ import numpy as np
 
 from wkdask.arrays.lazy import LazySource, Readable
 from wkdask.errors import PlanError
+from wkdask.geometry import BoundingBox
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -64,6 +65,8 @@ class GraphFacts:
     """Whether it reads nothing else for sure: no function, object or future in it could hide a read."""
     futures: tuple[Any, ...] = ()
     """Results that were persisted on a cluster."""
+    boxes: tuple[tuple[Readable, BoundingBox], ...] = ()
+    """The sources with the box of each lazy array of them: absolute, in voxels of the mag."""
 
     def reads(self, path: str) -> bool:
         """Return whether it is seen to read the mag in a folder."""
@@ -95,7 +98,9 @@ def facts_of(array: da.Array) -> GraphFacts:
                 walk.look(value)
         elif not _is_of_known_module(type(layer)):  # dask's own layers slice and join, whatever they are
             walk.is_known = False
-    return GraphFacts(tuple(walk.sources.values()), walk.is_known, tuple(walk.futures))
+    return GraphFacts(
+        tuple(walk.sources.values()), walk.is_known, tuple(walk.futures), tuple(walk.boxes.values())
+    )
 
 
 def refuse_p2p(array: da.Array) -> None:
@@ -128,6 +133,7 @@ class _Walk:
 
     def __init__(self) -> None:
         self.sources: dict[str, Readable] = {}
+        self.boxes: dict[str, tuple[Readable, BoundingBox]] = {}  # by the token of the lazy array
         self.is_known = True
         self.futures: list[Any] = []
         self._known: set[Any] = set()  # functions that were looked at
@@ -136,6 +142,7 @@ class _Walk:
         """Look at a value and at all that it holds."""
         if isinstance(value, LazySource):
             self.sources[value.store.path] = value.store
+            self.boxes[value.token] = (value.store, value.box)
         elif type(value).__module__ == "distributed.client":
             self.futures.append(value)
             self.is_known = False

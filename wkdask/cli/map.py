@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from wkdask.cli.functions import function_name, function_of
 from wkdask.cli.options import shared_command
 from wkdask.cli.run import Run
 from wkdask.cli.types import BOUNDARY, BYTES, CATEGORY, DTYPE, MAG, NEW_LAYER, PART, RESOURCE, Numbers
@@ -126,8 +125,8 @@ def command(run: Run, **given: Any) -> None:
     from wkdask.operations.halo import check_boundary
 
     request = _Request(**given)
-    module, name = _named(request.function)
-    func = _function_of(module, name)
+    module, name = function_name(request.function)
+    func = function_of(module, name)
     mag = _source(run, request, wkdask.Dataset(request.source))
     check_boundary(request.boundary, mag.spec)
     planned = _Target(mag, run, request)
@@ -175,38 +174,6 @@ def _source(run: Run, request: _Request, dataset: Any) -> MagView:
         raise InvalidValueError(f"layer {layer.name!r} has no mag that could be read; --layer names another")
     view: MagView = layer.get_mag(run.mags[0] if run.mags else min(layer.mags))
     return view
-
-
-def _named(text: str) -> tuple[str, str]:
-    """Return module and name of ``module:name``."""
-    module, colon, name = text.partition(":")
-    if not colon or not module or not name:
-        raise click.BadParameter(
-            f"expected MODULE:FUNCTION, such as filters:sharpen, got {text!r}",
-            click.get_current_context(),
-            param_hint="'MODULE:FUNCTION'",
-        )
-    return module, name
-
-
-def _function_of(module_name: str, name: str) -> Callable[..., Any]:
-    """Return a function of a module, which travels by value, as workers need not have it."""
-    import cloudpickle
-
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise InvalidValueError(f"the module {module_name!r} cannot be imported: {error}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        near = [other for other, value in vars(module).items() if callable(value) and other[0] != "_"]
-        raise InvalidValueError(f"{module_name} has no function {name!r}; it has {', '.join(near) or 'none'}")
-    if os.path.dirname(os.path.abspath(module.__file__ or "")) == os.getcwd():
-        cloudpickle.register_pickle_by_value(module)
-    found: Callable[..., Any] = function
-    return found
 
 
 class _Target:

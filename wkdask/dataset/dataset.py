@@ -48,6 +48,8 @@ from wkdask.view import View
 if TYPE_CHECKING:
     from distributed import Client
 
+    from wkdask.viewer.viewer import Viewer
+
 __all__ = [
     "COLOR_CATEGORY",
     "PROPERTIES_FILE_NAME",
@@ -529,6 +531,24 @@ class Dataset(DatasetLayers):
         second = other if isinstance(other, Dataset) else Dataset(other)
         options = WriteOptions(client=client, listeners=listeners_for(progress))
         return first_difference(self, second, layers, options)
+
+    def view(self, **how: Any) -> Viewer:
+        """Show all layers in neuroglancer, in the browser or inline in a notebook.
+
+        Parameters
+        ----------
+        how
+            As for :func:`wkdask.view`.
+
+        Examples
+        --------
+        >>> with ds.view() as viewer:
+        ...     viewer.layers
+        ('color', 'cells')
+        """
+        from wkdask.viewer.viewer import view
+
+        return view(self, **how)
 
     def __repr__(self) -> str:
         from wkdask.display.text import dataset_text

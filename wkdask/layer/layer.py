@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from wkdask.dataset import Dataset
+    from wkdask.viewer.viewer import Viewer
 
 __all__ = ["Layer", "LayerCategories", "SegmentationLayer", "layer_of"]
 
@@ -353,6 +354,24 @@ class Layer(LayerWriting):
             data_format=record.data_format,
             extra=kept,
         )
+
+    def view(self, **how: Any) -> Viewer:
+        """Show the layer in neuroglancer, with all its mags, in the browser or inline in a notebook.
+
+        Parameters
+        ----------
+        how
+            As for :func:`wkdask.view`.
+
+        Examples
+        --------
+        >>> with layer.view(mag=1) as viewer:
+        ...     viewer.layers
+        ('color',)
+        """
+        from wkdask.viewer.viewer import view
+
+        return view(self, **how)
 
     def __repr__(self) -> str:
         from wkdask.display.text import layer_text

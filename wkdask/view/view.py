@@ -23,6 +23,8 @@ from wkdask.view.parts import chunk, read_cxyz, read_xyz, write_cxyz
 if TYPE_CHECKING:
     from distributed import Client
 
+    from wkdask.viewer.viewer import Viewer
+
 __all__ = ["View"]
 
 
@@ -442,6 +444,24 @@ class View(BoxView):
         return view_html(self)
 
     # --- opening and closing -------------------------------------------------------------------------
+
+    def view(self, **how: Any) -> Viewer:
+        """Show it in neuroglancer, in the browser or inline in a notebook.
+
+        Parameters
+        ----------
+        how
+            As for :func:`wkdask.view`.
+
+        Examples
+        --------
+        >>> with mag.get_view(offset=(0, 0, 0), size=(32, 32, 32)).view() as viewer:
+        ...     viewer.layers
+        ('color',)
+        """
+        from wkdask.viewer.viewer import view
+
+        return view(self, **how)
 
     def open(self) -> View:
         """Mark the view as open; reading and writing work without.
