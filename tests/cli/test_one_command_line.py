@@ -84,8 +84,8 @@ def test_options_are_where_they_make_sense():
     }
     layered = {*COMMANDS} - {"demo", "convert", "convert-zarr", "copy-dataset"}
     assert found["layers"] == layered
-    assert found["mags"] == {"plan", "map", "compress", "rechunk"}
-    assert found["bbox"] == {"plan", "map", "convert", "copy"}
+    assert found["mags"] == {"plan", "map", "compress", "rechunk", "view"}
+    assert found["bbox"] == {"plan", "map", "convert", "copy", "view"}
     assert found["resume"] == {"convert", "copy", "map", "downsample", "compress"}
     assert found["overwrite"] == {"demo", "map", "downsample"}
     assert found["dry_run"] == {"convert", "copy", "map", "downsample", "upsample", "compress", "rechunk"}
@@ -264,7 +264,7 @@ def test_the_page_on_commands_names_them_and_their_options():
             assert opt == "--task-memory" or f"`{opt}" in PAGE
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("demo", "view")])
 def test_json_is_one_object_and_all_that_is_on_stdout(here, name):
     for line in LINES[name]:
         before = snapshot(here)

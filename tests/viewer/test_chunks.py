@@ -23,8 +23,14 @@ def scale_that(compute, state=lambda box: ""):
 
 
 @pytest.mark.parametrize(
-    "box", [BOX, BoundingBox((3, 5, 7), (1, 1, 1)), BoundingBox((60, 60, 60), (20, 20, 10)), BoundingBox((152, 134, 76), (1, 1, 1))]
-)  # fmt: skip
+    "box",
+    [
+        BOX,
+        BoundingBox((3, 5, 7), (1, 1, 1)),
+        BoundingBox((60, 60, 60), (20, 20, 10)),
+        BoundingBox((152, 134, 76), (1, 1, 1)),
+    ],
+)
 def test_a_region_is_put_together_out_of_chunks(box):
     cache = ChunkCache(1 << 20)
     scale = scale_that(lambda part, region: part_of(part))

@@ -105,7 +105,9 @@ class Server:
         try:
             self._socket = socket.create_server((HOST, port))
         except OSError as error:
-            raise InvalidValueError(f"port {port} of {HOST} cannot be used: {error.strerror}") from error
+            raise InvalidValueError(
+                f"port {port} of {HOST} cannot be used: {os.strerror(error.errno or 0)}"
+            ) from error
         self._socket.setblocking(False)
         self.port: int = self._socket.getsockname()[1]
         self._edition = 0
@@ -266,9 +268,9 @@ class _Handler(RequestHandler):
     def write_error(self, status_code: int, **more: Any) -> None:
         """Say what is wrong, as text."""
         error = (more.get("exc_info") or (None, None))[1]
-        reason = error.log_message if isinstance(error, HTTPError) and error.log_message else self._reason
+        told = getattr(error, "log_message", None) if isinstance(error, HTTPError) else None
         self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{reason}\n")
+        self.finish(f"{told or self._reason}\n")
 
 
 class _Nothing(_Handler):
@@ -343,6 +345,11 @@ class _State(_Handler):
         self.finish({"g": new})
 
 
+def _one_ascii_line(text: str) -> str:
+    """Return a text as a status line has it, which the client shows."""
+    return " ".join(text.encode("ascii", "replace").decode().split())[:500]
+
+
 class _Computed(_Handler):
     """What a thread of the pool makes."""
 
@@ -354,10 +361,11 @@ class _Computed(_Handler):
         try:
             body = await asyncio.wrap_future(self._waiting)
         except InvalidValueError as error:
-            raise HTTPError(404, str(error).replace("%", "%%")) from error
+            raise HTTPError(404, str(error)) from error
         except (WkdaskError, OSError, ArithmeticError, ValueError, TypeError, MemoryError) as error:
-            _logger.warning("a chunk cannot be shown: %s", error)
-            raise HTTPError(500, f"{type(error).__name__}: {error}".replace("%", "%%")) from error
+            told = f"{type(error).__name__}: {error}"
+            _logger.warning("a chunk cannot be shown: %s", told)
+            raise HTTPError(500, told, reason=_one_ascii_line(told)) from error
         except asyncio.CancelledError:  # the browser has hung up before it was begun
             return
         self.set_header("Content-Type", "application/octet-stream")
