@@ -138,8 +138,8 @@ def test_nothing_is_refused():
 
 
 def test_contrast_comes_from_the_configuration_or_from_the_voxels(ds):
-    data = np.full((64, 64, 64), 100, np.uint16)
-    data[::2] = 3000
+    data = np.full((300, 200, 20), 100, np.uint16)
+    data[:100], data[-1] = 3000, 9  # the one at the edge is no sample
     layer = with_layer(ds, "a", data)
     assert layers(layer)[0].contrast == (100, 3000)
     layer.default_view_configuration = LayerViewConfiguration(color=(255, 0, 0), intensity_range=(10, 120))

@@ -40,8 +40,10 @@ __all__ = ["Where", "layers_of"]
 
 _MOST_HALVINGS = 5
 """Coarser scales of an expression, at most: one chunk of the last is made out of 32768 of the finest."""
-_SAMPLED = 1 << 16
+_ENOUGH = 1 << 16
 """Voxels of a scale that are enough to tell how dark and how bright a layer is."""
+_SAMPLE = Vec3Int(64, 64, 8)
+"""Sides of the boxes that are looked at for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +229,12 @@ def _finished(layer: Layer, name: str, scales: list[Scale], *notes: str) -> Show
 
 def _enough(scales: Sequence[Scale]) -> Scale:
     """Return the coarsest scale with enough voxels to tell how bright a layer is."""
-    many = [scale for scale in scales if scale.box.volume() >= _SAMPLED]
+    many = [scale for scale in scales if scale.box.volume() >= _ENOUGH]
     return many[-1] if many else scales[0]
 
 
 def _toned(layer: ShownLayer, scale: Scale) -> ShownLayer:
-    """Return a layer with the contrast that its middle has, if it is an image of which nobody said more.
+    """Return a layer with the contrast of a sample of its voxels, if it is an image of which nobody said more.
 
     What cannot be read has no contrast: the viewer shows the error where the chunk would be.
     """
@@ -245,9 +247,8 @@ def _toned(layer: ShownLayer, scale: Scale) -> ShownLayer:
         notes = (*notes, told)
     contrast = layer.contrast
     if contrast is None and not layer.is_segmentation and not scale.box.is_empty():
-        middle = scale.cell_box(scale.grid // 2)
         try:
-            contrast = _range_of(scale.compute(middle, _direct))
+            contrast = _range_of([scale.compute(part, _direct) for part in _sample(scale.box)])
         except (WkdaskError, OSError):
             contrast = None
     return replace(layer, contrast=contrast, notes=notes)
@@ -258,9 +259,18 @@ def _direct(scale: Scale, box: BoundingBox) -> Voxels:
     return scale.compute(box, _direct)
 
 
-def _range_of(voxels: Voxels) -> tuple[float, float] | None:
+def _sample(box: BoundingBox) -> list[BoundingBox]:
+    """Return small boxes in the middle section: one in the middle, four towards the corners."""
+    size = box.size.pairmin(_SAMPLE)
+    free = box.size - size
+    sixths = [(3, 3), (1, 1), (5, 1), (1, 5), (5, 5)]
+    corners = {Vec3Int(free.x * x // 6, free.y * y // 6, free.z // 2) for x, y in sixths}
+    return [BoundingBox(box.topleft + corner, size) for corner in sorted(corners)]
+
+
+def _range_of(blocks: Sequence[Voxels]) -> tuple[float, float] | None:
     """Return the values between which all but one in a thousand voxels on each side are; zeros are no tissue."""
-    values = voxels[(voxels != 0) & np.isfinite(voxels)]
+    values = np.concatenate([block[(block != 0) & np.isfinite(block)] for block in blocks])
     if not values.size:
         return None
     low, high = (float(value) for value in np.percentile(values, (0.1, 99.9)))
