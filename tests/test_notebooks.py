@@ -11,13 +11,15 @@ from notebooks_here import FOLDER, outputs, run_notebook
 from processes_here import end
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-LONG = ("02_map_blocks", "04_cluster")
+EVERYDAY = ("01_first_steps",)
+CLUSTER = ("02_map_blocks", "04_cluster")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jupyter's own libraries
 
 
 def long_ones_slow(path):
-    marks = [pytest.mark.slow, pytest.mark.cluster] if path.stem in LONG else []
+    marks = [] if path.stem in EVERYDAY else [pytest.mark.slow]
+    marks += [pytest.mark.cluster] if path.stem in CLUSTER else []
     return pytest.param(path, id=path.stem, marks=marks)
 
 
