@@ -1,5 +1,6 @@
 """What the tests of the core share: small datasets, and one cluster of two worker processes."""
 
+import gc
 import itertools
 import json
 import os
@@ -66,6 +67,15 @@ def pytest_configure(config):
     dask.config.set(_QUIET)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection():
+    """Keep what is collected out of the garbage collector's sight: it lives to the end, and is large."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
