@@ -1,5 +1,6 @@
 """What the tests of the core share: small datasets, and one cluster of two worker processes."""
 
+import gc
 import itertools
 import json
 import os
@@ -15,12 +16,20 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 import dask
 import hypothesis
 import pytest
+from thorough import examples
 
 from wkdask import BoundingBox, Dataset, testing
 
 _MEMORY = "/dev/shm"
 _MEMORY_BYTES = 6 << 30
 """Room that the files of tests may take there; they take some hundred MB."""
+
+_QUIET = {
+    "distributed.worker.profile.enabled": False,  # else every process looks at its own stack 100 times a second
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+}
+"""What keeps the processes of a cluster from working while nobody asks for anything."""
 
 
 def pytest_addoption(parser):
@@ -51,11 +60,22 @@ def pytest_configure(config):
     """
     if not config.getoption("--disk") and "TMPDIR" not in os.environ and _has_room(_MEMORY):
         os.environ["TMPDIR"] = tempfile.tempdir = _MEMORY
-    hypothesis.settings.register_profile("shared machines", deadline=None)  # an example may wait for others
+    # No deadline: an example may wait for others.
+    hypothesis.settings.register_profile("shared machines", deadline=None, max_examples=examples(100))
     hypothesis.settings.load_profile("shared machines")
     dask.config.set({"distributed.deploy.lost-worker-timeout": "5 minutes"})
+    dask.config.set(_QUIET)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection():
+    """Keep what is collected out of the garbage collector's sight: it lives to the end, and is large."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

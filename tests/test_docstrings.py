@@ -1,6 +1,7 @@
 """Public names have examples. That these run is the doctests' part: `pytest --doctest-modules wkdask`."""
 
 import ast
+import functools
 import inspect
 import re
 from pathlib import Path
@@ -22,12 +23,15 @@ def shown(text):
     return "\n".join(re.findall(r"^ *(?:>>>|\.\.\.) (.*)", text or "", re.MULTILINE))
 
 
+@functools.cache
 def docstrings():
-    """Yield every docstring of the package."""
-    for path in Path(wkdask.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                yield ast.get_docstring(node) or ""
+    """Return every docstring of the package."""
+    return [
+        ast.get_docstring(node) or ""
+        for path in Path(wkdask.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    ]
 
 
 def left_out(name):

@@ -19,8 +19,13 @@ from wkdask import BoundingBox
 
 FORMATS = ["wkw", "zarr3", "zarr"]
 OLDER = [(name, older) for name, call in CALLS.items() for older in (False, True) if call.older or not older]
-SOME = [pytest.param(name, older, marks=[pytest.mark.slow] * older) for name, older in OLDER]
-"""Those that find older voxels, and those of Zarr 2, are slow: the rest is enough for every day."""
+EVERYDAY = {name: ("wkw", "zarr3")[n % 2] for n, name in enumerate(CALLS)}
+"""The format that a call is tried in every day; in the others, and where it finds older voxels, it is slow."""
+SOME = [
+    pytest.param(name, older, fmt, marks=[pytest.mark.slow] * (older or fmt != EVERYDAY[name]))
+    for name, older in OLDER
+    for fmt in FORMATS
+]
 
 
 def check(scene, state, moment):
@@ -41,8 +46,7 @@ def run_and_grow(name, data_format, older, folder, **how):
         check(scene, state, f"after {box}")
 
 
-@pytest.mark.parametrize("data_format", ["wkw", "zarr3", pytest.param("zarr", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("name", "older"), SOME)
+@pytest.mark.parametrize(("name", "older", "data_format"), SOME)
 def test_a_call_on_threads(tmp_path, name, older, data_format):
     run_and_grow(name, data_format, older, tmp_path)
 

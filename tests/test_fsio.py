@@ -21,6 +21,7 @@ import pytest
 from descriptors import open_below
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 import wkdask
 from wkdask import fsio
@@ -668,7 +669,7 @@ def test_a_replaced_file_is_freed_later(tmp_path, monkeypatch):
 EXTENTS = st.lists(st.tuples(st.integers(0, 2**20), st.binary(min_size=1, max_size=9000)), max_size=6)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(EXTENTS, st.integers(0, 2**20))
 def test_copies_are_equal(extents, size):
     with tempfile.TemporaryDirectory() as folder:

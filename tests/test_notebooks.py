@@ -11,17 +11,17 @@ from notebooks_here import FOLDER, outputs, run_notebook
 from processes_here import end
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-LONG = ("02_map_blocks", "04_cluster")
+CLUSTER = ("02_map_blocks", "04_cluster")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jupyter's own libraries
 
 
-def long_ones_slow(path):
-    marks = [pytest.mark.slow, pytest.mark.cluster] if path.stem in LONG else []
-    return pytest.param(path, id=path.stem, marks=marks)
+def clusters_alone(path):
+    return pytest.param(path, id=path.stem, marks=[pytest.mark.cluster] if path.stem in CLUSTER else [])
 
 
-@pytest.mark.parametrize("path", [long_ones_slow(path) for path in NOTEBOOKS])
+@pytest.mark.slow  # what they show, the pages show as well, whose Python runs every day
+@pytest.mark.parametrize("path", [clusters_alone(path) for path in NOTEBOOKS])
 def test_notebook_runs(path, tmp_path):
     notebook = run_notebook(path, tmp_path)
     assert any(cell.cell_type == "code" for cell in notebook.cells)

@@ -477,7 +477,7 @@ def run(examples, steps):
 
 
 def test_a_dataset_is_what_its_model_is():
-    run(6, 30)
+    run(4, 30)
 
 
 @pytest.mark.slow

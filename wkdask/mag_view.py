@@ -199,7 +199,7 @@ class MagView(View):
         >>> zarr_mag.get_zarr_array().shape
         (1, 64, 64, 32)
         """
-        return zarr_array_of(self)
+        return zarr_array_of(self.place, read_only=self.read_only)
 
     def calculate_bounding_box(self, *, client: Client | None = None) -> BoundingBox:
         """Return the smallest box around all voxels that are not zero, from the data themselves.

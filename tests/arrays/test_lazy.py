@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from wkdask import BoundingBox, Dataset, Vec3Int
 from wkdask.arrays.graph_facts import facts_of
@@ -109,7 +110,7 @@ def orthogonal(array, index):
     return array
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(index=st.tuples(parts(2), *map(parts, SIZE)))
 def test_the_source_indexes_orthogonally(filled, index):
     mag, voxels = filled
@@ -120,7 +121,7 @@ def test_the_source_indexes_orthogonally(filled, index):
     assert np.array_equal(got, expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     index=st.tuples(parts(2), *map(parts, SIZE)).filter(lambda index: sum(map(is_fancy, index)) <= 1),
     dots=st.integers(0, 4),
@@ -136,7 +137,7 @@ def test_the_dask_array_indexes_as_numpy_does(filled, index, dots, chunks):
     assert np.array_equal(got, expected)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(
     index=st.lists(st.one_of(st.slices(2), st.just(slice(None))), min_size=4, max_size=4),
     places=st.lists(st.integers(0, 4), min_size=1, max_size=2),
@@ -199,7 +200,9 @@ def test_one_block_per_cube(filled):
     assert mag.to_dask("cube", bounding_box=box).chunks == ((2,), (18, 32), (24, 6), (25, 5))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     corner=st.tuples(*[st.integers(0, 300)] * 3),
     size=st.tuples(*[st.integers(1, 400)] * 3),

@@ -89,12 +89,12 @@ def test_convert_zarr_takes_an_array_for_xyz(invoke, tmp_path, random_voxels, sh
 
 
 def test_convert_zarr_makes_a_segmentation_with_its_pyramid(invoke, tmp_path, random_voxels):
-    data = random_voxels((100, 100, 100), "uint16")
+    data = random_voxels((100, 100, 100), "uint32")
     array = zarr.create_array(
         tmp_path / "array",
         shape=data.shape,
         chunks=(50, 50, 50),
-        dtype="uint16",
+        dtype="uint32",
         dimension_names=["z", "y", "x"],
     )
     array[...] = data

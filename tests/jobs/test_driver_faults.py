@@ -469,6 +469,7 @@ def test_jobs_that_write_parts_of_the_same_cubes_lose_nothing(tmp_path, compress
     assert set(os.listdir(f"{mag.path}/.wkdask")) == {"locks", "finished"}
 
 
+@pytest.mark.slow  # four processes that import it all
 def test_jobs_on_other_layers_other_mags_and_the_same_cubes(shared, writers):
     box, half = BoundingBox((0, 0, 0), (96, 96, 96)), BoundingBox((40, 8, 8), (32, 32, 32))
     writers(shared.path, [("a", "1", 1, box), ("a", "2", 2, half), ("b", "1", 3, box), ("b", "1", 4, box)])

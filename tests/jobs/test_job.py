@@ -66,15 +66,18 @@ def test_a_dashboard_groups_tasks_by_layer_and_mag(layer, mag, name):
 def test_tasks_of_a_cluster_are_called_so(client, make_mag):
     import dask.array as da
 
-    mag = make_mag(mag=(2, 2, 1))
+    def prefixes():
+        return {*client.run_on_scheduler(lambda dask_scheduler: [*dask_scheduler.task_prefixes])}
+
+    mag, before = make_mag(mag=(2, 2, 1)), prefixes()  # those of other tests on this cluster
     mag.write(da.ones((64, 64, 64), dtype="uint8", chunks=32), client=client)
     mag.write(mag.to_dask("cube") + 1, client=client)
     mag.to_dask("cube").persist(scheduler=client)
     mag.map_cubes(np.negative, target=mag, client=client)
     mag.layer.downsample(from_mag=(2, 2, 1), coarsest_mag=4, client=client)
-    names = client.run_on_scheduler(lambda dask_scheduler: [*dask_scheduler.task_prefixes])
+    names = prefixes() - before
     layer = task_name("", mag.path)
     expected = {f"{action}_{layer}" for action in ("write", "publish", "read", "map")}
-    assert expected <= {*names}
+    assert expected <= names
     assert task_name("downsample", mag.layer.get_mag(4).path) in names
     assert [name for name in names if name.startswith("wkdask")] == []

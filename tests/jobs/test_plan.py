@@ -8,6 +8,7 @@ import tracemalloc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from wkdask import BoundingBox, Vec3Int
 from wkdask.errors import PlanError
@@ -21,7 +22,7 @@ def spec_of(cube=32, dtype="uint8", channels=1):
     return ArraySpec(dtype, channels, Vec3Int.full(min(cube, 32)), Vec3Int.full(cube), None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     box=boxes(),
     cube=st.sampled_from([32, 64]),
@@ -58,7 +59,7 @@ def test_every_cube_is_in_one_unit_and_every_unit_in_one_window(
         assert max(len(window.units) for window in windows) <= max(size, 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(box=boxes())
 def test_a_unit_is_found_by_its_place(box):
     planned = plan_write(spec_of(), box, unit_nbytes=2**16)
@@ -140,7 +141,7 @@ def test_the_source_blocks_of_a_task_count():
         plan_write(spec, box, source_chunks=((512,),) * 3, memory=100 << 20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(lengths=st.lists(st.integers(0, 90), min_size=1, max_size=12), low=st.integers(0, 100))
 def test_the_longest_overlap_is_that_of_a_brute_search(lengths, low):
     step = 32

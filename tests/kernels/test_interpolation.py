@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from thorough import mostly_slow
 
 from wkdask import kernels
 from wkdask.errors import AlignmentError
@@ -51,13 +52,16 @@ def voxels(shape, dtype, seed=0):
     return block
 
 
+INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+
+
 def wide(factors, mode, windows=(3, 2, 2)):
     halo = kernels.reach(mode, factors)
     return [n * f + 2 * h for n, f, h in zip(windows, factors, halo, strict=True)]
 
 
 @pytest.mark.parametrize("mode", kernels.INTERPOLATIONS)
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"])
+@pytest.mark.parametrize("dtype", mostly_slow(INTEGERS, lambda _, dtype: dtype == "uint8"))
 def test_integers_are_exact_rounded_and_clipped(dtype, mode):
     info = np.iinfo(dtype)
     for factors in FACTORS:

@@ -12,6 +12,7 @@ import pytest
 import scipy.ndimage as ndi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from wkdask import BoundingBox, Dataset
 from wkdask.errors import (
@@ -93,7 +94,9 @@ def test_small_cubes_go_several_to_a_task_and_the_function_gets_them_one_by_one(
     cube=st.sampled_from([16, 32, 64]),
     boundary=st.sampled_from(["clip", "reflect", "nearest", 7]),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_halo_boxes_and_boundaries_against_numpy(source, make_mag, low, size, halo, cube, boundary):
     """Every block is what the whole, padded volume has there."""
     mag, voxels = source

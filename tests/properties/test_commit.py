@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from repository import SHARED
 from small_datasets import V4_WKW
+from thorough import examples
 
 from wkdask import errors, fsio
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, Vec3Int
@@ -569,7 +570,7 @@ UNKNOWN = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)  # a dozen fsyncs each
+@settings(max_examples=examples(40), deadline=None)  # a dozen fsyncs each
 @given(UNKNOWN, st.booleans())
 def test_unknown_keys_survive_every_edit(tmp_path_factory, unknown, old):
     folder = tmp_path_factory.mktemp("d")

@@ -16,6 +16,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyramid_oracle import layer_with, oracle
+from thorough import examples
 
 from wkdask import BoundingBox, Dataset, Mag, Vec3Int
 from wkdask.errors import InvalidValueError, PlanError, TaskFailedError, WkdaskWarning
@@ -142,7 +143,7 @@ def check_mags(layer, voxels, corner, mags, mode, before=None):
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(data=st.data())
 def test_any_tree_gives_the_voxels_of_numpy(data):
     """Cubes of any side per mag, leaves and tiles of any size, little memory: the same voxels, the same reports."""

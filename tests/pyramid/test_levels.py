@@ -5,6 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyramid_oracle import oracle
+from thorough import examples
 
 from wkdask import BoundingBox, Mag, Vec3Int
 from wkdask.errors import InvalidValueError
@@ -56,7 +57,7 @@ def test_a_step_that_looks_beyond_its_window_begins_a_pass(mags, reaches, passes
 boxes = st.builds(BoundingBox, st.tuples(*[st.integers(0, 20)] * 3), st.tuples(*[st.integers(0, 9)] * 3))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(boxes, max_size=8))
 def test_disjoint_boxes_cover_the_same(given_boxes):
     wanted, covered = np.zeros((30, 30, 30), int), np.zeros((30, 30, 30), int)
@@ -70,7 +71,7 @@ def test_disjoint_boxes_cover_the_same(given_boxes):
         assert (covered == wanted).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @example(
     (7, 0, 0), (1, 1, 1), (8, 0, 0), (1, 1, 1), ((4, 1, 2), (2, 2, 2))
 )  # mirrored into the window beside its own

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from wkdask import BoundingBox, Mag, Vec3Int
 from wkdask.errors import PlanError
@@ -91,7 +92,7 @@ def check(plan):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.data())
 def test_every_tree_makes_each_voxel_and_publishes_each_cube_once(data):
     draw = data.draw

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyramid_oracle import layer_with, oracle
+from thorough import examples
 
 from wkdask import BoundingBox, Vec3Int
 from wkdask.pyramid.voxels import Written, halved, read_mirrored
@@ -19,7 +20,9 @@ def mirror_source(tmp_path_factory):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_mirrored_reads_are_those_of_numpy(mirror_source, data):
     store, voxels, corner = mirror_source
@@ -44,7 +47,7 @@ def test_mirrored_reads_are_those_of_numpy(mirror_source, data):
     assert np.array_equal(read_mirrored(store, valid, box), expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.tuples(*[st.integers(0, 5)] * 3),
     st.tuples(*[st.integers(1, 9)] * 3),
@@ -59,7 +62,9 @@ def test_halves_are_those_of_numpy_where_the_box_is_off_the_grid(corner, size, f
     assert halved((BoundingBox(corner, size), None), Vec3Int(factors), "mode") == (box, None)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.tuples(*[st.integers(5, 25)] * 3), st.tuples(*[st.integers(1, 9)] * 3), st.booleans())
 def test_what_was_just_written_is_not_read(mirror_source, at, extent, zero):
     store, voxels, corner = mirror_source

@@ -14,6 +14,7 @@ from wkdask.jobs.job import WriteOptions
 from wkdask.jobs.mag_folders import clear_leftovers, mags_lock, making_lock, refuse_unfinished
 from wkdask.layer.chunk_layout import compression_of, cut_like, per_shard
 from wkdask.layer.multiscales import write_multiscales
+from wkdask.layer.pyramid import writable_mag
 from wkdask.layer.zarr_config import CompressLike
 from wkdask.locations import cubes_box, foreign_mag, link_folder
 from wkdask.mag_view import MagView
@@ -188,7 +189,7 @@ def add_copy_mag(
         grown = [GrowBox(self._name, whole, Mag(1))]
     options = WriteOptions(client=client)
     if exists_ok and _has(self, here):
-        copy_mag(store, self._writable(here).place, source_box, options)
+        copy_mag(store, writable_mag(self, here).place, source_box, options)
         self._commit(*grown)
         return self.get_mag(here)
     self._refuse_existing(here)

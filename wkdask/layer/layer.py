@@ -24,6 +24,7 @@ from wkdask.layer.external_mags import (
     add_mag_from_zarrarray,
     add_symlink_mag,
 )
+from wkdask.layer.mags import LayerMags
 from wkdask.layer.multiscales import GROUP_FILES, write_multiscales
 from wkdask.layer.planning import plan_downsample, plan_upsample
 from wkdask.layer.rechunk import rechunk_in_place
@@ -34,7 +35,7 @@ from wkdask.layer.sampling import (
     redownsample,
     upsample,
 )
-from wkdask.layer.writing import LayerWriting
+from wkdask.layer.writing import write_with_coarser
 from wkdask.locations import outside
 from wkdask.mag_view import MagView
 from wkdask.names import LayerCategories
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
 __all__ = ["Layer", "LayerCategories", "SegmentationLayer", "layer_of"]
 
 
-class Layer(LayerWriting):
+class Layer(LayerMags):
     """A layer of a dataset.
 
     Made by :meth:`Dataset.get_layer` and :meth:`Dataset.add_layer`. It holds no data and no state of its own:
@@ -99,6 +100,7 @@ class Layer(LayerWriting):
     downsample, redownsample, upsample = downsample, redownsample, upsample
     downsample_mag, downsample_mag_list = downsample_mag, downsample_mag_list
     plan_downsample, plan_upsample = plan_downsample, plan_upsample
+    write_with_coarser = write_with_coarser
 
     _dataset_of: ClassVar[
         Callable[[Properties], Dataset]

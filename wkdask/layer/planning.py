@@ -9,6 +9,7 @@ from wkdask.jobs.engines.choice import pick_engine
 from wkdask.jobs.job import WriteOptions
 from wkdask.jobs.plan import plan_write
 from wkdask.layer.chunk_layout import compression_of
+from wkdask.layer.pyramid import place_like, planned_chain, refuse_existing_mags
 from wkdask.layer.sampling import ShapeLike, coarser_chain, finer_chain
 from wkdask.names import SamplingModes
 from wkdask.operations.write import PlannedWrite
@@ -70,8 +71,9 @@ def plan_downsample(
     if not chain:
         return None
     if not (allow_overwrite or resume):
-        self._refuse_all_existing(chain, ", or compute it anew with allow_overwrite=True (--overwrite)")
-    plan, source, targets, _ = self._planned_chain(
+        refuse_existing_mags(self, chain, ", or compute it anew with allow_overwrite=True (--overwrite)")
+    plan, source, targets, _ = planned_chain(
+        self,
         start,
         chain,
         mode,
@@ -118,7 +120,7 @@ def plan_upsample(
     named = compression_of(self.data_format, None, compression)
     planned = []
     for mag in chain:
-        target = self._place_like(source, mag, named, (chunk_shape, shard_shape))
+        target = place_like(self, source, mag, named, (chunk_shape, shard_shape))
         box = self.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag)
         memory = engine.task_memory()
         plan = plan_write(target.store.spec, box, threads=engine.threads, memory=memory)

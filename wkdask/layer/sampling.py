@@ -12,6 +12,17 @@ from wkdask.jobs.events import WriteReport
 from wkdask.jobs.job import WriteOptions
 from wkdask.layer.chunk_layout import NewCut, compression_of, either_spelling
 from wkdask.layer.multiscales import write_multiscales
+from wkdask.layer.pyramid import (
+    check_filled,
+    default_chain,
+    downsample_chain,
+    existing_mags,
+    mags_of_other_layers,
+    making_mags,
+    place_like,
+    refuse_existing_mags,
+    unfinished_mag,
+)
 from wkdask.layer.zarr_config import CompressLike
 from wkdask.mag_view import MagView
 from wkdask.names import SamplingModes
@@ -147,15 +158,16 @@ def downsample(
     )
     if resume and not chain and from_mag is None and from_mag_view is None and not allow_overwrite:
         return _ended(self, coarsest_mag, sampling_mode, align_with_other_layers, interpolation_mode, options)
-    unfinished = self._unfinished_mag(chain)
+    unfinished = unfinished_mag(self, chain)
     if unfinished is not None and not (resume or allow_overwrite):
         raise AlreadyExistsError(
             f"layer {self.name!r}: an interrupted call left mag {unfinished} and coarser ones unfinished; "
             f"resume=True (--resume) continues it, allow_overwrite=True (--overwrite) begins from the start"
         )
     # Of a call that has ended all mags are there. It is answered by its receipt; another one is refused.
-    ended = resume and unfinished is None and len(self._existing(chain)) == len(chain)
-    return self._downsample_chain(
+    ended = resume and unfinished is None and len(existing_mags(self, chain)) == len(chain)
+    return downsample_chain(
+        self,
         start,
         chain,
         interpolation_mode,
@@ -363,14 +375,15 @@ def redownsample(
         args=args,
         executor=executor,
     )
-    self._check_filled()
+    check_filled(self)
     changed = None if boxes is None else [box.intersection(self.bounding_box) for box in boxes]
     if changed is not None and all(box.is_empty() for box in changed) and previous_box is None:
         return []
     finest, *coarser = sorted(
         (record.mag for record in self.record.mags), key=lambda mag: (mag.max_dim, mag.to_tuple())
     )
-    return self._downsample_chain(
+    return downsample_chain(
+        self,
         finest,
         check_mag_order(finest, coarser),
         interpolation_mode,
@@ -442,10 +455,10 @@ def upsample(
     options = WriteOptions(client=client, listeners=listeners_for(progress))
     named = compression_of(self.data_format, compress, compression)
     source, reports = from_mag_view or self.get_mag(start), []
-    with self._making(lambda: chain):
-        self._refuse_all_existing(chain)
+    with making_mags(self, lambda: chain):
+        refuse_existing_mags(self, chain)
         for mag in chain:
-            target = self._place_like(source, mag, named, (chunk_shape, shard_shape))
+            target = place_like(self, source, mag, named, (chunk_shape, shard_shape))
             reports.append(upsample_mag(source.place, target, self.bounding_box, options))
             write_multiscales(self._file, self.name)
             source = self.get_mag(mag)
@@ -467,11 +480,11 @@ def coarser_chain(
     start = _start(layer, from_mag, view)
     if from_mag is None and view is None:
         mags = sorted(layer.mags)
-        stopped = layer._unfinished_mag(mags)
+        stopped = unfinished_mag(layer, mags)
         if stopped is not None:  # a call that was to compute mags anew began before the first of them
             start = max((mag for mag in mags if mag < stopped), default=start)
-    return start, layer._default_chain(
-        start, layer.bounding_box, coarsest_mag, str(sampling_mode), align=align
+    return start, default_chain(
+        layer, start, layer.bounding_box, coarsest_mag, str(sampling_mode), align=align
     )
 
 
@@ -485,7 +498,7 @@ def finer_chain(
 ) -> tuple[Mag, list[Mag]]:
     """Return the mag that is read and those that are made of it, coarsest first; refuse those that are there."""
     start = _start(layer, from_mag, view)
-    others = layer._mags_of_other_layers(align)
+    others = mags_of_other_layers(layer, align)
     down = mag_chain(end, start, layer._file.record.voxel_size, str(sampling_mode), others)
     if not down or down[-1] != start:
         raise InvalidValueError(
@@ -494,7 +507,7 @@ def finer_chain(
             f"(--sampling-mode)"
         )
     chain = [end, *down][-2::-1]
-    layer._refuse_all_existing(chain)
+    refuse_existing_mags(layer, chain)
     return start, chain
 
 
@@ -519,12 +532,12 @@ def _ended(
         return []
     for start in mags[:-1]:
         with contextlib.suppress(AlreadyExistsError, InvalidValueError):  # made from another mag, perhaps
-            chain = layer._default_chain(
-                start, layer.bounding_box, coarsest_mag or mags[-1], str(sampling_mode), align=align
+            chain = default_chain(
+                layer, start, layer.bounding_box, coarsest_mag or mags[-1], str(sampling_mode), align=align
             )
-            if chain and len(layer._existing(chain)) == len(chain):
-                return layer._downsample_chain(
-                    start, chain, interpolation_mode, None, options, allow_overwrite=True
+            if chain and len(existing_mags(layer, chain)) == len(chain):
+                return downsample_chain(
+                    layer, start, chain, interpolation_mode, None, options, allow_overwrite=True
                 )
     raise AlreadyExistsError(
         f"layer {layer.name!r} has mag {mags[-1]} already, and this call has not computed it from what the layer "
@@ -536,7 +549,7 @@ def _ended(
 def _start(layer: Layer, from_mag: MagLike | None, view: MagView | None) -> Mag:
     """Return the mag that is read; refuse a layer without voxels, and a view of another mag than the one named."""
     if view is None:
-        layer._check_filled()
+        check_filled(layer)
         return layer.record.mag(max(layer.mags) if from_mag is None else from_mag).mag
     if layer.bounding_box.is_empty():
         raise InvalidValueError(f"layer {layer.name!r} is empty: there is nothing to sample")
@@ -566,7 +579,8 @@ def _list(
     """Compute several mags, each from the one before."""
     start = _start(layer, from_mag, view)
     chain = check_mag_order(start, [Mag(mag) for mag in target_mags])
-    return layer._downsample_chain(
+    return downsample_chain(
+        layer,
         start,
         chain,
         mode,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from wkdask.errors import InvalidValueError
-from wkdask.geometry import NormalizedBoundingBox, Vec3Int
+from wkdask.geometry import BoundingBox, NormalizedBoundingBox, Vec3Int
+from wkdask.jobs.job import MagPlace
 from wkdask.names import DataFormat
-
-if TYPE_CHECKING:
-    from wkdask.view.box_view import BoxView
+from wkdask.storage.protocol import ArraySpec
 
 __all__ = ["ArrayInfo", "info_of", "zarr_array_of"]
 
@@ -55,22 +54,21 @@ class ArrayInfo:
         return 4
 
 
-def info_of(view: BoxView) -> ArrayInfo:
-    """Return how the mag of a view is stored."""
-    spec = view.spec
+def info_of(spec: ArraySpec, box: BoundingBox) -> ArrayInfo:
+    """Return how a mag is stored, and where a view of it is."""
     return ArrayInfo(
         data_format=DataFormat(spec.data_format),
         num_channels=spec.num_channels,
         voxel_type=np.dtype(spec.dtype),
         chunk_shape=spec.chunk_shape,
         shard_shape=spec.shard_shape,
-        bounding_box=view.box.normalize_axes(spec.num_channels),
+        bounding_box=box.normalize_axes(spec.num_channels),
         compression_mode=spec.compression is not None,
         compression=spec.compression,
     )
 
 
-def zarr_array_of(view: BoxView) -> Any:
+def zarr_array_of(place: MagPlace, *, read_only: bool) -> Any:
     """Return the array of a Zarr mag as zarr-python has it.
 
     Raises
@@ -78,8 +76,8 @@ def zarr_array_of(view: BoxView) -> Any:
     InvalidValueError
         If the mag is stored as WKW.
     """
-    if view.spec.data_format == "wkw":
-        raise InvalidValueError(f"{view.place.label} is stored as WKW, and is no Zarr array; use to_dask()")
+    if place.store.spec.data_format == "wkw":
+        raise InvalidValueError(f"{place.label} is stored as WKW, and is no Zarr array; use to_dask()")
     import zarr
 
-    return zarr.open_array(view.place.store.path, mode="r" if view.read_only else "r+")
+    return zarr.open_array(place.store.path, mode="r" if read_only else "r+")

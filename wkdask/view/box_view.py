@@ -103,7 +103,7 @@ class BoxView(ArrayLike):
     @property
     def info(self) -> ArrayInfo:
         """Type, cut and compression of the mag, in version 4's words."""
-        return info_of(self)
+        return info_of(self.spec, self.box)
 
     def _is_compressed(self) -> bool:
         """Return whether cubes are compressed; scripts of 2021 ask so."""

@@ -15,6 +15,7 @@ import pytest
 import tifffile
 from PIL import Image
 from png_files import grey_palette, png
+from thorough import mostly_slow
 from tiff_files import by_hand, grey_tags, random_image, write_reversed
 
 from wkdask.errors import ImageStackError
@@ -372,7 +373,7 @@ def test_the_corpus_is_large():
     assert len({case.name for case in CORPUS}) == len(CORPUS) >= 300
 
 
-@pytest.mark.parametrize("case", CORPUS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", mostly_slow(CORPUS, lambda n, _: n % 5 == 0), ids=lambda case: case.name)
 def test_an_image(tmp_path, case):
     sections = case.sections
     if "spread" in case.options:

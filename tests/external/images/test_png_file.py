@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from png_files import grey_palette, png
+from thorough import examples
 from tiff_files import random_image
 
 from wkdask.errors import ImageStackError
@@ -141,7 +142,7 @@ def test_interlaced(tmp_path, capfd, bits, colour):
     assert capfd.readouterr() == ("", "")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(height=st.integers(1, 20), width=st.integers(1, 20), bits=st.sampled_from([1, 4, 8, 16]))
 def test_any_size_interlaced(tmp_path_factory, height, width, bits):
     samples = np.random.default_rng(height * width).integers(0, 1 << bits, (height, width))

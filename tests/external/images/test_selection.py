@@ -10,6 +10,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from thorough import examples
 from tiff_files import write_reversed
 
 import wkdask
@@ -88,7 +89,7 @@ def test_a_box_of_jpeg_tiles_png_and_jpeg(tmp_path):
         np.testing.assert_array_equal(select(stack, BOX).read(0, 1), whole, err_msg=name)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(data=st.data())
 def test_any_box_of_tiles_and_strips(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp()

@@ -9,6 +9,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from thorough import examples
 from tiff_files import random_image
 
 import wkdask
@@ -77,7 +78,7 @@ def test_types_and_storage(tmp_path, options, channels):
     np.testing.assert_array_equal(stack.read(0, 2), planes(sections))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(data=st.data())
 def test_any_box(tmp_path_factory, data):
     sections = random_image((3, 47, 50), "uint16")

@@ -13,6 +13,7 @@ import pytest
 import wkw
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 import wkdask
 from wkdask.errors import DamagedCubeError, JobEndedError
@@ -59,7 +60,7 @@ def stored_as(mag, compression):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     box=boxes_within(2 * SIDE, 1),
     older=st.none() | boxes_within(2 * SIDE, 1),

@@ -1,5 +1,6 @@
 """Private folders that others have made or exchanged: nothing outside is touched, nothing hangs, work goes on."""
 
+import itertools
 import os
 import platform
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from thorough import mostly_slow
 
 from wkdask import BoundingBox, Dataset, Mag, Vec3Int
 from wkdask.errors import InterruptedJobError
@@ -124,8 +126,10 @@ mag.write(255 - mag.to_dask(), progress=False)
 
 
 @root_only
-@pytest.mark.parametrize("data_format", ["wkw", "zarr3"])
-@pytest.mark.parametrize("after", [0, 3])
+@pytest.mark.parametrize(
+    ("data_format", "after"),
+    mostly_slow([("wkw", 0), ("zarr3", 3), ("wkw", 3), ("zarr3", 0)], lambda n, _: n < 2),
+)
 def test_a_colleagues_job_died_in_place(for_all, children, data_format, after, random_voxels):
     shared = for_all / "shared"
     shared.mkdir()
@@ -187,9 +191,14 @@ JOBS = {
 }
 
 
+PRIVATE_FILES = ("manifest", "journal", "alive", "replacing", "ticket")
+
+
 @pytest.mark.filterwarnings("ignore:.*half replaced")
-@pytest.mark.parametrize("job", JOBS)
-@pytest.mark.parametrize("name", ["manifest", "journal", "alive", "replacing", "ticket"])
+@pytest.mark.parametrize(
+    ("name", "job"),  # every day each name, and each job
+    mostly_slow(itertools.product(PRIVATE_FILES, JOBS), lambda n, _: (n // len(JOBS) + n) % 3 == 0),
+)
 def test_a_fifo_in_a_job_folder(make_mag, tmp_path, children, name, job):
     mag = make_mag()
     expected = np.full((1, 64, 64, 32), 7, "uint8")

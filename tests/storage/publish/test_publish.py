@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wkw
+from thorough import drawn, mostly_slow
 
 import wkdask
 from wkdask.errors import DamagedCubeError, InvalidValueError, JobEndedError, ReadOnlyError
@@ -129,7 +130,7 @@ def snapshot(path):
 
 
 @each_compression
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", mostly_slow(DTYPES, lambda _, dtype: dtype in drawn(DTYPES)))
 def test_whole_and_partial_cubes_of_any_type(tmp_path, compression, dtype):
     mag = make_mag(tmp_path, compression, dtype, channels=2)
     box = BoundingBox((0, 0, 0), (32, 16, 16))

@@ -101,7 +101,7 @@ def together(zygote, tmp_path, mag, folder, works, unit=""):
     return [Path(out).read_text() for out in outs]
 
 
-@quick_and_slow(10, 200)
+@quick_and_slow(4, 200)
 @each_store
 def test_parts_of_one_cube_from_several_processes(tmp_path, zygote, compression, rounds):
     """Three writers, disjoint parts that share chunks, one of them in another job: no voxel is lost."""
@@ -122,7 +122,7 @@ def test_parts_of_one_cube_from_several_processes(tmp_path, zygote, compression,
     assert os.listdir(f"{mag.path}/{PRIVATE}") == ["locks"]
 
 
-@quick_and_slow(15, 300)
+@quick_and_slow(5, 300)
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "part"])
 @each_store
 def test_the_same_task_twice_at_once(tmp_path, zygote, compression, whole, rounds):

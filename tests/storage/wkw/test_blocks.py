@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 from wkw_cubes import SIDE, library_mag
 
 from wkdask.errors import DamagedCubeError
@@ -26,7 +27,9 @@ def mags(tmp_path_factory):
     return [library_mag(tmp_path_factory.mktemp("plain") / "mag", *kind) for kind in kinds]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_boxes_are_read_in_batches_and_past_the_caches(mags, monkeypatch, data):
     mag, voxels = data.draw(st.sampled_from(mags))
@@ -46,7 +49,9 @@ def test_boxes_are_read_in_batches_and_past_the_caches(mags, monkeypatch, data):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_boxes_are_shrunk_as_they_are_read(mags, monkeypatch, data):
     mag, voxels = data.draw(st.sampled_from(mags))
@@ -74,7 +79,7 @@ def test_boxes_are_shrunk_as_they_are_read(mags, monkeypatch, data):
     wkw_blocks._batches.cache_clear()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.sampled_from([(8, 1), (8, 4), (32, 32), (1, 256)]),
     st.sampled_from([1, 3, 8]),

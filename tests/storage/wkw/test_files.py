@@ -14,6 +14,7 @@ import pytest
 import wkw
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 from wkw_cubes import SIDE, library_mag
 
 from wkdask.errors import DamagedCubeError, UnsupportedFormatError
@@ -32,7 +33,9 @@ def library_read(mag, box):
         return dataset.read(tuple(box.topleft), tuple(box.size))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.sampled_from([("uint8", 1), ("uint8", 3), ("uint16", 1), ("int64", 2)]),
     st.lists(st.tuples(boxes_within(SIDE, 1), st.sampled_from("FCR"), st.booleans()), min_size=1, max_size=4),
@@ -128,7 +131,9 @@ def mag_of(folder, dtype, channels, compression):
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     kind=st.sampled_from([("uint8", 1), ("uint8", 3), ("uint16", 1), ("int64", 2)]),
     compression=st.sampled_from([None, "lz4", "lz4hc"]),

@@ -15,6 +15,7 @@ import zarr
 import zarr.codecs as zc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 from zarr_mags import CUBE_0, FORMATS, SIDE, cubes, each_format, make, noise, write
 
 from wkdask.errors import (
@@ -45,7 +46,9 @@ BYTES = [
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_zarr_3_as_zarr_python_writes_it(tmp_path, data):
     pick = lambda *values: data.draw(st.sampled_from(values))  # noqa: E731
@@ -236,7 +239,9 @@ def test_the_metadata_are_those_of_webknossos_4(tmp_path):
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.sampled_from(FORMATS),
     st.sampled_from([1, 2]),

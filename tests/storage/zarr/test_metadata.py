@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 from zarr_mags import CUBE_0, make, noise, write
 
 from wkdask.errors import DamagedHeaderError, DTypeError, UnsupportedFormatError, WkdaskError
@@ -211,7 +212,9 @@ def check_mutation(folder, data_format, mutate):
 make.layouts = {}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data(), st.sampled_from(["zarr3", "zarr"]))
 def test_mutated_metadata_are_an_error_of_ours_or_usable(tmp_path, data, data_format):
     def mutate(text):

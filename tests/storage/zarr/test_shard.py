@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from open_folders import let_others_reach
+from thorough import examples
 from zarr_mags import CUBE_0, SIDE, each_format, make, noise, write
 
 from wkdask.errors import CubePermissionError, DamagedCubeError, DamagedHeaderError, InvalidValueError
@@ -304,7 +305,9 @@ def mutations():
     )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(mutations(), st.sampled_from(["zarr3", "zarr"]))
 def test_mutated_cubes_give_an_error_or_the_right_voxels(tmp_path, mutation, data_format):
     folder = tmp_path / data_format

@@ -8,13 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from wkdask.errors import ImageStackError, InvalidValueError, UnsupportedFormatError
 from wkdask.external.images.channels import Turn, channels_of
 from wkdask.external.images.info import shown
 from wkdask.external.images.layer_mapping import ConversionLayerMapping, LayerMapping, layers_of
-from wkdask.external.images.layers import NewLayer, check_names, make_layers, plan_layers, wish_of
+from wkdask.external.images.layers import (
+    NewLayer,
+    Reading,
+    Stored,
+    check_names,
+    make_layers,
+    plan_layers,
+    wish_of,
+)
 from wkdask.external.images.numbering import Order, put_in_order
 from wkdask.external.images.paths import find_images
 from wkdask.external.zarr.store import is_zarr, root_of
@@ -185,22 +194,20 @@ def add_layer_from_images(
     _refuse_given(czi_channel=czi_channel, scale=scale)
     warn_of_ignored(batch_size=batch_size, executor=executor)
     wish = wish_of(
-        category=LayerCategories.COLOR_TYPE if category is None else category,
-        data_format=data_format,
-        mag=mag,
-        chunk_shape=chunk_shape,
-        shard_shape=shard_shape,
-        chunks_per_shard=chunks_per_shard,
-        compress=compress,
-        topleft=topleft,
-        turn=Turn(flip_x=flip_x, flip_y=flip_y, flip_z=flip_z, swap_xy=swap_xy),
-        dtype=dtype,
-        rescale=rescale,
-        channel=channel,
-        split=allow_multiple_layers,
-        keep_alpha=not truncate_rgba_to_rgb,
-        gaps=gaps,
-        tiles=tiles,
+        LayerCategories.COLOR_TYPE if category is None else category,
+        mag,
+        topleft,
+        Stored.of(data_format, chunk_shape, shard_shape, chunks_per_shard, compress),
+        Reading(
+            Turn(flip_x=flip_x, flip_y=flip_y, flip_z=flip_z, swap_xy=swap_xy),
+            dtype=None if dtype is None else np.dtype(dtype).name,
+            rescale=rescale,
+            channel=channel,
+            split=allow_multiple_layers,
+            keep_alpha=not truncate_rgba_to_rgb,
+            gaps=gaps,
+            tiles=tiles,
+        ),
     )
     layers = plan_layers(layer_name, _order_of(images), wish, _checked_max(max_layers), client)
     check_names(self, layers)
@@ -295,23 +302,13 @@ def from_images(
     if voxel_size is None and voxel_size_with_unit is None:
         raise InvalidValueError("give voxel_size= or voxel_size_with_unit=: images do not say it reliably")
     limit = _checked_max(max_layers)
+    turn = Turn(flip_x=flip_x, flip_y=flip_y, flip_z=flip_z, swap_xy=swap_xy)
     wish = wish_of(
-        category=layer_category,
-        data_format=data_format,
-        mag=1,
-        chunk_shape=chunk_shape,
-        shard_shape=shard_shape,
-        chunks_per_shard=chunks_per_shard,
-        compress=compress,
-        topleft=(0, 0, 0),
-        turn=Turn(flip_x=flip_x, flip_y=flip_y, flip_z=flip_z, swap_xy=swap_xy),
-        dtype=None,
-        rescale=None,
-        channel=None,
-        split=True,
-        keep_alpha=False,
-        gaps=gaps,
-        tiles=tiles,
+        layer_category,
+        1,
+        (0, 0, 0),
+        Stored.of(data_format, chunk_shape, shard_shape, chunks_per_shard, compress),
+        Reading(turn, gaps=gaps, tiles=tiles),
     )
     groups = dict(_named(os.fspath(input_path), map_filepath_to_layer_name, layer_name))
     if len(groups) > limit:

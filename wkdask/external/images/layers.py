@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from wkdask.errors import (
     AlreadyExistsError,
     CategoryError,
@@ -44,7 +41,7 @@ if TYPE_CHECKING:
 
     from wkdask.dataset import Dataset
 
-__all__ = ["NewLayer", "Wish", "check_names", "make_layers", "plan_layers", "wish_of"]
+__all__ = ["NewLayer", "Reading", "Stored", "Wish", "check_names", "make_layers", "plan_layers", "wish_of"]
 
 _COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 """How the layers of the first three channels are shown."""
@@ -58,26 +55,73 @@ _GOLDEN = 0.618033988749895
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """How all layers of a call are stored."""
+
+    data_format: str
+    """``"wkw"``, ``"zarr3"`` or ``"zarr"``."""
+    chunk_shape: Vec3IntLike | int | None
+    """Sides of a chunk; None, here and below, for what suits the size of the images."""
+    shard_shape: Vec3IntLike | int | None
+    """Sides of a cube."""
+    compression: str | bool | None
+    """Its name; False for none."""
+
+    @classmethod
+    def of(
+        cls,
+        data_format: str,
+        chunk_shape: Vec3IntLike | int | None,
+        shard_shape: Vec3IntLike | int | None,
+        chunks_per_shard: Vec3IntLike | int | None,
+        compress: CompressLike,
+    ) -> Stored:
+        """Return what the arguments of a call say."""
+        if chunks_per_shard is not None:
+            chunk = Vec3Int.from_scalar_or_vec(32 if chunk_shape is None else chunk_shape)
+            shard_shape = per_shard(chunk, shard_shape, chunks_per_shard)
+        compression = asked_compression(compress)
+        if compression is True:
+            compression = "lz4" if str(data_format) == "wkw" else "zstd"
+        return cls(str(data_format), chunk_shape, shard_shape, compression)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is taken of the images of a call, and how."""
+
+    turn: Turn
+    """How images are turned around."""
+    dtype: str | None = None
+    """Type of the layers; None for that of the images."""
+    rescale: Sequence[float] | None = None
+    """The values that become 0 and the largest of `dtype`."""
+    channel: int | None = None
+    """The only channel that is taken."""
+    split: bool = True
+    """Whether channels may become layers of their own."""
+    keep_alpha: bool = False
+    """Whether transparency is one more channel, instead of left out."""
+    gaps: str = "close"
+    """What becomes of missing numbers: ``"close"``, ``"keep"`` or ``"refuse"``."""
+    tiles: str = "refuse"
+    """What becomes of tiles of sections: ``"refuse"``, ``"join"`` or ``"sections"``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wish:
     """What a call says of all its layers, checked."""
 
     category: str | None
     """None: as the names of the layers say."""
-    data_format: str
     mag: Mag
-    chunk_shape: Vec3IntLike | int | None
-    shard_shape: Vec3IntLike | int | None
-    compression: str | bool | None
+    """The magnification that the images are."""
     topleft: tuple[int, ...]
-    turn: Turn
-    dtype: str | None
-    rescale: Sequence[float] | None
-    channel: int | None
-    split: bool
-    """Whether channels may become layers of their own."""
-    keep_alpha: bool
-    gaps: str
-    tiles: str
+    """Where the first voxel goes: (x, y, z) in voxels of mag 1, or (t, x, y, z)."""
+    stored: Stored
+    """How they are stored."""
+    reading: Reading
+    """What is taken of the images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,39 +147,16 @@ class NewLayer:
 
 
 def wish_of(
-    *,
     category: str | None,
-    data_format: str,
     mag: MagLike,
-    chunk_shape: Vec3IntLike | int | None,
-    shard_shape: Vec3IntLike | int | None,
-    chunks_per_shard: Vec3IntLike | int | None,
-    compress: CompressLike,
     topleft: VecInt | Sequence[int],
-    turn: Turn,
-    dtype: npt.DTypeLike | None,
-    rescale: Sequence[float] | None,
-    channel: int | None,
-    split: bool,
-    keep_alpha: bool,
-    gaps: str,
-    tiles: str,
+    stored: Stored,
+    reading: Reading,
 ) -> Wish:
     """Check what a call says of all its layers."""
     if category not in (None, LayerCategories.COLOR_TYPE, LayerCategories.SEGMENTATION_TYPE):
         raise CategoryError(f'a layer is "color" or "segmentation", got {category!r}')
-    if chunks_per_shard is not None:
-        chunk = Vec3Int.from_scalar_or_vec(32 if chunk_shape is None else chunk_shape)
-        shard_shape = per_shard(chunk, shard_shape, chunks_per_shard)
-    corner = _corner(topleft)
-    name = None if dtype is None else np.dtype(dtype).name
-    compression = asked_compression(compress)
-    if compression is True:
-        compression = "lz4" if str(data_format) == "wkw" else "zstd"
-    return Wish(
-        category, str(data_format), Mag(mag), chunk_shape, shard_shape, compression, corner, turn, name, rescale,
-        channel, split, keep_alpha, gaps, tiles,
-    )  # fmt: skip
+    return Wish(category, Mag(mag), _corner(topleft), stored, reading)
 
 
 def _corner(topleft: VecInt | Sequence[int]) -> tuple[int, ...]:
@@ -173,7 +194,9 @@ def plan_layers(
     client
         The cluster.
     """
-    found = channels_of(order.paths[0], keep_alpha=wish.keep_alpha or wish.channel is not None)
+    found = channels_of(
+        order.paths[0], keep_alpha=wish.reading.keep_alpha or wish.reading.channel is not None
+    )
     if wish.category is None:
         wish = replace(wish, category=_category(name, found))
     groups = _groups(name, found, wish, order.paths[0])
@@ -209,17 +232,17 @@ def _groups(
 ) -> list[tuple[str, tuple[int, ...], tuple[int, int, int] | None]]:
     """Return which channels become which layer: its name, its channels, its color."""
     count = found.count
-    if wish.channel is not None:
-        if not 0 <= wish.channel < count:
+    if wish.reading.channel is not None:
+        if not 0 <= wish.reading.channel < count:
             raise ChannelError(
-                f"{shown(path)}: has the channels 0 to {count - 1}, got channel={wish.channel}"
+                f"{shown(path)}: has the channels 0 to {count - 1}, got channel={wish.reading.channel}"
             )
-        return [(name, (wish.channel,), None)]
+        return [(name, (wish.reading.channel,), None)]
     every = tuple(range(count))
     is_rgb = (count, found.dtype) == (3, "uint8")
-    if count == 1 or (is_rgb and (found.planes == 1 or not wish.split)):
+    if count == 1 or (is_rgb and (found.planes == 1 or not wish.reading.split)):
         return [(name, every, None)]
-    if not wish.split:
+    if not wish.reading.split:
         raise ChannelError(
             f"{shown(path)}: has {count} channels of {found.dtype}; only three of uint8 (RGB) are shown as one "
             "layer. allow_multiple_layers=True makes a layer of each, channel= takes one"
@@ -250,31 +273,31 @@ def _planned(
     first: bool,
 ) -> NewLayer:
     """Open the images of one layer, and check that it can be made."""
-    sources = []
+    reading, sources = wish.reading, []
     for time in range(found.times):
-        stack = opened(order, found, numbers, time, wish.turn, gaps=wish.gaps, tiles=wish.tiles)
-        sources.append(select(stack, None, wish.dtype, wish.rescale))
+        stack = opened(order, found, numbers, time, reading.turn, gaps=reading.gaps, tiles=reading.tiles)
+        sources.append(select(stack, None, reading.dtype, reading.rescale))
     source = sources[0]
     first_time = _first_time(wish, found.times)
     corner = Vec3Int(wish.topleft[-3:])
     size = source.box.size
     box = BoundingBox(corner, size * wish.mag.to_vec3_int()).in_mag(wish.mag)
     spec = spec_of(
-        wish.data_format,
+        wish.stored.data_format,
         source.dtype,
         source.num_channels,
         size,
-        compression=wish.compression,
-        shard_shape=wish.shard_shape,
-        chunk_shape=wish.chunk_shape,
+        compression=wish.stored.compression,
+        shard_shape=wish.stored.shard_shape,
+        chunk_shape=wish.stored.chunk_shape,
     )
     check_coordinates(box, spec.shard_shape)
     category = wish.category or LayerCategories.COLOR_TYPE
     check_layer(name, category, source.dtype, source.num_channels, shown(order.paths[0]))
-    if found.times > 1 and wish.data_format != "zarr3":
+    if found.times > 1 and wish.stored.data_format != "zarr3":
         raise UnsupportedFormatError(
             f"{shown(order.paths[0])}: has {found.times} positions in time, which are written in Zarr 3 only, "
-            f'not in {wish.data_format!r}; give data_format="zarr3"'
+            f'not in {wish.stored.data_format!r}; give data_format="zarr3"'
         )
     plan_source(source, spec, box, pick_engine(client))
     for note in [*(source.notes if first else ()), *viewer_notes(category, source.dtype, len(numbers))]:

@@ -18,29 +18,27 @@ from wkdask.errors import InvalidValueError, UnsupportedFormatError
 from wkdask.fsio import copy_sparse, fsync_files, fsync_folder, holds_only_zeros, link_or_copy, open_regular
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.geometry.voxel_size import format_bytes
-from wkdask.storage.protocol import LARGEST_COMPRESSED, Voxels
-from wkdask.storage.wkw.blocks import OpenCube, all_batches, open_cube, read_box
+from wkdask.storage.protocol import LARGEST_COMPRESSED, StoredMag, Voxels
+from wkdask.storage.wkw.blocks import OpenCube, all_batches, open_cube
 from wkdask.storage.wkw.files import lay_out, make_folders, write_cube, write_plain
 from wkdask.storage.wkw.format import HEADER_SIZE, RAW, WkwHeader
 
 if TYPE_CHECKING:
     from wkdask.kernels import MinMax
-    from wkdask.storage.wkw.mag import WkwMag
 
-__all__ = ["block_type_of", "build_cube", "encode_cube", "read_scratch", "unlink", "write_in_place"]
+__all__ = ["block_type_of", "build_cube", "encode_cube", "unlink", "write_in_place"]
 
 
 def build_cube(
-    mag: WkwMag,
-    root: str,
-    slot: int,
+    path: str,
+    header: WkwHeader,
     box: BoundingBox,
     block: Voxels,
     base: str | None,
     flushed: bool,
     min_max: MinMax | None,
 ) -> bool:
-    """Build a cube in a private folder; False if it would hold only zeros.
+    """Build a cube at a path in a private folder, over what is there; False if it would hold only zeros.
 
     ::
 
@@ -51,14 +49,14 @@ def build_cube(
     """
     from wkdask.kernels import is_zero
 
-    spec = mag.spec
+    spec = header.to_spec()
     shape = (spec.num_channels, *box.size)
     if block.dtype != np.dtype(spec.dtype) or block.shape != shape:
         raise InvalidValueError(f"a block is {block.dtype} {block.shape}, expected {spec.dtype} {shape}")
-    path = _clear(mag, root, slot)
+    unlink(path)
     whole = box.size == spec.shard_shape
     zero = is_zero(block)
-    plain = mag.header.block_type == RAW and (whole or base is None or block_type_of(base) == RAW)
+    plain = header.block_type == RAW and (whole or base is None or block_type_of(base) == RAW)
     if zero and min_max is not None:
         min_max.add(block[:, :1, :1, :1])
         min_max = None
@@ -66,7 +64,7 @@ def build_cube(
         return False
     if plain:
         if whole or base is None:
-            lay_out(path, mag.header)
+            lay_out(path, header)
         else:
             make_folders(path)
             copy_sparse(base, path, flushed=flushed)
@@ -78,13 +76,13 @@ def build_cube(
             f"{format_bytes(LARGEST_COMPRESSED)} are not written"
         )
     with ExitStack() as stack:
-        old = None if whole or base is None else stack.enter_context(_opened(base, mag.header))
-        buffers = _over(old, mag.header, box, block, min_max)
+        old = None if whole or base is None else stack.enter_context(_opened(base, header))
+        buffers = _over(old, header, box, block, min_max)
         if not zero:
-            write_cube(path, mag.header, buffers)
+            write_cube(path, header, buffers)
             return True
         kept: list[bool] = []
-        write_cube(path, mag.header, _noting(buffers, kept))
+        write_cube(path, header, _noting(buffers, kept))
         return any(kept)
 
 
@@ -155,23 +153,23 @@ def _opened(path: str, header: WkwHeader) -> Iterator[OpenCube]:
         yield cube
 
 
-def encode_cube(mag: WkwMag, root: str, slot: int, source: str) -> bool:
-    """Store a checked cube in a slot, as the mag stores its cubes; False if it is plain and holds only zeros.
+def encode_cube(path: str, header: WkwHeader, source: str) -> bool:
+    """Store a checked cube at a path, as the mag stores its cubes; False if it is plain and holds only zeros.
 
     ::
 
         plain -> plain  a second name for it, nothing is copied
         else            block after block, in the order in which they lie in both files
     """
-    path = _clear(mag, root, slot)
+    unlink(path)
     if holds_only_zeros(source, HEADER_SIZE):
         return False
-    with _opened(source, mag.header) as cube:
-        if cube.ends is None and mag.header.block_type == RAW:
+    with _opened(source, header) as cube:
+        if cube.ends is None and header.block_type == RAW:
             make_folders(path)
             link_or_copy(source, path)
         else:
-            write_cube(path, mag.header, _all_blocks(cube))
+            write_cube(path, header, _all_blocks(cube))
     return True
 
 
@@ -183,7 +181,13 @@ def _all_blocks(cube: OpenCube) -> Iterator[Voxels]:
 
 
 def write_in_place(
-    mag: WkwMag, box: BoundingBox, block: Voxels, durable: bool, min_max: MinMax | None
+    mag: StoredMag,
+    header: WkwHeader,
+    box: BoundingBox,
+    block: Voxels,
+    *,
+    durable: bool,
+    min_max: MinMax | None,
 ) -> None:
     """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made.
 
@@ -191,7 +195,7 @@ def write_in_place(
     """
     from wkdask.kernels import is_zero
 
-    if mag.header.block_type != RAW:
+    if header.block_type != RAW:
         raise InvalidValueError(f"{mag.path} is compressed; parts of a cube can only be stored plainly")
     touched = []
     for index, piece in mag.spec.grid.pieces(box):
@@ -205,7 +209,7 @@ def write_in_place(
             if not mag.check_cube(path) or is_zero(mag.read(piece)):
                 continue
         else:
-            lay_out(path, mag.header)
+            lay_out(path, header)
         inner = piece.offset(-(index * mag.spec.shard_shape))
         write_plain(path, inner, part, fresh=False, min_max=None if zero else min_max)
         touched.append(path)
@@ -216,15 +220,6 @@ def write_in_place(
             fsync_folder(folder)
         if touched:
             fsync_folder(mag.path)
-
-
-def read_scratch(mag: WkwMag, root: str, box: BoundingBox) -> Voxels:
-    """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
-    block = np.zeros((mag.spec.num_channels, *box.size), mag.spec.dtype, order="F")
-    for index, piece in mag.spec.grid.pieces(box):
-        inner = piece.offset(-(index * mag.spec.shard_shape))
-        read_box(mag.slot_path(root, index.x), mag.header, inner, block, piece.topleft - box.topleft)
-    return block
 
 
 def block_type_of(path: str) -> int:
@@ -240,10 +235,3 @@ def unlink(path: str) -> None:
     """Remove a file if there is one."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def _clear(mag: WkwMag, root: str, slot: int) -> str:
-    """Return the path of a slot, in which nothing is left."""
-    path = mag.slot_path(root, slot)
-    unlink(path)
-    return path

@@ -270,17 +270,19 @@ class WkwMag:
         min_max: MinMax | None = None,
     ) -> bool:
         """Build a cube in a private folder; False if it would hold only zeros."""
-        return wkw_build.build_cube(self, root, slot, box, block, base, flushed, min_max)
+        return wkw_build.build_cube(
+            self.slot_path(root, slot), self.header, box, block, base, flushed, min_max
+        )
 
     def encode(self, root: str, slot: int, source: str) -> bool:
         """Store a plain cube of a private mag in a slot, as this mag stores its cubes."""
-        return wkw_build.encode_cube(self, root, slot, source)
+        return wkw_build.encode_cube(self.slot_path(root, slot), self.header, source)
 
     def write_in_place(
         self, box: BoundingBox, block: Voxels, *, durable: bool = False, min_max: MinMax | None = None
     ) -> None:
         """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made."""
-        wkw_build.write_in_place(self, box, block, durable, min_max)
+        wkw_build.write_in_place(self, self.header, box, block, durable=durable, min_max=min_max)
 
     def drop_cube(self, index: Vec3Int) -> None:
         """Remove a cube of a private mag, if it is there."""
@@ -288,7 +290,11 @@ class WkwMag:
 
     def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
         """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
-        return wkw_build.read_scratch(self, root, box)
+        block = np.zeros((self.spec.num_channels, *box.size), self.spec.dtype, order="F")
+        for index, piece in self.spec.grid.pieces(box):
+            inner = piece.offset(-(index * self.spec.shard_shape))
+            read_box(self.slot_path(root, index.x), self.header, inner, block, piece.topleft - box.topleft)
+        return block
 
     def conforms(self, path: str) -> bool:
         """Tell whether a checked cube is stored with this mag's compression."""

@@ -20,7 +20,7 @@ import numpy as np
 from wkdask.errors import InvalidValueError
 from wkdask.fsio import LARGE_NBYTES, flushing, fsync_files, fsync_folder, make_folders
 from wkdask.geometry import BoundingBox
-from wkdask.storage.protocol import Voxels
+from wkdask.storage.protocol import StoredMag, Voxels
 from wkdask.storage.zarr.codecs import crc32c, encode
 from wkdask.storage.zarr.layout import ZarrLayout, layout_of_spec
 from wkdask.storage.zarr.shard import (
@@ -39,7 +39,6 @@ from wkdask.storage.zarr.zstd import compressor
 
 if TYPE_CHECKING:
     from wkdask.kernels import MinMax
-    from wkdask.storage.zarr.mag import ZarrMag
 
 __all__ = ["build_cube", "encode_cube", "read_scratch", "write_in_place"]
 
@@ -47,17 +46,18 @@ _BUFFER_NBYTES = 1 << 20
 
 
 def build_cube(
-    mag: ZarrMag,
-    root: str,
-    slot: int,
+    mag: StoredMag,
+    layout: ZarrLayout,
+    path: str,
     box: BoundingBox,
     block: Voxels,
     base: str | None,
     *,
+    threads: int,
     flushed: bool = False,
     min_max: MinMax | None = None,
 ) -> bool:
-    """Build a cube in a private folder; False if it would hold only zeros.
+    """Build a cube at a path in a private folder, over what is there; False if it would hold only zeros.
 
     ::
 
@@ -71,42 +71,49 @@ def build_cube(
         raise InvalidValueError(f"a block is {block.dtype} {block.shape}, expected {spec.dtype} {shape}")
     if min_max is not None:
         min_max.add(block)
-    path = _cleared(mag, root, slot)
+    _remove(path)
     low, high = region(box.topleft, box.size, (0, spec.num_channels))
     with contextlib.ExitStack() as stack:
         old = None
         if base is not None and box.size != spec.shard_shape:
-            old = stack.enter_context(_existing(base, mag.layout, mag.path))
+            old = stack.enter_context(_existing(base, layout, mag.path))
         large = flushed and block.nbytes >= LARGE_NBYTES
-        return build_file(path, mag.layout, low, high, block, old, threads=mag.threads, flushed=large)
+        return build_file(path, layout, low, high, block, old, threads=threads, flushed=large)
 
 
-def encode_cube(mag: ZarrMag, root: str, slot: int, source: str) -> bool:
-    """Store a checked plain cube in a slot, as the mag stores its cubes; False if it holds only zeros."""
-    plain = layout_of_spec(replace(mag.spec, compression=None), mag.layout.data_format)
+def encode_cube(layout: ZarrLayout, path: str, source: str, root: str) -> bool:
+    """Store a checked plain cube at a path, as the mag stores its cubes; False if it holds only zeros."""
+    plain = layout_of_spec(replace(layout.to_spec(), compression=None), layout.data_format)
     with _existing(source, plain, root) as file:
-        return encode_file(_cleared(mag, root, slot), mag.layout, file)
+        _remove(path)
+        return encode_file(path, layout, file)
 
 
-def read_scratch(mag: ZarrMag, root: str, box: BoundingBox) -> Voxels:
+def read_scratch(mag: StoredMag, layout: ZarrLayout, root: str, box: BoundingBox) -> Voxels:
     """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
     spec = mag.spec
     slot = box.topleft.x // spec.shard_shape.x
     out = np.empty((spec.num_channels, *box.size), spec.dtype, order="F")
     inner = box.offset((-slot * spec.shard_shape.x, 0, 0))
-    with _existing(mag.slot_path(root, slot), mag.layout, root) as file:
+    with _existing(mag.slot_path(root, slot), layout, root) as file:
         read_file(file, *region(inner.topleft, inner.size, (0, spec.num_channels)), out)
     return out
 
 
 def write_in_place(
-    mag: ZarrMag, box: BoundingBox, block: Voxels, durable: bool, min_max: MinMax | None
+    mag: StoredMag,
+    layout: ZarrLayout,
+    box: BoundingBox,
+    block: Voxels,
+    *,
+    durable: bool,
+    min_max: MinMax | None,
 ) -> None:
     """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made.
 
     Each chunk has its own place in a plain cube, so that tasks may write other chunks of it meanwhile.
     """
-    if mag.layout.codecs:
+    if layout.codecs:
         raise InvalidValueError(f"{mag.path} is compressed; parts of a cube can only be stored plainly")
     if min_max is not None:
         min_max.add(block)
@@ -119,10 +126,10 @@ def write_in_place(
             continue
         folders.update(make_folders(mag.path, os.path.dirname(path)))
         inner = piece.offset(-(index * mag.spec.shard_shape))
-        descriptor = lay_out_file(path, mag.layout)
+        descriptor = lay_out_file(path, layout)
         try:
             corners = region(inner.topleft, inner.size, (0, mag.spec.num_channels))
-            write_in_file(descriptor, mag.layout, *corners, part)
+            write_in_file(descriptor, layout, *corners, part)
         finally:
             os.close(descriptor)
         touched.append(path)
@@ -140,12 +147,10 @@ def _existing(path: str, layout: ZarrLayout, mag_path: str) -> CubeFile:
     return file
 
 
-def _cleared(mag: ZarrMag, root: str, slot: int) -> str:
-    """Return the path of a slot, in which nothing is left."""
-    path = mag.slot_path(root, slot)
+def _remove(path: str) -> None:
+    """Remove a file if there is one."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    return path
 
 
 # --- files --------------------------------------------------------------------------------------------

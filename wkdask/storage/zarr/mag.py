@@ -298,11 +298,21 @@ class ZarrMag:
     ) -> bool:
         """Build a cube in a private folder; False if it would hold only zeros."""
         self._refuse_foreign_layout()
-        return build_cube(self, root, slot, box, block, base, flushed=flushed, min_max=min_max)
+        return build_cube(
+            self,
+            self.layout,
+            self.slot_path(root, slot),
+            box,
+            block,
+            base,
+            threads=self.threads,
+            flushed=flushed,
+            min_max=min_max,
+        )
 
     def encode(self, root: str, slot: int, source: str) -> bool:
         """Store a plain cube in a slot, chunk by chunk, whatever its size; False if it holds only zeros."""
-        return encode_cube(self, root, slot, source)
+        return encode_cube(self.layout, self.slot_path(root, slot), source, root)
 
     def _refuse_foreign_layout(self) -> None:
         """Refuse to write where a cube would not be one file, or a missing one would not be zeros."""
@@ -319,13 +329,13 @@ class ZarrMag:
 
     def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
         """Return voxels from a private folder; slot n starts at voxel (n · cube side, 0, 0)."""
-        return read_scratch(self, root, box)
+        return read_scratch(self, self.layout, root, box)
 
     def write_in_place(
         self, box: BoundingBox, block: Voxels, *, durable: bool = False, min_max: MinMax | None = None
     ) -> None:
         """Write a block into the cubes of a private, plain mag; of a cube that gets only zeros none is made."""
-        write_in_place(self, box, block, durable, min_max)
+        write_in_place(self, self.layout, box, block, durable=durable, min_max=min_max)
 
     def drop_cube(self, index: Vec3Int) -> None:
         """Remove a cube of a private mag, if it is there."""

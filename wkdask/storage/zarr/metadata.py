@@ -6,6 +6,7 @@ import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -88,11 +89,10 @@ def _parse_v3(raw: Any, axis_order: Mapping[str, int] | None) -> tuple[ZarrLayou
         if len(chunk) != len(shard) or any(large % small for large, small in zip(shard, chunk, strict=True)):
             raise ValueError(f"its shards {shard} are no multiple of their chunks {chunk}")
     order, big_endian, byte_codecs = _array_codecs(codecs, len(shape), dtype)
-    return _layout(
-        "zarr3", axes, shape, dtype, chunk, shard, [axes[n] for n in reversed(order)],
-        byte_codecs, sharding, "c" + _separator(separator) if encoding == "default" else "", separator,
-        big_endian, raw.get("fill_value"),
-    ), shape  # fmt: skip
+    dimensions = _Dimensions(axes, shape, chunk, shard, [axes[n] for n in reversed(order)])
+    prefix = "c" + _separator(separator) if encoding == "default" else ""
+    stored = _Elements(dtype, big_endian, raw.get("fill_value"), byte_codecs)
+    return _layout("zarr3", dimensions, stored, (prefix, separator), sharding), shape
 
 
 def _parse_v2(raw: Any, axis_order: Mapping[str, int] | None) -> tuple[ZarrLayout, list[int]]:
@@ -123,18 +123,63 @@ def _parse_v2(raw: Any, axis_order: Mapping[str, int] | None) -> tuple[ZarrLayou
         raise ValueError(f"its order is {raw.get('order')!r}, expected 'C' or 'F'")
     order = axes if raw["order"] == "F" else axes[::-1]
     separator = raw.get("dimension_separator", ".")
-    return _layout(
-        "zarr", axes, shape, stored.name, chunk, chunk, order, codecs, None, "", separator,
-        stored.byteorder == ">", raw.get("fill_value"),
-    ), shape  # fmt: skip
+    dimensions = _Dimensions(axes, shape, chunk, chunk, order)
+    elements = _Elements(stored.name, stored.byteorder == ">", raw.get("fill_value"), codecs)
+    return _layout("zarr", dimensions, elements, ("", separator), None), shape
+
+
+@dataclass(frozen=True, slots=True)
+class _Dimensions:
+    """What metadata say of the dimensions of an array, in their order."""
+
+    axes: str
+    """The letter of each; a dot for one that is none of ours."""
+    shape: list[int]
+    """Elements."""
+    chunk: list[int]
+    """Elements of a chunk."""
+    shard: list[int]
+    """Elements of a shard; of a chunk where there are none."""
+    order: Sequence[str]
+    """The letters, the axis that is fastest in memory first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Elements:
+    """What metadata say of the elements of an array."""
+
+    dtype: str
+    """Type of a voxel, as numpy calls it."""
+    big_endian: bool
+    """Whether its highest byte comes first."""
+    fill: Any
+    """The value of missing chunks, as it is written there."""
+    codecs: tuple[Codec, ...]
+    """What is done to the bytes of a chunk, in this order."""
 
 
 def _layout(
-    data_format: str, axes: str, shape: list[int], dtype: str, chunk: list[int], shard: list[int],
-    order: Sequence[str], codecs: tuple[Codec, ...], sharding: Sharding | None, prefix: str, separator: str,
-    big_endian: bool, fill: Any,
-) -> ZarrLayout:  # fmt: skip
-    """Turn what is said per dimension into what is said per axis."""
+    data_format: str,
+    dimensions: _Dimensions,
+    elements: _Elements,
+    names: tuple[str, str],
+    sharding: Sharding | None,
+) -> ZarrLayout:
+    """Turn what is said per dimension into what is said per axis.
+
+    Parameters
+    ----------
+    data_format
+        ``"zarr3"`` or ``"zarr"``.
+    dimensions, elements
+        What is said.
+    names
+        What the names of chunks begin with, and what is between their numbers.
+    sharding
+        How the index of shards is stored; None where chunks are files.
+    """
+    axes, shape, chunk, shard = dimensions.axes, dimensions.shape, dimensions.chunk, dimensions.shard
+    prefix, separator = names
     if len(chunk) != len(shape) or len(shard) != len(shape):
         raise ValueError(f"its shape {shape} and its chunks {shard} have different numbers of dimensions")
     for axis, length, *sides in zip(axes, shape, chunk, shard, strict=True):
@@ -147,22 +192,22 @@ def _layout(
         c, x, y, z = (sides[axes.index(axis)] if axis in axes else 1 for axis in AXES)
         return (c, x, y, z)
 
-    kept = [axis for axis in order if axis != "."]
+    kept = [axis for axis in dimensions.order if axis != "."]
     missing = [axis for axis in AXES if axis not in axes]
     return ZarrLayout(
         data_format=data_format,
         axes=axes,
-        dtype=dtype,
+        dtype=elements.dtype,
         channels=per_axis(shape)[0],
         chunk=per_axis(chunk),
         shard=per_axis(shard),
         order="".join([*missing, *kept]),
-        codecs=codecs,
+        codecs=elements.codecs,
         sharding=sharding,
         prefix=prefix,
         separator=_separator(separator),
-        big_endian=big_endian,
-        fill=_fill(fill, dtype),
+        big_endian=elements.big_endian,
+        fill=_fill(elements.fill, elements.dtype),
     )
 
 
