@@ -4,6 +4,7 @@ import os
 import pickle
 import warnings
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from wkdask.errors import (
     InvalidValueError,
     LayerNotFoundError,
     ReadOnlyError,
+    TaskFailedError,
     UnsupportedFormatError,
     WkdaskWarning,
 )
@@ -371,6 +373,54 @@ def test_what_is_no_layer_leaves_nothing_behind(new, data, arguments, error):
     with pytest.raises(error):
         ds.write_layer("layer", COLOR, data, **arguments)
     assert (raw(ds), os.listdir(ds.path)) == before
+
+
+def half_broken(broken):
+    """Return an array one block of which cannot be computed at first, and the list of those that were."""
+    computed = []
+
+    def block(x, block_info=None):
+        place = block_info[None]["chunk-location"]
+        if place == (1, 1, 0) and broken[0]:
+            raise RuntimeError("not yet")
+        computed.append(place)
+        return x + 1
+
+    return da.map_blocks(block, da.zeros((64, 64, 32), dtype="uint8", chunks=32), dtype="uint8"), computed
+
+
+def test_a_layer_whose_array_failed_goes_on(new):
+    ds, broken = new(), [True]
+    x, computed = half_broken(broken)
+    call = {"chunk_shape": 16, "shard_shape": 32, "downsample": False, "job": "mine"}
+    with pytest.raises(TaskFailedError, match="not yet"):
+        ds.write_layer("layer", COLOR, x, **call)
+    assert names(ds.get_layer("layer")) == ["1"]  # what landed stays
+    broken[0] = False
+    computed.clear()
+    layer = ds.write_layer("layer", COLOR, x, resume=True, **call)
+    assert [place for place in computed if place != (0, 0, 0)] == [(1, 1, 0)]
+    assert (layer.get_mag(1).read() == 1).all()
+
+
+def write_layer(ds, array):
+    ds.write_layer("layer", COLOR, array, downsample=False, chunk_shape=16, shard_shape=32)
+
+
+def from_dask(ds, array):
+    call = {"pyramid": False, "progress": False, "chunk_shape": 16, "shard_shape": 32}
+    Dataset.from_dask(ds.path / "new", array, (1, 1, 1), **call)
+
+
+@pytest.mark.parametrize("through", [write_layer, from_dask])
+def test_what_failed_and_cannot_go_on_leaves_nothing_behind(new, through):
+    ds = new()
+    zeros = dask.delayed(np.zeros, pure=False)((64, 64, 32), "uint8")  # of another name at each call
+    x = da.from_delayed(zeros, (64, 64, 32), "uint8") + half_broken([True])[0]
+    before = raw(ds), sorted({*os.listdir(ds.path), ".wkdask"})
+    with pytest.raises(TaskFailedError, match="not yet"):
+        through(ds, x)
+    assert (raw(ds), sorted(os.listdir(ds.path))) == before
 
 
 # --- all layers -----------------------------------------------------------------------------------------

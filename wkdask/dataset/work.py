@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wkdask.dataset.from_dask import is_to_resume
 from wkdask.errors import InvalidValueError
 from wkdask.further_axes.mag_view import NDMagView
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
@@ -114,6 +115,8 @@ def write_layer(
     absolute_offset: Vec3IntLike | None = None,
     mag: MagLike = 1,
     client: Client | None = None,
+    resume: bool = False,
+    job: str | None = None,
 ) -> Layer:
     """Add a layer of an array.
 
@@ -136,11 +139,15 @@ def write_layer(
         The magnification that the array is.
     client
         The cluster; the active one by default.
+    resume, job
+        Go on where an earlier call with the same array and name stopped, as :meth:`MagView.write` does.
 
     Raises
     ------
     AlreadyExistsError, InvalidValueError, DTypeError, AlignmentError, PlanError
         If it cannot work; nothing is left behind.
+    TaskFailedError
+        If a task failed. What landed stays if it can be resumed; else nothing is left behind.
 
     Examples
     --------
@@ -155,16 +162,18 @@ def write_layer(
     corner = Vec3Int((0, 0, 0) if absolute_offset is None else absolute_offset)
     size = Vec3Int(array.shape[1:]) * which.to_vec3_int()
     offset = BoundingBox(corner, size).in_mag(which).topleft
-    layer = self.add_layer(
+    add = self.get_or_add_layer if resume else self.add_layer
+    layer = add(
         layer_name, category, dtype_per_channel=array.dtype, num_channels=channels, data_format=data_format
     )
     try:
-        target = layer.add_mag(
+        target = layer.get_or_add_mag(
             which, chunk_shape=chunk_shape, shard_shape=shard_shape, chunks_per_shard=chunks_per_shard
         )
-        target.write(array, offset, client=client, pyramid=downsample)
+        target.write(array, offset, client=client, pyramid=downsample, resume=resume, job=job)
     except BaseException:
-        self.delete_layer(layer_name)
+        if not resume and not is_to_resume(layer):
+            self.delete_layer(layer_name)
         raise
     return layer
 
