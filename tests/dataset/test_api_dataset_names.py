@@ -358,6 +358,19 @@ def test_a_layer_of_ids_of_another_mag(new):
         (ramp(4, 5, 6), {"axes": ("x", "y")}, InvalidValueError),
         ([1, 2, 3], {}, InvalidValueError),
         (ramp(4, 5, 6), {"absolute_offset": (1, 0, 0), "mag": 2}, InvalidValueError),
+        (ramp(2, 4, 5, 6), {"axes": "txyz"}, UnsupportedFormatError),  # WKW
+        (ramp(2, 4, 5, 6), {"axes": "txyz", "data_format": "zarr3", "resume": True}, InvalidValueError),
+        (ramp(4, 5, 6), {"axes": "txy", "data_format": "zarr3"}, InvalidValueError),
+        (
+            ramp(2, 4, 5, 6),
+            {"axes": "txyz", "data_format": "zarr3", "absolute_offset": (1, 2)},
+            InvalidValueError,
+        ),
+        (
+            ramp(2, 4, 5, 6),
+            {"axes": "txyz", "data_format": "zarr3", "absolute_offset": (1, 0, 0), "mag": 2},
+            InvalidValueError,
+        ),
         (ramp(4, 5, 6), {"chunk_shape": 3, "shard_shape": 5}, InvalidValueError),
         (ramp(4, 5, 6).astype(bool), {}, DTypeError),
         (
@@ -373,6 +386,30 @@ def test_what_is_no_layer_leaves_nothing_behind(new, data, arguments, error):
     with pytest.raises(error):
         ds.write_layer("layer", COLOR, data, **arguments)
     assert (raw(ds), os.listdir(ds.path)) == before
+
+
+@pytest.mark.parametrize(
+    ("axes", "stored", "offset", "corner"),
+    [
+        ("ctxyz", "ctxyz", None, (0, 0, 0, 0, 0)),
+        ("ctxyz", "ctxyz", (0, 3, 12, 8, 4), (0, 3, 12, 8, 4)),
+        ("xyzt", "txyz", (4, 8, 12), (0, 4, 8, 12)),
+        ("tzyx", "txyz", (2, 12, 8, 4), (2, 4, 8, 12)),
+    ],
+)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_layer_of_an_array_of_further_axes(new, axes, stored, offset, corner, lazy):
+    shape = {"c": 3, "t": 2, "x": 20, "y": 16, "z": 12}
+    data = ramp(*(shape[axis] for axis in axes))
+    given = da.from_array(data, chunks=8) if lazy else data
+    with pytest.warns(WkdaskWarning, match="coarser mags are not computed"):
+        layer = new().write_layer(
+            "layer", COLOR, given, data_format="zarr3", axes=axes, absolute_offset=offset, shard_shape=32
+        )
+    expected = data.transpose([axes.index(axis) for axis in stored])
+    assert np.array_equal(layer.get_mag(1).read(), expected)
+    box = layer.bounding_box
+    assert (box.axes, tuple(box.topleft), tuple(box.size)) == (tuple(stored), corner, expected.shape)
 
 
 def half_broken(broken):

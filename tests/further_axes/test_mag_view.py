@@ -563,7 +563,13 @@ def test_the_box_of_a_layer_along_all_axes(tmp_path):
     layer = mag.layer
     expected = NormalizedBoundingBox((0, 0, 5, 6, 7), (3, 3, 30, 20, 10), "tcxyz")
     assert layer.normalized_bounding_box == mag.normalized_bounding_box == expected
-    assert layer.bounding_box == BoundingBox((5, 6, 7), (30, 20, 10))
+    box = layer.bounding_box
+    assert type(box) is NDBoundingBox
+    assert (box.axes, *box.topleft, *box.size) == (tuple("tcxyz"), 0, 0, 5, 6, 7, 3, 3, 30, 20, 10)
+    assert BoundingBox(box.topleft_xyz, box.size_xyz) == mag.at(t=0).bounding_box
+    assert layer.dataset.calculate_bounding_box() == BoundingBox((5, 6, 7), (30, 20, 10))
+    layer.bounding_box = box.with_bounds("t", 0, 2)
+    assert layer.bounding_box.get_bounds("t") == (0, 2)
     layer.bounding_box = NDBoundingBox((1, 0, 0, 0, 0), (5, 3, 8, 8, 8), "tcxyz")
     assert raw(mag)["additionalAxes"] == [{"name": "t", "bounds": [1, 6], "index": 0}]
     assert mag.read().shape == (5, 3, 8, 8, 8)

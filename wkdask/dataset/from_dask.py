@@ -147,7 +147,7 @@ def from_dask(
 
 def is_to_resume(layer: Layer) -> bool:
     """Return whether voxels of a layer were written by a call that has failed, which may go on from there."""
-    return not layer.bounding_box.is_empty() and any(
+    return not layer.record.bounding_box.is_empty() and any(
         unfinished_jobs(mag.place.store) for mag in layer.mags.values()
     )
 

@@ -158,8 +158,14 @@ class LayerMags:
 
     @property
     def bounding_box(self) -> BoundingBox:
-        """Where there are data, in voxels of mag 1; setting it never touches data."""
-        return self.record.bounding_box
+        """Where there are data, in voxels of mag 1; setting it never touches data.
+
+        Of a layer with axes beside c, x, y, z it is an :class:`~wkdask.NDBoundingBox` along all of them.
+        """
+        record = self.record
+        if not has_further_axes(record.raw):
+            return record.bounding_box
+        return cast(BoundingBox, self.normalized_bounding_box.denormalize())
 
     @bounding_box.setter
     def bounding_box(self, box: BoundingBox | NDBoundingBox) -> None:
@@ -323,7 +329,7 @@ class LayerMags:
             there = os.path.isdir(folder)
             clear_leftovers(folder)
             try:
-                extent = self.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).bottomright
+                extent = self.record.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).bottomright
                 store = create_mag(folder, spec, spec.data_format, extent)
                 edits: list[Edit] = [AddMag(self._name, mag, entry_of(store)[0])]
                 if spec.data_format != self.record.data_format:

@@ -63,7 +63,7 @@ class LayerPyramid(LayerMags):
         """Refuse to sample a layer without mags or without voxels."""
         if not self.record.mags:
             raise InvalidValueError(f"layer {self._name!r} has no mag to start from")
-        if self.bounding_box.is_empty():
+        if self.record.bounding_box.is_empty():
             raise InvalidValueError(f"layer {self._name!r} is empty: there is nothing to sample")
 
     def _mags_of_other_layers(self, of: bool | Dataset) -> set[Mag]:
@@ -162,7 +162,7 @@ class LayerPyramid(LayerMags):
         plan = plan_pyramid(
             (start, source.spec),
             [(place.mag, place.store.spec) for place in targets],
-            self.bounding_box,
+            self.record.bounding_box,
             mode,
             options,
             boxes=boxes,

@@ -364,7 +364,7 @@ def redownsample(
         executor=executor,
     )
     self._check_filled()
-    changed = None if boxes is None else [box.intersection(self.bounding_box) for box in boxes]
+    changed = None if boxes is None else [box.intersection(self.record.bounding_box) for box in boxes]
     if changed is not None and all(box.is_empty() for box in changed) and previous_box is None:
         return []
     finest, *coarser = sorted(
@@ -446,7 +446,7 @@ def upsample(
         self._refuse_all_existing(chain)
         for mag in chain:
             target = self._place_like(source, mag, named, (chunk_shape, shard_shape))
-            reports.append(upsample_mag(source.place, target, self.bounding_box, options))
+            reports.append(upsample_mag(source.place, target, self.record.bounding_box, options))
             write_multiscales(self._file, self.name)
             source = self.get_mag(mag)
     return reports
@@ -471,7 +471,7 @@ def coarser_chain(
         if stopped is not None:  # a call that was to compute mags anew began before the first of them
             start = max((mag for mag in mags if mag < stopped), default=start)
     return start, layer._default_chain(
-        start, layer.bounding_box, coarsest_mag, str(sampling_mode), align=align
+        start, layer.record.bounding_box, coarsest_mag, str(sampling_mode), align=align
     )
 
 
@@ -520,7 +520,7 @@ def _ended(
     for start in mags[:-1]:
         with contextlib.suppress(AlreadyExistsError, InvalidValueError):  # made from another mag, perhaps
             chain = layer._default_chain(
-                start, layer.bounding_box, coarsest_mag or mags[-1], str(sampling_mode), align=align
+                start, layer.record.bounding_box, coarsest_mag or mags[-1], str(sampling_mode), align=align
             )
             if chain and len(layer._existing(chain)) == len(chain):
                 return layer._downsample_chain(
@@ -538,7 +538,7 @@ def _start(layer: Layer, from_mag: MagLike | None, view: MagView | None) -> Mag:
     if view is None:
         layer._check_filled()
         return layer.record.mag(max(layer.mags) if from_mag is None else from_mag).mag
-    if layer.bounding_box.is_empty():
+    if layer.record.bounding_box.is_empty():
         raise InvalidValueError(f"layer {layer.name!r} is empty: there is nothing to sample")
     if from_mag is not None and view.mag != Mag(from_mag):
         raise InvalidValueError(f"from_mag_view is of mag {view.mag}, from_mag says {Mag(from_mag)}")

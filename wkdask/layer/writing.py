@@ -49,7 +49,7 @@ class LayerWriting(LayerPyramid):
             if not chain:
                 return write_voxels(view.place, data, box, options)
             there = {mag: self._writable(mag) for mag in self._existing(chain)}
-            compression, layer_box = view.spec.compression, self.bounding_box
+            compression, layer_box = view.spec.compression, self.record.bounding_box
             targets = [
                 there[mag].place if mag in there else self._place_like(view, mag, compression)
                 for mag in chain
@@ -76,4 +76,4 @@ class LayerWriting(LayerPyramid):
         )
         if coarser:
             return check_mag_order(view.mag, coarser)
-        return self._default_chain(view.mag, GrowBox(self._name, box, view.mag).of(self.bounding_box))
+        return self._default_chain(view.mag, GrowBox(self._name, box, view.mag).of(self.record.bounding_box))
