@@ -78,8 +78,8 @@ class Cut:
             default = default_shard_shape(data_format, chunk, self.block_len or 32)
             if shard is None and any(default % chunk):
                 raise InvalidValueError(
-                    f"the default shard shape {default} is no multiple of the chunk shape {chunk}, of which each side "
-                    "must be a power of two then; or give shard_shape"
+                    f"the default shard shape {default} is no multiple of the chunk shape {chunk}: each side "
+                    "of that must be a power of two, or give shard_shape"
                 )
         return ArraySpec(
             dtype=dtype,
