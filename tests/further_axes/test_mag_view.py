@@ -777,3 +777,12 @@ def test_arrays_of_other_orders_are_replaced_in_parts(tmp_path, monkeypatch, axe
     mag.write(mag.to_dask(chunks=8) + 1, offset=(0, 0, 0))
     np.testing.assert_array_equal(mag.read(), data + 1)
     np.testing.assert_array_equal(array[...].reshape(32, 32, 32).transpose(), data[0] + 1)
+
+
+@pytest.mark.parametrize("add", ["add_copy_mag", "add_mag_as_ref", "add_symlink_mag"])
+def test_a_mag_of_further_axes_is_not_copied_as_one(tmp_path, add):
+    mag = make(tmp_path)
+    layer = Dataset.create(tmp_path / "other", (1, 1, 1)).add_layer("l", "color", data_format="zarr3")
+    with pytest.raises(UnsupportedFormatError, match=r"mag\.at\(t=0\) is a mag for the rest"):
+        getattr(layer, add)(mag)
+    assert list(layer.mags) == []
