@@ -26,6 +26,7 @@ __all__ = [
     "JobRunningError",
     "LayerNotFoundError",
     "LockTimeoutError",
+    "MagChainError",
     "MagNotFoundError",
     "MissingPackageError",
     "OutOfBoundsError",
@@ -70,6 +71,10 @@ class AxisNotFoundError(InvalidValueError, KeyError):
     """A vector or a box has no axis of that name."""
 
     __str__ = Exception.__str__  # KeyError would print the repr of the message
+
+
+class MagChainError(InvalidValueError, RuntimeError):
+    """No chain of mags leads from one to another."""
 
 
 class CategoryError(InvalidValueError, RuntimeError):

@@ -146,14 +146,11 @@ def foreign_mag(
 ) -> tuple[Mag, StoredMag, BoundingBox | None]:
     """Return which mag a handle or a folder is, its store, and its layer's box (voxels of mag 1) if known.
 
-    A folder whose name is no mag's is the mag `named`.
+    A folder whose name is no mag's is the mag `named`. A mag with further axes says that it has no place for this.
     """
-    if isinstance(mag, BoxView):
-        return (
-            mag.mag,
-            mag.place.store,
-            Properties(mag.place.dataset_path).layer(mag.place.layer).bounding_box,
-        )
+    if not isinstance(mag, str | os.PathLike):
+        place = mag.place
+        return mag.mag, place.store, Properties(place.dataset_path).layer(place.layer).bounding_box
     folder = checked_path(mag)
     data_format = found_format(folder)
     try:

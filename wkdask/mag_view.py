@@ -109,7 +109,7 @@ class MagView(View):
     def box(self) -> BoundingBox:
         """The layer's box, aligned outwards to this mag: absolute, in voxels of this mag."""
         step = self.mag.to_vec3_int()
-        return self._layer.bounding_box.aligned_outwards(step).in_mag(self.mag)
+        return self._layer.record.bounding_box.aligned_outwards(step).in_mag(self.mag)
 
     @property
     def global_offset(self) -> Vec3Int:

@@ -23,6 +23,7 @@ __all__ = [
     "Y_AXIS",
     "Z_AXIS",
     "DataFormat",
+    "InterpolationModes",
     "LayerCategories",
     "LayerCategoryType",
     "LengthUnit",
@@ -89,6 +90,23 @@ class SamplingModes(StrEnum):
     ANISOTROPIC = "anisotropic"
     ISOTROPIC = "isotropic"
     CONSTANT_Z = "constant_z"
+
+
+class InterpolationModes(StrEnum):
+    """How a coarser voxel is made of finer ones; see :meth:`Layer.downsample`.
+
+    Examples
+    --------
+    >>> reports = layer.downsample(coarsest_mag=2, interpolation_mode=InterpolationModes.MAX)
+    """
+
+    MEDIAN = "median"
+    MODE = "mode"
+    NEAREST = "nearest"
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    MAX = "max"
+    MIN = "min"
 
 
 class LengthUnit(StrEnum):

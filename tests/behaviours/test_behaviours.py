@@ -544,8 +544,13 @@ def test_20_a_layer_like_another(ds):
     like.largest_segment_id = 100
     assert layer.default_view_configuration == LayerViewConfiguration(alpha=20)
     assert layer.largest_segment_id == 99
+    assert ds.add_layer_like("seg", "named").bounding_box == layer.bounding_box
     with pytest.raises(AlreadyExistsError):
         ds.add_layer_like(layer, "seg")
+    with pytest.raises(LayerNotFoundError, match="'other'"):
+        ds.add_layer_like("other", "new")
+    with pytest.raises(InvalidValueError, match="by its name"):
+        ds.add_layer_like(ds, "new")
     check_reopened(ds)
 
 

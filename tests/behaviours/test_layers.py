@@ -161,6 +161,8 @@ def test_53_a_shallow_copy_holds_links_only(new, tmp_path):
     os.mkdir(folder)
     Path(folder, "view.hdf5").write_text("agglomerates")
     Path(source.path, "loose.hdf5").write_text("loose")
+    os.mkdir(os.path.join(layer.path, "notes"))
+    Path(layer.path, "notes", "of_nobody.txt").write_text("notes")
     content = raw(source)
     content["dataLayers"][0]["attachments"] = {
         "agglomerates": [{"name": "view", "path": "./seg/agglomerates/view.hdf5", "dataFormat": "hdf5"}],
@@ -176,12 +178,17 @@ def test_53_a_shallow_copy_holds_links_only(new, tmp_path):
     assert attachments["meshes"][0]["path"] == "s3://bucket/mesh"
     for each, text in [(attachments["agglomerates"][0], "agglomerates"), (attachments["cumsum"], "loose")]:
         assert Path(copy.path, each["path"]).read_text() == text
+    assert not os.path.lexists(copy.path / "seg" / "agglomerates")  # all in it is listed by its path
+    assert (copy.path / "seg" / "notes").is_symlink()
     with pytest.raises(ReadOnlyError):
         copy.get_layer("seg").get_mag(1).write(data)
     copy.get_layer("seg").downsample(coarsest_mag=2)  # what is added lies in the copy
     assert names(layer) == ["1"]
-    assert {*os.listdir(layer.path)} == {"1", "agglomerates"}
+    assert {*os.listdir(layer.path)} == {"1", "agglomerates", "notes"}
     check_reopened(copy)
+    near = source.shallow_copy_dataset(tmp_path / "near", make_relative=True)
+    path = raw(near)["dataLayers"][0]["attachments"]["agglomerates"][0]["path"]
+    assert path == os.path.join("..", source.path.name, "seg", "agglomerates", "view.hdf5")
     copied = source.copy_dataset(tmp_path / "whole")  # a whole copy has the files themselves
     path = raw(copied)["dataLayers"][0]["attachments"]["agglomerates"][0]["path"]
     assert path == "./seg/agglomerates/view.hdf5"

@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 import pytest
 
-from wkdask import BoundingBox, Dataset, LayerCategories, Mag, Vec3Int, View
+from wkdask import BoundingBox, Dataset, LayerCategories, Mag, NDBoundingBox, Vec3Int, View
 from wkdask.errors import (
     AlignmentError,
     AlreadyExistsError,
@@ -400,7 +400,7 @@ def test_42_a_layer_of_more_axes_is_listed_and_kept(make_mag):
     with open(os.path.join(mag.layer.dataset_path, "datasource-properties.json"), "w") as file:
         json.dump(content, file)
     opened = Dataset(mag.layer.dataset_path)
-    assert opened.get_layer("t").bounding_box == BoundingBox((0, 0, 0), (10, 20, 30))
+    assert opened.get_layer("t").bounding_box == NDBoundingBox((0, 0, 0, 0), (7, 30, 20, 10), "tzyx")
     with pytest.raises(DamagedHeaderError, match="zarr"):  # there is no array
         opened.get_layer("t").get_mag(1)
     mag.write(ramp(1, 8, 8, 8))

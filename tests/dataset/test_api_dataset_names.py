@@ -4,6 +4,7 @@ import os
 import pickle
 import warnings
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from wkdask.errors import (
     InvalidValueError,
     LayerNotFoundError,
     ReadOnlyError,
+    TaskFailedError,
     UnsupportedFormatError,
     WkdaskWarning,
 )
@@ -356,6 +358,19 @@ def test_a_layer_of_ids_of_another_mag(new):
         (ramp(4, 5, 6), {"axes": ("x", "y")}, InvalidValueError),
         ([1, 2, 3], {}, InvalidValueError),
         (ramp(4, 5, 6), {"absolute_offset": (1, 0, 0), "mag": 2}, InvalidValueError),
+        (ramp(2, 4, 5, 6), {"axes": "txyz"}, UnsupportedFormatError),  # WKW
+        (ramp(2, 4, 5, 6), {"axes": "txyz", "data_format": "zarr3", "resume": True}, InvalidValueError),
+        (ramp(4, 5, 6), {"axes": "txy", "data_format": "zarr3"}, InvalidValueError),
+        (
+            ramp(2, 4, 5, 6),
+            {"axes": "txyz", "data_format": "zarr3", "absolute_offset": (1, 2)},
+            InvalidValueError,
+        ),
+        (
+            ramp(2, 4, 5, 6),
+            {"axes": "txyz", "data_format": "zarr3", "absolute_offset": (1, 0, 0), "mag": 2},
+            InvalidValueError,
+        ),
         (ramp(4, 5, 6), {"chunk_shape": 3, "shard_shape": 5}, InvalidValueError),
         (ramp(4, 5, 6).astype(bool), {}, DTypeError),
         (
@@ -371,6 +386,78 @@ def test_what_is_no_layer_leaves_nothing_behind(new, data, arguments, error):
     with pytest.raises(error):
         ds.write_layer("layer", COLOR, data, **arguments)
     assert (raw(ds), os.listdir(ds.path)) == before
+
+
+@pytest.mark.parametrize(
+    ("axes", "stored", "offset", "corner"),
+    [
+        ("ctxyz", "ctxyz", None, (0, 0, 0, 0, 0)),
+        ("ctxyz", "ctxyz", (0, 3, 12, 8, 4), (0, 3, 12, 8, 4)),
+        ("xyzt", "txyz", (4, 8, 12), (0, 4, 8, 12)),
+        ("tzyx", "txyz", (2, 12, 8, 4), (2, 4, 8, 12)),
+    ],
+)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_layer_of_an_array_of_further_axes(new, axes, stored, offset, corner, lazy):
+    shape = {"c": 3, "t": 2, "x": 20, "y": 16, "z": 12}
+    data = ramp(*(shape[axis] for axis in axes))
+    given = da.from_array(data, chunks=8) if lazy else data
+    with pytest.warns(WkdaskWarning, match="coarser mags are not computed"):
+        layer = new().write_layer(
+            "layer", COLOR, given, data_format="zarr3", axes=axes, absolute_offset=offset, shard_shape=32
+        )
+    expected = data.transpose([axes.index(axis) for axis in stored])
+    assert np.array_equal(layer.get_mag(1).read(), expected)
+    box = layer.bounding_box
+    assert (box.axes, tuple(box.topleft), tuple(box.size)) == (tuple(stored), corner, expected.shape)
+
+
+def half_broken(broken):
+    """Return an array one block of which cannot be computed at first, and the list of those that were."""
+    computed = []
+
+    def block(x, block_info=None):
+        place = block_info[None]["chunk-location"]
+        if place == (1, 1, 0) and broken[0]:
+            raise RuntimeError("not yet")
+        computed.append(place)
+        return x + 1
+
+    return da.map_blocks(block, da.zeros((64, 64, 32), dtype="uint8", chunks=32), dtype="uint8"), computed
+
+
+def test_a_layer_whose_array_failed_goes_on(new):
+    ds, broken = new(), [True]
+    x, computed = half_broken(broken)
+    call = {"chunk_shape": 16, "shard_shape": 32, "downsample": False, "job": "mine"}
+    with pytest.raises(TaskFailedError, match="not yet"):
+        ds.write_layer("layer", COLOR, x, **call)
+    assert names(ds.get_layer("layer")) == ["1"]  # what landed stays
+    broken[0] = False
+    computed.clear()
+    layer = ds.write_layer("layer", COLOR, x, resume=True, **call)
+    assert [place for place in computed if place != (0, 0, 0)] == [(1, 1, 0)]
+    assert (layer.get_mag(1).read() == 1).all()
+
+
+def write_layer(ds, array):
+    ds.write_layer("layer", COLOR, array, downsample=False, chunk_shape=16, shard_shape=32)
+
+
+def from_dask(ds, array):
+    call = {"pyramid": False, "progress": False, "chunk_shape": 16, "shard_shape": 32}
+    Dataset.from_dask(ds.path / "new", array, (1, 1, 1), **call)
+
+
+@pytest.mark.parametrize("through", [write_layer, from_dask])
+def test_what_failed_and_cannot_go_on_leaves_nothing_behind(new, through):
+    ds = new()
+    zeros = dask.delayed(np.zeros, pure=False)((64, 64, 32), "uint8")  # of another name at each call
+    x = da.from_delayed(zeros, (64, 64, 32), "uint8") + half_broken([True])[0]
+    before = raw(ds), sorted({*os.listdir(ds.path), ".wkdask"})
+    with pytest.raises(TaskFailedError, match="not yet"):
+        through(ds, x)
+    assert (raw(ds), sorted(os.listdir(ds.path))) == before
 
 
 # --- all layers -----------------------------------------------------------------------------------------

@@ -563,7 +563,13 @@ def test_the_box_of_a_layer_along_all_axes(tmp_path):
     layer = mag.layer
     expected = NormalizedBoundingBox((0, 0, 5, 6, 7), (3, 3, 30, 20, 10), "tcxyz")
     assert layer.normalized_bounding_box == mag.normalized_bounding_box == expected
-    assert layer.bounding_box == BoundingBox((5, 6, 7), (30, 20, 10))
+    box = layer.bounding_box
+    assert type(box) is NDBoundingBox
+    assert (box.axes, *box.topleft, *box.size) == (tuple("tcxyz"), 0, 0, 5, 6, 7, 3, 3, 30, 20, 10)
+    assert BoundingBox(box.topleft_xyz, box.size_xyz) == mag.at(t=0).bounding_box
+    assert layer.dataset.calculate_bounding_box() == BoundingBox((5, 6, 7), (30, 20, 10))
+    layer.bounding_box = box.with_bounds("t", 0, 2)
+    assert layer.bounding_box.get_bounds("t") == (0, 2)
     layer.bounding_box = NDBoundingBox((1, 0, 0, 0, 0), (5, 3, 8, 8, 8), "tcxyz")
     assert raw(mag)["additionalAxes"] == [{"name": "t", "bounds": [1, 6], "index": 0}]
     assert mag.read().shape == (5, 3, 8, 8, 8)
@@ -771,3 +777,12 @@ def test_arrays_of_other_orders_are_replaced_in_parts(tmp_path, monkeypatch, axe
     mag.write(mag.to_dask(chunks=8) + 1, offset=(0, 0, 0))
     np.testing.assert_array_equal(mag.read(), data + 1)
     np.testing.assert_array_equal(array[...].reshape(32, 32, 32).transpose(), data[0] + 1)
+
+
+@pytest.mark.parametrize("add", ["add_copy_mag", "add_mag_as_ref", "add_symlink_mag"])
+def test_a_mag_of_further_axes_is_not_copied_as_one(tmp_path, add):
+    mag = make(tmp_path)
+    layer = Dataset.create(tmp_path / "other", (1, 1, 1)).add_layer("l", "color", data_format="zarr3")
+    with pytest.raises(UnsupportedFormatError, match=r"mag\.at\(t=0\) is a mag for the rest"):
+        getattr(layer, add)(mag)
+    assert list(layer.mags) == []

@@ -1,6 +1,7 @@
 """A layer whose data format nobody asked for: WKW, unless its box or its first mag needs Zarr 3."""
 
 import json
+import os
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ import zarr
 
 from wkdask import BoundingBox, Dataset, NDBoundingBox, Zarr3Config
 from wkdask.errors import UnsupportedFormatError, WkdaskError, WkdaskWarning
+from wkdask.properties import AddMag
 
 FLAT = {"chunk_shape": 8, "shard_shape": (32, 32, 8)}
 GZIP = Zarr3Config(codecs=({"name": "bytes"}, {"name": "gzip", "configuration": {"level": 3}}))
@@ -38,6 +40,23 @@ def test_the_first_mag_makes_the_layer_zarr_where_wkw_has_no_such_cubes(dataset,
     assert layer.add_mag(2).info.data_format == "zarr3"
     with pytest.raises(UnsupportedFormatError):
         dataset.add_layer("other", "color", data_format="wkw").add_mag(1, **how)
+
+
+def test_the_format_changes_with_the_first_mag_or_not_at_all(dataset, monkeypatch):
+    layer = dataset.add_layer("color", "color")
+    before = (dataset.path / "datasource-properties.json").read_text()
+
+    def full_disk(self, raw):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(AddMag, "apply", full_disk)
+    with pytest.warns(WkdaskWarning, match="stored as Zarr 3"), pytest.raises(OSError, match="No space"):
+        layer.add_mag(1, **FLAT)
+    assert (dataset.path / "datasource-properties.json").read_text() == before
+    assert os.listdir(layer.path) == []
+    monkeypatch.undo()
+    layer.add_mag(1, chunk_shape=8, shard_shape=64)
+    assert format_in_file(dataset) == "wkw"
 
 
 def test_what_wkw_can_store_stays_wkw(dataset):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from small_datasets import COLOR, SEGMENTATION, SMALL, V4_WKW, edit, first, put, raw
 
@@ -166,3 +167,24 @@ def test_a_save_writes_the_number_of_channels(tmp_path):
     assert raw(ds) == expected
     opened._export_as_json()
     assert raw(ds) == expected
+
+
+def test_types_and_attachments():
+    color, segmentation = get_dataset_converter().structure(OF_2021, DatasetProperties).data_layers
+    assert (color.dtype, color.dtype_np, segmentation.dtype) == ("uint8", np.dtype("uint8"), "uint32")
+    assert list(segmentation.attachments) == []
+    assert (segmentation.attachments.meshes, segmentation.attachments.cumsum) == (None, None)
+    mesh = {"name": "m", "path": "./seg/meshes/m", "dataFormat": "zarr3"}
+    index = {"name": "index", "path": "http://host/index", "dataFormat": "zarr3"}
+    layers = [
+        {**OF_2021["dataLayers"][1], "attachments": {"meshes": [mesh], "segmentIndex": index, "later": 5}}
+    ]
+    (listed,) = (
+        get_dataset_converter().structure({**OF_2021, "dataLayers": layers}, DatasetProperties).data_layers
+    )
+    found = listed.attachments
+    assert [each.path for each in found.meshes] == ["./seg/meshes/m"]
+    assert (found.segment_index.name, found.segment_index.data_format) == ("index", "zarr3")
+    assert list(found) == [*found.meshes, found.segment_index]
+    assert found == listed.attachments != segmentation.attachments
+    assert (found.agglomerates, found.connectomes, found.segment_statistics) == (None, None, None)

@@ -72,14 +72,14 @@ def test_places_of_what_is_written(mag1, mag2, where, corner, size, step, throug
     expected[:, *index] = 255
     where = {name: value for name, value in where.items() if name != "size"}  # that of the array
     if through == "slices":
-        with mag.get_buffered_slice_writer(dimension="z", **where) as writer:
+        with mag.get_buffered_slice_writer(dimension="z", allow_unaligned=True, **where) as writer:
             for number in range(data.shape[-1]):
                 writer.send(data[..., number])
     else:
         target = mag.get_view() if through == "view" else mag
         planned = target.plan_write(data, **where).plan.box
         assert planned == BoundingBox(np.add(CORNER, corner), size).in_mag(mag.mag)
-        (target.write_cxyz if through == "cxyz" else target.write)(data, **where)
+        (target.write_cxyz if through == "cxyz" else target.write)(data, allow_unaligned=True, **where)
     assert np.array_equal(mag.read(), expected)
     assert mag.layer.bounding_box == BoundingBox(CORNER, (20, 20, 20))
 
@@ -148,9 +148,9 @@ def test_a_write_may_be_kept_inside_of_the_box(mag1):
     with pytest.raises(OutOfBoundsError, match="allow_resize"):
         mag1.write(block, absolute_offset=(22, 8, 12), allow_resize=False)
     assert np.array_equal(mag1.read(), before)
-    mag1.write(block, absolute_offset=(20, 8, 12), allow_resize=False)
+    mag1.write(block, absolute_offset=(20, 8, 12), allow_resize=False, allow_unaligned=True)
     assert mag1.layer.bounding_box == BoundingBox(CORNER, (20, 20, 20))
-    mag1.write(block, absolute_offset=(22, 8, 12), allow_resize=True)
+    mag1.write(block, absolute_offset=(22, 8, 12), allow_resize=True, allow_unaligned=True)
     assert mag1.layer.bounding_box == BoundingBox(CORNER, (22, 20, 20))
 
 
@@ -174,6 +174,53 @@ def test_a_write_may_be_kept_to_whole_cubes(mag1, corner, size, aligned):
         with pytest.raises(AlignmentError, match="allow_unaligned"):
             mag1.write(block, absolute_offset=corner, allow_unaligned=False)
         assert np.array_equal(mag1.read(), before)
+
+
+@pytest.mark.parametrize("through", ["write", "write_cxyz"])
+@pytest.mark.parametrize(("data_format", "compress"), [("wkw", True), ("wkw", False), ("zarr3", False)])
+def test_version_4_s_words_for_a_place_bring_its_refusals(new, data_format, compress, through):
+    layer = new().add_layer("layer", COLOR, data_format=data_format)
+    mag = layer.add_mag(1, chunk_shape=8, shard_shape=16, compress=compress)
+    mag.write(DATA1, CORNER)
+    expected, write = DATA1.copy(), getattr(mag, through)
+    with pytest.raises(OutOfBoundsError, match="does not fit in the layer's bounding box"):
+        write(np.ones((1, 4, 4, 4), "uint8"), absolute_offset=(22, 8, 12), allow_unaligned=True)
+    part = np.full((1, 8, 8, 8), 255, "uint8")
+    places = [{"relative_offset": (1, 0, 0)}, {"absolute_bounding_box": BoundingBox((16, 16, 16), (8, 8, 8))}]
+    if (data_format, compress) == ("wkw", False):  # which version 4 allows
+        for place in places:
+            write(part, **place)
+        expected[:, 1:9, :8, :8] = expected[:, 12:, 8:16, 4:12] = 255
+    else:
+        for place in places:
+            with pytest.raises(AlignmentError, match="not aligned with the shard shape"):
+                write(part, **place)
+    with pytest.raises(AlignmentError, match="do not begin at a cube"):
+        mag.get_buffered_slice_writer(absolute_offset=(0, 0, 8))
+    assert np.array_equal(mag.read(), expected)
+    few = np.full((1, 4, 4, 4), 7, "uint8")
+    write(few, absolute_offset=(22, 8, 12), allow_resize=True, allow_unaligned=True)
+    assert layer.bounding_box == BoundingBox(CORNER, (22, 20, 20))
+    mag.write(few + 1, offset=(24, 8, 12))  # our own words allow both
+    assert layer.bounding_box == BoundingBox(CORNER, (24, 20, 20))
+    assert mag.read(offset=(22, 8, 12), size=(6, 1, 1)).ravel().tolist() == [7, 7, 8, 8, 8, 8]
+
+
+@pytest.mark.parametrize("words", [{"allow_resize": True}, {"allow_unaligned": True}])
+def test_without_a_place_version_4_s_words_mean_the_corner_of_the_box(mag1, mag2, words):
+    expected = DATA1.copy()
+    expected[:, :3, :3, :3] = 255
+    mag1.write(np.full((3, 3, 3), 255, "uint8"), **words)
+    assert np.array_equal(mag1.read(), expected)
+    mag1.get_view(offset=(10, 10, 14), size=(4, 4, 4)).write(np.full((1, 1, 1), 9, "uint8"), **words)
+    expected[:, 6, 2, 2] = 9
+    assert np.array_equal(mag1.read(), expected)
+    with pytest.raises(InvalidValueError, match="say where"):
+        mag1.write(np.full((3, 3, 3), 255, "uint8"))
+    coarse = DATA2.copy()
+    coarse[:, 0, 0, 0] = 255
+    mag2.write(np.full((1, 1, 1), 255, "uint8"), **words)
+    assert np.array_equal(mag2.read(), coarse)
 
 
 def test_slices_may_be_kept_to_whole_cubes(mag1):
@@ -207,7 +254,7 @@ def test_slices_that_go_on_elsewhere(mag1):
     image = np.full((20, 20), 255, "uint8")
     expected = DATA1.copy()
     expected[..., [0, 1, 7, 12]] = 255
-    with mag1.get_buffered_slice_writer(relative_offset=(0, 0, 0)) as writer:
+    with mag1.get_buffered_slice_writer(relative_offset=(0, 0, 0), allow_unaligned=True) as writer:
         writer.send(image)
         writer.send(image)
         writer.reset_offset(relative_offset=(0, 0, 7))

@@ -161,5 +161,6 @@ def test_further_axes_are_refused_by_name(ds):
         bounding_box=NDBoundingBox((0, 0, 0, 0), (3, 8, 8, 8), ("t", "x", "y", "z"), (1, 2, 3, 4)),
     )  # fmt: skip
     movie.add_mag(1, shard_shape=32)
-    with pytest.raises(InvalidValueError, match="further axes"):
-        layers(movie)
+    for shown in (movie, (lambda block: block, movie)):
+        with pytest.raises(InvalidValueError, match="further axes"):
+            layers(shown)

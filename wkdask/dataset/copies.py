@@ -140,7 +140,7 @@ def plan_dataset(
     """
     copies = tuple(_planned(layer, cut, clip) for layer in layers)
     if clip is not None and layers and all(copy.edit.bounding_box.is_empty() for copy in copies):
-        boxes = ", ".join(f"{layer.name!r}: {layer.bounding_box}" for layer in layers)
+        boxes = ", ".join(f"{layer.name!r}: {layer.record.bounding_box}" for layer in layers)
         raise InvalidValueError(f"the box {clip} touches no layer (voxels of mag 1; {boxes})")
     engine = pick_engine(options.client)
     plans = {

@@ -178,7 +178,7 @@ def _layer_difference(first: Layer, second: Layer, options: WriteOptions, whole:
 
 def _box_of(layer: Layer, mag: Mag) -> BoundingBox:
     """Return what is compared of a mag, in its voxels."""
-    box = layer.bounding_box
+    box = layer.record.bounding_box
     return box if box.is_empty() else box.aligned_outwards(mag.to_vec3_int()).in_mag(mag)
 
 

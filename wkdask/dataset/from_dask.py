@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import Vec3Int, Vec3IntLike
 from wkdask.geometry.voxel_size import VoxelSize
+from wkdask.layer import Layer
 from wkdask.layer.chunk_layout import Cut, check_array, fitting_shard_shape
 from wkdask.names import LayerCategories
 from wkdask.progress.bar import ProgressLike, say
 from wkdask.storage.formats import check_format, fitting_compression
+from wkdask.storage.publish.dead_jobs import unfinished_jobs
 from wkdask.view.array_like import as_array
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from wkdask.dataset.dataset import Dataset
 
-__all__ = ["from_dask", "remove_dataset"]
+__all__ = ["from_dask", "is_to_resume", "remove_dataset"]
 
 
 def from_dask(
@@ -91,7 +93,7 @@ def from_dask(
     InvalidValueError, DTypeError, UnsupportedFormatError, PlanError
         If the array, or an argument, cannot work. Nothing is left behind.
     TaskFailedError
-        If a task failed. What landed stays, and can be resumed; if nothing did, nothing is left behind.
+        If a task failed. What landed stays if it can be resumed; else nothing is left behind.
 
     Examples
     --------
@@ -136,11 +138,18 @@ def from_dask(
             pyramid=pyramid,
             progress=progress,
         )
-    except Exception:
-        if not resume and all(found.bounding_box.is_empty() for found in dataset.layers.values()):
+    except BaseException:
+        if not resume and not any(map(is_to_resume, dataset.layers.values())):
             remove_dataset(dataset, whole=not is_there)
         raise
     return dataset
+
+
+def is_to_resume(layer: Layer) -> bool:
+    """Return whether voxels of a layer were written by a call that has failed, which may go on from there."""
+    return not layer.record.bounding_box.is_empty() and any(
+        unfinished_jobs(mag.place.store) for mag in layer.mags.values()
+    )
 
 
 def remove_dataset(dataset: Dataset, *, whole: bool) -> None:

@@ -359,15 +359,27 @@ class DatasetLayers:
             raise InvalidValueError(f"there is a layer {layer_name!r} already: {'; '.join(wrong)}")
         return layer
 
-    def add_layer_like(self, other_layer: Layer, layer_name: str) -> Layer:
+    def add_layer_like(self, other_layer: Layer | str, layer_name: str) -> Layer:
         """Add a layer with the type, box and view configuration of another one, without mags.
+
+        Parameters
+        ----------
+        other_layer
+            A layer of any dataset, or the name of one of this dataset.
+        layer_name
+            The new one's name.
 
         Raises
         ------
         AlreadyExistsError
             If there is a layer of that name.
+        LayerNotFoundError
+            If there is none to be like.
         """
-        self._file.commit(other_layer.as_new(layer_name))
+        other = self.get_layer(other_layer) if isinstance(other_layer, str) else other_layer
+        if not isinstance(other, Layer):
+            raise InvalidValueError(f"a layer is like another layer, or one by its name; got {other_layer!r}")
+        self._file.commit(other.as_new(layer_name))
         os.makedirs(os.path.join(self.path, layer_name), exist_ok=True)
         return self.get_layer(layer_name)
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from wkdask.errors import InvalidValueError
+from wkdask.dataset.from_dask import is_to_resume
+from wkdask.errors import InvalidValueError, WkdaskWarning
 from wkdask.further_axes.mag_view import NDMagView
-from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, MagLike, NDBoundingBox, Vec3Int, Vec3IntLike
 from wkdask.layer import Layer
 from wkdask.layer.chunk_layout import Cut, check_array
 from wkdask.layer.zarr_config import CompressLike
-from wkdask.names import CXYZ_AXES, SamplingModes
+from wkdask.names import C_AXIS, CXYZ_AXES, XYZ_AXES, SamplingModes
 from wkdask.operations.chunks import warn_of_ignored
+from wkdask.storage.zarr.plane import further_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -34,7 +37,7 @@ def calculate_bounding_box(self: Dataset) -> BoundingBox:
     """
     box = EMPTY_BOX
     for layer in self.layers.values():
-        box = box.extended_by(layer.bounding_box)
+        box = box.extended_by(layer.record.bounding_box)
     return box
 
 
@@ -111,9 +114,11 @@ def write_layer(
     shard_shape: Vec3IntLike | int | None = None,
     chunks_per_shard: Vec3IntLike | int | None = None,
     axes: Sequence[str] | None = None,
-    absolute_offset: Vec3IntLike | None = None,
+    absolute_offset: Vec3IntLike | Sequence[int] | None = None,
     mag: MagLike = 1,
     client: Client | None = None,
+    resume: bool = False,
+    job: str | None = None,
 ) -> Layer:
     """Add a layer of an array.
 
@@ -124,23 +129,28 @@ def write_layer(
     data
         A numpy or dask array, with the axes that `axes` say: by default ``(x, y, z)`` or ``(c, x, y, z)``.
     downsample
-        Compute the coarser mags as well, as :meth:`Layer.downsample` does.
+        Compute the coarser mags as well, as :meth:`Layer.downsample` does; not of further axes, which is warned of.
     chunk_shape, shard_shape, chunks_per_shard
         As for :meth:`Layer.add_mag`.
     axes
         The axes of the array, each once, of ``"c"``, ``"x"``, ``"y"``, ``"z"``. Those that it does not have get one
-        voxel.
+        voxel. In Zarr 3 also further ones, such as ``"t"``: then all of x, y, z; the stored array has these last.
     absolute_offset
-        Where its first voxel goes, in voxels of mag 1; the origin by default.
+        Where its first voxel goes, in voxels of mag 1; the origin by default. With further axes: along x, y, z, or
+        along `axes`.
     mag
         The magnification that the array is.
     client
         The cluster; the active one by default.
+    resume, job
+        Go on where an earlier call with the same array and name stopped, as :meth:`MagView.write` does.
 
     Raises
     ------
     AlreadyExistsError, InvalidValueError, DTypeError, AlignmentError, PlanError
         If it cannot work; nothing is left behind.
+    TaskFailedError
+        If a task failed. What landed stays if it can be resumed; else nothing is left behind.
 
     Examples
     --------
@@ -148,23 +158,93 @@ def write_layer(
     >>> layer.bounding_box
     BoundingBox((0, 0, 0), (64, 64, 16))
     """
-    array = _with_axes(data, axes)
     which, data_format = Mag(mag), str(data_format)
+    if axes is not None and further_of(tuple(axes)):
+        if resume or job is not None:
+            raise InvalidValueError(
+                "of further axes each position is a job: add_mag(), and write(resume=True) each"
+            )
+        shapes = {
+            "chunk_shape": chunk_shape,
+            "shard_shape": shard_shape,
+            "chunks_per_shard": chunks_per_shard,
+        }
+        layer = _write_further_axes(
+            self, layer_name, category, data, data_format, tuple(axes), absolute_offset, which, shapes, client
+        )
+        if downsample:
+            warnings.warn(
+                f"layer {layer_name!r} has axes beside c, x, y, z: its coarser mags are not computed; "
+                "downsample=False says so",
+                WkdaskWarning,
+                stacklevel=2,
+            )
+        return layer
+    array = _with_axes(data, axes)
     cut = Cut(None, chunks_per_shard, None, chunk_shape, shard_shape, None)
     channels = check_array(array, data_format, cut)
     corner = Vec3Int((0, 0, 0) if absolute_offset is None else absolute_offset)
     size = Vec3Int(array.shape[1:]) * which.to_vec3_int()
     offset = BoundingBox(corner, size).in_mag(which).topleft
-    layer = self.add_layer(
+    add = self.get_or_add_layer if resume else self.add_layer
+    layer = add(
         layer_name, category, dtype_per_channel=array.dtype, num_channels=channels, data_format=data_format
     )
     try:
-        target = layer.add_mag(
+        target = layer.get_or_add_mag(
             which, chunk_shape=chunk_shape, shard_shape=shard_shape, chunks_per_shard=chunks_per_shard
         )
-        target.write(array, offset, client=client, pyramid=downsample)
+        target.write(array, offset, client=client, pyramid=downsample, resume=resume, job=job)
     except BaseException:
-        self.delete_layer(layer_name)
+        if not resume and not is_to_resume(layer):
+            self.delete_layer(layer_name)
+        raise
+    return layer
+
+
+def _write_further_axes(
+    dataset: Dataset,
+    layer_name: str,
+    category: str,
+    data: Any,
+    data_format: str,
+    axes: tuple[str, ...],
+    corner: Any,
+    mag: Mag,
+    shapes: Mapping[str, Any],
+    client: Client | None,
+) -> Layer:
+    """Add a layer of an array with axes beside c, x, y, z; nothing is left of it if that fails."""
+    array = data if hasattr(data, "ndim") else np.asarray(data)
+    missing = [axis for axis in XYZ_AXES if axis not in axes]
+    if missing or len(axes) != array.ndim or len({*axes}) < len(axes):
+        raise InvalidValueError(
+            f"an array with further axes has x, y and z too, and each axis once; got the shape {array.shape} "
+            f"and the axes {axes}"
+        )
+    stored = (*(axis for axis in axes if axis not in XYZ_AXES), *XYZ_AXES)
+    array = array.transpose([axes.index(axis) for axis in stored])
+    low = dict.fromkeys(stored, 0)
+    if corner is not None:
+        given = XYZ_AXES if len(corner) == len(XYZ_AXES) else axes
+        if len(corner) != len(given):
+            raise InvalidValueError(f"absolute_offset is along x, y, z or along {axes}; got {corner}")
+        low |= {axis: int(n) for axis, n in zip(given, corner, strict=True)}
+    step = dict(zip(XYZ_AXES, mag.to_vec3_int(), strict=True))
+    sides = {axis: n * step.get(axis, 1) for axis, n in zip(stored, array.shape, strict=True)}
+    box = NDBoundingBox([low[axis] for axis in stored], [sides[axis] for axis in stored], stored)
+    layer = dataset.add_layer(
+        layer_name,
+        category,
+        dtype_per_channel=array.dtype,
+        num_channels=sides.get(C_AXIS, 1),
+        data_format=data_format,
+        bounding_box=box,
+    )
+    try:
+        cast(NDMagView, layer.add_mag(mag, **shapes)).write(array, absolute_bounding_box=box, client=client)
+    except BaseException:
+        dataset.delete_layer(layer_name)
         raise
     return layer
 

@@ -279,7 +279,7 @@ def _section(
     """Read a section, or what of it lies in a part of the layer (in voxels of mag 1), and colour it."""
     if max_side < 1:
         raise InvalidValueError(f"max_side must be positive, got {max_side}")
-    box = layer.bounding_box
+    box = layer.record.bounding_box
     if box.is_empty():
         raise InvalidValueError(f"layer {layer.name!r} is empty: there is nothing to show")
     if part is not None:

@@ -455,7 +455,7 @@ class NDMagView:
         array = target.planes_of(array, single)
         spans = target.spans(array.shape, absolute_bounding_box, known)
         corner = target.corner(array.shape, absolute_offset, absolute_bounding_box)
-        corner = self._layer.bounding_box.topleft if corner is None else corner
+        corner = self._layer.record.bounding_box.topleft if corner is None else corner
         extent = Vec3Int(array.shape[-3:])
         own = BoundingBox(corner, extent * self._mag.to_vec3_int()).in_mag(self._mag)
         self._check_target(own, spans, allow_resize)

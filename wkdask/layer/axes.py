@@ -143,7 +143,7 @@ def add_nd_mag(layer: Layer, mag: Mag, spec: ArraySpec) -> NDMagView:
     _check_format(layer.name, layer.data_format, axes)
     check_axes(axes, spec.num_channels)
     folder = os.path.join(layer.path, mag.to_layer_name())
-    far = layer.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).bottomright
+    far = layer.record.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).bottomright
     sizes = dict(zip(XYZ_AXES, far, strict=True)) | {axis.name: axis.high for axis in further_axes_of(record)}
     order = {axis: axes.index(axis) for axis in CXYZ_AXES if axis in axes}
     with mags_lock(layer.dataset_path):  # of two who add the same mag, one does

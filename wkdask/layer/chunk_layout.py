@@ -72,12 +72,20 @@ class Cut:
 
     def to_spec(self, data_format: str, dtype: str, num_channels: int) -> ArraySpec:
         """Return type and cut of a new mag; what is not said is as the format has it."""
-        chunk = self._chunk or Vec3Int.full(32)
+        chunk, shard = self._chunk or Vec3Int.full(32), None
+        if chunk.is_positive(strictly=True):
+            shard = self._shard(chunk)
+            default = default_shard_shape(data_format, chunk, self.block_len or 32)
+            if shard is None and any(default % chunk):
+                raise InvalidValueError(
+                    f"the default shard shape {default} is no multiple of the chunk shape {chunk}: each side "
+                    "of that must be a power of two, or give shard_shape"
+                )
         return ArraySpec(
             dtype=dtype,
             num_channels=num_channels,
             chunk_shape=chunk,
-            shard_shape=self._shard(chunk) or default_shard_shape(data_format, chunk, self.block_len or 32),
+            shard_shape=shard or default_shard_shape(data_format, chunk, self.block_len or 32),
             compression=fitting_compression(data_format, self._compression),
         )
 

@@ -186,7 +186,7 @@ def plan_layer(
     check_format(foreign.data_format)
     data_format = cut.data_format or foreign.data_format
     check_format(data_format)
-    box = foreign.bounding_box
+    box = foreign.record.bounding_box
     if clip is not None:
         box = box.intersection(clip)
     if box.is_empty():

@@ -442,7 +442,7 @@ class SegmentationLayer(Layer):
         2
         """
         warn_of_ignored(chunk_shape=chunk_shape, executor=executor)
-        if not self.record.mags or self.bounding_box.is_empty():
+        if not self.record.mags or self.record.bounding_box.is_empty():
             self.largest_segment_id = None
             return None
         mag = self.get_mag(min(record.mag for record in self.record.mags))

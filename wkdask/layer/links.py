@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from wkdask.layer.copies import CopyCut, as_new_with_attachments, build_layer, o
 from wkdask.layer.layer import Layer, layer_of
 from wkdask.layer.multiscales import write_multiscales
 from wkdask.locations import link_folder
-from wkdask.properties import AddMag, Edit, MagRecord, SetViewConfiguration, check_edit
+from wkdask.properties import AddLayer, AddMag, Edit, MagRecord, SetViewConfiguration, check_edit
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import check_format, entry_of, open_mag
 
@@ -84,11 +85,7 @@ def refer_to_layer(foreign: Layer, properties: Properties, name: str) -> Layer:
     UnsupportedFormatError, DamagedHeaderError
         If one of its mags cannot be read; nothing was made.
     """
-    new = as_new_with_attachments(foreign, name)
-    extra = dict(new.extra)
-    if "attachments" in extra:
-        extra["attachments"] = _absolute(foreign.record.raw["attachments"], foreign.dataset_path)
-    edits: list[Edit] = [replace(new, extra=extra)]
+    edits: list[Edit] = [_as_new_with_references(foreign, name)]
     for record in foreign.record.mags:
         there = os.path.realpath(mag_folder(foreign.dataset_path, foreign.name, record))
         edits.append(_add_mag(foreign, record, name, there, there))
@@ -98,20 +95,31 @@ def refer_to_layer(foreign: Layer, properties: Properties, name: str) -> Layer:
     return layer_of(properties, properties.layer(name))
 
 
-def _absolute(attachments: Any, folder: str) -> Any:
-    """Return what the properties say of attachments, with paths that hold from anywhere."""
+def _as_new_with_references(foreign: Layer, name: str, relative_to: str | None = None) -> AddLayer:
+    """Return the edit that adds a layer like a foreign one, whose attachments are those of the foreign one.
+
+    Their paths are absolute, or relative to a folder.
+    """
+    new = as_new_with_attachments(foreign, name)
+    extra = dict(new.extra)
+    if "attachments" in extra:
+        extra["attachments"] = _moved(foreign.record.raw["attachments"], foreign.dataset_path, relative_to)
+    return replace(new, extra=extra)
+
+
+def _moved(attachments: Any, folder: str, relative_to: str | None) -> Any:
+    """Return what the properties in a folder say of attachments, with paths that hold from anywhere, or another."""
     if isinstance(attachments, list):
-        return [_absolute(each, folder) for each in attachments]
+        return [_moved(each, folder, relative_to) for each in attachments]
     if not isinstance(attachments, dict):
         return attachments
     path = attachments.get("path")
     if not isinstance(path, str):
-        return {key: _absolute(value, folder) for key, value in attachments.items()}
-    return (
-        attachments
-        if "://" in path
-        else {**attachments, "path": os.path.normpath(os.path.join(folder, path))}
-    )
+        return {key: _moved(value, folder, relative_to) for key, value in attachments.items()}
+    if "://" in path:
+        return attachments
+    there = os.path.normpath(os.path.join(folder, path))
+    return {**attachments, "path": there if relative_to is None else os.path.relpath(there, relative_to)}
 
 
 def copy_layer(
@@ -173,12 +181,15 @@ def copy_layer(
 def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> None:
     """Add a layer whose mags, and whatever else is in its folder, are links to another dataset's.
 
-    The layer's folder itself is new: more mags may be added to it.
+    The layer's folder itself is new: more mags may be added to it. Attachments are listed by their paths in the
+    other dataset; where a folder holds nothing else there is no link to it, so that more may be added here.
     """
     name = foreign.name
     folder = os.path.join(properties.folder, name)
     _refuse_taken(properties, name)
-    edits: list[Edit] = [as_new_with_attachments(foreign, name)]
+    new = _as_new_with_references(foreign, name, properties.folder if make_relative else None)
+    edits: list[Edit] = [new]
+    attached = set(_paths_in(new.extra.get("attachments"), properties.folder))
     linked = {}
     for record in foreign.record.mags:
         source = os.path.realpath(mag_folder(foreign.dataset_path, name, record))
@@ -189,9 +200,28 @@ def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> No
     for source, entry in linked.items():
         link_folder(source, os.path.join(folder, entry), make_relative)
     for entry in other_entries(foreign):
-        if os.path.realpath(entry) not in linked:
+        if os.path.realpath(entry) not in linked and not _consists_of(entry, attached):
             link_folder(os.path.realpath(entry), os.path.join(folder, os.path.basename(entry)), make_relative)
     write_multiscales(properties, name)
+
+
+def _paths_in(attachments: Any, folder: str) -> Iterator[str]:
+    """Yield the real paths of attachments, by what the properties in a folder say of them."""
+    for value in attachments.values() if isinstance(attachments, dict) else ():
+        for each in value if isinstance(value, list) else [value]:
+            path = each.get("path") if isinstance(each, dict) else None
+            if isinstance(path, str) and "://" not in path:
+                yield os.path.realpath(os.path.join(folder, path))
+
+
+def _consists_of(entry: str, paths: Collection[str]) -> bool:
+    """Return whether a file or a folder is one of those at the paths, or has nothing but such."""
+    if os.path.realpath(entry) in paths:
+        return True
+    if os.path.islink(entry) or not os.path.isdir(entry):
+        return False
+    names = os.listdir(entry)
+    return bool(names) and all(_consists_of(os.path.join(entry, name), paths) for name in names)
 
 
 def copy_view_configuration(source: Properties, target: Properties) -> None:

@@ -15,6 +15,7 @@ from wkdask.errors import (
     ReadOnlyError,
     UnsupportedFormatError,
 )
+from wkdask.fsio import remove_folder
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike, as_box
 from wkdask.geometry.nd_boxes import NDBoundingBox, NormalizedBoundingBox
 from wkdask.jobs.folder_edits import recoverable_removal
@@ -41,6 +42,7 @@ from wkdask.properties import (
     LayerRecord,
     MagRecord,
     RemoveMag,
+    SetDataFormat,
     SetNumChannels,
     dtype_of,
     element_class,
@@ -156,8 +158,14 @@ class LayerMags:
 
     @property
     def bounding_box(self) -> BoundingBox:
-        """Where there are data, in voxels of mag 1; setting it never touches data."""
-        return self.record.bounding_box
+        """Where there are data, in voxels of mag 1; setting it never touches data.
+
+        Of a layer with axes beside c, x, y, z it is an :class:`~wkdask.NDBoundingBox` along all of them.
+        """
+        record = self.record
+        if not has_further_axes(record.raw):
+            return record.bounding_box
+        return cast(BoundingBox, self.normalized_bounding_box.denormalize())
 
     @bounding_box.setter
     def bounding_box(self, box: BoundingBox | NDBoundingBox) -> None:
@@ -285,10 +293,17 @@ class LayerMags:
         if has_further_axes(self.record.raw):
             self._refuse_linked_folder()
             return cast(MagView, add_nd_mag(cast("Layer", self), mag, spec))
-        return self._add_as(self._new_place(mag, spec))
+        return self._add_as(self._new_place(mag, spec, spec.data_format))
 
-    def _new_place(self, mag: Mag, spec: ArraySpec) -> MagPlace:
+    def _new_place(self, mag: Mag, spec: ArraySpec, data_format: str | None = None) -> MagPlace:
         """Return where a new mag will be; nothing is made.
+
+        Parameters
+        ----------
+        mag, spec
+            Which one, its type and cut.
+        data_format
+            Its format; by default the layer's.
 
         Raises
         ------
@@ -301,20 +316,29 @@ class LayerMags:
             f"mag {mag} would have c, x, y, z; layer.add_mag() adds one, and mag.write() writes its positions"
         )
         self._refuse_linked_folder()
-        checked = check_spec(spec, self.record.data_format)
+        checked = check_spec(spec, data_format or self.record.data_format)
         warn_of_cut(self._name, mag, checked)
         folder = os.path.join(self.path, mag.to_layer_name())
         return mag_place(self._file, self._name, mag, planned_mag(folder, checked))
 
     def _add_as(self, place: MagPlace) -> MagView:
-        """Make an empty mag where it was planned, and list it."""
+        """Make an empty mag where it was planned, and list it; the layer gets the format of its first one."""
         mag, folder, spec = place.mag, place.store.path, place.store.spec
         with mags_lock(self._file.folder):  # of two who add the same mag, one does
             self._refuse_existing(mag)
+            there = os.path.isdir(folder)
             clear_leftovers(folder)
-            extent = self.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).bottomright
-            store = create_mag(folder, spec, spec.data_format, extent)
-            self._commit(AddMag(self._name, mag, entry_of(store)[0]))
+            try:
+                extent = self.record.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).bottomright
+                store = create_mag(folder, spec, spec.data_format, extent)
+                edits: list[Edit] = [AddMag(self._name, mag, entry_of(store)[0])]
+                if spec.data_format != self.record.data_format:
+                    edits.insert(0, SetDataFormat(self._name, spec.data_format))
+                self._commit(*edits)
+            except BaseException:
+                if not there:
+                    remove_folder(folder)
+                raise
         write_multiscales(self._file, self._name)
         return self._view(mag, store)
 

@@ -121,7 +121,7 @@ def plan_upsample(
     planned = []
     for mag in chain:
         target = place_like(self, source, mag, named, (chunk_shape, shard_shape))
-        box = self.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag)
+        box = self.record.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag)
         memory = engine.task_memory()
         plan = plan_write(target.store.spec, box, threads=engine.threads, memory=memory)
         planned.append(PlannedWrite(target.label, plan, engine, memory, reads_target=False))

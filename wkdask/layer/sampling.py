@@ -376,7 +376,7 @@ def redownsample(
         executor=executor,
     )
     check_filled(self)
-    changed = None if boxes is None else [box.intersection(self.bounding_box) for box in boxes]
+    changed = None if boxes is None else [box.intersection(self.record.bounding_box) for box in boxes]
     if changed is not None and all(box.is_empty() for box in changed) and previous_box is None:
         return []
     finest, *coarser = sorted(
@@ -459,7 +459,7 @@ def upsample(
         refuse_existing_mags(self, chain)
         for mag in chain:
             target = place_like(self, source, mag, named, (chunk_shape, shard_shape))
-            reports.append(upsample_mag(source.place, target, self.bounding_box, options))
+            reports.append(upsample_mag(source.place, target, self.record.bounding_box, options))
             write_multiscales(self._file, self.name)
             source = self.get_mag(mag)
     return reports
@@ -484,7 +484,7 @@ def coarser_chain(
         if stopped is not None:  # a call that was to compute mags anew began before the first of them
             start = max((mag for mag in mags if mag < stopped), default=start)
     return start, default_chain(
-        layer, start, layer.bounding_box, coarsest_mag, str(sampling_mode), align=align
+        layer, start, layer.record.bounding_box, coarsest_mag, str(sampling_mode), align=align
     )
 
 
@@ -533,7 +533,12 @@ def _ended(
     for start in mags[:-1]:
         with contextlib.suppress(AlreadyExistsError, InvalidValueError):  # made from another mag, perhaps
             chain = default_chain(
-                layer, start, layer.bounding_box, coarsest_mag or mags[-1], str(sampling_mode), align=align
+                layer,
+                start,
+                layer.record.bounding_box,
+                coarsest_mag or mags[-1],
+                str(sampling_mode),
+                align=align,
             )
             if chain and len(existing_mags(layer, chain)) == len(chain):
                 return downsample_chain(
@@ -551,7 +556,7 @@ def _start(layer: Layer, from_mag: MagLike | None, view: MagView | None) -> Mag:
     if view is None:
         check_filled(layer)
         return layer.record.mag(max(layer.mags) if from_mag is None else from_mag).mag
-    if layer.bounding_box.is_empty():
+    if layer.record.bounding_box.is_empty():
         raise InvalidValueError(f"layer {layer.name!r} is empty: there is nothing to sample")
     if from_mag is not None and view.mag != Mag(from_mag):
         raise InvalidValueError(f"from_mag_view is of mag {view.mag}, from_mag says {Mag(from_mag)}")

@@ -34,6 +34,7 @@ from wkdask.jobs.job import MagPlace
 from wkdask.jobs.settlement import commit_box
 from wkdask.jobs.tasks import PlaceReport
 from wkdask.operations.inline import add_box, current_writes
+from wkdask.operations.where import NOWHERE, Where
 from wkdask.storage.protocol import MagReader, StoredMag, Voxels, check_coordinates
 from wkdask.storage.publish.assemble import publish_parts
 from wkdask.storage.publish.jobs import job_folder
@@ -57,8 +58,19 @@ def check_dimension(dimension: int | str, buffer_size: int) -> int:
     return axis
 
 
-def check_first_slice(place: MagPlace, corner: Vec3Int, allow_unaligned: bool | None) -> None:
-    """Refuse slices that do not begin a cube, where a caller asks for that.
+def check_first_slice(place: MagPlace, corner: Vec3Int, where: Where, allow_unaligned: bool | None) -> None:
+    """Refuse slices that do not begin a cube, where version 4's words say their place, or a caller asks for that.
+
+    Parameters
+    ----------
+    place
+        The mag.
+    corner
+        The first voxel: absolute, in voxels of the mag.
+    where
+        How it was said where that is.
+    allow_unaligned
+        What the caller says.
 
     Raises
     ------
@@ -66,10 +78,11 @@ def check_first_slice(place: MagPlace, corner: Vec3Int, allow_unaligned: bool | 
         If so.
     """
     shard = place.store.spec.shard_shape
-    if allow_unaligned is False and any(corner % shard):
+    allowed = where == NOWHERE if allow_unaligned is None else allow_unaligned
+    if not allowed and any(corner % shard):
         raise AlignmentError(
-            f"{place.label}: slices from {corner} on do not begin at a cube of {shard}, and allow_unaligned=False "
-            f"forbids that; the nearest before is {corner // shard * shard}"
+            f"{place.label}: slices from {corner} on do not begin at a cube of {shard}; allow_unaligned=True lets "
+            f"parts of cubes be read and written anew; the nearest before is {corner // shard * shard}"
         )
 
 

@@ -127,36 +127,50 @@ NOWHERE = Where()
 
 
 def check_allowed(
-    view: _Located, box: BoundingBox, allow_resize: bool | None, allow_unaligned: bool | None
+    view: _Located,
+    box: BoundingBox,
+    where: Where,
+    allow_resize: bool | None = None,
+    allow_unaligned: bool | None = None,
 ) -> None:
-    """Refuse a write that version 4 refuses, where a caller asks for that; nothing is refused otherwise.
+    """Refuse a write that version 4 refuses, where the place is said in its words, or a caller asks for that.
 
     Parameters
     ----------
     view
         What is written.
     box
-        Where: absolute, in voxels of the mag.
+        The place: absolute, in voxels of the mag.
+    where
+        How it was said where it is.
     allow_resize
-        False: the box may not leave the view's.
+        False: the box may not leave the view's. None: as version 4 does in its own words, else allowed.
     allow_unaligned
-        False: the box consists of whole cubes, or ends where the view's box ends.
+        False: the box consists of whole cubes, or ends where the view's box ends. None: likewise, but version 4
+        allows it where cubes are plain WKW.
 
     Raises
     ------
     OutOfBoundsError, AlignmentError
         If so.
     """
-    if allow_resize is False and not view.box.contains_bbox(box):
+    if allow_resize is None:
+        allow_resize = where == NOWHERE
+    if allow_unaligned is None:
+        is_plain_wkw = view.spec.data_format == "wkw" and view.spec.compression is None
+        allow_unaligned = where == NOWHERE or is_plain_wkw
+    if not allow_resize and not view.box.contains_bbox(box):
         raise OutOfBoundsError(
-            f"the box {box} leaves {view.box} (voxels of mag {view.mag}), and allow_resize=False forbids that"
+            f"the box {box} does not fit in the layer's bounding box {view.box} (voxels of mag {view.mag}); "
+            "allow_resize=True lets that grow"
         )
-    if allow_unaligned is False:
+    if not allow_unaligned:
         whole = _of_whole_cubes(view, box)
         if whole != box:
             raise AlignmentError(
-                f"the box {box} has cubes of {view.spec.shard_shape} in part, and allow_unaligned=False forbids "
-                f"that; the nearest of whole cubes is {whole} (voxels of mag {view.mag})"
+                f"the box {box} is not aligned with the shard shape {view.spec.shard_shape}: it has cubes in part. "
+                f"allow_unaligned=True lets them be read and written anew; the nearest of whole cubes is {whole} "
+                f"(voxels of mag {view.mag})"
             )
 
 

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import BoundingBox, Mag
 from wkdask.geometry.voxel_size import VoxelSize
+from wkdask.properties.elements import dtype_of
 from wkdask.properties.records import DatasetRecord, LayerRecord, MagRecord, parse
 from wkdask.properties.transformations import CoordinateTransformation, transformation_of
 from wkdask.properties.view_configuration import DatasetViewConfiguration, LayerViewConfiguration
 
 __all__ = [
+    "AttachmentProperties",
+    "AttachmentsProperties",
     "DatasetProperties",
     "LayerProperties",
     "MagViewProperties",
@@ -81,6 +86,99 @@ class MagViewProperties(_Listed):
         return dict(order) if isinstance(order, Mapping) else None
 
 
+class AttachmentProperties:
+    """What the file says of an attachment; :class:`AttachmentsProperties` makes it."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        self._raw = raw
+
+    @property
+    def name(self) -> str | None:
+        """Its name among those of its kind; None where the file does not say."""
+        return self._raw.get("name")
+
+    @property
+    def path(self) -> str | None:
+        """As written: relative to the dataset, absolute, or a URL."""
+        return self._raw.get("path")
+
+    @property
+    def data_format(self) -> str | None:
+        """How it is stored."""
+        return self._raw.get("dataFormat")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AttachmentProperties) and self._raw == other._raw
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"AttachmentProperties({json.dumps(self._raw)})"
+
+
+class AttachmentsProperties:
+    """What the file says of the attachments of a segmentation, by their kinds; None where it says nothing."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        self._raw = raw
+
+    def _all(self, key: str) -> list[AttachmentProperties] | None:
+        entries = self._raw.get(key)
+        if entries is None:
+            return None
+        entries = entries if isinstance(entries, list) else [entries]
+        return [AttachmentProperties(each) for each in entries if isinstance(each, Mapping)]
+
+    def _one(self, key: str) -> AttachmentProperties | None:
+        return next(iter(self._all(key) or ()), None)
+
+    @property
+    def meshes(self) -> list[AttachmentProperties] | None:
+        """Meshes."""
+        return self._all("meshes")
+
+    @property
+    def agglomerates(self) -> list[AttachmentProperties] | None:
+        """Agglomerates."""
+        return self._all("agglomerates")
+
+    @property
+    def connectomes(self) -> list[AttachmentProperties] | None:
+        """Connectomes."""
+        return self._all("connectomes")
+
+    @property
+    def segment_index(self) -> AttachmentProperties | None:
+        """The segment index."""
+        return self._one("segmentIndex")
+
+    @property
+    def segment_statistics(self) -> AttachmentProperties | None:
+        """The segment statistics."""
+        return self._one("segmentStatistics")
+
+    @property
+    def cumsum(self) -> AttachmentProperties | None:
+        """The offsets into agglomerates."""
+        return self._one("cumsum")
+
+    def __iter__(self) -> Iterator[AttachmentProperties]:
+        for key in self._raw:
+            yield from self._all(key) or ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AttachmentsProperties) and self._raw == other._raw
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"AttachmentsProperties({json.dumps(self._raw)})"
+
+
 class LayerProperties(_Listed):
     """What the file says of a layer; `get_dataset_converter` and handles make it."""
 
@@ -109,6 +207,16 @@ class LayerProperties(_Listed):
     def element_class(self) -> str | None:
         """All channels of a voxel in one word, such as ``"uint24"``; None where the file does not say."""
         return self._record.element_class
+
+    @property
+    def dtype(self) -> str | None:
+        """The type of one channel, such as ``"uint8"``; None where the file does not say."""
+        return None if self.element_class is None else str(dtype_of(self.element_class, self.num_channels))
+
+    @property
+    def dtype_np(self) -> np.dtype[Any] | None:
+        """The same, as numpy has it."""
+        return None if self.dtype is None else np.dtype(self.dtype)
 
     @property
     def data_format(self) -> str:
@@ -159,6 +267,12 @@ class SegmentationLayerProperties(LayerProperties):
     def mappings(self) -> list[str]:
         """The names of mappings."""
         return list(self._record.mappings)
+
+    @property
+    def attachments(self) -> AttachmentsProperties:
+        """What belongs to it beside voxels; :attr:`SegmentationLayer.attachments` checks, adds and removes it."""
+        raw = self._record.raw.get("attachments")
+        return AttachmentsProperties(copy.deepcopy(raw) if isinstance(raw, dict) else {})
 
 
 class DatasetProperties(_Listed):

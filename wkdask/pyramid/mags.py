@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Collection, Sequence
 
-from wkdask.errors import InvalidValueError
+from wkdask.errors import InvalidValueError, MagChainError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.geometry.voxel_size import VoxelSize
 
@@ -58,8 +58,10 @@ def mag_chain(
 
     Raises
     ------
+    MagChainError
+        If the coarsest mag cannot be reached so.
     InvalidValueError
-        If the coarsest mag cannot be reached so, the mode is unknown, or the other layers do not agree.
+        If it is finer, the mode is unknown, or the other layers do not agree.
     """
     mode = "anisotropic" if sampling_mode.lower() == "auto" else sampling_mode.lower()
     if mode not in SAMPLING_MODES:
@@ -76,7 +78,7 @@ def mag_chain(
         wanted = _guided(current, end, align_with) or _next_mag(current, voxel_size, mode)
         following = wanted.pairmin(end)
         if following == current:
-            raise InvalidValueError(
+            raise MagChainError(
                 f"mag {coarsest_mag} cannot be reached from mag {from_mag} in the {mode} mode: after mag "
                 f"{Mag(current)} the next would be {Mag(wanted)}"
             )

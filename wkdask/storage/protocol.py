@@ -109,7 +109,7 @@ class ArraySpec:
             )
         if any(self.shard_shape % self.chunk_shape):
             raise InvalidValueError(
-                f"the shard shape {self.shard_shape} is not a multiple of the chunk shape {self.chunk_shape}"
+                f"the shard shape {self.shard_shape} must be a multiple of the chunk shape {self.chunk_shape}"
             )
         if self.compression not in (*COMPRESSIONS, *ZARR_COMPRESSIONS):
             raise InvalidValueError(

@@ -303,8 +303,9 @@ class BoxView(ArrayLike):
         relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
             The same in version 4's words, all in voxels of mag 1.
         allow_resize, allow_unaligned
-            False refuses what version 4 refuses by default: a box that leaves the layer's, cubes in part. Both are
-            allowed here: the box grows under a lock, and a cube keeps its other voxels.
+            False refuses a box that leaves the layer's, or cubes in part. Both are allowed by default, for the box
+            grows under a lock, and a cube keeps its other voxels; but where the place is said in version 4's words,
+            they are refused as there. With one of them and no place, the data go to the corner of the layer's box.
         client
             The cluster; the active one by default.
         durable
@@ -378,10 +379,13 @@ class BoxView(ArrayLike):
             )
         data = as_array(data)
         where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
-        if resume and offset is None and bounding_box is None and where == NOWHERE:
-            offset = self._offset_of_unfinished(data)
+        if offset is None and bounding_box is None and where == NOWHERE:
+            if resume:
+                offset = self._offset_of_unfinished(data)
+            if offset is None and (allow_resize, allow_unaligned) != (None, None):
+                offset = self._own_corner  # only version 4 has these words, and there nothing else is meant
         box = self.box_to_write(data, offset, bounding_box, where)
-        check_allowed(self, box, allow_resize, allow_unaligned)
+        check_allowed(self, box, where, allow_resize, allow_unaligned)
         if (writes := current_writes()) is not None:
             return write_inline(self.place, writes, data, box)
         options = WriteOptions(
@@ -469,6 +473,11 @@ class BoxView(ArrayLike):
     def _origin(self) -> Vec3Int:
         """The voxel that offsets count from: absolute, in voxels of this mag."""
         return self.global_offset
+
+    @property
+    def _own_corner(self) -> Vec3Int:
+        """The corner of the view's box, as an offset."""
+        return self.box.topleft - self._origin
 
     def box_to_write(
         self,

@@ -156,7 +156,7 @@ class View(BoxView):
         use_logging
             Without effect.
         allow_unaligned
-            False refuses a first slice that does not begin a cube, as version 4 does by default.
+            False refuses a first slice that does not begin a cube; as version 4 does where its words say the place.
 
         Examples
         --------
@@ -177,7 +177,7 @@ class View(BoxView):
             corner = self._resolve(offset, None, bounding_box).topleft
         else:
             corner = self._relative(self._write_offset(offset, Vec3Int.full(1)), (0, 0, 0)).topleft
-        check_first_slice(self._place, corner, allow_unaligned)
+        check_first_slice(self._place, corner, where, allow_unaligned)
         origin, size = self.box.topleft, 32 if buffer_size is None else buffer_size
         return BufferedSliceWriter(self.place, corner, self._limits(), size, dimension, origin)
 

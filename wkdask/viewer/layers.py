@@ -152,13 +152,10 @@ def _layers_of_dataset(dataset: Dataset, where: Where) -> Iterator[ShownLayer]:
 
 def _layer_of_mags(layer: Layer, mags: Sequence[View], where: Where, name: str) -> ShownLayer:
     """Return a stored layer with a scale for each of its mags."""
+    _refuse_further_axes(layer)
     voxel_size = layer.dataset.voxel_size
-    if has_further_axes(layer.record.raw):
-        raise InvalidValueError(
-            f"layer {layer.name!r} has further axes: look at one position along them, such as mag.to_dask(t=0)"
-        )
     scales = [
-        _stored(view.place.store, view.mag, _part(layer.bounding_box, view.mag, where), voxel_size)
+        _stored(view.place.store, view.mag, _part(layer.record.bounding_box, view.mag, where), voxel_size)
         for view in mags
         if not where.mags or view.mag in where.mags
     ]
@@ -170,6 +167,14 @@ def _layer_of_mags(layer: Layer, mags: Sequence[View], where: Where, name: str) 
         )
     scales.sort(key=lambda scale: scale.voxel)
     return _finished(layer, name, scales)
+
+
+def _refuse_further_axes(layer: Layer) -> None:
+    """Refuse a layer whose voxels have more than three coordinates."""
+    if has_further_axes(layer.record.raw):
+        raise InvalidValueError(
+            f"layer {layer.name!r} has further axes: look at one position along them, such as mag.to_dask(t=0)"
+        )
 
 
 def _layer_of_view(view: View, where: Where, name: str | None) -> ShownLayer:
@@ -296,11 +301,12 @@ def _layer_of_function(
     function: Callable[[da.Array], da.Array], layer: Layer, where: Where, name: str | None
 ) -> ShownLayer:
     """Return a function of the lazy array of each mag of a layer: the coarser ones are approximate."""
+    _refuse_further_axes(layer)
     scales = []
     for view in layer.mags.values():
         if where.mags and view.mag not in where.mags:
             continue
-        box = _part(layer.bounding_box, view.mag, where)
+        box = _part(layer.record.bounding_box, view.mag, where)
         lazy = view.to_dask(bounding_box=box.from_mag_to_mag1(view.mag))
         array = _with_channels(function(lazy))
         if tuple(array.shape[1:]) != tuple(box.size):

@@ -192,7 +192,7 @@ def layout_of_spec(spec: ArraySpec, data_format: str) -> ZarrLayout:
         chunk=chunk,
         shard=(spec.num_channels, *spec.shard_shape),
         codecs=codecs,
-        sharding=Sharding() if data_format == "zarr3" else None,
+        sharding=Sharding() if data_format == "zarr3" and spec.chunk_shape != spec.shard_shape else None,
         prefix="c/" if data_format == "zarr3" else "",
     )
     check_sizes(layout)
@@ -249,6 +249,7 @@ def document_of(layout: ZarrLayout, shape: Sequence[int]) -> dict[str, Any]:
         "codecs": inner,
         "index_codecs": [little, {"name": "crc32c"}],
     }
+    sharded = [{"name": "sharding_indexed", "configuration": sharding}]
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -257,7 +258,7 @@ def document_of(layout: ZarrLayout, shape: Sequence[int]) -> dict[str, Any]:
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(layout.shard)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": fill,
-        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "codecs": inner if layout.sharding is None else sharded,
         "dimension_names": list("cxyz"),
         "attributes": {},
     }

@@ -274,12 +274,14 @@ def create_nd(path: str, spec: ArraySpec, axes: Sequence[str], sizes: dict[str, 
     shape = {"c": spec.num_channels, **{axis: max(1, sizes[axis]) for axis in axes if axis != "c"}}
     for axis in SPATIAL:
         shape[axis] = -(-shape[axis] // sides[axis]) * sides[axis]
-    sharding = document["codecs"][0]["configuration"]
     document["shape"] = [shape[axis] for axis in axes]
     document["dimension_names"] = list(axes)
     document["chunk_grid"]["configuration"]["chunk_shape"] = [sides.get(axis, 1) for axis in axes]
-    sharding["chunk_shape"] = [chunk.get(axis, 1) for axis in axes]
-    sharding["codecs"][0]["configuration"]["order"] = list(range(len(axes)))[::-1]
+    codecs = document["codecs"]
+    if codecs[0]["name"] == "sharding_indexed":
+        codecs[0]["configuration"]["chunk_shape"] = [chunk.get(axis, 1) for axis in axes]
+        codecs = codecs[0]["configuration"]["codecs"]
+    codecs[0]["configuration"]["order"] = list(range(len(axes)))[::-1]
     folder = checked_path(path)
     os.makedirs(folder, exist_ok=True)
     atomic_write(os.path.join(folder, METADATA), to_json(document))
