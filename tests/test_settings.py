@@ -50,6 +50,7 @@ def test_the_defaults():
     assert settings.get("worker-timeout") == "auto"
     assert settings.get("progress-interval") == 10
     assert settings.get("thumbnails") is True
+    assert settings.get("compile-after") == 0.5
     assert settings.get("zarr-shape") == "shards"
     settings.check()
 
@@ -131,8 +132,8 @@ def test_a_name_that_nobody_reads_is_told_once():
             settings.check()
         settings.check()
     texts = sorted(str(warning.message) for warning in told)
-    assert texts[0].startswith("nobody reads the setting wkdask.colour; there are lock-timeout, ")
-    assert texts[1] == "nobody reads the setting wkdask.lock-timout; did you mean wkdask.lock-timeout?"
+    assert texts[0].startswith("unknown setting wkdask.colour; there are lock-timeout, ")
+    assert texts[1] == "unknown setting wkdask.lock-timout; did you mean wkdask.lock-timeout?"
 
 
 def test_wkdask_itself_is_no_value():
@@ -145,7 +146,7 @@ def test_the_environment_and_a_file(tmp_path):
     script = "import wkdask; from wkdask.settings import *; print(*map(get, SETTINGS))"
     env = {"DASK_CONFIG": str(tmp_path), "DASK_WKDASK__PROGRESS_INTERVAL": "1"}
     env |= {"DASK_WKDASK__WORKER_TIMEOUT": "none", "DASK_WKDASK__THUMBNAILS": "0"}
-    assert in_another_process(script, **env) == "3600.0 False None 1.0 False shards"
+    assert in_another_process(script, **env) == "3600.0 False None 1.0 False 0.5 shards"
 
 
 def test_dask_knows_the_defaults_once_a_name_of_the_package_is_used():

@@ -84,6 +84,7 @@ SETTINGS = {
     "worker-timeout": Setting(f'{_DURATION}; null (None) for no limit; or "auto"', _limit),
     "progress-interval": Setting(_DURATION, _seconds),
     "thumbnails": Setting("true or false", _flag),
+    "compile-after": Setting(_DURATION, _seconds),
     "zarr-shape": Setting('"shards" or "box"', _shape),
 }
 """Every setting, by its name without ``wkdask.``."""
@@ -143,7 +144,7 @@ def check() -> None:
     Warns
     -----
     WkdaskWarning
-        If there is a setting of a name that nobody reads, once per process.
+        If there is a setting of an unknown name, once per process.
     """
     for name in SETTINGS:
         get(name)
@@ -154,4 +155,4 @@ def check() -> None:
         _told.add(name)
         near = get_close_matches(name, SETTINGS, n=1)
         hint = f"did you mean wkdask.{near[0]}?" if near else f"there are {', '.join(SETTINGS)}"
-        warnings.warn(f"nobody reads the setting wkdask.{name}; {hint}", WkdaskWarning, stacklevel=2)
+        warnings.warn(f"unknown setting wkdask.{name}; {hint}", WkdaskWarning, stacklevel=2)

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
+import dask
 import numba
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from thorough import drawn, examples, mostly_slow
 
 from wkdask import kernels
 from wkdask.errors import AlignmentError, DTypeError, InvalidValueError
+from wkdask.fsio import lock
+from wkdask.kernels import layout as kernel_calls
 from wkdask.kernels.layout import DTYPES, jit
 
 LAYOUTS = (
@@ -47,6 +51,17 @@ MODES = tuple(mode for mode in kernels.MODES if mode not in kernels.INTERPOLATIO
 OPTIONS = settings(max_examples=examples(60), deadline=None)  # a first call compiles
 
 dtypes = pytest.mark.parametrize("dtype", mostly_slow(DTYPES, lambda _, dtype: dtype in drawn(DTYPES)))
+
+
+@pytest.fixture(autouse=True, scope="module", params=["compiled", "numpy"])
+def worker(request):
+    """Let each kernel do its work itself, or numpy do all of it that it can."""
+    with pytest.MonkeyPatch.context() as patch, dask.config.set({"wkdask.compile-after": 0}):
+        if request.param == "numpy":
+            dask.config.set({"wkdask.compile-after": "10 hours"})
+            patch.setattr(kernel_calls, "_ready", set())
+            patch.setattr(kernel_calls, "_lock_path", lambda *version: None)
+        yield request.param
 
 
 def random_block(shape, dtype, seed=0, few=False):
@@ -697,3 +712,41 @@ def test_a_cache_folder_that_is_a_file_is_passed_over(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file" / "cache"))
     assert jit(_three)(2) == 6
+
+
+def test_numpy_works_until_its_time_is_up(monkeypatch):
+    monkeypatch.setattr(kernel_calls, "_ready", set())
+    monkeypatch.setattr(kernel_calls, "_spent", {})
+    monkeypatch.setattr(kernel_calls, "_lock_path", lambda *version: None)
+    kernel, data = jit(lambda data: data[0] + 1), np.zeros(3, np.uint8)
+
+    def work():
+        start = time.thread_time()
+        while time.thread_time() - start < 0.1:
+            pass
+        return "by numpy"
+
+    with dask.config.set({"wkdask.compile-after": "150 ms"}):
+        found = [kernel_calls.call(kernel, data, instead=work) for _ in range(4)]
+    assert found == ["by numpy", "by numpy", 1, 1]
+    with dask.config.set({"wkdask.compile-after": 0}):
+        assert kernel_calls.call(kernel, data.astype(np.int16), instead=work) == 1
+
+
+def test_numpy_works_while_another_process_compiles(monkeypatch, tmp_path):
+    monkeypatch.setattr(kernel_calls, "_ready", set())
+    monkeypatch.setattr(kernel_calls, "_lock_path", lambda *version: str(tmp_path / "kernel.lock"))
+    kernel, data = jit(lambda data: data[0] + 1), np.zeros(3, np.uint8)
+    with dask.config.set({"wkdask.compile-after": 0}):
+        with lock(str(tmp_path / "kernel.lock")):
+            assert kernel_calls.call(kernel, data, instead=lambda: "by numpy") == "by numpy"
+        assert kernel_calls.call(kernel, data, instead=lambda: "by numpy") == 1
+
+
+def test_what_was_compiled_before_is_loaded_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(kernel_calls, "_ready", set())
+    monkeypatch.setattr(kernel_calls, "_lock_path", lambda *version: str(tmp_path / "kernel.lock"))
+    (tmp_path / "kernel.lock").touch()
+    with dask.config.set({"wkdask.compile-after": "10 hours"}):
+        kernel = jit(lambda data: data[0] + 1)
+        assert kernel_calls.call(kernel, np.zeros(3, np.uint8), instead=lambda: "by numpy") == 1

@@ -5,17 +5,16 @@ Graphs are networkx's, which wkdask does not need otherwise: ``pip install wkdas
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wkdask.attachments.making import made_apart
 from wkdask.errors import AlreadyExistsError, DamagedHeaderError, DTypeError, InvalidValueError
-from wkdask.fsio import fsync_files, fsync_folder, is_there, remove_folder
+from wkdask.fsio import is_there
 from wkdask.geometry.vectors import Vec3Int, Vec3IntLike
 
 try:
@@ -105,22 +104,12 @@ def write_graph(folder: str | os.PathLike[str], graph: AgglomerateGraph, segment
     arrays = _arrays_of(graph, dtype)
     if is_there(folder):
         raise AlreadyExistsError(f"{folder} exists already")
-    hidden = os.path.join(os.path.dirname(folder), f".{os.path.basename(folder)}.{uuid.uuid4().hex}.tmp")
-    try:
+    with made_apart(folder) as hidden:
         os.makedirs(hidden)
         group = {"zarr_format": 3, "node_type": "group", "attributes": _ATTRIBUTES}
         Path(hidden, "zarr.json").write_text(json.dumps(group))
         for name, array in arrays.items():
             _write_array(os.path.join(hidden, name), array)
-        for path, _, names in os.walk(hidden):
-            fsync_files(os.path.join(path, name) for name in names)
-            fsync_folder(path)
-        os.rename(hidden, folder)
-    except BaseException:
-        with contextlib.suppress(OSError):  # the first error says more
-            remove_folder(hidden)
-        raise
-    fsync_folder(os.path.dirname(folder))
 
 
 def _arrays_of(graph: AgglomerateGraph, dtype: np.dtype[Any]) -> dict[str, np.ndarray[Any, Any]]:

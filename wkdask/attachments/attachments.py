@@ -10,7 +10,6 @@ import contextlib
 import os
 import reprlib
 import shutil
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +32,7 @@ from wkdask.attachments.kinds import (
     contains,
     written,
 )
+from wkdask.attachments.making import made_apart, remove
 from wkdask.errors import (
     AlreadyExistsError,
     InvalidValueError,
@@ -40,7 +40,7 @@ from wkdask.errors import (
     UnsupportedFormatError,
     WkdaskWarning,
 )
-from wkdask.fsio import fsync_files, fsync_folder, is_there, remove_folder
+from wkdask.fsio import is_there
 from wkdask.jobs.mag_folders import mags_lock
 from wkdask.locations import link_folder
 from wkdask.properties import check_edit
@@ -370,7 +370,7 @@ class Attachments:
             os.path.realpath(layer.dataset_path), layer.name, attachment.key
         )
         if is_own and not any(str(each.path) == path for each in self):
-            _remove(path)
+            remove(path)
             with contextlib.suppress(OSError):  # others are in it
                 os.rmdir(home)
 
@@ -429,31 +429,12 @@ class Attachments:
 
 
 def _copy(source: str, target: str) -> None:
-    """Copy a file or a folder: under a hidden name first, so that half of a copy is never found."""
-    hidden = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{uuid.uuid4().hex}.tmp")
-    try:
+    """Copy a file or a folder."""
+    with made_apart(target) as hidden:
         if os.path.isdir(source):
             shutil.copytree(source, hidden)
         else:
             shutil.copy2(source, hidden)
-        for folder, _, names in os.walk(hidden):
-            fsync_files(os.path.join(folder, name) for name in names)
-            fsync_folder(folder)
-        if os.path.isfile(hidden):
-            fsync_files([hidden])
-        os.rename(hidden, target)
-    except BaseException:
-        _remove(hidden)
-        raise
-    fsync_folder(os.path.dirname(target))
-
-
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        remove_folder(path)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
 
 
 @contextlib.contextmanager
@@ -473,7 +454,7 @@ def _making(path: str, root: str) -> Iterator[list[str]]:
             yield made
         except BaseException:
             for each in made:
-                _remove(each)
+                remove(each)
             for each in missing:
                 with contextlib.suppress(OSError):  # another process uses it meanwhile
                     os.rmdir(each)

@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 
 from wkdask.kernels.layout import Block, call, flat, has_voxel_rows, jit, numbers, steps
 from wkdask.kernels.moves import to_fortran
+from wkdask.kernels.stand_ins import pack, unpack
 
 __all__ = ["in_voxel_rows", "morton_numbers", "morton_places", "pack_blocks", "unpack_blocks"]
 
@@ -293,7 +294,10 @@ def unpack_blocks(
     memory = flat(out, writeable=True).view(np.uint8)
     streamed = streamed and not any(n % 8 for n in (memory.ctypes.data, *out.strides[2:]))
     voxel, pitch = _voxel_nbytes(out), _pitch(out)
-    call(_unpack, blocks, memory, codes, np.uint64(side), voxel, numbers(low), numbers(high), pitch, streamed)
+    call(
+        _unpack, blocks, memory, codes, np.uint64(side), voxel, numbers(low), numbers(high), pitch, streamed,
+        instead=lambda: unpack(_cut(blocks, voxel, side), _in_bytes(memory, out), morton_places(codes), side, low),
+    )  # fmt: skip
 
 
 def pack_blocks(
@@ -312,7 +316,10 @@ def pack_blocks(
     """
     memory = flat(block).view(np.uint8)
     voxel, pitch = _voxel_nbytes(block), _pitch(block)
-    call(_pack, memory, out, codes, np.uint64(side), voxel, numbers(low), numbers(high), pitch)
+    call(
+        _pack, memory, out, codes, np.uint64(side), voxel, numbers(low), numbers(high), pitch,
+        instead=lambda: pack(_in_bytes(memory, block), _cut(out, voxel, side), morton_places(codes), side, low),
+    )  # fmt: skip
 
 
 def in_voxel_rows(block: Block) -> Block:
@@ -328,3 +335,18 @@ def _voxel_nbytes(block: Block) -> Any:
 def _pitch(block: Block) -> tuple[Any, ...]:
     """Return the bytes from one voxel to the next in y, and in z."""
     return numbers([step * block.itemsize for step in steps(block)[2:]])
+
+
+def _cut(blocks: Block, voxel: int, side: int) -> Block:
+    """View blocks that follow each other as (n, bytes of a voxel, x, y, z)."""
+    whole = blocks.size // (int(voxel) * side**3)
+    rows = blocks[: whole * int(voxel) * side**3].reshape((whole, side, side, side, int(voxel)))
+    return rows.transpose(0, 4, 3, 2, 1)
+
+
+def _in_bytes(memory: Block, block: Block) -> Block:
+    """View the memory of a block (c, x, y, z) of contiguous rows as (bytes of a voxel, x, y, z)."""
+    voxel = int(_voxel_nbytes(block))
+    strides = (1, voxel, *(int(pitch) for pitch in _pitch(block)))
+    shape = (voxel, *block.shape[1:])
+    return np.lib.stride_tricks.as_strided(memory, shape, strides, writeable=memory.flags.writeable)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -17,8 +18,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from wkdask import settings
 from wkdask.compiling import compiling
-from wkdask.errors import DTypeError, InvalidValueError
+from wkdask.errors import DTypeError, InvalidValueError, LockTimeoutError
 from wkdask.fsio import lock
 
 Block = NDArray[Any]
@@ -73,8 +75,11 @@ def _own_folder(path: str) -> str:
     return path
 
 
-def call(kernel: Callable[..., R], *arguments: Any) -> R:
+def call(kernel: Callable[..., R], *arguments: Any, instead: Callable[[], R] | None = None) -> R:
     """Call a kernel; of many processes that need it for the first time one compiles, the others load its code.
+
+    Compiling takes seconds, which a few blocks are not worth: until numpy has taken as long as the setting
+    ``wkdask.compile-after`` says, and while another compiles, it does the work, if it can.
 
     Parameters
     ----------
@@ -83,27 +88,48 @@ def call(kernel: Callable[..., R], *arguments: Any) -> R:
     arguments
         Its arguments: the first is an array, whose data type says which of the kernel's versions it is, and so do
         those that are None.
+    instead
+        Does the same by numpy.
     """
     version = (kernel, arguments[0].dtype, tuple(argument is None for argument in arguments))
     if version in _ready:
         return kernel(*arguments)
     path = _lock_path(*version)
     # Whose lock file is there was compiled before, and is most likely loaded.
-    delay = _LOAD_SECONDS if path is not None and os.path.exists(path) else None
-    with compiling(f"kernels for {arguments[0].dtype}", delay), _alone(path):
+    is_kept = path is not None and os.path.exists(path)
+    if instead is not None and not is_kept and _spent.get(version, 0.0) < settings.get("compile-after"):
+        return _timed(version, instead)
+    delay = _LOAD_SECONDS if is_kept else None
+    with (
+        compiling(f"kernels for {arguments[0].dtype}", delay),
+        _alone(path, _COMPILE_SECONDS if instead is None else 0.0) as is_alone,
+    ):
+        if instead is not None and not is_alone:
+            return instead()
         result = kernel(*arguments)
     _ready.add(version)
     return result
 
 
-_ready: set[tuple[Any, np.dtype[Any], tuple[bool, ...]]] = set()
-"""Kernels, data types and arguments that are None for which this process has machine code."""
+Version = tuple[Any, np.dtype[Any], tuple[bool, ...]]
+"""A kernel, its data type, and which arguments are None."""
+_ready: set[Version] = set()
+"""Versions for which this process has machine code."""
+_spent: dict[Version, float] = {}
+"""Seconds of processor time that numpy took in a version's place, in this process."""
 _COMPILE_SECONDS = 120.0
 """However slow another process is with a kernel, after this time it is compiled here too."""
-
-
 _LOAD_SECONDS = 6.0
 """Longer than this no kernel is loaded from the disk."""
+
+
+def _timed(version: Version, instead: Callable[[], R]) -> R:
+    """Let numpy work, and add up how long; of threads that end at once one may be left out, which does no harm."""
+    start = time.thread_time()
+    try:
+        return instead()
+    finally:
+        _spent[version] = _spent.get(version, 0.0) + time.thread_time() - start
 
 
 def _lock_path(kernel: Any, dtype: np.dtype[Any], absent: tuple[bool, ...]) -> str | None:
@@ -116,15 +142,22 @@ def _lock_path(kernel: Any, dtype: np.dtype[Any], absent: tuple[bool, ...]) -> s
 
 
 @contextlib.contextmanager
-def _alone(path: str | None) -> Iterator[None]:
-    """Keep other processes from compiling a kernel meanwhile, where its code is kept and locks work."""
+def _alone(path: str | None, seconds: float) -> Iterator[bool]:
+    """Keep other processes from compiling a kernel meanwhile, where its code is kept and locks work.
+
+    Yields False if another still compiles it after so many seconds.
+    """
     with contextlib.ExitStack() as stack:
+        is_alone = True
         if path is not None:
-            # A read-only cache, a file system without locks; LockTimeoutError.
-            with contextlib.suppress(OSError):
+            try:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                stack.enter_context(lock(path, _COMPILE_SECONDS))
-        yield
+                stack.enter_context(lock(path, seconds))
+            except LockTimeoutError:
+                is_alone = False
+            except OSError:  # a read-only cache, a file system without locks
+                pass
+        yield is_alone
 
 
 def checked(block: Block) -> Block:

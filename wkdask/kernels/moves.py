@@ -9,6 +9,7 @@ import numpy as np
 
 from wkdask.errors import InvalidValueError
 from wkdask.kernels.layout import Block, as_bits, call, check_out, checked, flat, jit, numbers, steps, triple
+from wkdask.kernels.stand_ins import transpose
 
 __all__ = ["mirror_pad", "to_fortran", "upsample"]
 
@@ -149,6 +150,7 @@ def to_fortran(block: Block, out: Block | None = None) -> Block:
         numbers(steps(src)),
         numbers(steps(dst)),
         np.uint64(_TILE[block.itemsize]),
+        instead=lambda: transpose(src, dst),
     )
     return out
 

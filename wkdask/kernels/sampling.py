@@ -25,6 +25,7 @@ from wkdask.kernels.layout import (
     triple,
 )
 from wkdask.kernels.moves import to_fortran
+from wkdask.kernels.stand_ins import sample, sample_each
 from wkdask.kernels.windows import WAYS, sample_array, sample_blocks
 
 __all__ = ["BLOCK_MODES", "MODES", "downsample", "downsample_blocks"]
@@ -123,7 +124,8 @@ def downsample(block: Block, factors: Sequence[int], mode: str, out: Block | Non
         numbers(factors),
         np.uint64(run),
     )
-    call(sample_array, *arguments, *_way(mode, source.dtype, nc, factors))
+    instead = None if source.dtype.kind == "f" else lambda: sample(source, factors, mode, target)
+    call(sample_array, *arguments, *_way(mode, source.dtype, nc, factors), instead=instead)
     return out
 
 
@@ -159,10 +161,17 @@ def downsample_blocks(
     kind = out.dtype if mode != "mode" or out.dtype.kind == "f" else np.dtype(f"u{out.itemsize}")
     source = blocks[: blocks.size // out.itemsize * out.itemsize].view(kind)
     source.flags.writeable = False
+    target, nc = out.view(kind), out.shape[0]
+
+    def instead() -> None:
+        n = nc * side**3
+        whole = source[: source.size // n * n].reshape((-1, side, side, side, nc)).transpose(0, 4, 3, 2, 1)
+        sample_each(whole, target, places, side, (low, high), factors, mode)
+
     call(
         sample_blocks,
         source,
-        flat(out, writeable=True).view(kind),
+        flat(target, writeable=True),
         places.reshape(-1),
         np.uint64(side),
         np.uint64(out.shape[0]),
@@ -170,4 +179,5 @@ def downsample_blocks(
         numbers(steps(out)[2:]),
         numbers(factors),
         *_way(mode, out.dtype, out.shape[0], factors),
+        instead=None if kind.kind == "f" else instead,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from wkdask.errors import InvalidValueError
 from wkdask.kernels.layout import Block, as_bits, call, checked, flat, has_voxel_rows, jit, numbers, steps
 from wkdask.kernels.moves import to_fortran
+from wkdask.kernels.stand_ins import extend, has_any
 
 __all__ = ["MinMax", "block_stats", "is_zero", "nonzero_bounds"]
 
@@ -189,7 +190,10 @@ class MinMax:
         block = checked(block)
         if block.size:
             rows = _rows(block)
-            call(_extrema, flat(rows), numbers(rows.shape), numbers(steps(rows)), self._lows, self._highs)
+            call(
+                _extrema, flat(rows), numbers(rows.shape), numbers(steps(rows)), self._lows, self._highs,
+                instead=lambda: extend(rows, self._lows, self._highs),
+            )  # fmt: skip
             self._any = True
 
     @property
@@ -225,7 +229,10 @@ def is_zero(block: Block) -> bool:
     rows = _rows(as_bits(block))
     *outer, n0 = rows.shape
     strides = [step * rows.itemsize for step in steps(rows)]
-    return not call(_any, flat(rows).view(np.uint8), numbers([*outer, n0 * rows.itemsize]), numbers(strides))
+    return not call(
+        _any, flat(rows).view(np.uint8), numbers([*outer, n0 * rows.itemsize]), numbers(strides),
+        instead=lambda: has_any(rows),
+    )  # fmt: skip
 
 
 def nonzero_bounds(block: Block) -> tuple[tuple[int, int, int], tuple[int, int, int]] | None:

@@ -10,7 +10,7 @@ from xml.sax.saxutils import unescape
 from wkdask.errors import ImageStackError
 from wkdask.external.images.info import Choice, ImageFile, Layout, describe, shown
 from wkdask.external.images.orientation import swaps_axes
-from wkdask.external.images.tiff_file import planes_of, sections_of
+from wkdask.external.images.tiff_file import planes_of, sections_of, series_of
 from wkdask.external.images.tiff_log import collected_log
 
 __all__ = ["check_members", "read_set"]
@@ -44,7 +44,7 @@ def read_set(path: str, choice: Choice) -> tuple[list[ImageFile], Layout, list[s
 
     notes: list[str] = []
     with collected_log(), tifffile.TiffFile(path) as tiff:  # what it misses is counted below
-        found = [series for series in tiff.series if series.kind == "ome"]
+        found = [series for series in series_of(tiff) if series.kind == "ome"]
         if not found:
             missing = _missing_files(path, str(tiff.ome_metadata))
             raise ImageStackError(f"{shown(path)}: is one of several files of an OME image: {missing}")

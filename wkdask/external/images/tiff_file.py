@@ -19,7 +19,15 @@ from wkdask.external.images.orientation import ORIENTATIONS
 from wkdask.external.images.plain_tiff import frame_of
 from wkdask.external.images.tiff_pixels import check_extent, piece_of
 
-__all__ = ["axes_of_tiff", "orientation_note", "planes_of", "probe_tiff", "sections_of", "series_depth"]
+__all__ = [
+    "axes_of_tiff",
+    "orientation_note",
+    "planes_of",
+    "probe_tiff",
+    "sections_of",
+    "series_depth",
+    "series_of",
+]
 
 _DTYPES = {f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)} | {"float32", "float64"}
 _JPEG = (6, 7, 33007, 34892)
@@ -74,7 +82,7 @@ def probe_tiff(path: str, choice: Choice, *, framed: bool) -> tuple[ImageFile, L
         tiff.filehandle.seek(tiff.pages.next_page_offset)
         if tiff.filehandle.read(tiff.tiff.offsetsize) != bytes(tiff.tiff.offsetsize):
             raise ImageStackError(f"{name}: is damaged or truncated after page {count}")
-        main = tiff.series[0]
+        main = series_of(tiff)[0]
         notes = _calibration_notes(tiff.imagej_metadata or {})
         described = tiff.is_imagej or tiff.is_ome or tiff.is_shaped or tiff.is_mmstack
         if main.is_multifile or (described and main.kind in ("generic", "uniform")):
@@ -125,9 +133,9 @@ def axes_of_tiff(path: str) -> dict[str, int]:
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
-        if not tiff.series:
+        if not series_of(tiff):
             raise ImageStackError(f"{shown(path)}: holds no page")
-        main = tiff.series[0]
+        main = series_of(tiff)[0]
         return {} if main.kind in _IN_FILE_ORDER[:2] else _split_axes(path, tiff, main)[1]
 
 
@@ -191,11 +199,20 @@ def _split_axes(path: str, tiff: Any, series: Any) -> tuple[list[tuple[str, int]
     return named, further
 
 
+def series_of(tiff: Any) -> Sequence[Any]:
+    """Return the series of a file, with their axes of length one where tifffile keeps only what was asked for."""
+    found: Sequence[Any] = tiff.series(squeeze=False) if callable(tiff.series) else tiff.series
+    return found
+
+
 def _axes_of(series: Any) -> tuple[list[tuple[str, int]], int, bool]:
     """Return the axes of a series, how many come before those of its pages, and whether the rest is as stored."""
     page = series.keyframe
-    axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
-    named = [(axis, n) for axis, n in zip(axes, shape, strict=True) if n > 1 or axis in page.axes]
+    if hasattr(series, "get_axes"):
+        sides = zip(series.get_axes(squeeze=False), series.get_shape(squeeze=False), strict=True)
+    else:  # tifffile since 2026.11; `series_of` asked for all of them
+        sides = zip(series.axes, series.shape, strict=True)
+    named = [(axis, n) for axis, n in sides if n > 1 or axis in page.axes]
     if "S" not in page.axes:
         named = [(axis, n) for axis, n in named if axis != "S" or n > 1]
     split = len(named) - len(page.axes)
@@ -289,7 +306,7 @@ def _together(
 def _choose_series(path: str, tiff: Any, choice: Choice, notes: list[str]) -> Sequence[int]:
     """Return the directories of the sections: those of the only series, or of the chosen one."""
     name = shown(path)
-    kind = tiff.series[0].kind
+    kind = series_of(tiff)[0].kind
     found = _alike(tiff, choice.series, notes) if kind in _IN_FILE_ORDER else _described(name, tiff, notes)
     if kind in _SLIDES and choice.series is None and len(found) > 1:
         others = ", ".join(series.text for series in found[1:])
@@ -313,7 +330,7 @@ def _choose_series(path: str, tiff: Any, choice: Choice, notes: list[str]) -> Se
     else:
         taken, number = found[0], 0
     if kind not in _IN_FILE_ORDER:
-        main = tiff.series[number]
+        main = series_of(tiff)[number]
         depth, planes = planes_of(path, tiff, main, choice, notes)
         there = len(taken.directories)
         if there != depth:
@@ -323,7 +340,7 @@ def _choose_series(path: str, tiff: Any, choice: Choice, notes: list[str]) -> Se
         taken = replace(taken, directories=tuple(taken.directories[k] for k in planes))
     elif kind == "shaped":
         offsets = {tiff.pages.get(index).offset for index in taken.directories}  # SubIFDs have other ones
-        alike = [s for s in tiff.series if s.keyframe is not None and s.keyframe.offset in offsets]
+        alike = [s for s in series_of(tiff) if s.keyframe is not None and s.keyframe.offset in offsets]
         chosen: Sequence[int] = ()
         if choice.at is None or len(alike) > 1:
             depth = sum(series_depth(path, tiff, series, notes) for series in alike)
@@ -381,7 +398,7 @@ def _described(name: str, tiff: Any, notes: list[str]) -> list[_Series]:
     # A frame's own index may be its place in the series (Micro-Manager); where it lies in the file is certain.
     places = {tiff.pages.get(index).offset: index for index in range(len(tiff.pages))}
     found, listed = [], set[int]()
-    for series in tiff.series:
+    for series in series_of(tiff):
         page = series.keyframe
         indexes = tuple(
             places[frame.offset] for frame in series if frame is not None and frame.offset in places
@@ -396,7 +413,7 @@ def _described(name: str, tiff: Any, notes: list[str]) -> list[_Series]:
         )
     rest = [index for index in range(len(tiff.pages)) if index not in listed]
     reduced = [index for index in rest if tiff.pages.get(index).is_reduced]
-    if len(rest) > len(reduced) and tiff.series[0].kind not in _SLIDES:
+    if len(rest) > len(reduced) and series_of(tiff)[0].kind not in _SLIDES:
         others = _numbers([index for index in rest if index not in reduced])
         raise ImageStackError(
             f"{name}: its metadata do not describe {others}; choose pages with page= (--page)"

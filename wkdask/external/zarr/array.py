@@ -220,6 +220,7 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
         array = open_array(folder)
         shape, dtype = tuple(array.shape), np.dtype(array.dtype)
         chunks, shards = tuple(array.chunks), tuple(array.shards or array.chunks)
+        stored = _stored_chunks(folder)
         key, attributes = array.metadata.encode_chunk_key((0,) * len(shape)), array.attrs.asdict()
     except Exception as error:  # zarr-python raises whatever it stumbles over
         raise DamagedHeaderError(
@@ -236,8 +237,8 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
         known = dict(zip(letters, lengths, strict=True))
         return Vec3Int(*(known.get(axis, 1) for axis in "xyz"))
 
-    if min(*chunks, *shards) < 1:
-        raise DamagedHeaderError(f"{folder} has chunks of {chunks} in files of {shards} voxels")
+    if min(*chunks, *shards, *stored) < 1:
+        raise DamagedHeaderError(f"{folder} has chunks of {chunks} in files of {stored} voxels")
     if 0 in shape:
         raise UnsupportedFormatError(f"{folder} has the shape {shape}: it holds no voxel")
     separator = "/" if "/" in key else "."
@@ -346,6 +347,13 @@ def _assumed_axes(folder: str, shape: tuple[int, ...]) -> str:
             f"each (--axes)"
         )
     return usual
+
+
+def _stored_chunks(folder: str) -> tuple[int, ...]:
+    """Return the sides of a file as the metadata have them: zarr-python reads a side of 0 as 1 since 3.4."""
+    raw = read_json(os.path.join(folder, "zarr.json")) or read_json(os.path.join(folder, ".zarray"))
+    grid = raw["chunk_grid"]["configuration"]["chunk_shape"] if "chunk_grid" in raw else raw["chunks"]
+    return tuple(side for sides in grid for side in (sides if isinstance(sides, list) else [sides]))
 
 
 def _checked_axes(folder: str, axes: str, shape: tuple[int, ...]) -> str:
