@@ -14,6 +14,7 @@ import numpy as np
 from wkdask.arrays.expression import array_stages
 from wkdask.arrays.graph_facts import GraphFacts, facts_of, refuse_p2p, structure_of
 from wkdask.arrays.lazy import block_shape
+from wkdask.arrays.lowered import as_dask_array
 from wkdask.arrays.names import why_name_changes
 from wkdask.errors import ChannelError, DTypeError, InvalidValueError, PlanError, ReadOnlyError, ResumeError
 from wkdask.geometry import BoundingBox
@@ -428,6 +429,7 @@ def refuse_array_expr() -> None:
 
 def with_whole_voxels(data: Any) -> Any:
     """Return a dask array ``(c, x, y, z)`` with all channels of a voxel in one block, as cubes hold them."""
+    data = as_dask_array(data)
     if not hasattr(data, "dask") or data.ndim == 3 or len(data.chunks[0]) == 1:
         return data
     return data.rechunk({0: -1})
