@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
 from wkdask.fsio import checked_path
-from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike, as_box
+from wkdask.geometry import EMPTY_BOX, BoundingBox, Vec3Int, Vec3IntLike, as_box
 from wkdask.geometry.grid import split_box
 from wkdask.jobs.events import WriteReport
 from wkdask.jobs.job import MagPlace, WriteOptions
@@ -539,7 +539,7 @@ class MagView(View):
 
     def _relative(self, offset: Vec3IntLike | None, size: Vec3IntLike | None) -> BoundingBox:
         """Return the box of an absolute offset and size; each defaults to the layer's box."""
-        own = self.box
+        own = self.box if offset is None or size is None else EMPTY_BOX
         corner = own.topleft if offset is None else Vec3Int(offset)
         if not corner.is_positive():
             raise OutOfBoundsError(f"voxel coordinates cannot be negative, got the offset {corner}")
