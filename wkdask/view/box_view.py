@@ -527,7 +527,7 @@ class BoxView(ArrayLike):
         bounding_box: BoundingBox | None,
         where: Where = NOWHERE,
     ) -> BoundingBox:
-        """Return which box the arguments of :meth:`read` mean: absolute, in voxels of this mag, checked."""
+        """Return which box the arguments of a reader mean: absolute, in voxels of this mag, checked."""
         return self._resolve(offset, size, bounding_box, where)
 
     def _requested(

@@ -163,6 +163,7 @@ class View(BoxView):
                [31, 32]], dtype=uint8)
         """
         reader = BoxReader(self, max_open_cubes, threads)
+        _ = self.box  # one that is impossible is an error now, not only where it is used
         warn_if_half_replaced(self.place.store.path)
         return reader
 
