@@ -170,6 +170,7 @@ class Calls:
 
     def __init__(self):
         self.webknossos = Webknossos()
+        self._opened = {}
 
     def versions(self):
         names = ("webknossos", "numba", "igneous-pipeline", "tinybrain", "cloud-volume", "wkw")
@@ -211,6 +212,18 @@ class Calls:
         volume.commit_info()
         for z in range(0, data.shape[3], side):
             volume[:, :, z : z + side] = np.asfortranarray(data[0, :, :, z : z + side])
+
+    def random_reads(self, path, layer, boxes):
+        """Read boxes of mag 1, one after the other; return CPU seconds, seconds, and the sum of the last one."""
+        import webknossos
+
+        if (path, layer) not in self._opened:
+            self._opened[path, layer] = webknossos.Dataset.open(path).get_layer(layer).get_mag(1)
+        mag = self._opened[path, layer]
+        cpu, start = time.process_time(), time.perf_counter()
+        for offset, size in boxes:
+            found = mag.read(absolute_offset=offset, size=size)
+        return time.process_time() - cpu, time.perf_counter() - start, int(found.sum(dtype=np.uint64))
 
     def igneous(self, path, mips):
         """Downsample on a local queue."""

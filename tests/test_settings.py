@@ -51,6 +51,7 @@ def test_the_defaults():
     assert settings.get("progress-interval") == 10
     assert settings.get("thumbnails") is True
     assert settings.get("compile-after") == 0.5
+    assert settings.get("read-threads") is None
     assert settings.get("zarr-shape") == "shards"
     settings.check()
 
@@ -76,6 +77,9 @@ def test_the_file_is_in_the_wheel():
         ("check-space", False, False),
         ("check-space", 0, False),
         ("check-space", 1, True),
+        ("read-threads", None, None),
+        ("read-threads", 1, 1),
+        ("read-threads", 16, 16),
         ("worker-timeout", None, None),
         ("worker-timeout", "auto", "auto"),
         ("worker-timeout", "1h", 3600),
@@ -146,7 +150,7 @@ def test_the_environment_and_a_file(tmp_path):
     script = "import wkdask; from wkdask.settings import *; print(*map(get, SETTINGS))"
     env = {"DASK_CONFIG": str(tmp_path), "DASK_WKDASK__PROGRESS_INTERVAL": "1"}
     env |= {"DASK_WKDASK__WORKER_TIMEOUT": "none", "DASK_WKDASK__THUMBNAILS": "0"}
-    assert in_another_process(script, **env) == "3600.0 False None 1.0 False 0.5 shards"
+    assert in_another_process(script, **env) == "3600.0 False None 1.0 False 0.5 None shards"
 
 
 def test_dask_knows_the_defaults_once_a_name_of_the_package_is_used():

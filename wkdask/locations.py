@@ -148,7 +148,7 @@ def foreign_mag(
 
     A folder whose name is no mag's is the mag `named`. A mag with further axes says that it has no place for this.
     """
-    if not isinstance(mag, str | os.PathLike):
+    if not isinstance(mag, str | os.PathLike | bytes):
         place = mag.place
         return mag.mag, place.store, Properties(place.dataset_path).layer(place.layer).bounding_box
     folder = checked_path(mag)

@@ -20,7 +20,7 @@ from wkdask.operations.copy import compress_in_place
 from wkdask.operations.existing import nonzero_box
 from wkdask.operations.halo import Boundary
 from wkdask.operations.map_cubes import MapRequest, map_into, map_to_records
-from wkdask.operations.where import Where, warn_of_parts_of_cubes
+from wkdask.operations.where import NOWHERE, Where, warn_of_parts_of_cubes
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.properties.listed import MagViewProperties
 from wkdask.storage.formats import default_shard_shape, fitting_compression
@@ -539,12 +539,29 @@ class MagView(View):
 
     def _relative(self, offset: Vec3IntLike | None, size: Vec3IntLike | None) -> BoundingBox:
         """Return the box of an absolute offset and size; each defaults to the layer's box."""
-        own = self.box
+        own = self.box  # one that is impossible is an error, whatever part is asked for
         corner = own.topleft if offset is None else Vec3Int(offset)
         if not corner.is_positive():
             raise OutOfBoundsError(f"voxel coordinates cannot be negative, got the offset {corner}")
         extent = (own.bottomright - corner).pairmax(0) if size is None else checked_size(size)
         return BoundingBox(corner, extent)
+
+    def box_to_read(
+        self,
+        offset: Vec3IntLike | None,
+        size: Vec3IntLike | None,
+        bounding_box: BoundingBox | None,
+        where: Where = NOWHERE,
+    ) -> BoundingBox:
+        """Return which box the arguments of a reader mean; the properties are asked only for what is not given."""
+        if offset is None or size is None or bounding_box is not None or where != NOWHERE:
+            return super().box_to_read(offset, size, bounding_box, where)
+        corner, extent = Vec3Int(offset), Vec3Int(size)
+        if not (corner.is_positive() and extent.is_positive()):
+            return super().box_to_read(offset, size, bounding_box, where)  # says what is wrong
+        box = BoundingBox(corner, extent)
+        self._check_bounds(box)
+        return box
 
     def _limits(self) -> None:
         """Return None: a MagView may be written anywhere."""

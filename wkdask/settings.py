@@ -69,6 +69,17 @@ def _flag(given: Any) -> bool:
     return bool(given)
 
 
+def _threads(given: Any) -> int | None:
+    """Return a number of threads from 1 on; None for as many as dask uses."""
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(given)
+    if given < 1:
+        raise ValueError(given)
+    return given
+
+
 def _shape(given: Any) -> str:
     """Return one of the two words."""
     if given not in ("shards", "box"):
@@ -85,6 +96,9 @@ SETTINGS = {
     "progress-interval": Setting(_DURATION, _seconds),
     "thumbnails": Setting("true or false", _flag),
     "compile-after": Setting(_DURATION, _seconds),
+    "read-threads": Setting(
+        "a number of threads from 1 on, or null (None) for as many as dask uses", _threads
+    ),
     "zarr-shape": Setting('"shards" or "box"', _shape),
 }
 """Every setting, by its name without ``wkdask.``."""

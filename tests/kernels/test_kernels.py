@@ -576,7 +576,8 @@ def test_blocks_are_unpacked_and_packed(side, voxel_nbytes, streamed, spans, shi
     nx, ny, nz = wanted.shape[1:]
     around = np.zeros((voxel_nbytes, nx + 3, ny + 2, nz + shift), "uint8", order="F")
     out = around[:, shift % 4 : nx + shift % 4, 1 : ny + 1, :nz]
-    kernels.unpack_blocks(data, codes, side, low, high, out, streamed=streamed)
+    target = kernels.BlockTarget.of(out, streamed=streamed)
+    kernels.unpack_blocks(data, codes, side, low, high, target, low)
     np.testing.assert_array_equal(out, wanted)
     assert around.sum(dtype=int) == wanted.sum(dtype=int)
     packed = np.zeros_like(data)
@@ -584,7 +585,7 @@ def test_blocks_are_unpacked_and_packed(side, voxel_nbytes, streamed, spans, shi
     kernels.pack_blocks(out, codes, side, low, high, packed)
     again = np.zeros_like(around)
     there = again[:, :nx, :ny, :nz]
-    kernels.unpack_blocks(packed, codes, side, low, high, there, streamed=False)
+    kernels.unpack_blocks(packed, codes, side, low, high, kernels.BlockTarget.of(again, streamed=False), low)
     np.testing.assert_array_equal(there, wanted)
     assert packed.sum(dtype=int) == wanted.sum(dtype=int)
     assert ((packed == data) | (packed == 0)).all()

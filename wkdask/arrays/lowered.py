@@ -10,8 +10,8 @@ __all__ = ["as_dask_array"]
 def as_dask_array(data: Any) -> Any:
     """Return an array of `dask_array` as one of `dask.array` that computes the same; whatever else as it is.
 
-    The expression is optimised as a whole, and becomes one graph with a task for each of its chunks: our own cutting into
-    windows needs the chunks, and not the expression.
+    The expression is optimised as a whole, and becomes one graph with a task for each of its chunks: what cuts it
+    into windows needs the chunks.
 
     Parameters
     ----------

@@ -81,6 +81,23 @@ class CubeGrid:
         for index in self.cubes(box):
             yield index, self.cube_box(index).intersection(box)
 
+    def cuts(self, box: BoundingBox) -> Iterator[tuple[Vec3Int, tuple[int, ...], tuple[int, ...]]]:
+        """Yield (cube index, low, high) for every cube that the box touches: the part of it, in voxels of the cube.
+
+        What :meth:`pieces` yields, in plain numbers: small reads take less time than boxes would.
+        """
+        if box.is_empty():
+            return
+        spans = [
+            [
+                (n, max(low - n * side, 0), min(high - n * side, side))
+                for n in range(low // side, -(-high // side))
+            ]
+            for low, high, side in zip(box.topleft, box.bottomright, self.shape, strict=True)
+        ]
+        for z, y, x in itertools.product(*reversed(spans)):
+            yield Vec3Int((x[0], y[0], z[0])), (x[1], y[1], z[1]), (x[2], y[2], z[2])
+
     def grouped(self, factors: Vec3Int) -> CubeGrid:
         """Return the grid whose cubes are groups of `factors` cubes of this one."""
         return CubeGrid(self.shape * factors)

@@ -10,6 +10,7 @@ The LZ4 library is the one that is linked into numcodecs; machine code finds its
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ _high = types.ExternalFunction("LZ4_compress_HC", _int(_size, _size, _int, _int,
 _decode = types.ExternalFunction("LZ4_decompress_safe", _int(_size, _size, _int, _int))
 
 
+@functools.cache
 def has_lz4() -> bool:
     """Tell whether the library is at hand; without it none of the kernels here may be called."""
     from numcodecs import lz4

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from functools import reduce
-from typing import TYPE_CHECKING
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Vec3Int
 from wkdask.jobs.engines.choice import Engine, pick_engine
@@ -62,6 +65,8 @@ def plan_existing(
 def nonzero_box(place: MagPlace, client: Client | None = None) -> BoundingBox:
     """Return the smallest box around the voxels of a mag that are not zero.
 
+    Cubes are read from outside in, a few first and ever more, until no other one reaches beyond what was found.
+
     Parameters
     ----------
     place
@@ -79,7 +84,7 @@ def nonzero_box(place: MagPlace, client: Client | None = None) -> BoundingBox:
         return EMPTY_BOX
     engine = pick_engine(client)
     plan, units = plan_existing(place.store, cubes, engine)
-    found = EMPTY_BOX
+    found, at_once = EMPTY_BOX, max(_FIRST_UNITS, 2 * engine.threads)
 
     def collect(event: Event) -> None:
         nonlocal found
@@ -87,18 +92,88 @@ def nonzero_box(place: MagPlace, client: Client | None = None) -> BoundingBox:
             found = found.extended_by(event.report.value)
 
     name = task_name("bounds", place.store.path)
-    windows = listed_windows(units, "", name, lambda unit: (nonzero_unit, place.store, unit))
-    run_unwritten(place.label, plan, windows, engine, [collect], reads=[place.store])
+    while units:
+        units = outermost_first(units)
+        call = partial(_call_of, place.store, found)
+        windows = listed_windows(units[:at_once], "", name, call)
+        run_unwritten(place.label, plan, windows, engine, [collect], reads=[place.store])
+        units = [unit for unit in units[at_once:] if not found.contains_bbox(unit)]
+        engine, at_once = pick_engine(client), 2 * at_once
     return found
 
 
-def nonzero_unit(store: MagReader, box: BoundingBox) -> UnitReport:
-    """Find the voxels of a unit that are not zero, cube by cube."""
+_FIRST_UNITS = 8
+"""Units that are read before it is asked which others can still change the box: it has so many corners."""
+
+
+def outermost_first(units: Sequence[BoundingBox]) -> list[BoundingBox]:
+    """Return units in the order in which they may change the box around all voxels: corners, edges, faces.
+
+    Parameters
+    ----------
+    units
+        Boxes on one grid, at least one.
+    """
+    low = np.array([unit.topleft for unit in units])
+    high = np.array([unit.bottomright for unit in units])
+    size = (high - low).max(axis=0)
+    # How many units lie further out, on each of the six sides.
+    depth = np.concatenate([(low - low.min(axis=0)) // size, (high.max(axis=0) - high) // size], axis=1)
+    sides = (depth == depth.min(axis=1, keepdims=True)).sum(axis=1)
+    return [units[n] for n in np.lexsort((-sides, depth.min(axis=1)))]
+
+
+def _call_of(store: MagReader, known: BoundingBox, unit: BoundingBox) -> tuple[Any, ...]:
+    """Return the task of a unit."""
+    return (nonzero_unit, store, unit, known)
+
+
+def nonzero_unit(store: MagReader, box: BoundingBox, known: BoundingBox = EMPTY_BOX) -> UnitReport:
+    """Find the box around voxels that are not zero, from outside in: what cannot change it is not read.
+
+    ::
+
+        +-----------+
+        |1  2    4 3|   layers of chunks, one side after the other, until what is left lies within what was found
+        |   +--+    |
+        +---+--+----+
+
+    Parameters
+    ----------
+    store
+        The mag.
+    box
+        The unit: absolute, in voxels of the mag. No voxel of it is read twice.
+    known
+        A box that is part of the answer.
+    """
     from wkdask.kernels import nonzero_bounds
 
-    found = EMPTY_BOX
-    for _, piece in store.spec.grid.pieces(box):
-        bounds = nonzero_bounds(store.read(piece))
-        if bounds is not None:
-            found = found.extended_by(BoundingBox.from_corners(*bounds).offset(piece.topleft))
+    found, left = EMPTY_BOX, box
+    for axis, is_far in itertools.product((2, 1, 0), (False, True)):
+        while not left.is_empty() and _reaches_beyond(left, known, axis, is_far):
+            layer, left = _split_off(left, axis, is_far, store.spec.chunk_shape[axis])
+            bounds = None if store.is_empty(layer) else nonzero_bounds(store.read(layer))
+            if bounds is not None:
+                there = BoundingBox.from_corners(*bounds).offset(layer.topleft)
+                found, known = found.extended_by(there), known.extended_by(there)
     return UnitReport(unit=box, value=found)
+
+
+def _reaches_beyond(box: BoundingBox, known: BoundingBox, axis: int, is_far: bool) -> bool:
+    """Tell whether a box reaches further out on a side than what is known."""
+    if known.is_empty():
+        return True
+    if is_far:
+        return box.bottomright[axis] > known.bottomright[axis]
+    return box.topleft[axis] < known.topleft[axis]
+
+
+def _split_off(box: BoundingBox, axis: int, is_far: bool, step: int) -> tuple[BoundingBox, BoundingBox]:
+    """Return the outermost layer of chunks of a box on a side, and the rest."""
+    low, high = box.topleft[axis], box.bottomright[axis]
+    cut = max(low, (high - 1) // step * step) if is_far else min(high, (low // step + 1) * step)
+    below, above = list(box.bottomright), list(box.topleft)
+    below[axis] = above[axis] = cut
+    parts = BoundingBox.from_corners(box.topleft, below), BoundingBox.from_corners(above, box.bottomright)
+    return parts[::-1] if is_far else parts

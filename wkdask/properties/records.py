@@ -420,9 +420,24 @@ def _mappings(raw: Raw, where: str) -> tuple[str, ...]:
     return tuple(typed(name, str, f"{where}: a name in mappings") for name in names)
 
 
+def _plain_box(value: Any) -> BoundingBox | None:
+    """Return a box that is sound at first sight, without a word on what is wrong with another one."""
+    corner = value.get("topLeft") if type(value) is dict else None
+    if type(corner) is not list or len(corner) != 3:
+        return None
+    size = [value.get("width"), value.get("height"), value.get("depth")]
+    if any(type(n) is not int or n < 0 for n in (*corner, *size)):
+        return None
+    if max(a + n for a, n in zip(corner, size, strict=True)) > COORDINATE_LIMIT:
+        return None
+    return BoundingBox(tuple(corner), tuple(size))
+
+
 def box_of(layer: Mapping[str, Any]) -> BoundingBox:
     """Return the box in the JSON object of a layer, refusing what no stored array can have."""
     value = layer.get("boundingBox")
+    if (box := _plain_box(value)) is not None:
+        return box
     shown = f"the bounding box of layer {layer['name']!r} is {reprlib.repr(value)}"
     if not isinstance(value, dict):
         raise PropertiesError(f"{shown}; expected topLeft [x, y, z], width, height, depth")

@@ -249,7 +249,7 @@ def fitting_compression(
 
 def extent_of(store: StoredMag) -> Vec3Int:
     """Return the voxels (x, y, z) of a Zarr array from its origin on; 0 for other mags, which have no end."""
-    return store._extent() if isinstance(store, ZarrMag) else Vec3Int.zeros()
+    return store.extent() if isinstance(store, ZarrMag) else Vec3Int.zeros()
 
 
 def default_shard_shape(data_format: str, chunk: Vec3Int, chunks: int = 32) -> Vec3Int:

@@ -8,6 +8,7 @@ handles are opened where they are needed, per thread, and stay there.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import uuid
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ __all__ = [
     "ArraySpec",
     "CubeBuilder",
     "CubeFiles",
+    "KeptReader",
     "MagMetadata",
     "MagReader",
     "PrivateMags",
@@ -145,6 +147,26 @@ class ArraySpec:
         return self.shard_shape.prod() * self.bytes_per_voxel
 
 
+class KeptReader(Protocol):
+    """Reads boxes of a mag again and again, and keeps cubes open meanwhile; made by :meth:`MagReader.kept_open`.
+
+    The mag's metadata count as they were when it was made. A cube that is replaced is noticed. Many threads may
+    read at once; a forked child makes a reader of its own.
+    """
+
+    def read(self, box: BoundingBox, out: Voxels, threads: int = 1) -> None:
+        """Read a box into an array ``(c, *box.size)``, whose channels, then x, are contiguous.
+
+        Raises
+        ------
+        DamagedCubeError, DamagedHeaderError
+            As :meth:`MagReader.read`. The mag's metadata are looked at where there is no cube.
+        """
+
+    def close(self) -> None:
+        """Close the cubes."""
+
+
 class MagReader(Protocol):
     """What reads a magnification: its type and cut, its voxels, and what tells whether they changed."""
 
@@ -174,6 +196,9 @@ class MagReader(Protocol):
         DamagedHeaderError
             If the mag's metadata are gone: an unmounted share is not an empty one.
         """
+
+    def kept_open(self, most_cubes: int) -> KeptReader:
+        """Return a reader that keeps so many cubes open at most."""
 
     def shrink(self, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels) -> None:
         """Write the voxels of a box into an array, one for each window of the factors.
@@ -348,8 +373,7 @@ def empty_block(spec: ArraySpec, box: BoundingBox) -> Voxels:
         If it is more than this machine's memory can hold: a layer's box may say anything up to 2**32 voxels.
     """
     nbytes = box.volume() * spec.bytes_per_voxel
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if nbytes > memory:
+    if nbytes > (memory := _memory()):
         raise InvalidValueError(
             f"the box {box} has {format_bytes(nbytes)}, this machine's memory {format_bytes(memory)}; "
             f"read a part of it, or use to_dask()"
@@ -358,6 +382,12 @@ def empty_block(spec: ArraySpec, box: BoundingBox) -> Voxels:
         return np.empty((spec.num_channels, *box.size), dtype=spec.dtype, order="F")
     except ValueError as error:  # numpy multiplies the sides, also where one of them is 0
         raise InvalidValueError(f"no array can have the shape of the box {box}: {error}") from None
+
+
+@functools.cache
+def _memory() -> int:
+    """Return the bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def leads_out(mag_path: str, path: str) -> str | None:
@@ -398,6 +428,8 @@ def check_coordinates(box: BoundingBox, shard_shape: Vec3Int) -> None:
         If a corner is negative, or the cube around the far corner ends beyond 2**32. A box without voxels
         touches no cube: it only needs a corner below 2**32.
     """
+    if min(box.topleft) >= 0 and max(box.bottomright) + max(shard_shape) < COORDINATE_LIMIT:
+        return  # the usual case, in a fifth of the time
     if not box.topleft.is_positive():
         raise InvalidValueError(f"voxel coordinates cannot be negative, got the box {box}")
     if box.is_empty():

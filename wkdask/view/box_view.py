@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wkdask import settings
 from wkdask.arrays.lazy import ChunksLike, lazy_array
 from wkdask.errors import InvalidValueError, OutOfBoundsError, ReadOnlyError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike, as_box
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import dask.array as da
     from distributed import Client
 
-__all__ = ["BoxView", "because", "checked_size"]
+__all__ = ["BoxView", "because", "checked_size", "checked_threads"]
 
 
 class BoxView(ArrayLike):
@@ -136,8 +137,11 @@ class BoxView(ArrayLike):
         absolute_offset: Vec3IntLike | None = None,
         relative_bounding_box: BoundingBox | None = None,
         absolute_bounding_box: BoundingBox | None = None,
+        threads: int | None = None,
     ) -> Voxels:
         """Read voxels into one array.
+
+        For many small boxes one after the other there is :meth:`~wkdask.View.open_reader`.
 
         Parameters
         ----------
@@ -149,6 +153,9 @@ class BoxView(ArrayLike):
             Instead of both: absolute, in voxels of mag 1.
         relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box
             The same in version 4's words, all in voxels of mag 1, also the `size` that goes with an offset.
+        threads
+            How many threads read a box of 8 MiB or more: by default what the setting ``wkdask.read-threads``
+            says, else as many as dask uses; 1 within a task.
 
         Returns
         -------
@@ -183,13 +190,11 @@ class BoxView(ArrayLike):
         box = self._resolve(offset, size, bounding_box, where)
         store = self.place.store
         if (writes := current_writes()) is not None:  # the other tasks have the other cores
-            block = store.read(box)
+            block = store.read(box, 1 if threads is None else checked_threads(threads))
             writes.overlay(store, box, block)
             return block
         warn_if_half_replaced(store.path)
-        import dask.config
-
-        return store.read(box, threads=dask.config.get("num_workers", None) or cores())
+        return store.read(box, checked_threads(threads))
 
     def read_bbox(self, bounding_box: BoundingBox | None = None) -> Voxels:
         """Read a box given as in the 2021 API: in voxels of this mag, relative to the view.
@@ -524,6 +529,16 @@ class BoxView(ArrayLike):
         self._check_bounds(box)
         return box
 
+    def box_to_read(
+        self,
+        offset: Vec3IntLike | None,
+        size: Vec3IntLike | None,
+        bounding_box: BoundingBox | None,
+        where: Where = NOWHERE,
+    ) -> BoundingBox:
+        """Return which box the arguments of a reader mean: absolute, in voxels of this mag, checked."""
+        return self._resolve(offset, size, bounding_box, where)
+
     def _requested(
         self,
         offset: Vec3IntLike | None,
@@ -559,6 +574,17 @@ class BoxView(ArrayLike):
         return (
             f"{type(self).__name__}({self._place.label}, {self.box}{', read-only' if self.read_only else ''})"
         )
+
+
+def checked_threads(threads: int | None) -> int:
+    """Return how many threads read; refuse what is no number from 1 on."""
+    if threads is None:
+        import dask.config
+
+        return settings.get("read-threads") or dask.config.get("num_workers", None) or cores()
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise InvalidValueError(f"threads is a number from 1 on, got {threads!r}")
+    return threads
 
 
 def checked_size(size: Vec3IntLike) -> Vec3Int:

@@ -17,8 +17,10 @@ from wkdask.operations.slices import BufferedSliceWriter, check_dimension, check
 from wkdask.operations.where import Where, warn_of_parts_of_cubes
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.protocol import Voxels, check_coordinates
+from wkdask.storage.publish.dead_jobs import warn_if_half_replaced
 from wkdask.view.box_view import BoxView, because
 from wkdask.view.parts import chunk, read_cxyz, read_xyz, write_cxyz
+from wkdask.view.reader import BoxReader
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -122,6 +124,50 @@ class View(BoxView):
             warn_of_parts_of_cubes(self, box, where)
         check_coordinates(box, self.spec.shard_shape)
         return View(self.place, box, read_only)
+
+    # --- reading again and again ---------------------------------------------------------------------
+
+    def open_reader(self, *, max_open_cubes: int = 64, threads: int = 1) -> BoxReader:
+        """Return a reader of many boxes, such as a training asks for at random, in one process or in many.
+
+        A :meth:`read` looks at the properties, the header and each cube anew. A reader looks once, and keeps cubes
+        open; only whether a cube has been replaced is looked at with every box. It pickles, and works after a fork.
+
+        Parameters
+        ----------
+        max_open_cubes
+            How many cubes are open at most in a process; the least recently used one is closed first. Each takes a
+            file descriptor, and a compressed one of 1024³ voxels 256 KiB for its jump table.
+        threads
+            How many threads read a box of 8 MiB or more.
+
+        Returns
+        -------
+        BoxReader
+            Has the same ``read`` as this view, and an array to read into as `out`; close it, or use it in a
+            ``with`` statement.
+
+        Raises
+        ------
+        InvalidValueError
+            If a number is not positive.
+
+        Warns
+        -----
+        WkdaskWarning
+            As :meth:`read`, once.
+
+        Examples
+        --------
+        >>> with mag.open_reader() as reader:
+        ...     reader.read(offset=(10, 20, 0), size=(2, 2, 1))[0, :, :, 0]
+        array([[30, 31],
+               [31, 32]], dtype=uint8)
+        """
+        reader = BoxReader(self, max_open_cubes, threads)
+        _ = self.box  # one that is impossible is an error now, not only where it is used
+        warn_if_half_replaced(self.place.store.path)
+        return reader
 
     # --- slices --------------------------------------------------------------------------------------
 

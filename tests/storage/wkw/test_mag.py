@@ -27,9 +27,11 @@ from wkdask.errors import (
     UnsupportedFormatError,
 )
 from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.storage import open_cubes, parallel
 from wkdask.storage.protocol import COMPRESSIONS, DTYPES, PRIVATE, ArraySpec
 from wkdask.storage.wkw import blocks as wkw_blocks
 from wkdask.storage.wkw import mag as storage
+from wkdask.storage.wkw.blocks import is_sound
 from wkdask.storage.wkw.mag import WkwMag
 from wkdask.testing import boxes_within
 
@@ -114,8 +116,7 @@ def test_boxes_read_what_the_library_wrote(tmp_path, dtype, channels, compressio
     "box", [((0, 0, 0), (64, 64, 64)), ((3, 5, 7), (50, 40, 1)), ((0, 9, 3), (64, 1, 60))]
 )
 def test_threads_change_nothing(tmp_path, monkeypatch, compression, box):
-    monkeypatch.setattr(storage, "_THREADS_NBYTES", 0)
-    monkeypatch.setattr(wkw_blocks, "_TILE_NBYTES", 4096)  # many tiles
+    monkeypatch.setattr(parallel, "PART_NBYTES", 0)  # many parts
     voxels = noise((2, 64, 64, 64), "uint16")
     library_write(tmp_path / "mag", voxels, compression=compression)
     mag = WkwMag.open(str(tmp_path / "mag"))
@@ -379,13 +380,12 @@ def test_voxels_that_do_not_decode(tmp_path):
     assert str(cube(mag, 1)) in str(caught.value)
 
 
-def test_a_mag_made_anew_is_checked_anew(tmp_path):
+def test_a_mag_made_anew_is_checked_anew(tmp_path, monkeypatch):
     """A cube known as sound, under a header that now says otherwise: the library would abort the process."""
     mag, _ = library_mag(tmp_path / "mag")
-    old = time.time() - 100
-    os.utime(cube(mag), (old, old))
-    time.sleep(0.01)
-    storage._sound_cubes[str(cube(mag))] = (*storage._identity(os.stat(cube(mag))), *mag.header.geometry)
+    monkeypatch.setattr(open_cubes, "SETTLED_NS", -(10**18))
+    mag.read(CUBE_0)
+    assert is_sound(str(cube(mag)), mag.header)
     header = Path(mag.path, "header.wkw")
     header.write_bytes(header.read_bytes()[:4] + b"\x55" + header.read_bytes()[5:])
     again = WkwMag.open(mag.path)
@@ -395,9 +395,9 @@ def test_a_mag_made_anew_is_checked_anew(tmp_path):
 
 def test_a_sound_cube_is_checked_once(tmp_path, monkeypatch):
     mag, voxels = library_mag(tmp_path / "mag", "lz4")
-    monkeypatch.setattr(storage, "_SETTLED_NS", -(10**18))
+    monkeypatch.setattr(open_cubes, "SETTLED_NS", -(10**18))
     mag.read(CUBE_0)
-    monkeypatch.setattr(storage, "open_cube", None)  # a second check would call it
+    monkeypatch.setattr(wkw_blocks, "check_cube_file", None)  # a second check would call it
     np.testing.assert_array_equal(mag.read(CUBE_0), voxels)
 
 
@@ -432,14 +432,14 @@ def test_without_a_header_there_are_no_zeros(tmp_path, threads):
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_mag_that_is_removed_while_it_is_read_is_not_zeros(tmp_path, monkeypatch, compression):
     mag, voxels = library_mag(tmp_path / "mag", compression, cubes=3)
-    check, gone = WkwMag.check_cube, []
+    check, gone = WkwMag._open_cube, []
 
     def look(self, path):
         if path.endswith("x1.wkw") and not gone:
             gone.append(os.rename(mag.path, tmp_path / "gone"))
         return check(self, path)
 
-    monkeypatch.setattr(WkwMag, "check_cube", look)
+    monkeypatch.setattr(WkwMag, "_open_cube", look)
     with pytest.raises(DamagedHeaderError, match=r"header\.wkw is missing"):
         mag.read(BoundingBox((0, 0, 0), (48, 16, 16)))
     os.rename(tmp_path / "gone", mag.path)
@@ -451,7 +451,7 @@ def test_a_mag_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeyp
     mag, _ = library_mag(tmp_path / "mag", compression, cubes=3)
     voxels = noise((1, 48, 16, 16), seed=9)
     library_write(tmp_path / "new", voxels, compression=compression)
-    check, swaps = WkwMag.check_cube, []
+    check, swaps = WkwMag._open_cube, []
 
     def look(self, path):
         if path.endswith("x1.wkw") and not swaps:
@@ -459,7 +459,7 @@ def test_a_mag_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeyp
             os.rename(tmp_path / "new", mag.path)
         return check(self, path)
 
-    monkeypatch.setattr(WkwMag, "check_cube", look)
+    monkeypatch.setattr(WkwMag, "_open_cube", look)
     np.testing.assert_array_equal(mag.read(BoundingBox((0, 0, 0), (48, 16, 16))), voxels)
 
 

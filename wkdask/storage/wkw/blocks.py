@@ -15,73 +15,54 @@ at a name that may lead to another file by then. The library takes every file th
 
 from __future__ import annotations
 
-import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wkdask.errors import CubePermissionError, DamagedCubeError
 from wkdask.fsio import EXHAUSTED, open_regular
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.geometry.grid import box_tiles
 from wkdask.portable import read_into
+from wkdask.storage.open_cubes import CheckedFiles, Identity, identity_of
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.wkw.format import WkwHeader, check_cube_file
 from wkdask.storage.wkw.lz4 import bound, unpack
+
+if TYPE_CHECKING:
+    from wkdask.kernels import BlockTarget
 
 __all__ = [
     "Batch",
     "OpenCube",
     "all_batches",
     "batches",
+    "is_sound",
     "open_cube",
+    "opened_cube",
     "read_box",
     "shrink_box",
+    "target_of",
     "thread_buffer",
-    "tiles",
 ]
 
-_TILE_NBYTES = 16 << 20
-"""Bytes that are read in one go: enough to hide what opening a file costs, few enough to spread over threads."""
 _BUFFER_NBYTES = 4 << 20
 """Bytes of blocks that are read at a time: they must still be in the third cache when they are placed."""
+_FEW_NBYTES = 128 << 10
+"""Bytes of blocks that a read of a box has at once: they must still be in the second cache when they are placed."""
 _STREAM_NBYTES = 16 << 20
 """Arrays from so many bytes on are written past the caches, which would not hold them until they are used."""
 _local = threading.local()
 
-
-def tiles(header: WkwHeader, box: BoundingBox, threads: int) -> list[BoundingBox]:
-    """Cut a box into parts of one cube each, whose blocks follow each other in the file as far as they can.
-
-    Parameters
-    ----------
-    header
-        The mag's.
-    box
-        Absolute, in voxels of the mag.
-    threads
-        Threads that read at once: there are tiles for each.
-    """
-    sides, cube = [header.block_len] * 3, header.block_len * header.file_len
-    nbytes = box.volume() * header.bytes_per_voxel
-    limit = _TILE_NBYTES if threads == 1 else min(_TILE_NBYTES, nbytes // (2 * threads))
-    if nbytes <= limit and box.topleft // cube == (box.bottomright - 1) // cube:
-        return [box]
-    while 2 * math.prod(map(min, sides, box.size)) * header.bytes_per_voxel <= limit:
-        growing = [
-            (side, axis)
-            for axis, (side, end) in enumerate(zip(sides, box.size, strict=True))
-            if side < min(end, cube)
-        ]
-        if not growing:
-            break
-        sides[min(growing)[1]] *= 2
-    return list(box_tiles(box, sides, sides))
+_checked: CheckedFiles[tuple[WkwHeader, Voxels | None]] = CheckedFiles()
+"""Per process: headers and jump tables of cubes, checked against the geometry of their mags."""
+_NO_ENDS: Voxels = np.frombuffer(b"", "<u8")
+"""The jump table of a plain cube."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +77,81 @@ class Batch:
     """Room for their bytes, one block after the other; the same for every batch of a thread."""
 
 
-@dataclass(frozen=True, slots=True)
 class OpenCube:
-    """An open cube whose header, size and jump table were checked."""
+    """An open cube whose header, size and jump table were checked; closed when nobody holds it any more."""
 
-    path: str
-    descriptor: int
-    header: WkwHeader
-    """The cube's own: it is read by its own block type."""
-    ends: Voxels | None
-    """Where each block ends in the file; None for a plain cube, whose blocks are all of one size."""
+    __slots__ = ("_descriptor", "ends", "header", "identity", "path")
+
+    def __init__(
+        self,
+        path: str,
+        descriptor: int,
+        header: WkwHeader,
+        ends: Voxels | None,
+        identity: Identity = (0, 0, 0, 0, 0),
+    ) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self.header = header
+        """The cube's own: it is read by its own block type."""
+        self.ends = ends
+        """Where each block ends in the file; None for a plain cube, whose blocks are all of one size."""
+        self.identity = identity
+        """What its file was when it was opened and checked."""
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, which nobody reads from any more."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def read(
+        self, low: Sequence[int], high: Sequence[int], target: BlockTarget, origin: Sequence[int]
+    ) -> None:
+        """Read a box into its place in an array.
+
+        Parameters
+        ----------
+        low, high
+            The corners of the box, in voxels of the cube.
+        target
+            The array.
+        origin
+            The voxel of the cube that the array begins with; may lie outside of the cube.
+
+        Raises
+        ------
+        DamagedCubeError
+            If the file became shorter since it was checked, a block cannot be decompressed, or the disk fails.
+        """
+        from wkdask import kernels
+
+        header = self.header
+
+        def read_batches() -> bool:
+            for batch in batches(header, BoundingBox.from_corners(low, high)):
+                self.load(batch)
+                kernels.unpack_blocks(batch.buffer, batch.codes, header.block_len, low, high, target, origin)
+            return True
+
+        if kernels.has_lz4():
+            nbytes = header.block_nbytes
+            count = max(2, _FEW_NBYTES // nbytes)
+            plain = packed = thread_buffer("plain", count * nbytes)[: count * nbytes]
+            if (ends := self.ends) is None:
+                ends = _NO_ENDS
+            else:
+                packed = thread_buffer("packed", count * (bound(nbytes) + kernels.READ_GAP))
+            file, levels = (self._descriptor, header.data_offset, ends), header.file_len.bit_length() - 1
+            buffers = plain, packed
+            if kernels.read_blocks(
+                file, header.block_len, levels, low, high, target, origin, buffers, read_batches
+            ):
+                return
+        read_batches()  # says what is wrong, and with what
 
     def load(self, batch: Batch) -> None:
         """Fill the buffer of a batch with its blocks.
@@ -153,15 +199,16 @@ class OpenCube:
         view = memoryview(target)
         for start, stop, position in zip(starts.tolist(), stops.tolist(), positions.tolist(), strict=True):
             while start < stop:
-                count = read_into(self.descriptor, view[start:stop], position)
+                count = read_into(self._descriptor, view[start:stop], position)
                 if not count:
                     raise DamagedCubeError(f"the cube {self.path} is damaged: it ends at byte {position}")
                 start, position = start + count, position + count
 
 
-@contextmanager
-def open_cube(path: str, dataset: WkwHeader) -> Iterator[OpenCube | None]:
+def opened_cube(path: str, dataset: WkwHeader) -> OpenCube | None:
     """Open a cube for reading; None if it is not there.
+
+    What was checked of a file that has not changed since is not checked again.
 
     Parameters
     ----------
@@ -181,16 +228,38 @@ def open_cube(path: str, dataset: WkwHeader) -> Iterator[OpenCube | None]:
         try:
             descriptor = open_regular(path)
         except FileNotFoundError:
-            descriptor = None
-    if descriptor is None:
-        yield None
-        return
+            return None
     try:
         with _reading(path):
-            header, ends = check_cube_file(path, descriptor, os.fstat(descriptor).st_size, dataset)
-        yield OpenCube(path, descriptor, header, ends)
-    finally:
+            info = os.fstat(descriptor)
+            found = _checked.get(path, info, dataset.geometry)
+            if found is None:
+                found = check_cube_file(path, descriptor, info.st_size, dataset)
+                nbytes = 0 if found[1] is None else found[1].nbytes
+                _checked.put(path, info, dataset.geometry, found, nbytes)
+        return OpenCube(path, descriptor, found[0], found[1], identity_of(info))
+    except BaseException:
         os.close(descriptor)
+        raise
+
+
+def is_sound(path: str, dataset: WkwHeader) -> bool:
+    """Tell whether a cube was checked and has not changed since."""
+    try:
+        return _checked.get(path, os.stat(path), dataset.geometry) is not None
+    except OSError:  # opening it says why
+        return False
+
+
+@contextmanager
+def open_cube(path: str, dataset: WkwHeader) -> Iterator[OpenCube | None]:
+    """Open a cube for the body of a ``with`` statement; see :func:`opened_cube`."""
+    cube = opened_cube(path, dataset)
+    try:
+        yield cube
+    finally:
+        if cube is not None:
+            cube.close()
 
 
 @contextmanager
@@ -234,15 +303,18 @@ def read_box(path: str, dataset: WkwHeader, box: BoundingBox, out: Voxels, place
     DamagedCubeError
         If it is not a sound cube of this mag, became shorter while it was read, or the disk does not give it.
     """
-    from wkdask.kernels import unpack_blocks
+    with open_cube(path, dataset) as cube:
+        if cube is None:
+            return False
+        cube.read(box.topleft, box.bottomright, target_of(out), box.topleft - place)
+    return True
 
-    target = out[(slice(None), *BoundingBox(place, box.size).to_slices())]
-    streamed = out.nbytes >= _STREAM_NBYTES
 
-    def place_blocks(buffer: Voxels, codes: Voxels, side: int) -> None:
-        unpack_blocks(buffer, codes, side, box.topleft, box.bottomright, target, streamed=streamed)
+def target_of(out: Voxels) -> BlockTarget:
+    """Return an array ``(c, x, y, z)``, whose channels, then x, are contiguous, as what cubes are read into."""
+    from wkdask.kernels import BlockTarget
 
-    return _read_blocks(path, dataset, box, place_blocks)
+    return BlockTarget.of(out, streamed=out.nbytes >= _STREAM_NBYTES)
 
 
 def shrink_box(

@@ -84,10 +84,13 @@ def write_plain(
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         header = WkwHeader.parse(os.pread(descriptor, HEADER_SIZE, 0))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with contextlib.closing(OpenCube(path, descriptor, header, None)) as cube:
         whole = box.aligned_outwards(Vec3Int.full(header.block_len)) == box
         if min_max is not None and not whole:  # the buffer has other voxels too
             min_max.add(block)
-        cube = OpenCube(path, descriptor, header, None)
         for batch in batches(header, box):
             buffer, nbytes = batch.buffer, header.block_nbytes
             if not whole and fresh:
@@ -103,8 +106,6 @@ def write_plain(
                     part = buffer[first * nbytes : min(first + step, stop) * nbytes]
                     if not (fresh and is_zero(part[None, None, None])):
                         _write_bytes(descriptor, header.data_offset + (number + first - start) * nbytes, part)
-    finally:
-        os.close(descriptor)
 
 
 def write_cube(path: str, header: WkwHeader, buffers: Iterable[Voxels]) -> None:

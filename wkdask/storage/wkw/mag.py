@@ -6,7 +6,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +15,8 @@ from wkdask.errors import DamagedCubeError, DamagedHeaderError, OutsideError
 from wkdask.fsio import atomic_write, checked_path
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.fingerprint import fingerprint_of
+from wkdask.storage.open_cubes import SETTLED_NS, OpenCubes
+from wkdask.storage.parallel import Corner, read_cubes
 from wkdask.storage.protocol import (
     PRIVATE,
     STAMP,
@@ -27,13 +28,13 @@ from wkdask.storage.protocol import (
     leads_out,
 )
 from wkdask.storage.wkw import build as wkw_build
-from wkdask.storage.wkw.blocks import open_cube, read_box, shrink_box, tiles
+from wkdask.storage.wkw.blocks import OpenCube, is_sound, opened_cube, read_box, shrink_box, target_of
 from wkdask.storage.wkw.format import WkwHeader, header_of_spec, read_header
 
 if TYPE_CHECKING:
     from wkdask.kernels import MinMax
 
-__all__ = ["HEADER_NAME", "WkwMag"]
+__all__ = ["HEADER_NAME", "WkwMag", "WkwReader"]
 
 T = TypeVar("T")
 
@@ -41,14 +42,8 @@ HEADER_NAME = "header.wkw"
 """The file that says how the cubes of a mag are cut and stored."""
 _STAT_LIMIT = 10_000
 """Cubes whose times enter a fingerprint one by one."""
-_SETTLED_NS = 2_000_000_000
-"""A file that changed less than this ago may change again without a new time: it is checked at every read."""
-_THREADS_NBYTES = 2 << 20
-"""A read of fewer bytes is over before threads have started."""
-
-_sound_cubes: dict[str, tuple[int, ...]] = {}
-"""Per process: the cubes whose header and jump table were checked, with inode, size and times at that moment,
-and the geometry that they were checked against."""
+_sound_headers: dict[str, tuple[object, tuple[int, ...]]] = {}
+"""Per process: the headers of mags that were read, with their state at that moment and the geometry they said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +108,7 @@ class WkwMag:
 
     def cubes_on_disk(self) -> Iterator[Vec3Int]:
         """Yield the indices of the cubes that exist, z slowest."""
-        self._checked_header()
+        self.checked_header()
         for z in _numbered(self.path, "z", ""):
             for y in _numbered(f"{self.path}/z{z}", "y", ""):
                 for x in _numbered(f"{self.path}/z{z}/y{y}", "x", ".wkw"):
@@ -124,7 +119,7 @@ class WkwMag:
 
         Up to 10 000 cubes are looked at one by one; above that the times of the mag's folders and of the stamp.
         """
-        return fingerprint_of(self.path, self._checked_header(), self._telling_names(box))
+        return fingerprint_of(self.path, self.checked_header(), self._telling_names(box))
 
     def _telling_names(self, box: BoundingBox) -> list[str]:
         """Return the names of the files that tell whether the content of a box has changed."""
@@ -142,6 +137,11 @@ class WkwMag:
     def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
         """Return the voxels of a box, ``(c, *box.size)`` in Fortran order; zeros where there is no cube."""
         return self._while_header_stays(box, lambda: self._read_once(box, threads))
+
+    def kept_open(self, most_cubes: int) -> WkwReader:
+        """Return a reader that keeps so many cubes open at most."""
+        self.checked_header()
+        return WkwReader(self, OpenCubes(most_cubes, self._open_cube))
 
     def shrink(self, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels) -> None:
         """Write the voxels of a box, shrunk, into an array; they never lie in memory as a whole."""
@@ -166,7 +166,9 @@ class WkwMag:
         check_coordinates(box, self.spec.shard_shape)
         for _ in range(16):
             before = self._header_state()
-            self._checked_header()
+            if before is None or _sound_headers.get(self.path) != (before, self.header.geometry):
+                self.checked_header()
+                self._remember_header(before)
             try:
                 out = work()
             except OSError:
@@ -186,31 +188,52 @@ class WkwMag:
             return None
         return (info.st_ino, info.st_ctime_ns)
 
+    def _remember_header(self, state: tuple[int, int] | None) -> None:
+        """Note that the header was checked, unless it may change again without a new time."""
+        if state is not None and time.time_ns() - state[1] > SETTLED_NS:
+            if len(_sound_headers) > 10_000:
+                _sound_headers.clear()
+            _sound_headers[self.path] = (state, self.header.geometry)
+
     def _read_once(self, box: BoundingBox, threads: int) -> Voxels:
-        """Read a box, in parts, on threads if it is large."""
-        out = empty_block(self.spec, box)  # only missing cubes need zeros
-        if box.is_empty():
-            return out
-        if out.nbytes < _THREADS_NBYTES:
-            threads = 1
-        parts = tiles(self.header, box, threads)
-        if threads == 1 or len(parts) == 1:
-            for part in parts:
-                self._read_tile(part, box, out)
-        else:
-            with ThreadPoolExecutor(threads, thread_name_prefix="wkdask-read") as pool:
-                for _ in pool.map(lambda part: self._read_tile(part, box, out), parts):
-                    pass
+        """Read a box; only missing cubes need zeros."""
+        out = empty_block(self.spec, box)
+        if not box.is_empty():
+            self.read_cubes(box, out, threads, self._open_cube)
         return out
 
-    def _read_tile(self, tile: BoundingBox, box: BoundingBox, out: Voxels) -> None:
-        """Read a part of a box, which lies in one cube, into its place in `out`."""
-        index, place = tile.topleft // self.spec.shard_shape, tile.topleft - box.topleft
-        path, inner = self.cube_path(index), tile.offset(-(index * self.spec.shard_shape))
-        if not (self.check_cube(path) and read_box(path, self.header, inner, out, place)):
-            out[(slice(None), *tile.to_slices(box.topleft))] = 0
+    def read_cubes(
+        self, box: BoundingBox, out: Voxels, threads: int, open_cube: Callable[[str], OpenCube | None]
+    ) -> None:
+        """Read a box into an array whose channels, then x, are contiguous."""
+        target, corner, side = target_of(out), box.topleft, self.spec.shard_shape
 
-    def _checked_header(self) -> bytes:
+        def read(cube: OpenCube | None, index: Vec3Int, low: Corner, high: Corner) -> None:
+            origin = [c - n * s for c, n, s in zip(corner, index, side, strict=True)]
+            if cube is not None:
+                cube.read(low, high, target, origin)
+            else:
+                out[
+                    (slice(None), *(slice(a - o, b - o) for a, b, o in zip(low, high, origin, strict=True)))
+                ] = 0
+
+        read_cubes(self.spec, box, threads, lambda index: open_cube(self.cube_path(index)), read)
+
+    def _open_cube(self, path: str) -> OpenCube | None:
+        """Open and check a cube; None where there is no such file."""
+        if self.outside == "refuse":
+            self._check_place(path)
+        cube = opened_cube(path, self.header)
+        if cube is None:
+            _refuse_dangling(path)
+        return cube
+
+    def _check_place(self, path: str) -> None:
+        """Refuse a cube that is a link out of the dataset, where those are not to be read."""
+        if (target := leads_out(self.path, path)) is not None:
+            raise OutsideError(f"the cube {path} leads to {target}, outside of the dataset; it is not read")
+
+    def checked_header(self) -> bytes:
         """Return the header's bytes as they are on disk now; the mag must still be there, cut as it was."""
         header = read_header(f"{self.path}/{HEADER_NAME}")
         if header.geometry != self.header.geometry:
@@ -221,24 +244,9 @@ class WkwMag:
 
     def check_cube(self, path: str) -> bool:
         """Check a cube's header, size and jump table; False where there is no such file."""
-        if self.outside == "refuse" and (target := leads_out(self.path, path)) is not None:
-            raise OutsideError(f"the cube {path} leads to {target}, outside of the dataset; it is not read")
-        try:
-            known = os.stat(path)
-        except OSError:
-            known = None  # opening it says why
-        if known is not None and _sound_cubes.get(path) == (*_identity(known), *self.header.geometry):
-            return True
-        with open_cube(path, self.header) as cube:
-            if cube is None:
-                _refuse_dangling(path)
-                return False
-            info = os.fstat(cube.descriptor)
-        if len(_sound_cubes) > 100_000:
-            _sound_cubes.clear()
-        if time.time_ns() - info.st_ctime_ns > _SETTLED_NS:
-            _sound_cubes[path] = (*_identity(info), *self.header.geometry)
-        return True
+        if self.outside == "refuse":
+            self._check_place(path)
+        return is_sound(path, self.header) or self._open_cube(path) is not None
 
     def is_empty(self, box: BoundingBox) -> bool:
         """Tell whether there is no cube in a box."""
@@ -313,7 +321,7 @@ class WkwMag:
 
     def publish_header(self) -> None:
         """Replace ``header.wkw``, whose block type readers pass over and writers follow."""
-        self._checked_header()
+        self.checked_header()
         atomic_write(f"{self.path}/{HEADER_NAME}", self.header.to_bytes())
 
     def native_header(self) -> Any:
@@ -341,12 +349,41 @@ class WkwMag:
 
     def prepare(self, box: BoundingBox) -> None:
         """Check that the mag is there and the box within the format's reach."""
-        self._checked_header()
+        self.checked_header()
         check_coordinates(box, self.spec.shard_shape)
 
     def finish(self) -> None:
         """Bump the stamp that stands for the cubes in the fingerprint of a large box."""
         bump_stamp(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class WkwReader:
+    """Reads boxes of a mag again and again; see :class:`~wkdask.storage.protocol.KeptReader`."""
+
+    mag: WkwMag
+    """The mag."""
+    cubes: OpenCubes[OpenCube]
+    """Its cubes that are open."""
+
+    def read(self, box: BoundingBox, out: Voxels, threads: int = 1) -> None:
+        """Read a box into an array."""
+        check_coordinates(box, self.mag.spec.shard_shape)
+        missing = False
+
+        def open_cube(path: str) -> OpenCube | None:
+            nonlocal missing
+            cube = self.cubes.get(path)
+            missing = missing or cube is None
+            return cube
+
+        self.mag.read_cubes(box, out, threads, open_cube)
+        if missing:  # of a mag that is gone that is not to say zeros
+            self.mag.checked_header()
+
+    def close(self) -> None:
+        """Close the cubes."""
+        self.cubes.clear()
 
 
 def _refuse_dangling(path: str) -> None:
@@ -355,11 +392,6 @@ def _refuse_dangling(path: str) -> None:
     for name in (path, folder, os.path.dirname(folder)):
         if os.path.islink(name) and not os.path.exists(name):
             raise DamagedCubeError(f"the cube {path}: {name} is a link that leads nowhere")
-
-
-def _identity(info: os.stat_result) -> tuple[int, int, int, int]:
-    """Return what changes when a file is replaced, rewritten, or its permissions change."""
-    return (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 def _numbered(folder: str, prefix: str, suffix: str) -> list[int]:

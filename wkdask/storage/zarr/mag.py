@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,8 @@ from wkdask.fsio import atomic_write, checked_path, lock, remove_temporaries
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.geometry.boxes import COORDINATE_LIMIT
 from wkdask.storage.fingerprint import fingerprint_of
+from wkdask.storage.open_cubes import OpenCubes
+from wkdask.storage.parallel import Corner, read_cubes
 from wkdask.storage.protocol import (
     PRIVATE,
     STAMP,
@@ -34,17 +35,48 @@ from wkdask.storage.zarr.build import build_cube, encode_cube, read_scratch, wri
 from wkdask.storage.zarr.layout import METADATA_NAMES, ZarrLayout, document_of, layout_of_spec
 from wkdask.storage.zarr.metadata import covers, frozen, parsed, read_bytes, room_for, shape_around, to_json
 from wkdask.storage.zarr.names import check_names, places_on_disk
-from wkdask.storage.zarr.shard import CubeFile, fill_of, read_file, region
+from wkdask.storage.zarr.shard import CubeFile, fill_of, read_file
 
 if TYPE_CHECKING:
     from wkdask.kernels import MinMax
 
-__all__ = ["ZarrMag"]
+__all__ = ["ZarrMag", "ZarrReader"]
 
 _STAT_LIMIT = 10_000
 """Cubes whose times enter a fingerprint one by one."""
-_THREADS_NBYTES = 2 << 20
-"""A read of fewer bytes is over before threads have started."""
+
+
+@dataclass(slots=True)
+class ZarrReader:
+    """Reads boxes of a mag again and again; see :class:`~wkdask.storage.protocol.KeptReader`."""
+
+    mag: ZarrMag
+    """The mag."""
+    files: OpenCubes[CubeFile]
+    """The files that are open."""
+    extent: Vec3Int
+    """Voxels that the array had when its metadata were read."""
+
+    def read(self, box: BoundingBox, out: Voxels, threads: int = 1) -> None:
+        """Read a box into an array; the metadata are read again for what lies beyond the array's end."""
+        check_coordinates(box, self.mag.spec.shard_shape)
+        if any(high > end for high, end in zip(box.bottomright, self.extent, strict=True)):
+            self.extent = self.mag.extent()
+        missing = False
+
+        def open_file(path: str) -> CubeFile | None:
+            nonlocal missing
+            file = self.files.get(path)
+            missing = missing or file is None
+            return file
+
+        self.mag.read_cubes(box, self.extent, out, threads, open_file)
+        if missing:  # of a mag that is gone that is not to say zeros
+            self.mag.extent()
+
+    def close(self) -> None:
+        """Close the files."""
+        self.files.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +185,7 @@ class ZarrMag:
 
     def cubes_on_disk(self) -> Iterator[Vec3Int]:
         """Yield the indices of the cubes that exist; all of an array whose missing chunks are not zeros."""
-        extent = self._extent()
+        extent = self.extent()
         if self.layout.fill:
             yield from self.spec.grid.cubes(BoundingBox((0, 0, 0), extent))
             return
@@ -173,7 +205,7 @@ class ZarrMag:
 
         Up to 10 000 cubes are looked at one by one; above that the stamp, which the driver bumps after every job.
         """
-        self._extent()
+        self.extent()
         return fingerprint_of(self.path, repr(self.layout).encode(), self._telling_names(box))
 
     def _telling_names(self, box: BoundingBox) -> list[str]:
@@ -196,7 +228,7 @@ class ZarrMag:
             )
         return data, list(shape)
 
-    def _extent(self) -> Vec3Int:
+    def extent(self) -> Vec3Int:
         """Return the voxels (x, y, z) that the array has now; the mag must still be there."""
         _, shape = self._document()
         return Vec3Int(*(min(shape[self.layout.axes.index(axis)], COORDINATE_LIMIT) for axis in "xyz"))
@@ -206,53 +238,58 @@ class ZarrMag:
     def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
         """Return the voxels of a box, ``(c, *box.size)`` in Fortran order; zeros where there is no cube."""
         check_coordinates(box, self.spec.shard_shape)
-        extent = self._extent()
+        extent = self.extent()
         out = empty_block(self.spec, box)
+        self.read_cubes(box, extent, out, threads, self._open_file)
+        return out
+
+    def read_cubes(
+        self,
+        box: BoundingBox,
+        extent: Vec3Int,
+        out: Voxels,
+        threads: int,
+        open_file: Callable[[str], CubeFile | None],
+    ) -> None:
+        """Read a box of an array of so many voxels into an array; what lies beyond is zeros."""
         inside = box.intersection(BoundingBox((0, 0, 0), extent))
         if inside != box:
             out[...] = 0
-        if inside.is_empty():
-            return out
-        parts = [inside] if threads == 1 or out.nbytes < _THREADS_NBYTES else self._parts(inside, threads)
+        corner, side = box.topleft, self.spec.shard_shape
 
-        def read(part: BoundingBox) -> None:
-            for index, piece in self.spec.grid.pieces(part):
-                self._read_piece(index, piece, out[(slice(None), *piece.to_slices(box.topleft))])
+        def open_cube(index: Vec3Int) -> list[tuple[CubeFile | None, int, int]]:
+            return [(open_file(path), first, last) for path, first, last in self._files(index)]
 
-        if len(parts) == 1:
-            read(inside)
-        else:
-            with ThreadPoolExecutor(threads, thread_name_prefix="wkdask-read") as pool:
-                for _ in pool.map(read, parts):
-                    pass
-        return out
+        def read(
+            files: list[tuple[CubeFile | None, int, int]], index: Vec3Int, low: Corner, high: Corner
+        ) -> None:
+            origin = [c - n * s for c, n, s in zip(corner, index, side, strict=True)]
+            place = [slice(a - o, b - o) for a, b, o in zip(low, high, origin, strict=True)]
+            for file, first, last in files:
+                part = out[(slice(first, last), *place)]
+                if file is None:
+                    part[...] = fill_of(self.layout)
+                else:
+                    read_file(
+                        file, (0, low[0], low[1], low[2]), (last - first, high[0], high[1], high[2]), part
+                    )
+
+        read_cubes(self.spec, inside, threads, open_cube, read)
+
+    def _open_file(self, path: str) -> CubeFile | None:
+        """Open and check a file of a cube; None where there is none."""
+        self._check_place(path)
+        return CubeFile.open(path, self.layout, self.path)
+
+    def kept_open(self, most_cubes: int) -> ZarrReader:
+        """Return a reader that keeps so many files open at most."""
+        return ZarrReader(self, OpenCubes(most_cubes, self._open_file), self.extent())
 
     def shrink(self, box: BoundingBox, factors: Vec3Int, mode: str, out: Voxels) -> None:
         """Write the voxels of a box, shrunk, into an array."""
         from wkdask.kernels import downsample
 
         downsample(self.read(box), tuple(factors), mode, out=out)
-
-    def _parts(self, box: BoundingBox, threads: int) -> list[BoundingBox]:
-        """Cut a box into slabs on the chunk grid, along its longest axis in chunks, a few for each thread."""
-        chunk = self.spec.chunk_shape
-        counts = box.aligned_outwards(chunk).size // chunk
-        axis = max((2, 1, 0), key=lambda n: min(counts[n], 4 * threads))
-        step = list(box.aligned_outwards(chunk).size)
-        step[axis] = max(1, counts[axis] // (4 * threads)) * chunk[axis]
-        return list(box.chunk(step, chunk))
-
-    def _read_piece(self, index: Vec3Int, piece: BoundingBox, out: Voxels) -> None:
-        """Read the part of a box that lies in one cube into its place."""
-        inner = piece.offset(-(index * self.spec.shard_shape))
-        for path, first, last in self._files(index):
-            self._check_place(path)
-            file = CubeFile.open(path, self.layout, self.path)
-            if file is None:
-                out[first:last] = fill_of(self.layout)
-                continue
-            with file:
-                read_file(file, *region(inner.topleft, inner.size, (0, last - first)), out[first:last])
 
     def _check_place(self, path: str) -> None:
         """Refuse a cube that is a link out of the dataset, where those are not to be read."""
@@ -261,12 +298,11 @@ class ZarrMag:
 
     def check_cube(self, path: str) -> bool:
         """Check a cube's size and index; False where there is no such file."""
-        self._check_place(path)
-        file = CubeFile.open(path, self.layout, self.path)
+        file = self._open_file(path)
         if file is None:
             return False
-        with file:
-            return True
+        file.close()
+        return True
 
     def is_empty(self, box: BoundingBox) -> bool:
         """Tell whether there is no cube in a box, and what is not there is zero."""
@@ -379,7 +415,7 @@ class ZarrMag:
 
     def publish_header(self) -> None:
         """Nothing changes: see :meth:`recompressed`."""
-        self._extent()
+        self.extent()
 
     def native_header(self) -> Any:
         """Return the array's metadata as zarr-python's own object."""

@@ -11,6 +11,8 @@ meanwhile. Size and index are checked at every opening; each chunk must decode t
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,7 @@ import numpy.typing as npt
 
 from wkdask.errors import CubePermissionError, DamagedCubeError
 from wkdask.fsio import open_regular
+from wkdask.storage.open_cubes import CheckedFiles, identity_of
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.zarr.codecs import Bytes, crc32c, decode
 from wkdask.storage.zarr.layout import ZarrLayout
@@ -54,17 +57,28 @@ _GAP_NBYTES = 64 << 10
 """What lies between two chunks is read too, rather than asking twice, up to so many bytes."""
 
 
-class CubeFile:
-    """An open file whose size and index were checked; use it in a ``with`` statement."""
+_checked: CheckedFiles[Table] = CheckedFiles()
+"""Per process: indexes of files, checked against the layouts of their mags."""
 
-    __slots__ = ("_descriptor", "_size", "layout", "path", "table")
+
+class CubeFile:
+    """An open file whose size and index were checked; closed by a ``with`` statement, or when nobody holds it."""
+
+    __slots__ = ("_descriptor", "_size", "identity", "layout", "path", "table")
 
     def __init__(self, path: str, layout: ZarrLayout, descriptor: int) -> None:
         self.path = path
         self.layout = layout
         self._descriptor = descriptor
-        self._size = os.fstat(descriptor).st_size
-        self.table = self._checked_table()
+        info = os.fstat(descriptor)
+        self._size = info.st_size
+        self.identity = identity_of(info)
+        """What the file was when it was opened and checked."""
+        table = _checked.get(path, info, layout)
+        if table is None:
+            table = self._checked_table()
+            _checked.put(path, info, layout, table, table.nbytes)
+        self.table = table
         """``(offset, length)`` of each chunk; the largest number twice where there is none."""
 
     @classmethod
@@ -89,11 +103,7 @@ class CubeFile:
             raise CubePermissionError(f"the cube {path} cannot be opened: {error.strerror}") from error
         except OSError as error:
             raise DamagedCubeError(f"the cube {path} cannot be opened: {error.strerror}") from error
-        try:
-            return cls(path, layout, descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        return cls(path, layout, descriptor)
 
     def __enter__(self) -> CubeFile:
         return self
@@ -101,7 +111,16 @@ class CubeFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, which nobody reads from any more."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def damaged(self, why: object) -> DamagedCubeError:
         """Return the error that names the file."""
@@ -164,6 +183,35 @@ class CubeFile:
     def has_all_places(self) -> bool:
         """Tell whether it is laid out as by :func:`lay_out_file`: each chunk in its own place."""
         return bool(np.array_equal(self.table, places_in_plain_file(self.layout)))
+
+    def batches(self, numbers: Numbers) -> Iterator[tuple[Numbers, Numbers, Bytes]]:
+        """Yield (which of the chunks, ``(offset, length)`` of each in the bytes, bytes), of those that exist.
+
+        The bytes are valid until the next ones are asked for.
+        """
+        chosen: list[Numbers] = []
+        starts: list[int] = []
+        data: list[bytes] = []
+        nbytes = 0
+        for run, start, part in self.runs(numbers):
+            if nbytes and nbytes + len(part) > _RUN_NBYTES:
+                yield self._joined(numbers, chosen, starts, data)
+                chosen, starts, data, nbytes = [], [], [], 0
+            chosen.append(run)
+            starts.append(start - nbytes)
+            data.append(part)
+            nbytes += len(part)
+        if data:
+            yield self._joined(numbers, chosen, starts, data)
+
+    def _joined(
+        self, numbers: Numbers, runs: list[Numbers], starts: list[int], data: list[bytes]
+    ) -> tuple[Numbers, Numbers, Bytes]:
+        """Return runs as one: their chunks, where each lies in the bytes, and the bytes."""
+        run = np.concatenate(runs)
+        entries = self.table[numbers[run]].astype(np.int64)
+        entries[:, 0] -= np.repeat(starts, [len(each) for each in runs])
+        return run, entries, np.frombuffer(b"".join(data) if len(data) > 1 else data[0], np.uint8)
 
     def runs(self, numbers: Numbers) -> Iterator[tuple[Numbers, int, bytes]]:
         """Yield (which of the chunks, where they start in the file, its bytes there), of those that exist."""
@@ -235,19 +283,20 @@ class Touched:
     @classmethod
     def of(cls, layout: ZarrLayout, low: Corner, high: Corner) -> Touched:
         """Return the chunks of the region [low, high)."""
-        weights = [layout.number_of([int(n == axis) for n in range(4)]) for axis in range(4)]
         spans = []
         for side, start, stop in zip(layout.chunk, low, high, strict=True):
             place = np.arange(start // side, -(-stop // side))
             first = np.maximum(start, place * side)
             last = np.minimum(stop, (place + 1) * side)
             spans.append(np.stack([place, first - place * side, first - start, last - first], axis=1))
-        c, x, y, z = (range(len(span)) for span in spans)
-        grid = np.meshgrid(z, y, x, c, indexing="ij")[::-1]
-        rows = np.stack([span[index.ravel()] for span, index in zip(spans, grid, strict=True)], axis=1)
+        left = np.arange(math.prod(map(len, spans)))  # of the chunks' places along c, x, y, z: those to come
+        rows = np.empty((left.size, 4, 4), np.int64)
+        for axis, span in enumerate(spans):
+            rows[:, axis] = span[left % len(span)]
+            left //= len(span)
         size = rows[:, :, 3]
         return cls(
-            rows[:, :, 0] @ np.array(weights),
+            rows[:, :, 0] @ _weights(layout),
             rows[:, :, 1],
             rows[:, :, 2],
             size,
@@ -260,6 +309,12 @@ class Touched:
         pairs = [(slice(a, a + n), slice(b, b + n)) for a, b, n in spans]
         inner, outer = zip(*pairs, strict=True)
         return inner, outer
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(layout: ZarrLayout) -> Numbers:
+    """Return by how much the number of a chunk grows from one place to the next along c, x, y, z."""
+    return np.array([layout.number_of([int(n == axis) for n in range(4)]) for axis in range(4)])
 
 
 def read_file(file: CubeFile, low: Corner, high: Corner, out: Voxels) -> None:
@@ -286,14 +341,11 @@ def _unpack(file: CubeFile, touched: Touched, out: Voxels) -> bool:
     regions[:, 0:6:2] = touched.inner[:, 1:]
     regions[:, 1:6:2] = touched.size[:, 1:]
     regions[:, 6:] = touched.outer[:, 1:]
-    for run, start, data in file.runs(touched.numbers):
-        entries = file.table[touched.numbers[run]].astype(np.int64)
-        entries[:, 0] -= start
-        view = np.frombuffer(data, np.uint8)
-        done = unpack_chunks(view, entries, regions[run], layout.chunk[1:], context, out)
+    for run, entries, data in file.batches(touched.numbers):
+        done = unpack_chunks(data, entries, regions[run], layout.chunk[1:], context, out)
         if done < len(run):
             offset, length = entries[done]
-            raise file.undecodable(int(touched.numbers[run[done]]), data[offset : offset + length])
+            raise file.undecodable(int(touched.numbers[run[done]]), data[offset : offset + length].tobytes())
     return True
 
 
