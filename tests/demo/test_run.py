@@ -13,9 +13,10 @@ from wkdask.errors import AlreadyExistsError
 @pytest.mark.slow  # a minute, of which most is the start of two workers and compiling
 @pytest.mark.cluster
 @pytest.mark.timeout(280)
-def test_demo_makes_a_dataset_and_says_what_is_there(tmp_path):
+def test_demo_makes_a_dataset_and_says_what_is_there(tmp_path, capfd):
     lines = []
-    picture = run_demo(str(tmp_path / "demo"), echo=lines.append)
+    picture = run_demo(str(tmp_path / "demo"), echo=lines.append, progress=False)
+    assert capfd.readouterr() == ("", "")  # what is said goes to echo
 
     dataset = wkdask.Dataset(tmp_path / "demo")
     assert set(dataset.layers) == {"color", "cells", "membranes"}

@@ -30,7 +30,7 @@ def command(run: Run, path: str) -> None:
         else:
             run.say(text)
 
-    picture = run_demo(path, overwrite=run.overwrite, echo=tell)
+    picture = run_demo(path, overwrite=run.overwrite, echo=tell, progress=run.listening)
     if run.quiet:
         run.say(picture)
     run.answer({"command": "demo", "dataset": path, "picture": picture})

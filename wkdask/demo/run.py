@@ -29,6 +29,8 @@ from wkdask.storage.publish.private import make_shared_folder
 if TYPE_CHECKING:
     import dask.array as da
 
+    from wkdask.progress.bar import ProgressLike
+
 __all__ = ["find_membranes", "run_demo"]
 
 SIZE = (512, 512, 96)
@@ -76,7 +78,13 @@ def _box_mean(block: Voxels, axis: int, radius: int) -> Voxels:
     return ((high - low) / (2 * radius + 1)).astype(np.float32)
 
 
-def run_demo(path: str, *, overwrite: bool = False, echo: Callable[[str], None] = print) -> str:
+def run_demo(
+    path: str,
+    *,
+    overwrite: bool = False,
+    echo: Callable[[str], None] = print,
+    progress: ProgressLike = True,
+) -> str:
     """Make a dataset, filter it on a cluster of two processes, downsample it, draw it.
 
     Parameters
@@ -87,6 +95,8 @@ def run_demo(path: str, *, overwrite: bool = False, echo: Callable[[str], None] 
         Replace what an earlier demo left there, and nothing else.
     echo
         Called with lines of text.
+    progress
+        As for :meth:`MagView.write`, of what the worker processes do.
 
     Returns
     -------
@@ -109,12 +119,12 @@ def run_demo(path: str, *, overwrite: bool = False, echo: Callable[[str], None] 
 
     watch(tell)
     try:
-        return _run(path, echo)
+        return _run(path, echo, progress)
     finally:
         unwatch(tell)
 
 
-def _run(path: str, echo: Callable[[str], None]) -> str:
+def _run(path: str, echo: Callable[[str], None], progress: ProgressLike) -> str:
     """Do what `run_demo` promises, in a folder that is free."""
     start = time.perf_counter()
     dataset = Dataset.create(path, VOXEL_SIZE)  # first of all: where it cannot be, nothing is computed
@@ -143,7 +153,8 @@ def _run(path: str, echo: Callable[[str], None]) -> str:
         membranes = dataset.add_layer("membranes", LayerCategories.COLOR_TYPE, dtype_per_channel="uint8")
         target = membranes.add_mag(1, shard_shape=SHARD, compression="lz4")
         expression = membranes_of(source.to_dask(chunks="cube"))
-        _say(echo, target.write(expression, bounding_box=color.bounding_box, client=client, progress=True))
+        report = target.write(expression, bounding_box=color.bounding_box, client=client, progress=progress)
+        _say(echo, report)
         for layer in (color, cells, membranes):
             for report in layer.downsample(coarsest_mag=8, client=client):
                 _say(echo, report)
