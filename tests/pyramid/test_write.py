@@ -146,9 +146,9 @@ def test_mag_1_is_not_read(tmp_path, monkeypatch):
     store = type(mag.place.store)
     original = store.read
 
-    def noted(self, box, **options):
+    def noted(self, box, threads=1):
         read.append((self.path, box))
-        return original(self, box, **options)
+        return original(self, box, threads)
 
     monkeypatch.setattr(store, "read", noted)
     voxels = np.random.default_rng(5).integers(1, 200, (1, 128, 96, 64)).astype("uint8")
