@@ -127,7 +127,7 @@ def test_a_chunk_that_does_not_fit_is_refused(make_mag, little_memory):
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize(("compression", "divisor"), [(None, 1), ("lz4", 4096), ("lz4hc", 4096)])
+@pytest.mark.parametrize(("compression", "divisor"), [(None, 1), ("lz4", 4096)])
 def test_a_cube_of_8_gib_by_workers_of_2_gib(make_mag, compression, divisor):
     from distributed import Client, LocalCluster
 

@@ -483,4 +483,4 @@ def test_a_dataset_is_what_its_model_is():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_dataset_is_what_its_model_is_for_long():
-    run(100, 60)
+    run(40, 60)
