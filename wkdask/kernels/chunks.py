@@ -12,13 +12,13 @@ library is the one that is linked into numcodecs; machine code finds its functio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numba import types
 
-from wkdask.kernels.layout import Block, flat, has_voxel_rows, jit, numbers, steps
+from wkdask.kernels.layout import Block, call, flat, has_voxel_rows, jit, numbers, steps
 from wkdask.kernels.libraries import link
 
 __all__ = ["can_pack", "pack_chunks", "unpack_chunks"]
@@ -102,7 +102,13 @@ def _unpack(
 
 
 def pack_chunks(
-    block: Block, corners: Block, shape: Sequence[int], context: int, bound: int, out: Block
+    block: Block,
+    corners: Block,
+    shape: Sequence[int],
+    context: int,
+    bound: int,
+    out: Block,
+    encode: Callable[[Block], Any],
 ) -> Block:
     """Compress chunks of a block.
 
@@ -120,6 +126,8 @@ def pack_chunks(
         ``ZSTD_compressBound`` of a chunk.
     out : array of uint8
         Gets the results one after the other; has `bound` bytes for each.
+    encode
+        Compresses the bytes of one chunk, while the kernel is not compiled yet.
 
     Returns
     -------
@@ -140,9 +148,22 @@ def pack_chunks(
         -(-row * shape[1] * shape[2] // 8) * 8, np.uint8
     )  # whole words, the last one's rest empty
     sizes = np.zeros(len(places), np.uint64)
-    done = _pack(
-        data, places, np.uint64(row), numbers(shape[1:]), numbers((y, z)), np.uint64(context), scratch, out,
-        np.uint64(bound), sizes,
+
+    def one_by_one() -> int:
+        position = 0
+        for k, corner in enumerate(np.asarray(corners).tolist()):
+            part = tuple(slice(first, first + side) for first, side in zip(corner, shape, strict=True))
+            chunk = block[(slice(None), *part)].reshape(-1, order="F").view(np.uint8)
+            if not chunk.any():
+                continue
+            packed = np.frombuffer(encode(chunk), np.uint8)
+            out[position : position + packed.size] = packed
+            sizes[k], position = packed.size, position + packed.size
+        return len(places)
+
+    done = call(
+        _pack, data, places, np.uint64(row), numbers(shape[1:]), numbers((y, z)), np.uint64(context), scratch, out,
+        np.uint64(bound), sizes, instead=one_by_one,
     )  # fmt: skip
     if done < len(places):
         raise ValueError(f"zstd failed to compress a chunk of {row * shape[1] * shape[2]} bytes")

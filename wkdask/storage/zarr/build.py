@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -267,7 +268,8 @@ def _pack(new: _NewFile, layout: ZarrLayout, touched: Touched, block: Voxels, th
         # A thread has a context of its own.
         context, _ = compressor(level, checksum, layout.chunk_nbytes) or found
         out = np.empty(len(batch) * bound, np.uint8)
-        return pack_chunks(block, touched.outer[batch, 1:], layout.chunk[1:], context, bound, out), out
+        corners, one = touched.outer[batch, 1:], partial(encode, layout.codecs)
+        return pack_chunks(block, corners, layout.chunk[1:], context, bound, out, one), out
 
     packed = map(pack, batches) if threads == 1 or len(batches) == 1 else _ahead(pack, batches, threads)
     for batch, (sizes, out) in zip(batches, packed, strict=True):
