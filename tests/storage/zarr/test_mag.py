@@ -590,7 +590,9 @@ def test_a_box_is_known_to_be_empty_where_no_file_is_and_that_means_zero(tmp_pat
 
 @pytest.mark.parametrize("compile_after", ["0 s", "10 hours"])
 @pytest.mark.parametrize(("dtype", "channels"), [("uint8", 1), ("uint16", 3)])
-def test_chunks_are_packed_by_the_kernel_and_without_it(make_mag, random_voxels, compile_after, dtype, channels):
+def test_chunks_are_packed_by_the_kernel_and_without_it(
+    make_mag, random_voxels, compile_after, dtype, channels
+):
     voxels = random_voxels((channels, 70, 64, 64), dtype)
     voxels[:, 32:64, :32, :32] = 0  # a chunk that is not stored
     with dask.config.set({"wkdask.compile-after": compile_after}):
