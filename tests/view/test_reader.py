@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reading_workers import BOXES, Samples, start, sum_of, sum_of_sample
 
 from wkdask import BoundingBox, Dataset
 from wkdask.errors import (
@@ -259,35 +260,6 @@ def test_a_task_sees_what_it_has_written(tmp_path):
     mag.for_each_chunk(work, chunk_size=(32, 32, 32), progress=False)
 
 
-BOXES = [((x, y, z), (20, 20, 20)) for x in (0, 20, 40) for y in (0, 30) for z in (0, 16)]
-
-
-def sum_of(arguments):
-    reader, (offset, size) = arguments
-    out = np.empty((1, *size), "uint8", order="F")
-    return int(reader.read(offset, size, out=out).sum(dtype=int))
-
-
-class Samples:
-    """What a data loader is given: made in the parent, used in its workers."""
-
-    def __init__(self, mag):
-        self.reader = mag.open_reader()
-        self.reader.read(*BOXES[0])  # so that a forked worker inherits open cubes
-
-    def __getitem__(self, number):
-        return self.reader.read(*BOXES[number])
-
-
-def start(samples):
-    global SAMPLES
-    SAMPLES = samples
-
-
-def sum_of_sample(number):
-    return int(SAMPLES[number].sum(dtype=int))
-
-
 @pytest.mark.parametrize("form", [("wkw", "lz4"), ("zarr3", "zstd")])
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_of_a_pool_read(tmp_path, form, method):
@@ -295,8 +267,10 @@ def test_workers_of_a_pool_read(tmp_path, form, method):
     expected = [int(put_together(voxels, BoundingBox(*box)).sum(dtype=int)) for box in BOXES]
     samples = Samples(mag)
     with multiprocessing.get_context(method).Pool(2, start, (samples,)) as pool:
-        assert pool.map(sum_of_sample, range(len(BOXES)), chunksize=1) == expected
-        assert pool.map(sum_of, [(samples.reader, box) for box in BOXES], chunksize=1) == expected
+        # With a limit: a pool starts workers that cannot begin again and again.
+        assert pool.map_async(sum_of_sample, range(len(BOXES)), chunksize=1).get(120) == expected
+        given_readers = [(samples.reader, box) for box in BOXES]
+        assert pool.map_async(sum_of, given_readers, chunksize=1).get(120) == expected
     assert [int(samples[number].sum(dtype=int)) for number in range(len(BOXES))] == expected
 
 
