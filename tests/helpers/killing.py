@@ -295,7 +295,7 @@ def judge(template, got, action, key, call):
             continue
         new = after.voxels[each]
         if each not in before.voxels:
-            # What a layer's box leaves out is read by nobody: a mag is listed empty before a job fills it.
+            # Readers read the layer's box only: a mag may be listed, with an empty box, before a job fills it.
             if not got.boxes[each[:2]].is_empty() and not np.array_equal(got.voxels[each], new):
                 zeros = np.count_nonzero((got.voxels[each] == 0) & (new != 0))
                 wrong.append(f"the new {each} is not whole: {zeros} voxels read zero")

@@ -142,7 +142,7 @@ def one_run(template, warm, folder, number, fault="kill"):
     if refused is None and (action == "resume" or (action == "again" and not call.inverts)):
         words = difference(got, template.after)
         wrong += [words] if words else []
-        # Whose folder it is whose notes are damaged, nobody can tell: a job that writes there removes it.
+        # The owner of a folder with damaged notes is unknown: the next job that writes there removes it.
         wrong += [f"left {each}" for each in left_in(folder, finished=True) if each != damaged]
         wrong += [f"unlisted {each}" for each in unlisted_mags(folder, got)]
     else:

@@ -16,7 +16,7 @@ def as_dask_array(data: Any) -> Any:
     Parameters
     ----------
     data
-        What was given to be written or shown.
+        What was given to be written.
     """
     if type(data).__module__.partition(".")[0] != "dask_array":
         return data

@@ -30,7 +30,7 @@ def command(run: Run, dataset: str, expr: str | None, port: int | None, no_brows
     """Show a dataset in the browser, in neuroglancer, until Ctrl-C.
 
     The browser gets the chunks that are on the screen, from this machine: nothing is copied or converted. The
-    address has a token, without which nobody is answered. Needs neuroglancer: pip install 'wkdask[view]'.
+    address has a token; requests without it are refused. Needs neuroglancer: pip install 'wkdask[view]'.
 
     MODULE is found in the working folder first. Its function is computed for what is on the screen, here or on the
     workers of a scheduler; coarser mags show the function of coarser mags, which is approximate.
@@ -64,7 +64,7 @@ def command(run: Run, dataset: str, expr: str | None, port: int | None, no_brows
                 run.note(f"Note: {note}")
             run.say(viewer.url)
             if no_browser:
-                there = f"ssh -N -L {viewer.port}:127.0.0.1:{viewer.port} {socket.getfqdn()}"
+                there = f"ssh -N -L {viewer.port}:127.0.0.1:{viewer.port} {socket.gethostname()}"
                 run.note(f"From another machine: {there}  and open the address above there")
             run.answer({"command": "view", "url": viewer.url, "layers": viewer.layers, "pid": os.getpid()})
             run.note("Ctrl-C ends it.")

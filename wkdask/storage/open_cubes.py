@@ -27,7 +27,7 @@ Identity: TypeAlias = "tuple[int, int, int, int, int]"
 
 
 class Identified(Protocol):
-    """An open cube; its file is closed when nobody holds it any more."""
+    """An open cube; its file is closed with its last reference."""
 
     @property
     def identity(self) -> Identity:

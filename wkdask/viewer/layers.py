@@ -72,7 +72,7 @@ class _Place:
 
 
 def layers_of(shown: Sequence[Any], where: Where) -> tuple[ShownLayer, ...]:
-    """Return what is shown, each layer under a name of its own.
+    """Return what is shown, each layer under a unique name.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def _enough(scales: Sequence[Scale]) -> Scale:
 
 
 def _toned(layer: ShownLayer, scale: Scale) -> ShownLayer:
-    """Return a layer with the contrast of a sample of its voxels, if it is an image of which nobody said more.
+    """Return a layer with the contrast of a sample of its voxels, if it is an image without a configured one.
 
     What cannot be read has no contrast: the viewer shows the error where the chunk would be.
     """
@@ -359,39 +359,33 @@ def _place_of(array: da.Array, where: Where) -> _Place:
         If neither says so.
     """
     sides = Vec3Int(*array.shape[1:])
-    sources = [(source, box) for source, box in facts_of(array).boxes if _listed(source.path) is not None]
-    fitting = {(source.path, box.topleft): (source.path, box) for source, box in sources if box.size == sides}
-    mags = {path: _listed(path) for path, _ in fitting.values()}
-    places = {
-        (listed.mag, box.topleft) for path, box in fitting.values() if (listed := mags[path]) is not None
-    }
-    first = next(iter(fitting.values()), None)
-    known = _listed(first[0]) if first is not None else None
+    boxes = facts_of(array).boxes
+    read = [(found, box) for source, box in boxes if (found := _listed(source.path)) is not None]
+    fitting = {(listed.mag, box.topleft): listed for listed, box in read if box.size == sides}
+    known = next(iter(fitting.values()), None)
     if len(where.mags) > 1:
         raise InvalidValueError("an expression lies in one mag: give one")
     mag = where.mags[0] if where.mags else known.mag if known else Mag(1)
     if where.bounding_box is not None:
         corner = where.bounding_box.in_mag(mag).topleft
-    elif len(places) == 1 and first is not None:
-        corner = first[1].topleft
+    elif len(fitting) == 1:
+        ((_, corner),) = fitting
     else:
-        read = ", ".join(f"{box} of {source.path}" for source, box in sources) or "no mag as a whole"
+        what = ", ".join(f"{box} of {listed.path}" for listed, box in read) or "no mag as a whole"
         raise InvalidValueError(
-            f"where an expression of {sides} voxels lies cannot be seen: it reads {read}. Say it: bounding_box= in "
+            f"where an expression of {sides} voxels lies cannot be seen: it reads {what}. Say it: bounding_box= in "
             f"voxels of mag 1, mag= if it is not 1, and voxel_size= if no mag is read"
         )
-    size = where.voxel_size or (known.voxel_size if known else None)
-    if size is None:
-        size = next(
-            (each.voxel_size for source, _ in sources if (each := _listed(source.path))), VoxelSize((1, 1, 1))
-        )
-    return _Place(mag, BoundingBox(corner, sides), size, known.is_segmentation if known else False)
+    sizes = [listed.voxel_size for listed in (known, *(each for each, _ in read)) if listed is not None]
+    size = where.voxel_size or next(iter(sizes), VoxelSize((1, 1, 1)))
+    return _Place(mag, BoundingBox(corner, sides), size, known is not None and known.is_segmentation)
 
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
     """What the properties say of the mag in a folder."""
 
+    path: str
     mag: Mag
     voxel_size: VoxelSize
     is_segmentation: bool
@@ -407,7 +401,9 @@ def _listed(path: str) -> _Listed | None:
                 if is_address(record):
                     continue
                 if os.path.realpath(mag_folder(folder, layer.name, record)) == os.path.realpath(path):
-                    return _Listed(record.mag, properties.record.voxel_size, layer.category == "segmentation")
+                    return _Listed(
+                        path, record.mag, properties.record.voxel_size, layer.category == "segmentation"
+                    )
     except (WkdaskError, OSError):
         return None
     return None

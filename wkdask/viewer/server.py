@@ -9,8 +9,8 @@
     /data/TOKEN/zarr/LAYER/[MAG/]zarr.json      Zarr groups: metadata
     /data/TOKEN/zarr/LAYER/MAG/c/0/X/Y/Z                 and chunks
 
-It listens on 127.0.0.1, in a thread of its own. Whoever does not know the token gets 403: other users of the
-machine can reach the port too. A chunk is made by a thread of a pool; one that nobody waits for is not begun.
+It listens on 127.0.0.1, in a thread of its own. A request without the token gets 403: other users of the machine
+can reach the port too. A chunk is made by a thread of a pool; if its request is closed before that, it is not made.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Server:
         self._pool = concurrent.futures.ThreadPoolExecutor(cores(), thread_name_prefix="wkdask-view")
         self._loop: asyncio.AbstractEventLoop
         self._changed: asyncio.Condition
-        self._ready, self._failed = threading.Event(), None
+        self._ready = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(client)), name="wkdask-view", daemon=True
         )
@@ -180,7 +180,9 @@ class Server:
     # --- changes -------------------------------------------------------------------------------------
 
     def show(
-        self, layers: tuple[ShownLayer, ...], state: Callable[[Mapping[str, str]], dict[str, Any]]
+        self,
+        layers: tuple[ShownLayer, ...],
+        state: Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, Any]],
     ) -> None:
         """Show other layers.
 
@@ -189,15 +191,20 @@ class Server:
         layers
             What is shown from now on.
         state
-            Returns what the client shows, given the addresses of the layers' volumes.
+            Returns what the client shows, given what it shows now and the addresses of the layers' volumes.
         """
-        old = {scale for layer in self.layers.values() for scale in layer.scales}
-        self._edition += 1
-        self.layers = {layer.name: layer for layer in layers}
-        self.state = state(self.sources)
-        self._generation = f"wkdask/{self._edition}"
-        self.cache.forget(old)
-        asyncio.run_coroutine_threadsafe(self.announce(), self._loop).result()
+
+        async def change() -> None:
+            # On the loop, where changes by the browser arrive: none of them is lost in between.
+            old = {scale for layer in self.layers.values() for scale in layer.scales}
+            self._edition += 1
+            self.layers = {layer.name: layer for layer in layers}
+            self.state = state(self.state, self.sources)
+            self._generation = f"wkdask/{self._edition}"
+            self.cache.forget(old)
+            await self.announce()
+
+        asyncio.run_coroutine_threadsafe(change(), self._loop).result()
 
     async def announce(self) -> None:
         """Tell all browsers that the state has changed."""
@@ -270,7 +277,8 @@ class _Handler(RequestHandler):
         error = (more.get("exc_info") or (None, None))[1]
         told = getattr(error, "log_message", None) if isinstance(error, HTTPError) else None
         self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{told or self._reason}\n")
+        text = told.replace("%%", "%") if told else self._reason  # tornado doubles them for its log
+        self.finish(f"{text}\n")
 
 
 class _Nothing(_Handler):
@@ -374,7 +382,7 @@ class _Computed(_Handler):
             await self.finish(body)
 
     def on_connection_close(self) -> None:
-        """Forget what nobody waits for."""
+        """Cancel what has not been started."""
         if self._waiting is not None:
             self._waiting.cancel()
 

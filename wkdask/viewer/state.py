@@ -1,4 +1,4 @@
-"""What neuroglancer is told to show: its state, as JSON.
+"""What neuroglancer shows: its state, as JSON.
 
 The rules are those of neuroglancer's ``python/neuroglancer/viewer_state.py``. Coordinates are voxels of the finest
 scale of the first layer.

@@ -88,8 +88,7 @@ class Viewer:
 
     def show(self, layers: tuple[ShownLayer, ...]) -> None:
         """Show other layers at the place where the user is; layers of the same names keep their settings."""
-        before = self._server.state
-        self._server.show(layers, lambda sources: updated_state(before, layers, sources))
+        self._server.show(layers, lambda state, sources: updated_state(state, layers, sources))
         self.notes = _notes(layers)
 
     @property
@@ -108,6 +107,7 @@ class Viewer:
         if not self._closed.is_set():
             self._closed.set()
             self._server.close()
+            atexit.unregister(self.close)
 
     def __enter__(self) -> Viewer:
         return self

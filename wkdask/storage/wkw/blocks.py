@@ -78,7 +78,7 @@ class Batch:
 
 
 class OpenCube:
-    """An open cube whose header, size and jump table were checked; closed when nobody holds it any more."""
+    """An open cube whose header, size and jump table were checked; closed with its last reference."""
 
     __slots__ = ("_descriptor", "ends", "header", "identity", "path")
 
@@ -103,7 +103,7 @@ class OpenCube:
         self.close()
 
     def close(self) -> None:
-        """Close the file, which nobody reads from any more."""
+        """Close the file; the caller does not read from it afterwards."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

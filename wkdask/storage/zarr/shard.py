@@ -62,7 +62,7 @@ _checked: CheckedFiles[Table] = CheckedFiles()
 
 
 class CubeFile:
-    """An open file whose size and index were checked; closed by a ``with`` statement, or when nobody holds it."""
+    """An open file, its size and index checked; closed by a ``with`` statement, or with its last reference."""
 
     __slots__ = ("_descriptor", "_size", "identity", "layout", "path", "table")
 
@@ -117,7 +117,7 @@ class CubeFile:
         self.close()
 
     def close(self) -> None:
-        """Close the file, which nobody reads from any more."""
+        """Close the file; the caller does not read from it afterwards."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
