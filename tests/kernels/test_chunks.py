@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import dask
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,12 +20,16 @@ def compress(size):
     return compressor(3, True, size)
 
 
+def encode(chunk):
+    return zstd.compress(chunk, 3, True)
+
+
 @settings(max_examples=examples(60), deadline=None)  # the first call compiles
 @given(
     st.sampled_from(drawn(DTYPES)), st.sampled_from([1, 3]), st.tuples(*[st.integers(1, 9)] * 3),
-    st.tuples(*[st.integers(1, 3)] * 3), st.integers(0, 3),
+    st.tuples(*[st.integers(1, 3)] * 3), st.integers(0, 3), st.sampled_from(["0 s", "10 hours"]),
 )  # fmt: skip
-def test_chunks_are_packed_and_unpacked(dtype, channels, shape, counts, border):
+def test_chunks_are_packed_and_unpacked(dtype, channels, shape, counts, border, compile_after):
     sides = [n * side + border for n, side in zip(counts, shape, strict=True)]
     voxels = np.random.default_rng(0).integers(0, 3, (channels, *sides)).astype(dtype, order="F")
     voxels[:, : shape[0], : shape[1], : shape[2]] = 0
@@ -35,7 +40,8 @@ def test_chunks_are_packed_and_unpacked(dtype, channels, shape, counts, border):
     context, bound = compress(nbytes)
     out = np.empty(bound * len(corners), np.uint8)
     assert can_pack(voxels)
-    sizes = pack_chunks(voxels, corners, shape, context, bound, out)
+    with dask.config.set({"wkdask.compile-after": compile_after}):
+        sizes = pack_chunks(voxels, corners, shape, context, bound, out, encode)
     expected = [
         voxels[(slice(None), *(slice(a, a + n) for a, n in zip(corner, shape, strict=True)))]
         for corner in corners
@@ -70,7 +76,7 @@ def test_a_chunk_that_does_not_decompress_is_found():
     corners = np.array([(0, 0, 0), (8, 0, 0), (16, 0, 0)])
     context, bound = compress(512)
     out = np.empty(3 * bound, np.uint8)
-    sizes = pack_chunks(voxels, corners, (8, 8, 8), context, bound, out).astype(int)
+    sizes = pack_chunks(voxels, corners, (8, 8, 8), context, bound, out, encode).astype(int)
     starts = np.cumsum(sizes) - sizes
     regions = np.array([[0, 8, 0, 8, 0, 8, *corner] for corner in corners])
     for damage in ((1, 0), (1, -1), (1, 12)):
