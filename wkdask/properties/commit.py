@@ -14,7 +14,7 @@ from dataclasses import replace
 from wkdask import fsio
 from wkdask.errors import AlreadyExistsError, InvalidValueError, PropertiesError
 from wkdask.geometry.voxel_size import VoxelSize
-from wkdask.properties.rawjson import PROPERTIES_FILE, Raw, read_bytes, to_bytes, to_raw
+from wkdask.properties.rawjson import PROPERTIES_FILE, Raw, is_same, read_bytes, to_bytes, to_raw
 from wkdask.properties.records import DatasetRecord, Layout, parse
 from wkdask.properties.structure import (
     AddLayer,
@@ -156,9 +156,9 @@ def commit(folder: str | os.PathLike[str], edits: Sequence[Edit]) -> DatasetReco
         for edit in edits:
             bound = replace(edit, folder=edit.folder or folder) if isinstance(edit, RenameLayer) else edit
             bound.apply(raw)
-        data = to_bytes(raw, path)
-        if data == to_bytes(dict(before.raw), path):
+        if is_same(raw, dict(before.raw)):
             return before
+        data = to_bytes(raw, path)
         record = _parsed_after(before, data, path)
         fsio.remove_temporaries(path)
         fsio.atomic_write(path, data)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from functools import partial
+from itertools import count
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -95,11 +94,12 @@ class LocalEngine:
                 self._ended.popleft()  # not before it was taken: Ctrl-C can come at any moment
 
     def _begin(self, number: int, window: AnyWindow) -> None:
-        """Start a window in a thread of its own, which only waits for those of the pool."""
-        run: Callable[..., None] = self._run_nodes if isinstance(window, NodeWindow) else self._run_array
+        """Start a window: plain calls go to the pool, others get a thread of their own that waits for the pool."""
         if isinstance(window, CallWindow):
             # The calls are made here, in the driver's thread: an error on the way is the job's, and loses no unit.
-            run = partial(self._run_calls, list(window.calls))
+            self._submit_calls(number, list(window.calls), window.stream)
+            return
+        run: Callable[..., None] = self._run_nodes if isinstance(window, NodeWindow) else self._run_array
         runner = Thread(target=run, args=(number, window), name="wkdask-window", daemon=True)
         self._runners = [other for other in self._runners if other.is_alive()] + [runner]
         runner.start()
@@ -134,21 +134,24 @@ class LocalEngine:
             outcome, tries = attempted(box, result, stream), tries + 1
         return outcome
 
-    def _run_calls(self, calls: list[Any], number: int, window: CallWindow) -> None:
-        """Run plain calls on the pool."""
+    def _submit_calls(self, number: int, calls: Sequence[Any], stream: Stream | None) -> None:
+        """Hand plain calls to the pool; the last one that has ended, or was cancelled, ends the window."""
+        ended = count(1)
 
         def attempt(
             box: BoundingBox, function: Callable[..., UnitReport], arguments: tuple[Any, ...]
         ) -> None:
-            self._put(number, self._tried(box, lambda: function(*arguments), window.stream))
+            self._put(number, self._tried(box, lambda: function(*arguments), stream))
 
-        try:
-            futures: list[Future[Any]] = []
-            with contextlib.suppress(RuntimeError):  # a pool that was shut down takes no more calls
-                futures.extend(self._pool.submit(attempt, *call) for call in calls)
-            _settle(futures)
-        finally:
-            self._signals.put((number, True))
+        def end(_: object) -> None:
+            if next(ended) == len(calls):  # one step of the interpreter: no two threads get the same number
+                self._signals.put((number, True))
+
+        for call in calls:
+            try:
+                self._pool.submit(attempt, *call).add_done_callback(end)
+            except RuntimeError:  # a pool that was shut down takes no more calls
+                end(None)
 
     def _run_nodes(self, number: int, window: NodeWindow) -> None:
         """Run tasks that depend on each other."""
