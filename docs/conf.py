@@ -47,7 +47,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
 
-# Notebooks are committed without outputs, and run while the site is built; that of the cluster starts its own workers.
+# Notebooks are committed without outputs and run while the site is built; that of the cluster starts own workers.
 # `WKDASK_RUN_NOTEBOOKS=0` shows them as they are committed: half of the time of a build.
 nb_execution_mode = "off" if os.environ.get("WKDASK_RUN_NOTEBOOKS") == "0" else "force"
 nb_execution_in_temp = True
