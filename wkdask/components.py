@@ -357,7 +357,7 @@ def relabel_unit(staged: StoredMag, target: Target, ids: _IdArray, box: Bounding
     """Write a block with its final ids, those of the labels 1, 2 and so on."""
     table = np.concatenate([np.zeros(1, np.uint64), ids]).astype(target.store.spec.dtype)
     labels = staged.read(box)
-    return write_unit(np.take(table, labels.T).T, target, box)
+    return write_unit(np.take(table, labels.T.astype(np.intp)).T, target, box)
 
 
 @dataclass(slots=True)

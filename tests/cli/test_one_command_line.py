@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from click.testing import CliRunner
+from command_runner import runner
 from repository import ROOT
 
 import wkdask
@@ -236,7 +236,7 @@ LINES = {
 
 
 def run(line, code=0):
-    done = CliRunner().invoke(main, shlex.split(line))
+    done = runner().invoke(main, shlex.split(line))
     assert done.exit_code == code, (done.output, done.exception)
     return done
 
@@ -340,7 +340,7 @@ def test_a_fault_of_ours_is_one_line_too(here, monkeypatch):
         raise KeyError("x")
 
     monkeypatch.setattr("wkdask.display.text.dataset_text_counted", broken)
-    (line,) = run("info ds", code=1).output.splitlines()
+    (line,) = run("info ds", code=1).stderr.splitlines()
     assert "--verbose shows the traceback" in line
 
 
@@ -383,12 +383,12 @@ def test_downsample_claims_no_work_of_others(here):
     before = layer.get_mag("2-2-1").read()
     assert run("downsample ds --coarsest-mag 4 --resume").stdout.count("finished by an earlier run") == 2
     for other in ("--interpolation-mode max", "--interpolation-mode min --layer color"):
-        (line,) = run(f"downsample ds --coarsest-mag 4 --resume {other}", code=1).output.splitlines()
+        (line,) = run(f"downsample ds --coarsest-mag 4 --resume {other}", code=1).stderr.splitlines()
         assert "--overwrite" in line
     assert "--from-mag 1 --overwrite" in run("downsample ds --coarsest-mag 4 --interpolation-mode max").stdout
     assert np.array_equal(layer.get_mag("2-2-1").read(), before)
     layer.get_mag(1).write(np.zeros((1, 2, 2, 2), "uint8"), offset=(8, 16, 0))
-    assert "--overwrite" in run("downsample ds --coarsest-mag 4 --resume", code=1).output
+    assert "--overwrite" in run("downsample ds --coarsest-mag 4 --resume", code=1).stderr
     run("downsample ds --coarsest-mag 4 --from-mag 1 --overwrite -q")
     assert not np.array_equal(layer.get_mag("2-2-1").read(), before)
 

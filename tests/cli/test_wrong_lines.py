@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from click.testing import CliRunner
+from command_runner import runner
 
 from wkdask import Dataset
 from wkdask.cli import main
@@ -191,7 +191,7 @@ def test_a_wrong_line(folder, monkeypatch, code, line, remedy):
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = snapshot(folder)
     try:
-        done = CliRunner().invoke(main, shlex.split(line))
+        done = runner().invoke(main, shlex.split(line))
     finally:
         sys.modules.pop("filters", None)
     assert done.exit_code == code, (done.output, done.exception)
