@@ -30,9 +30,11 @@ _decode = types.ExternalFunction("LZ4_decompress_safe", _int(_size, _size, _int,
 @functools.cache
 def has_lz4() -> bool:
     """Tell whether the library is at hand; without it none of the kernels here may be called."""
-    from numcodecs import lz4
+    from numcodecs import blosc, lz4
 
-    return link(lz4.__file__, "LZ4_compress_default", "LZ4_compress_HC", "LZ4_decompress_safe")
+    # From numcodecs 0.17 on only blosc's module carries the thorough search.
+    has_search = link(lz4.__file__, "LZ4_compress_HC") or link(blosc.__file__, "LZ4_compress_HC")
+    return has_search and link(lz4.__file__, "LZ4_compress_default", "LZ4_decompress_safe")
 
 
 @jit
