@@ -65,6 +65,7 @@ GRAPH_ROOMS = ("arrays", "jobs.engines")
 GRAPH_LEVEL = ("dask._task_spec", "dask.blockwise", "dask.core", "dask.highlevelgraph", "dask.optimization")
 
 MAX_LINES = 600
+MANY_PARAMETERS = 12
 HEAVY = ("distributed", "numba", "zarr", "rich", "tifffile", "PIL", "matplotlib")
 
 
@@ -335,6 +336,20 @@ def test_no_module_is_too_long():
         str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")
     }
     assert {path: lines for path, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_only_the_public_api_has_functions_of_many_parameters():
+    """There each is one thing that a user may say; `convert` is the Python side of its command."""
+    classes = [wkdask.Dataset, wkdask.Layer, wkdask.MagView, wkdask.View]
+    public = {*wkdask.__all__, *(name for kind in classes for name in dir(kind))}
+    many = {
+        f"{module}.{node.name}"
+        for module, (tree, _) in MODULES.items() if not module.startswith("convert.")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name not in public
+        and len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) >= MANY_PARAMETERS
+    }  # fmt: skip
+    assert many == set()
 
 
 def test_import_is_light():

@@ -72,7 +72,9 @@ def own_parameters(kind, name):
     function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
     if isinstance(function, property) or not callable(function):
         return None
-    if isinstance(function, EnumType):  # Python 3.12 does not show the parameters with which one makes an enum
+    if isinstance(
+        function, EnumType
+    ):  # Python 3.12 does not show the parameters with which one makes an enum
         return list(inspect.signature(EnumType.__call__).parameters)
     return list(inspect.signature(function).parameters)
 

@@ -43,8 +43,9 @@ _SIGNATURES = {  # in the order in which they call each other
     "_tube": "void(f8, f8, i8, i8, u8, f8[:])",
     "_norm": "f8(f8[:, ::1], i8, f8, f8)",
     "_sites": "i8(f8, f8, f8, f8, u8, u8[::1], f8[:, ::1])",
-    "_shade": "f8(f8, f8, f8, u8, u8, f8, f8, f8, f8, f8, f8[:], f8, f8, f8, f8, f8, u8)",
-    "_render": "void(u1[:, :, ::1], u4[:, :, ::1], i8, i8, i8, i8, i8, i8, i8, f8, f8, f8, i8, i8, u8)",
+    "_shade": "f8(UniTuple(f8, 3), u8, u8, f8, UniTuple(f8, 2), f8, f8, f8[:], UniTuple(f8, 4), f8, u8)",
+    "_render": "void(u1[:, :, ::1], u4[:, :, ::1], UniTuple(i8, 4), UniTuple(i8, 3), UniTuple(f8, 3), "
+    "UniTuple(i8, 2), u8)",
 }
 _COMPILE_LOCK = threading.Lock()  # threads that start together compile once
 
@@ -136,11 +137,12 @@ def _fill(
     tx, ty = (max(16, int(_TILE_NM / v)) for v in voxel_size[:2])
     # A world-aligned patch shares one list of candidate neurites; 72 nm keep the linear noise in it smooth.
     px, py = (min(16, max(2, round(72 / v))) for v in voxel_size[:2])
+    nm = tuple(map(float, voxel_size))
     for y in range(0, raw.shape[1], ty):
         for x in range(0, raw.shape[0], tx):
             box = (x, min(x + tx, raw.shape[0]), y, min(y + ty, raw.shape[1]))
             # Transposed to C order: an array of one voxel is of both orders, and numba calls it C.
-            render(raw.T, labels.T, *box, *offset, *map(float, voxel_size), px, py, np.uint64(seed))
+            render(raw.T, labels.T, box, offset, nm, (px, py), np.uint64(seed))
 
 
 @functools.cache
@@ -295,10 +297,13 @@ def _sites(u0: Any, u1: Any, v0: Any, v1: Any, key: Any, keys: Any, table: Any) 
 
 
 def _shade(
-    x: Any, y: Any, z: Any, own: Any, other: Any, big: Any, lx: Any, ly: Any, edge: Any, wall: Any,
-    mito: Any, cloud: Any, fold: Any, grain: Any, speck: Any, grey: Any, key: Any,
+    place: Any, own: Any, other: Any, big: Any, across: Any, edge: Any, wall: Any, mito: Any, look: Any,
+    grey: Any, key: Any,
 ) -> Any:  # fmt: skip
-    """Return the grey value of a point at (lx, ly) nm from the centre of its neurite, `edge` from its rim."""
+    """Return the grey value of a place (nm), `across` from the centre of its neurite, `edge` from its rim."""
+    x, y, z = place
+    lx, ly = across
+    cloud, fold, grain, speck = look
     value = grey + 17 * grain + 15 * speck + 10 * cloud
     # Ribosomes and other specks: only the darkest of the grain shows.
     value -= 150 * max(0.0, -0.38 - 0.6 * grain - 0.5 * speck + 0.15 * cloud)
@@ -343,10 +348,13 @@ def _shade(
 
 
 def _render(
-    raw: Any, labels: Any, i0: Any, i1: Any, j0: Any, j1: Any, ox: Any, oy: Any, oz: Any,
-    vx: Any, vy: Any, vz: Any, px: Any, py: Any, seed: Any,
-) -> None:  # fmt: skip
+    raw: Any, labels: Any, tile: Any, offset: Any, voxel_size: Any, patch_size: Any, seed: Any
+) -> None:
     """Fill a tile of the arrays (z, y, x), section by section."""
+    i0, i1, j0, j1 = tile
+    ox, oy, oz = offset
+    vx, vy, vz = voxel_size
+    px, py = patch_size
     key = _hash(1, 2, 3, seed)
     k_fine, k_coarse, k_shot, k_section = (
         key + np.uint64(11),
@@ -480,24 +488,9 @@ def _render(
                     cloud, fold = _mix(w, 4, 0, f, g), _mix(w, 6, 0, f, g)
                     grey = 174 + 28 * _unit(21, own) - (45 if _unit(20, own) < 0.1 else 0)
                     value = _shade(
-                        x,
-                        y,
-                        z,
-                        own,
-                        other,
-                        big,
-                        lx,
-                        ly,
-                        edge,
-                        wall,
-                        mito,
-                        cloud,
-                        fold,
-                        grain,
-                        speck,
-                        grey,
+                        (x, y, z), own, other, big, (lx, ly), edge, wall, mito, (cloud, fold, grain, speck), grey,
                         key,
-                    )
+                    )  # fmt: skip
                     # Shot noise: the sum of four short hashes is nearly a bell curve.
                     h, noise = _hash(ox + i, oy + j, oz + k, k_shot), -131070.0
                     for c in range(0, 64, 16):

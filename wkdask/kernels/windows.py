@@ -375,9 +375,8 @@ def sample_blocks(
     dst: Any,
     places: Any,
     side: Any,
-    nc: Any,
     box: Any,
-    targets: Any,
+    pitches: Any,
     factors: Any,
     columns: Any,
     median: Any,
@@ -387,7 +386,7 @@ def sample_blocks(
     """Walk over blocks of ``side`` voxels that follow each other in memory; all windows of a plane are one run."""
     zero, two, three = np.uint64(0), np.uint64(2), np.uint64(3)
     low, high = box
-    ty, tz = targets
+    nc, ty, tz = pitches  # of x, y and z in dst
     fx, fy, fz = factors
     sources = (side * nc, side * side * nc)
     sy, sz = sources

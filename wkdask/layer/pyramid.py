@@ -167,8 +167,7 @@ def planned_chain(
     compression: str | None,
     options: WriteOptions,
     *,
-    boxes: Sequence[BoundingBox] | None = None,
-    previous_box: BoundingBox | None = None,
+    changed: tuple[Sequence[BoundingBox] | None, BoundingBox | None] = (None, None),
     source: MagView | None = None,
     cut: NewCut = (None, None),
 ) -> tuple[PyramidPlan, MagView, list[MagPlace], dict[Mag, MagView]]:
@@ -185,8 +184,8 @@ def planned_chain(
         layer.record.bounding_box,
         mode,
         options,
-        boxes=boxes,
-        before=previous_box,
+        boxes=changed[0],
+        before=changed[1],
         existing=there,
     )
     return plan, source, targets, there
@@ -202,12 +201,23 @@ def downsample_chain(
     *,
     allow_overwrite: bool = False,
     only_setup_mags: bool = False,
-    boxes: Sequence[BoundingBox] | None = None,
-    previous_box: BoundingBox | None = None,
+    changed: tuple[Sequence[BoundingBox] | None, BoundingBox | None] = (None, None),
     source: MagView | None = None,
     cut: NewCut = (None, None),
 ) -> list[WriteReport]:
-    """Compute mags one from the other; those that are not there are added when all is planned."""
+    """Compute mags one from the other; those that are not there are added when all is planned.
+
+    Parameters
+    ----------
+    layer, start, chain, interpolation_mode, compression, options, allow_overwrite, only_setup_mags
+        As :meth:`Layer.downsample` has them, checked.
+    changed
+        The boxes in voxels of mag 1 that are computed again, all by default; and the layer's box before them.
+    source
+        What is read in place of the layer's mag `start`.
+    cut
+        Chunk and shard shape of new mags.
+    """
     mode = interpolation_of(interpolation_mode, layer.record.is_segmentation)
     if not chain:
         return []
@@ -221,8 +231,7 @@ def downsample_chain(
             mode,
             compression,
             options,
-            boxes=boxes,
-            previous_box=previous_box,
+            changed=changed,
             source=source,
             cut=cut,
         )

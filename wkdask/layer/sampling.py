@@ -390,8 +390,7 @@ def redownsample(
         None,
         WriteOptions(client=client, listeners=listeners_for(progress)),
         allow_overwrite=True,
-        boxes=changed,
-        previous_box=previous_box,
+        changed=(changed, previous_box),
     )
 
 
