@@ -35,6 +35,7 @@ ROOMS = [
     "pyramid",
     "display",
     "viewer",
+    "labelled",
     "view",
     "locations",
     "mag_view",

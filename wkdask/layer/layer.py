@@ -17,6 +17,7 @@ from wkdask.geometry import Mag, Vec3Int, Vec3IntLike
 from wkdask.jobs.events import WriteReport
 from wkdask.jobs.folder_edits import recoverable_rename
 from wkdask.jobs.job import WriteOptions
+from wkdask.layer.coordinates import to_xarray
 from wkdask.layer.external_mags import (
     add_copy_mag,
     add_fs_copy_mag,
@@ -101,6 +102,7 @@ class Layer(LayerMags):
     downsample_mag, downsample_mag_list = downsample_mag, downsample_mag_list
     plan_downsample, plan_upsample = plan_downsample, plan_upsample
     write_with_coarser = write_with_coarser
+    to_xarray = to_xarray
 
     _dataset_of: ClassVar[
         Callable[[Properties], Dataset]
