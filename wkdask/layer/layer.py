@@ -25,6 +25,7 @@ from wkdask.layer.external_mags import (
     add_mag_from_zarrarray,
     add_symlink_mag,
 )
+from wkdask.layer.histogram import histogram
 from wkdask.layer.mags import LayerMags
 from wkdask.layer.multiscales import GROUP_FILES, write_multiscales
 from wkdask.layer.planning import plan_downsample, plan_upsample
@@ -102,7 +103,7 @@ class Layer(LayerMags):
     downsample_mag, downsample_mag_list = downsample_mag, downsample_mag_list
     plan_downsample, plan_upsample = plan_downsample, plan_upsample
     write_with_coarser = write_with_coarser
-    to_xarray = to_xarray
+    to_xarray, histogram = to_xarray, histogram
 
     _dataset_of: ClassVar[
         Callable[[Properties], Dataset]

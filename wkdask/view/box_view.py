@@ -26,6 +26,7 @@ from wkdask.view.array_info import ArrayInfo, info_of
 from wkdask.view.array_like import ArrayLike, as_array
 from wkdask.view.checks import because, checked_size, checked_threads
 from wkdask.view.coordinates import to_xarray, without_coordinates
+from wkdask.view.histogram import histogram
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -265,7 +266,7 @@ class BoxView(ArrayLike):
             warn_if_half_replaced(store.path)
         return lazy_array(store, box, chunks)
 
-    to_xarray = to_xarray
+    to_xarray, histogram = to_xarray, histogram
 
     # --- writing -------------------------------------------------------------------------------------
 
