@@ -41,6 +41,7 @@ from wkdask.layer.writing import write_with_coarser
 from wkdask.locations import outside
 from wkdask.mag_view import MagView
 from wkdask.names import LayerCategories
+from wkdask.napari_layers import add_to_napari
 from wkdask.operations.chunks import ChunkedView, run_chunks, warn_of_ignored
 from wkdask.operations.copy import compress_in_place, copy_mag
 from wkdask.paths import FolderPath
@@ -103,7 +104,7 @@ class Layer(LayerMags):
     downsample_mag, downsample_mag_list = downsample_mag, downsample_mag_list
     plan_downsample, plan_upsample = plan_downsample, plan_upsample
     write_with_coarser = write_with_coarser
-    to_xarray, histogram = to_xarray, histogram
+    to_xarray, histogram, add_to_napari = to_xarray, histogram, add_to_napari
 
     _dataset_of: ClassVar[
         Callable[[Properties], Dataset]
