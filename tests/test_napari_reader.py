@@ -84,10 +84,11 @@ def test_the_manifest_is_valid_for_napari(ds):
     manifest.validate_imports()
     manager = npe2.PluginManager()
     manager.register(manifest)
+    manager.activate("wkdask")
     folder, file = str(ds.path), f"{ds.path}/datasource-properties.json"
     for path in (folder, file):
         assert [reader.command for reader in manager.iter_compatible_readers([path])] == ["wkdask.get_reader"]
     assert [*manager.iter_compatible_readers([f"{folder}/other.tif"])] == []
     (reader,) = manager.iter_compatible_readers([folder])
     read = reader.exec(kwargs={"path": [folder], "stack": False}, _registry=manager.commands)
-    assert [kind for _, _, kind in read([folder])] == ["image", "labels"]
+    assert [kind for _, _, kind in read([folder], stack=False)] == ["image", "labels"]
