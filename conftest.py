@@ -26,6 +26,8 @@ def _examples(request):
         "wkdask": wkdask,
     }
     code = "".join(example.source for example in request.node.dtest.examples)
+    if "to_xarray" in code:
+        pytest.importorskip("xarray")
     if re.search(r"\b(ds|layer|mag|cells)\b", code):
         ds = wkdask.Dataset.create("ds", (4, 4, 35))
         x, y, _ = np.mgrid[:64, :64, :32]

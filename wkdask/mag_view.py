@@ -28,7 +28,7 @@ from wkdask.storage.protocol import check_coordinates
 from wkdask.view import View
 from wkdask.view.absolute import absolute_help
 from wkdask.view.array_info import zarr_array_of
-from wkdask.view.box_view import checked_size
+from wkdask.view.checks import checked_size
 from wkdask.view.parts import views_on_disk
 
 if TYPE_CHECKING:

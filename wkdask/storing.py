@@ -38,6 +38,7 @@ from wkdask.operations.write import refuse_array_expr, replaces_what_it_reads, w
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.formats import is_stored_mag
 from wkdask.storage.protocol import Voxels
+from wkdask.view.coordinates import without_coordinates
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -81,7 +82,7 @@ def store(
     writes
         ``(array, mag, bounding_box)`` each: as for :meth:`MagView.write`, the box in voxels of mag 1; it may be
         left out as there. All boxes are the same; the mags may differ in type, in the side of their cubes, and in
-        magnification.
+        magnification. Arrays of xarray go where their coordinates say.
     client, durable, verify, task_memory, resume, job, retries, in_place, progress
         As in :meth:`MagView.write`.
     resources
@@ -189,6 +190,9 @@ def _refuse(write: Any) -> _Entry:
 
 def _entry(array: Any, mag: Any, bounding_box: BoundingBox | None = None) -> _Entry:
     """Return an entry, checked on its own."""
+    offset = None
+    if isinstance(mag, MagView):
+        array, offset = without_coordinates(mag, array, None, bounding_box)
     if not isinstance(mag, MagView) or not hasattr(array, "dask"):
         raise InvalidValueError(
             f"expected a dask array and a MagView, got {type(array).__name__} and {type(mag).__name__}; a numpy "
@@ -196,7 +200,7 @@ def _entry(array: Any, mag: Any, bounding_box: BoundingBox | None = None) -> _En
         )
     if mag.read_only:
         raise ReadOnlyError(f"{mag.place.label} is read-only: {mag.place.read_only}")
-    box = mag.box_to_write(array, None, bounding_box)
+    box = mag.box_to_write(array, offset, bounding_box)
     array = with_whole_voxels(array)
     return _Entry(array if array.ndim == 4 else array[None], mag.place, box)
 

@@ -84,8 +84,8 @@ def test_options_are_where_they_make_sense():
     }
     layered = {*COMMANDS} - {"demo", "convert", "convert-zarr", "copy-dataset"}
     assert found["layers"] == layered
-    assert found["mags"] == {"plan", "map", "compress", "rechunk", "view"}
-    assert found["bbox"] == {"plan", "map", "convert", "copy", "view"}
+    assert found["mags"] == {"plan", "map", "compress", "rechunk", "view", "histogram"}
+    assert found["bbox"] == {"plan", "map", "convert", "copy", "view", "histogram"}
     assert found["resume"] == {"convert", "copy", "map", "downsample", "compress"}
     assert found["overwrite"] == {"demo", "map", "downsample"}
     assert found["dry_run"] == {"convert", "copy", "map", "downsample", "upsample", "compress", "rechunk"}
@@ -213,6 +213,10 @@ def here(tmp_path, monkeypatch, random_voxels):
 LINES = {
     "info": ["info ds"],
     "preview": ["preview ds -o a.png --max-side 64"],
+    "histogram": [
+        "histogram ds --exact --bins 16",
+        "histogram ds --layer color --mag 1 --bbox 8,16,0,32,32,32",
+    ],
     "plan": ["plan ds --shard-shape 32", "plan ds --mag 1 --bbox 8,16,0,32,32,32 --memory 1GiB"],
     "convert": [
         "convert stack out --voxel-size 4,4,40 --dry-run",

@@ -65,6 +65,29 @@ def test_it_serves_until_ctrl_c(dataset, started):
         get(facts["url"])
 
 
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.parametrize("is_there", [True, False])
+def test_workers_compute_the_expression(dataset, tmp_path, started, local_cluster, is_there):
+    (tmp_path / "filters.py").write_text(
+        "import os\n\n\ndef where(block):\n"
+        "    return block.map_blocks(lambda b: b * 0 + os.getpid() % 251, dtype='u1')\n"
+    )
+    where = ["--scheduler", local_cluster.scheduler_address] if is_there else ["--workers", "1"]
+    process = started("ds", "--no-browser", "--expr", "filters:where", "--json", *where)
+    facts = json.loads(process.stdout.readline())
+    root = facts["url"].replace("/v/", "/data/")
+    status, _, body = get(f"{root}precomputed/0/where/1/0-40_0-40_0-8")
+    assert (status, len({*body})) == (200, 1)
+    assert body[0] != process.pid % 251
+    if is_there:
+        assert body[0] in {worker.pid % 251 for worker in local_cluster.workers.values()}
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert "Traceback" not in told
+
+
 def test_a_port_in_use(dataset, started):
     with dataset.view(new=True) as viewer:
         process = started("ds", "--no-browser", "--port", str(viewer.port))

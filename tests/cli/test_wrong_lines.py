@@ -18,7 +18,7 @@ LINES = [
     # commands
     (2, "infoo ds", "did you mean info"),
     (2, "downsampel ds", "did you mean downsample"),
-    (2, "histogramm", "there are demo"),
+    (2, "zebra", "there are demo"),
     (2, "--versoin", "--version"),
     (2, "-x", "-x"),
     # arguments
@@ -59,6 +59,9 @@ LINES = [
     (1, "view ds --layer color --mag 8", "it has 1"),
     (1, "view nothere", "no dataset in the folder"),
     (2, "preview ds --z middle", "integer"),
+    (2, "histogram ds --bins 0", "1<=x<="),
+    (2, "histogram ds --workers 2", "--exact"),
+    (1, "histogram ds --layer color --mag 2", "mag"),
     (2, "convert stack new --voxel-size 4,4", "4.6,4.6,45"),
     (2, "convert stack new --voxel-size 0,4,4", "above 0"),
     (2, "convert stack new --voxel-size 4,4,4 --offset -1,0,0", "from 0 on"),

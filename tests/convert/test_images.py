@@ -113,6 +113,8 @@ def test_voxels_are_the_images(tmp_path, compression, offset, shard):
     assert (report.minimum, report.maximum) == (0, 255)
     assert report.bytes == expected.nbytes
     mag = wkdask.Dataset(tmp_path / "ds").get_layer("color").get_mag("1")
+    shown = mag.layer.default_view_configuration
+    assert (shown.min, shown.max, shown.intensity_range) == (0, 255, None)
     assert mag.spec.compression == compression
     cubes = [path for path in Path(mag.path).rglob("*.wkw") if path.name != "header.wkw"]
     assert report.cubes == len(cubes)
@@ -160,6 +162,7 @@ def test_segmentation_has_the_largest_id_of_the_images(tmp_path):
     check(tmp_path / "ds", expected, layer="cells")
     layer = wkdask.Dataset(tmp_path / "ds").get_segmentation_layer("cells")
     assert layer.largest_segment_id == 4_000_000_000
+    assert layer.default_view_configuration is None
 
 
 def test_wide_ids(tmp_path):

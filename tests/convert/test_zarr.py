@@ -41,6 +41,10 @@ def check(dataset, scales, corner=(0, 0, 0), layer="color"):
     found = Dataset(dataset).get_layer(layer)
     finest = scales[0][1]
     assert found.bounding_box == BoundingBox(corner, finest.shape[1:])
+    if finest.min() < finest.max():
+        shown = found.default_view_configuration
+        is_image = found.category == "color"
+        assert (shown and (shown.min, shown.max)) == ((finest.min(), finest.max()) if is_image else None)
     assert [mag.to_tuple() for mag in sorted(found.mags, key=lambda mag: mag.to_tuple())] == [
         f for f, _ in scales
     ]

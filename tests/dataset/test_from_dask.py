@@ -36,6 +36,8 @@ def test_an_array_becomes_a_dataset(tmp_path, random_voxels, data_format, channe
     np.testing.assert_array_equal(layer.get_mag(1).read(), expected)
     assert sorted(map(str, layer.mags)) == ["1", "2-2-1", "4-4-2"]
     assert layer.get_mag("4-4-2").read().any()
+    shown = layer.default_view_configuration
+    assert (shown.min, shown.max, shown.intensity_range) == (expected.min(), expected.max(), None)
 
 
 def test_a_segmentation_and_all_that_can_be_said(tmp_path, random_voxels):

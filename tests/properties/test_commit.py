@@ -43,6 +43,7 @@ from wkdask.properties import (
     load,
     parse,
 )
+from wkdask.properties.values import NoteMinMax
 from wkdask.testing import boxes
 
 SAMPLES = SHARED / "data" / "samples"
@@ -450,6 +451,30 @@ def test_views_and_the_name(tmp_path):
     edits = [SetViewConfiguration(name, None) for name in ("color", "b", None)] + [SetDatasetName("new")]
     commit(tmp_path, edits)
     assert on_disk(tmp_path) == v4_file(v4_layer(), v4_layer("b"))
+
+
+def test_the_range_of_an_image_is_noted_unless_one_is_set(tmp_path):
+    cells = v4_layer("cells") | {"category": "segmentation"}
+    put(tmp_path, v4_file(*(v4_layer(name) for name in "abcd"), cells))
+    commit(
+        tmp_path,
+        [
+            SetViewConfiguration("b", {"color": (255, 0, 0)}),
+            SetViewConfiguration("c", {"max": 9.0}),
+            SetViewConfiguration("d", {"intensityRange": (3, 4)}),
+        ],
+    )
+    commit(tmp_path, [NoteMinMax(name, 2.0, 200.0) for name in ("a", "b", "c", "d", "cells")])
+    found = {
+        layer["name"]: layer.get("defaultViewConfiguration") for layer in on_disk(tmp_path)["dataLayers"]
+    }
+    assert found == {
+        "a": {"min": 2.0, "max": 200.0},
+        "b": {"color": [255, 0, 0], "min": 2.0, "max": 200.0},
+        "c": {"max": 9.0},
+        "d": {"intensityRange": [3, 4]},
+        "cells": cells.get("defaultViewConfiguration"),
+    }
 
 
 # --- failing edits ----------------------------------------------------------------------------------

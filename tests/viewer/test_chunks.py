@@ -8,6 +8,7 @@ import pytest
 
 from wkdask import BoundingBox, Vec3Int
 from wkdask.viewer.chunks import ChunkCache
+from wkdask.viewer.requests import HungUpError, Request, cancelling, raise_if_hung_up
 from wkdask.viewer.scales import Scale
 
 BOX = BoundingBox((3, 5, 7), (150, 130, 70))
@@ -77,6 +78,66 @@ def test_many_who_ask_at_a_time_wait_for_one():
         found = [each.result() for each in asked]
     assert all(np.array_equal(each, part_of(scale.cell_box(Vec3Int(0, 0, 0)))) for each in found)
     assert len(made) == 1
+
+
+def test_one_who_still_waits_makes_what_another_has_given_up():
+    begun, hung_up = threading.Event(), threading.Event()
+    made, first = [], Request()
+
+    def compute(box, region):
+        made.append(threading.current_thread())
+        if len(made) == 1:
+            with cancelling(hung_up.set):
+                begun.set()
+                assert hung_up.wait(60)
+            raise_if_hung_up()
+        return part_of(box)
+
+    cache, scale, cell = ChunkCache(1 << 20), scale_that(compute), Vec3Int(0, 0, 0)
+
+    def ask(request):
+        with request.serving():
+            return cache.chunk(scale, cell)
+
+    with ThreadPoolExecutor(2) as pool:
+        given_up = pool.submit(ask, first)
+        assert begun.wait(60)
+        waiting = pool.submit(ask, Request())
+        first.hang_up()
+        with pytest.raises(HungUpError):
+            given_up.result(timeout=60)
+        assert np.array_equal(waiting.result(timeout=60), part_of(scale.cell_box(cell)))
+    assert len(made) == 2
+    assert np.array_equal(ask(Request()), part_of(scale.cell_box(cell)))
+    assert len(made) == 2
+
+
+def test_the_finer_chunks_of_one_that_nobody_waits_for_are_not_begun():
+    made, request = [], Request()
+
+    def fine(box, region):
+        made.append(box)
+        request.hang_up()
+        return part_of(box)
+
+    finer = scale_that(fine)
+    coarser = scale_that(lambda box, region: region(finer, BOX))
+    cache = ChunkCache(1 << 24)
+    with request.serving(), pytest.raises(HungUpError):
+        cache.chunk(coarser, Vec3Int(0, 0, 0))
+    assert len(made) == 1
+
+
+def test_hanging_up_late_and_twice_does_no_harm():
+    request, cancelled = Request(), []
+    request.hang_up()
+    with request.serving(), cancelling(lambda: cancelled.append(1)):
+        pass
+    request.hang_up()
+    assert cancelled == [1]
+    with cancelling(lambda: cancelled.append(2)):  # nobody's work
+        raise_if_hung_up()
+    assert cancelled == [1]
 
 
 def test_an_error_is_not_kept():

@@ -112,6 +112,13 @@ def test_a_function_of_a_layer_is_that_of_each_mag(color):
         layers((lambda block: block[:, ::2], color))
 
 
+def test_an_expression_of_the_query_optimiser(color):
+    dask_array = pytest.importorskip("dask_array", reason="the package dask-array is not installed")
+    lazy = 255 - dask_array.from_array(color.get_mag(1).read(), chunks=32)
+    (shown,) = layers(lazy, bounding_box=color.bounding_box)
+    np.testing.assert_array_equal(read(shown.scales[0])[0], 255 - DATA)
+
+
 def test_where_an_expression_lies_must_be_known(ds, color):
     part = color.get_mag(1).to_dask()[:, 10:50]
     with pytest.raises(InvalidValueError, match="bounding_box="):

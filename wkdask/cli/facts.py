@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wkdask.dataset.equality import Difference
     from wkdask.geometry import Mag
     from wkdask.jobs.events import WriteReport
+    from wkdask.operations.histogram import Histogram
     from wkdask.operations.write import PlannedWrite
     from wkdask.pyramid.planned import PlannedPyramid
     from wkdask.storage.protocol import ArraySpec
@@ -28,6 +29,7 @@ __all__ = [
     "copy_plan_facts",
     "dataset_facts",
     "difference_facts",
+    "histogram_facts",
     "plan_facts",
     "pyramid_facts",
     "reports_facts",
@@ -116,6 +118,22 @@ def difference_facts(found: Difference) -> dict[str, Any]:
         "voxel": None if found.voxel is None else list(found.voxel),
         "first": _plain(found.first),
         "second": _plain(found.second),
+    }
+
+
+def histogram_facts(found: Histogram) -> dict[str, Any]:
+    """Return how often values occur."""
+    return {
+        "label": found.label,
+        "mag": found.mag.to_layer_name(),
+        "bounding_box": list(found.bounding_box.to_tuple6()),
+        "voxels": found.voxels,
+        "voxels_in_box": found.total,
+        "minimum": _number(found.minimum),
+        "maximum": _number(found.maximum),
+        "left_out": found.left_out,
+        "counts": found.counts.tolist(),
+        "edges": found.edges.tolist(),
     }
 
 

@@ -14,6 +14,7 @@ _COMMANDS = {
         "demo": "Make a small dataset, filter it on two worker processes, downsample it, draw it.",
         "info": "Print the layers and mags of a dataset: types, boxes, cubes, bytes on disk.",
         "preview": "Draw one section of every layer, from the mag that fits.",
+        "histogram": "Print how often values occur in images.",
         "view": "Show a dataset in the browser, in neuroglancer.",
         "convert": "Turn images, OME-Zarr or a Zarr array into layers.",
         "copy": "Copy a dataset, into another format, cut or compressed otherwise if wanted.",

@@ -14,7 +14,7 @@ from wkdask.errors import InvalidValueError, ResumeError, WkdaskWarning
 from wkdask.external.images.info import shown
 from wkdask.external.images.job import fill_mag, plan_source
 from wkdask.external.images.selection import Selection, open_images
-from wkdask.external.target import add_mag, check_layer, same_cut, spec_of, viewer_notes
+from wkdask.external.target import add_mag, check_layer, note_min_max, same_cut, spec_of, viewer_notes
 from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import BoundingBox, Mag, Vec3IntLike
 from wkdask.geometry.voxel_size import VoxelSize, as_voxel_size
@@ -188,7 +188,7 @@ def convert_images(
     is_new_layer, mag = layer_name not in dataset.layers, None
     try:
         mag = _mag(dataset, layer_name, category, spec, resume=resume)
-        return fill_mag(mag.place, source, plan, engine, options)
+        report = fill_mag(mag.place, source, plan, engine, options)
     except BaseException as error:
         interrupted = (
             not isinstance(error, Exception) and mag is not None and unfinished_jobs(mag.place.store)
@@ -200,6 +200,8 @@ def convert_images(
             elif layer_name in dataset.layers:
                 dataset.delete_layer(layer_name)
         raise
+    note_min_max(mag.layer, report)
+    return report
 
 
 def notes_of(source: Selection, category: str) -> list[str]:

@@ -19,7 +19,7 @@ from wkdask.convert.scales import ScaledLayer, Scales, open_scales
 from wkdask.convert.target import open_target
 from wkdask.dataset import Dataset
 from wkdask.errors import AlreadyExistsError, JobRunningError, PlanError, ResumeError, WkdaskWarning
-from wkdask.external.target import add_mag, check_layer, same_cut, spec_of
+from wkdask.external.target import add_mag, check_layer, note_min_max, same_cut, spec_of
 from wkdask.external.zarr.scale_mags import Scale
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
@@ -214,6 +214,8 @@ def convert_scales(
                 listeners=listeners_for(progress),
             )
             reports.append(_write(mag, scale, _block_shape(scale, spec, threads, memory), options, is_new))
+            if scale is layer.scales[0]:
+                note_min_max(mag.layer, reports[-1])
     return reports
 
 

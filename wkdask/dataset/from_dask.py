@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from wkdask.external.target import note_min_max
 from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import Vec3Int, Vec3IntLike
 from wkdask.geometry.voxel_size import VoxelSize
@@ -128,7 +129,7 @@ def from_dask(
         mag = layer.get_or_add_mag(
             1, chunk_shape=chunk_shape, shard_shape=shard_shape, compression=compression or False
         )
-        mag.write(
+        report = mag.write(
             array,
             topleft,
             client=client,
@@ -142,6 +143,7 @@ def from_dask(
         if not resume and not any(map(is_to_resume, dataset.layers.values())):
             remove_dataset(dataset, whole=not is_there)
         raise
+    note_min_max(layer, report)
     return dataset
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import MagLike, Vec3Int, Vec3IntLike
+from wkdask.jobs.events import WriteReport
 from wkdask.layer import Layer, LayerCategories
 from wkdask.layer.chunk_layout import fitting_shard_shape
 from wkdask.mag_view import MagView
 from wkdask.properties import AddLayer
+from wkdask.properties.values import NoteMinMax
 from wkdask.storage.formats import check_format, check_spec, fitting_compression
 from wkdask.storage.protocol import ArraySpec
 
-__all__ = ["add_mag", "check_layer", "same_cut", "spec_of", "viewer_notes"]
+__all__ = ["add_mag", "check_layer", "note_min_max", "same_cut", "spec_of", "viewer_notes"]
 
 
 def spec_of(
@@ -130,3 +134,20 @@ def viewer_notes(category: str, dtype: str, num_channels: int, *, remedy: str | 
         return []
     usual = 'dtype="uint8" with rescale=(MIN, MAX) (--dtype uint8 --rescale MIN,MAX) makes one that it shows'
     return [f"WEBKNOSSOS does not show a layer of {what}; {remedy or usual}"]
+
+
+def note_min_max(layer: Layer, report: WriteReport) -> None:
+    """Note the smallest and the largest voxel of a new image for its first view, unless a range is set already.
+
+    Parameters
+    ----------
+    layer
+        The layer.
+    report
+        Of the job that wrote all of its finest mag.
+    """
+    if report.minimum is None or report.maximum is None:
+        return
+    low, high = float(report.minimum), float(report.maximum)
+    if low < high and math.isfinite(low) and math.isfinite(high):
+        layer._commit(NoteMinMax(layer.name, low, high))

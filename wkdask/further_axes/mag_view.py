@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from wkdask.errors import AxisNotFoundError, InvalidValueError, OutOfBoundsError, UnsupportedFormatError
+from wkdask.further_axes.coordinates import to_xarray, without_coordinates
 from wkdask.further_axes.data import Position, Target, cxyz_of, nd_box_of, span_of, turned
 from wkdask.further_axes.external import ForeignArray
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
 from wkdask.geometry.axis_vectors import C_AXIS, XYZ_AXES
 from wkdask.geometry.nd_boxes import NDBoundingBox, NormalizedBoundingBox
 from wkdask.jobs.events import WriteReport
+from wkdask.labelled import is_labelled
 from wkdask.locations import check_agreement, mag_place
 from wkdask.mag_view import MagView
 from wkdask.paths import FolderPath
@@ -382,6 +384,8 @@ class NDMagView:
             return da.from_array(empty)
         return turned(stacked(tuple(spans), {}), self._axes, positions)
 
+    to_xarray = to_xarray
+
     @property
     def _order(self) -> tuple[str, ...]:
         """The order of axes in which positions are put together."""
@@ -413,7 +417,8 @@ class NDMagView:
         ----------
         data
             ``(c, x, y, z)``, or ``(x, y, z)`` for one channel, where there is one position along each further axis:
-            ``mag.write(data, t=3)``. Else along `axes`, without those of one position.
+            ``mag.write(data, t=3)``. Else along `axes`, without those of one position. An array of xarray goes
+            where its coordinates say, which are as in :meth:`to_xarray`.
         absolute_offset
             The corner along x, y, z, in voxels of mag 1; that of the layer's box by default.
         absolute_bounding_box
@@ -448,6 +453,10 @@ class NDMagView:
         if wrong:
             raise AxisNotFoundError(
                 f"{wrong[0]!r} is neither an option of a write ({', '.join(_OPTIONS)}) nor an axis; {self._text()}"
+            )
+        if is_labelled(data):
+            data, absolute_offset = without_coordinates(
+                self, data, absolute_offset, absolute_bounding_box, known
             )
         array = data if hasattr(data, "ndim") else np.asarray(data)
         single = [axis for axis in self.further_axes if isinstance(known.get(axis), int | np.integer)]

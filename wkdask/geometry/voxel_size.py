@@ -16,6 +16,7 @@ __all__ = [
     "format_rate",
     "length_unit_from_str",
     "unit_named",
+    "unit_symbol",
 ]
 
 _UNITS_IN_NM = {
@@ -105,6 +106,17 @@ def unit_named(text: object) -> str | None:
     word = word.lower().replace("metre", "meter").replace("ångström", "angstrom").removesuffix("s")
     word = _SPELLED.get(word, word)
     return word if word in _UNITS_IN_NM else None
+
+
+def unit_symbol(unit: str) -> str:
+    """Return the short name of a unit, which plots and other programs show.
+
+    Examples
+    --------
+    >>> unit_symbol("nanometer"), unit_symbol("micrometer"), unit_symbol("yard")
+    ('nm', 'µm', 'yd')
+    """
+    return next(short for short, name in _SHORT_UNITS.items() if name == unit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from wkdask.kernels.blocks import (
     unpack_blocks,
 )
 from wkdask.kernels.components import CONNECTIVITIES, first_places, label_block, merge_pairs
+from wkdask.kernels.histograms import count_bins, count_values, finite_range
 from wkdask.kernels.interpolation import INTERPOLATIONS, reach
 from wkdask.kernels.lz4 import has_lz4, pack_lz4, unpack_lz4
 from wkdask.kernels.morton import morton_numbers, morton_places
@@ -29,8 +30,11 @@ __all__ = [
     "BlockTarget",
     "MinMax",
     "block_stats",
+    "count_bins",
+    "count_values",
     "downsample",
     "downsample_blocks",
+    "finite_range",
     "first_places",
     "has_lz4",
     "in_voxel_rows",

@@ -14,7 +14,7 @@ import numpy as np
 
 from wkdask.kernels.layout import Block
 
-__all__ = ["extend", "has_any", "pack", "sample", "sample_each", "transpose", "unpack"]
+__all__ = ["count", "extend", "has_any", "pack", "sample", "sample_each", "transpose", "unpack"]
 
 _BYTES = 1 << 20
 """Bytes that are worked on at a time: they stay in the caches."""
@@ -39,6 +39,14 @@ def extend(rows: Block, lows: Block, highs: Block) -> None:
     """Lower the first of `lows`, and raise the first of `highs`, to what is in rows of voxels; NaN is ignored."""
     lows[0] = np.fmin(lows[0], np.fmin.reduce(rows, axis=None))
     highs[0] = np.fmax(highs[0], np.fmax.reduce(rows, axis=None))
+
+
+def count(rows: Block, tables: Block) -> None:
+    """Add to the first of `tables` how often each value occurs in rows (4-D) of unsigned integers."""
+    size = 1 << 8 * rows.itemsize
+    for row in rows.reshape(-1, rows.shape[3]):
+        for start in range(0, len(row), _BYTES // 8):  # numpy counts integers of 8 bytes
+            tables[:size] += np.bincount(row[start : start + _BYTES // 8], minlength=size).astype(np.uint64)
 
 
 def unpack(blocks: Block, array: Block, places: Block, side: int, low: Sequence[int]) -> None:

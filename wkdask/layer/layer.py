@@ -17,6 +17,7 @@ from wkdask.geometry import Mag, Vec3Int, Vec3IntLike
 from wkdask.jobs.events import WriteReport
 from wkdask.jobs.folder_edits import recoverable_rename
 from wkdask.jobs.job import WriteOptions
+from wkdask.layer.coordinates import to_xarray
 from wkdask.layer.external_mags import (
     add_copy_mag,
     add_fs_copy_mag,
@@ -24,6 +25,7 @@ from wkdask.layer.external_mags import (
     add_mag_from_zarrarray,
     add_symlink_mag,
 )
+from wkdask.layer.histogram import histogram
 from wkdask.layer.mags import LayerMags
 from wkdask.layer.multiscales import GROUP_FILES, write_multiscales
 from wkdask.layer.planning import plan_downsample, plan_upsample
@@ -39,6 +41,7 @@ from wkdask.layer.writing import write_with_coarser
 from wkdask.locations import outside
 from wkdask.mag_view import MagView
 from wkdask.names import LayerCategories
+from wkdask.napari_layers import add_to_napari
 from wkdask.operations.chunks import ChunkedView, run_chunks, warn_of_ignored
 from wkdask.operations.copy import compress_in_place, copy_mag
 from wkdask.paths import FolderPath
@@ -101,6 +104,7 @@ class Layer(LayerMags):
     downsample_mag, downsample_mag_list = downsample_mag, downsample_mag_list
     plan_downsample, plan_upsample = plan_downsample, plan_upsample
     write_with_coarser = write_with_coarser
+    to_xarray, histogram, add_to_napari = to_xarray, histogram, add_to_napari
 
     _dataset_of: ClassVar[
         Callable[[Properties], Dataset]

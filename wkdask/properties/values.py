@@ -19,6 +19,7 @@ from wkdask.properties.records import box_of, layout_of, no_such_layer, segment_
 __all__ = [
     "Edit",
     "GrowBox",
+    "NoteMinMax",
     "RaiseSegmentId",
     "SetBox",
     "SetDatasetName",
@@ -246,6 +247,32 @@ class SetViewConfiguration:
             holder.pop("defaultViewConfiguration", None)
         else:
             holder["defaultViewConfiguration"] = plain_json(self.value, "a view configuration")
+
+
+@dataclass(frozen=True, slots=True)
+class NoteMinMax:
+    """Note the smallest and the largest voxel of an image for its first view, where nothing of that kind is said.
+
+    Only the ends of the range's slider, as webknossos does it: what is shown as black and as white WEBKNOSSOS finds
+    by itself, without outliers. Raises LayerNotFoundError on `apply`.
+    """
+
+    layer: str
+    """The layer's name."""
+    minimum: float
+    """The smallest voxel."""
+    maximum: float
+    """The largest voxel."""
+
+    def apply(self, raw: dict[str, Any]) -> None:
+        """Set ``min`` and ``max``, unless it is a segmentation, or the user has set a range."""
+        layer = find_layer(raw, self.layer)
+        shown = layer.get("defaultViewConfiguration") or {}
+        if layer.get("category") != "color" or not isinstance(shown, dict):
+            return
+        if {"min", "max", "intensityRange"} & {key for key, value in shown.items() if value is not None}:
+            return
+        layer["defaultViewConfiguration"] = {**shown, "min": self.minimum, "max": self.maximum}
 
 
 @dataclass(frozen=True, slots=True)

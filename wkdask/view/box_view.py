@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wkdask import settings
 from wkdask.arrays.lazy import ChunksLike, lazy_array
 from wkdask.errors import InvalidValueError, OutOfBoundsError, ReadOnlyError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike, as_box
@@ -19,19 +18,21 @@ from wkdask.operations.inline_write import write_inline
 from wkdask.operations.where import NOWHERE, Where, check_allowed, spatial_box
 from wkdask.operations.write import PlannedWrite, plan_voxels, shape_of, with_whole_voxels, write_voxels
 from wkdask.paths import FolderPath
-from wkdask.portable import cores
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates
 from wkdask.storage.publish.dead_jobs import warn_if_half_replaced
 from wkdask.storage.publish.jobs import unfinished_jobs
 from wkdask.view.array_info import ArrayInfo, info_of
 from wkdask.view.array_like import ArrayLike, as_array
+from wkdask.view.checks import because, checked_size, checked_threads
+from wkdask.view.coordinates import to_xarray, without_coordinates
+from wkdask.view.histogram import histogram
 
 if TYPE_CHECKING:
     import dask.array as da
     from distributed import Client
 
-__all__ = ["BoxView", "because", "checked_size", "checked_threads"]
+__all__ = ["BoxView"]
 
 
 class BoxView(ArrayLike):
@@ -265,6 +266,8 @@ class BoxView(ArrayLike):
             warn_if_half_replaced(store.path)
         return lazy_array(store, box, chunks)
 
+    to_xarray, histogram = to_xarray, histogram
+
     # --- writing -------------------------------------------------------------------------------------
 
     def write(
@@ -291,7 +294,7 @@ class BoxView(ArrayLike):
         in_place: bool | None = None,
         progress: ProgressLike = None,
     ) -> WriteReport:
-        """Write a numpy or dask array.
+        """Write a numpy or dask array, or one of xarray that holds one.
 
         A dask array is computed and written as one task per cube (small cubes in groups) on the active
         :class:`distributed.Client`, or on local threads. Cubes are built aside and take their place by one
@@ -300,7 +303,8 @@ class BoxView(ArrayLike):
         Parameters
         ----------
         data
-            ``(c, x, y, z)``, or ``(x, y, z)`` where there is one channel, of the layer's type.
+            ``(c, x, y, z)``, or ``(x, y, z)`` where there is one channel, of the layer's type. An array of xarray
+            may have its axes in any order, and goes where its coordinates say, which are as in :meth:`to_xarray`.
         offset
             Corner, in voxels of this mag, relative to the view.
         bounding_box
@@ -382,8 +386,8 @@ class BoxView(ArrayLike):
             raise ReadOnlyError(
                 f"{self._place.label}: this view is read-only{because(self._place.read_only)}"
             )
-        data = as_array(data)
         where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
+        data, offset = without_coordinates(self, as_array(data), offset, bounding_box, where)
         if offset is None and bounding_box is None and where == NOWHERE:
             if resume:
                 offset = self._offset_of_unfinished(data)
@@ -458,8 +462,8 @@ class BoxView(ArrayLike):
         Cubes    : 4 of (32, 32, 32) voxels
         ...
         """
-        data = as_array(data)
         where = Where(relative_offset, absolute_offset, relative_bounding_box, absolute_bounding_box)
+        data, offset = without_coordinates(self, as_array(data), offset, bounding_box, where)
         box = self.box_to_write(data, offset, bounding_box, where)
         options = WriteOptions(client=client, task_memory=task_memory, in_place=in_place)
         return plan_voxels(self.place, with_whole_voxels(data), box, options)
@@ -574,27 +578,3 @@ class BoxView(ArrayLike):
         return (
             f"{type(self).__name__}({self._place.label}, {self.box}{', read-only' if self.read_only else ''})"
         )
-
-
-def checked_threads(threads: int | None) -> int:
-    """Return how many threads read; refuse what is no number from 1 on."""
-    if threads is None:
-        import dask.config
-
-        return settings.get("read-threads") or dask.config.get("num_workers", None) or cores()
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise InvalidValueError(f"threads is a number from 1 on, got {threads!r}")
-    return threads
-
-
-def checked_size(size: Vec3IntLike) -> Vec3Int:
-    """Return a size; refuse a negative one."""
-    extent = Vec3Int(size)
-    if not extent.is_positive():
-        raise InvalidValueError(f"a size cannot be negative, got {extent}")
-    return extent
-
-
-def because(reason: str | None) -> str:
-    """Return a reason as the end of a sentence."""
-    return f": {reason}" if reason else ""

@@ -14,7 +14,7 @@ from wkdask.geometry import BoundingBox, Mag, Vec3IntLike
 from wkdask.operations.inline import current_writes
 from wkdask.operations.where import Where
 from wkdask.storage.protocol import ArraySpec, KeptReader, Voxels, empty_block
-from wkdask.view.box_view import checked_threads
+from wkdask.view.checks import checked_threads
 
 if TYPE_CHECKING:
     from wkdask.view.box_view import BoxView

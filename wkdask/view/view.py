@@ -18,7 +18,8 @@ from wkdask.operations.where import Where, warn_of_parts_of_cubes
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.protocol import Voxels, check_coordinates
 from wkdask.storage.publish.dead_jobs import warn_if_half_replaced
-from wkdask.view.box_view import BoxView, because
+from wkdask.view.box_view import BoxView
+from wkdask.view.checks import because
 from wkdask.view.parts import chunk, read_cxyz, read_xyz, write_cxyz
 from wkdask.view.reader import BoxReader
 

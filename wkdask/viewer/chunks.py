@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections import OrderedDict
@@ -11,6 +12,7 @@ import numpy as np
 
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import Voxels
+from wkdask.viewer.requests import HungUpError, raise_if_hung_up
 from wkdask.viewer.scales import CHUNK, Scale
 
 __all__ = ["ChunkCache"]
@@ -37,8 +39,9 @@ class ChunkCache:
     def chunk(self, scale: Scale, cell: Vec3Int) -> Voxels:
         """Return a chunk: out of the cache, if the cubes that it came from are as they were.
 
-        Of several threads that ask for one chunk one makes it, and the others wait. A coarser chunk waits for
-        finer ones and never the other way round, so that no two wait for each other.
+        Of several threads that ask for one chunk one makes it, and the others wait; if the browser that it is made
+        for hangs up, one of the others makes it. A coarser chunk waits for finer ones and never the other way
+        round, so that no two wait for each other.
 
         Parameters
         ----------
@@ -46,8 +49,20 @@ class ChunkCache:
             The scale.
         cell
             Which chunk of it.
+
+        Raises
+        ------
+        HungUpError
+            If the browser that this thread makes it for has hung up.
         """
-        key = (scale, cell)
+        while True:
+            raise_if_hung_up()
+            with contextlib.suppress(HungUpError):
+                return self._chunk((scale, cell))
+
+    def _chunk(self, key: _Key) -> Voxels:
+        """Return a chunk; raise HungUpError where the browser of this thread, or of the one that makes it, went."""
+        scale, cell = key
         state = scale.state(scale.cell_box(cell))
         with self._lock:
             found = self._chunks.get(key)

@@ -11,14 +11,17 @@
 from __future__ import annotations
 
 import os
+from asyncio import CancelledError as AsyncCancelledError
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wkdask.arrays.graph_facts import facts_of
-from wkdask.errors import InvalidValueError, WkdaskError
+from wkdask.arrays.lowered import as_dask_array
+from wkdask.errors import InvalidValueError, SchedulerLostError, WkdaskError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.jobs.mag_folders import is_address, mag_folder
@@ -26,6 +29,7 @@ from wkdask.kernels import downsample, mirror_pad
 from wkdask.properties.further_axes import has_further_axes
 from wkdask.properties.handle import Properties
 from wkdask.storage.protocol import MagReader, Voxels
+from wkdask.viewer.requests import cancelling, raise_if_hung_up
 from wkdask.viewer.scales import Region, Scale, ShownLayer, served_dtype
 
 if TYPE_CHECKING:
@@ -287,7 +291,7 @@ def _range_of(blocks: Sequence[Voxels]) -> tuple[float, float] | None:
 
 def _layer_of_array(array: da.Array, where: Where, name: str) -> ShownLayer:
     """Return a lazy expression, with coarser scales that are downsampled out of it."""
-    array = _with_channels(array)
+    array = _with_channels(as_dask_array(array))
     place = _place_of(array, where)
     finest = _computed(array, place, where.client)
     is_ids = place.is_segmentation and array.dtype.kind in "ui" and array.dtype.itemsize > 1
@@ -308,7 +312,7 @@ def _layer_of_function(
             continue
         box = _part(layer.record.bounding_box, view.mag, where)
         lazy = view.to_dask(bounding_box=box.from_mag_to_mag1(view.mag))
-        array = _with_channels(function(lazy))
+        array = _with_channels(as_dask_array(function(lazy)))
         if tuple(array.shape[1:]) != tuple(box.size):
             raise InvalidValueError(
                 f"the function returns {array.shape} for mag {view.mag} of layer {layer.name!r}, whose box is "
@@ -416,7 +420,7 @@ def _computed(array: da.Array, place: _Place, client: Client | None) -> Scale:
     def compute(part: BoundingBox, _: Region) -> Voxels:
         lazy = array[(slice(None), *part.offset(-corner).to_slices())]
         if client is not None:
-            return np.asarray(client.compute(lazy).result())
+            return _computed_by(client, lazy)
         return np.asarray(lazy.compute(scheduler="synchronous"))
 
     mag = place.mag
@@ -428,6 +432,25 @@ def _computed(array: da.Array, place: _Place, client: Client | None) -> Scale:
         array.shape[0],
         compute,
     )
+
+
+def _computed_by(client: Client, lazy: da.Array) -> Voxels:
+    """Return an array that a cluster computes; where the browser hangs up, the cluster need not begin.
+
+    Raises
+    ------
+    HungUpError
+        If the browser has hung up.
+    SchedulerLostError
+        If the cluster has given it up.
+    """
+    future = client.compute(lazy)
+    try:
+        with cancelling(future.cancel):
+            return np.asarray(future.result())
+    except (CancelledError, AsyncCancelledError) as error:
+        raise_if_hung_up()
+        raise SchedulerLostError(f"the cluster has cancelled the chunk: {error}") from error
 
 
 def _halved(finer: Scale, mode: str) -> Scale:

@@ -38,6 +38,7 @@ from wkdask.errors import InvalidValueError, MissingPackageError, WkdaskError
 from wkdask.portable import cores
 from wkdask.viewer import precomputed, zarr_group
 from wkdask.viewer.chunks import ChunkCache
+from wkdask.viewer.requests import HungUpError, Request
 from wkdask.viewer.scales import Scale, ShownLayer
 
 __all__ = ["Server", "client_folder"]
@@ -80,6 +81,8 @@ class Server:
         The port; any that is free by default.
     cache_nbytes
         Bytes of decoded chunks that are kept.
+    threads
+        How many chunks are made at a time, at least one for each core; more where a cluster makes them.
 
     Raises
     ------
@@ -95,6 +98,7 @@ class Server:
         state: Callable[[Mapping[str, str]], dict[str, Any]],
         port: int = 0,
         cache_nbytes: int = 256 << 20,
+        threads: int = 0,
     ) -> None:
         self.token = secrets.token_urlsafe(24)
         self.cache = ChunkCache(cache_nbytes)
@@ -113,7 +117,8 @@ class Server:
         self._edition = 0
         self.state = state(self.sources)
         self._generation = "wkdask/0"
-        self._pool = concurrent.futures.ThreadPoolExecutor(cores(), thread_name_prefix="wkdask-view")
+        self._threads = max(cores(), threads)
+        self._pool = self._new_pool()
         self._loop: asyncio.AbstractEventLoop
         self._changed: asyncio.Condition
         self._ready = threading.Event()
@@ -177,12 +182,17 @@ class Server:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(server.close_all_connections(), 5)
 
+    def _new_pool(self) -> concurrent.futures.ThreadPoolExecutor:
+        """Return the threads that make chunks."""
+        return concurrent.futures.ThreadPoolExecutor(self._threads, thread_name_prefix="wkdask-view")
+
     # --- changes -------------------------------------------------------------------------------------
 
     def show(
         self,
         layers: tuple[ShownLayer, ...],
         state: Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, Any]],
+        threads: int = 0,
     ) -> None:
         """Show other layers.
 
@@ -192,11 +202,17 @@ class Server:
             What is shown from now on.
         state
             Returns what the client shows, given what it shows now and the addresses of the layers' volumes.
+        threads
+            How many chunks are made at a time, if that is more than before.
         """
 
         async def change() -> None:
             # On the loop, where changes by the browser arrive: none of them is lost in between.
             old = {scale for layer in self.layers.values() for scale in layer.scales}
+            if threads > self._threads:
+                self._threads, old_pool = threads, self._pool
+                self._pool = self._new_pool()
+                old_pool.shutdown(wait=False)
             self._edition += 1
             self.layers = {layer.name: layer for layer in layers}
             self.state = state(self.state, self.sources)
@@ -362,10 +378,17 @@ class _Computed(_Handler):
     """What a thread of the pool makes."""
 
     _waiting: concurrent.futures.Future[bytes] | None = None
+    _request: Request
 
     async def send(self, make: Callable[[], bytes]) -> None:
         """Send what a function returns; a damaged cube is an error that says so."""
-        self._waiting = self.server._pool.submit(make)
+        self._request = Request()
+
+        def answer() -> bytes:
+            with self._request.serving():
+                return make()
+
+        self._waiting = self.server._pool.submit(answer)
         try:
             body = await asyncio.wrap_future(self._waiting)
         except InvalidValueError as error:
@@ -374,7 +397,7 @@ class _Computed(_Handler):
             told = f"{type(error).__name__}: {error}"
             _logger.warning("a chunk cannot be shown: %s", told)
             raise HTTPError(500, told, reason=_one_ascii_line(told)) from error
-        except asyncio.CancelledError:  # the browser has hung up before it was begun
+        except (asyncio.CancelledError, HungUpError):  # before it was begun, and meanwhile
             return
         self.set_header("Content-Type", "application/octet-stream")
         self.server.served += 1
@@ -382,9 +405,10 @@ class _Computed(_Handler):
             await self.finish(body)
 
     def on_connection_close(self) -> None:
-        """Cancel what has not been started."""
-        if self._waiting is not None:
-            self._waiting.cancel()
+        """Cancel what has not been started, here or on a cluster."""
+        if self._waiting is not None and not self._waiting.cancel():
+            # In a thread of its own: a scheduler may take its time to answer.
+            asyncio.get_running_loop().run_in_executor(None, self._request.hang_up)
 
 
 class _VolumeInfo(_Handler):

@@ -38,6 +38,8 @@ class Viewer:
         The port of 127.0.0.1; any that is free by default.
     cache_nbytes
         Bytes of decoded chunks that are kept.
+    threads
+        How many chunks are made at a time, at least; one for each core by default.
 
     Examples
     --------
@@ -46,8 +48,10 @@ class Viewer:
     ('color',)
     """
 
-    def __init__(self, layers: tuple[ShownLayer, ...], port: int = 0, cache_nbytes: int = 256 << 20) -> None:
-        self._server = Server(layers, partial(first_state, layers), port, cache_nbytes)
+    def __init__(
+        self, layers: tuple[ShownLayer, ...], port: int = 0, cache_nbytes: int = 256 << 20, threads: int = 0
+    ) -> None:
+        self._server = Server(layers, partial(first_state, layers), port, cache_nbytes, threads)
         self._closed = threading.Event()
         self.notes = _notes(layers)
         """What is to be known of the layers: a type that is cast, a resolution that is approximate."""
@@ -86,9 +90,9 @@ class Viewer:
             raise InvalidValueError(f"no layer {layer!r} is shown; there are {', '.join(self.layers)}")
         return f"{self._server.data_url}/zarr/{urllib.parse.quote(layer, safe='')}"
 
-    def show(self, layers: tuple[ShownLayer, ...]) -> None:
+    def show(self, layers: tuple[ShownLayer, ...], threads: int = 0) -> None:
         """Show other layers at the place where the user is; layers of the same names keep their settings."""
-        self._server.show(layers, lambda state, sources: updated_state(state, layers, sources))
+        self._server.show(layers, lambda state, sources: updated_state(state, layers, sources), threads)
         self.notes = _notes(layers)
 
     @property
@@ -133,6 +137,17 @@ def _notes(layers: Sequence[ShownLayer]) -> tuple[str, ...]:
     """Return what is to be known of layers."""
     return tuple(note for layer in layers for note in layer.notes)
 
+
+def _threads_of(client: Client | None) -> int:
+    """Return how many chunks a cluster computes at a time: a thread here waits for each of them."""
+    if client is None:
+        return 0
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return min(_MOST_WAITING, sum(int(worker["nthreads"]) for worker in workers))
+
+
+_MOST_WAITING = 64
+"""Chunks that a cluster computes at a time, at most: a browser asks for some dozens."""
 
 _current: Viewer | None = None
 """The viewer that `view` made last: the next call shows its layers there."""
@@ -216,15 +231,16 @@ def view(
         client if client is not None else active_client(),
     )
     layers = layers_of(shown, where)
+    threads = _threads_of(where.client)
     with _lock:
         if new or _current is None or _current.is_closed:
-            viewer = Viewer(layers, port)
+            viewer = Viewer(layers, port, threads=threads)
             atexit.register(viewer.close)
             if not new:
                 _current = viewer
         else:
             viewer = _current
-            viewer.show(layers)
+            viewer.show(layers, threads)
     if open_browser:
         import webbrowser
 
