@@ -226,6 +226,37 @@ def attachment_missing(folder):
     edit(folder, lambda raw: layer(raw, "cells").update(attachments=entry))
 
 
+@fault("segment-id-too-small")
+def segment_id_negative(folder):
+    edit(folder, lambda raw: layer(raw, "cells").update(largestSegmentId=-5))
+
+
+@fault("properties-unusual")
+def properties_with_a_byte_order_mark(folder):
+    path = folder / "datasource-properties.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
+@fault("properties-damaged")
+def unit_unknown(folder):
+    edit(folder, lambda raw: raw["scale"].update(unit="furlong"))
+
+
+@fault("properties-unusual")
+def attachments_of_another_form(folder):
+    edit(folder, lambda raw: layer(raw, "cells").update(attachments=[1]))
+
+
+@fault("mag-mismatch")
+def data_format_of_others(folder):
+    edit(folder, lambda raw: layer(raw).update(dataFormat="n5"))
+
+
+@fault("mag-missing", "mag-unlisted")
+def mag_listed_elsewhere(folder):
+    edit(folder, lambda raw: layer(raw)["mags"][0].update(path="../other/1"))
+
+
 # --- boxes ----------------------------------------------------------------------------------------------
 
 
@@ -249,15 +280,17 @@ def box_far_too_large(folder):
     edit(folder, lambda raw: layer(raw)["boundingBox"].update(depth=1000))
 
 
+@fault("box-too-large", deep=["mag-stale"], formats=WKW)
+def box_of_ids_beyond_that_of_the_image(folder):
+    edit(folder, lambda raw: layer(raw, "cells")["boundingBox"].update(height=300))
+
+
 # --- mags -----------------------------------------------------------------------------------------------
 
 
 @fault("mag-missing")
 def mag_folder_removed(folder):
     shutil.rmtree(folder / "color" / "2")
-    for name in ("zarr.json", ".zattrs"):
-        if (path := folder / "color" / name).exists():  # the scale goes with the mag
-            change_json(path, lambda raw: _scales(raw)["datasets"].pop(1))
 
 
 def _scales(raw):
@@ -297,20 +330,11 @@ def layer_not_listed(folder):
 def metadata_cut_short(folder):
     path = metadata(folder)
     path.write_bytes(path.read_bytes()[:10])
-    _forget_scale(folder)
-
-
-def _forget_scale(folder):
-    """Take the scale of a mag that cannot be opened out of the OME-Zarr metadata: one fault at a time."""
-    for name in ("zarr.json", ".zattrs"):
-        if (path := folder / "color" / name).exists():
-            change_json(path, lambda raw: _scales(raw)["datasets"].pop(0))
 
 
 @fault("mag-damaged")
 def metadata_removed(folder):
     os.unlink(metadata(folder))
-    _forget_scale(folder)
 
 
 @fault("mag-damaged")
@@ -318,7 +342,6 @@ def metadata_are_a_folder(folder):
     path = metadata(folder)
     os.unlink(path)
     os.mkdir(path)
-    _forget_scale(folder)
 
 
 @fault("mag-mismatch")
@@ -339,6 +362,16 @@ def header_of_another_version(folder):
 @fault("cubes-outside-array", "array-too-small", formats=ZARR)
 def array_too_small(folder):
     change_json(metadata(folder), lambda raw: raw.update(shape=[1, 64, 64, 32]))
+
+
+@fault("array-too-large", formats=ZARR)
+def array_far_too_large(folder):
+    change_json(metadata(folder), lambda raw: raw.update(shape=[1, 4096, 4096, 4096]))
+
+
+@fault("array-fill-value", formats=ZARR[1:])
+def array_full_of_sevens(folder):
+    change_json(metadata(folder), lambda raw: raw.update(fill_value=7))
 
 
 @fault("cube-damaged", deep=[], formats=["zarr"])
@@ -493,6 +526,49 @@ def cube_far_outside(folder):
     path = cubes(folder)[0]
     far = folder / "color/1/z0/y0/x5.wkw"
     shutil.copy(path, far)
+
+
+@fault("cube-damaged")
+def cube_is_a_pipe(folder):
+    path = cubes(folder)[0]
+    os.unlink(path)
+    os.mkfifo(path)
+
+
+@fault("cube-trailing", formats=["wkw-lz4"])
+def bytes_behind_the_last_block(folder):
+    path = cubes(folder)[0]
+    path.write_bytes(path.read_bytes() + b"xx")
+
+
+@fault("link-broken", "mag-missing")
+def mag_is_a_link_to_itself(folder):
+    shutil.rmtree(folder / "color" / "2")
+    os.symlink("2", folder / "color" / "2")
+
+
+@fault("link-broken")
+def folder_of_cubes_is_a_link_to_itself(folder):
+    home = cubes(folder)[0].parent
+    name = home.name.replace("0", "9")
+    os.symlink(name, home.parent / name)
+
+
+@fault("no-permission")
+def layer_hidden_by_its_mode(folder):
+    os.chmod(folder / "color", 0)
+
+
+@fault("stray-file")
+def file_where_jobs_have_their_folders(folder):
+    shutil.rmtree(folder / "color/1/.wkdask", ignore_errors=True)
+    (folder / "color/1/.wkdask").touch()
+
+
+@fault(deep=["mag-stale"], repaired=True)
+def finest_mag_written_without_the_coarser_ones(folder):
+    mag = Dataset(folder).get_layer("cells").get_mag(1)
+    mag.write(np.full((1, 20, 30, 20), 3, "uint32"), offset=(10, 10, 0), progress=False)
 
 
 # --- what processes leave -------------------------------------------------------------------------------

@@ -177,6 +177,8 @@ def check_segment_id(
         findings.add(
             "segment-id-missing", path, f"largestSegmentId is not there{told}", record.name, value=maximum
         )
+    elif known < 0:
+        findings.add("segment-id-too-small", path, f"largestSegmentId is {known}", record.name, value=maximum)
     elif maximum is not None and maximum > known:
         what = f"the largest id is {maximum}, largestSegmentId is {known}"
         findings.add("segment-id-too-small", path, what, record.name, value=maximum)

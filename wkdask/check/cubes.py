@@ -23,6 +23,8 @@ __all__ = ["ListedMag", "check_boxes", "check_places", "merged_boxes", "note_sus
 
 _BATCH = 1024
 """Files that a task looks at: some milliseconds on a local disk, a second on a slow share."""
+_LARGE_PART = 4
+"""A box without cubes in a quarter of its length is too large; black margins of images are smaller."""
 MOST_BOXES = 1000
 """Boxes of a finding at most; more become their union."""
 
@@ -99,12 +101,23 @@ def check_places(listed: ListedMag, findings: Findings) -> None:
         if beyond.any():
             what = f"{_such_as(listed, beyond)}; the array has {extent} voxels"
             findings.add("cubes-outside-array", store.path, what, *where)
+        ends = opened.box.bottomright if opened.box is not None and not opened.box.is_empty() else extent
+        if len(indices):
+            ends = ends.pairmax(Vec3Int(high.max(0).tolist()))
+        room = ends.ceildiv(store.spec.shard_shape) * store.spec.shard_shape
+        if any(
+            have >= end + side for have, end, side in zip(extent, room, store.spec.shard_shape, strict=True)
+        ):
+            what = f"the array has {extent} voxels, box and cubes end at {ends} in this mag"
+            findings.add("array-too-large", store.path, what, *where)
         slack = 0 if opened.mag == Mag(1) else 1  # other programs round the last voxel of a coarser mag down
         if opened.box is not None and any(
             end - have > slack for end, have in zip(opened.box.bottomright, extent, strict=True)
         ):
             what = f"the box ends at {opened.box.bottomright} in this mag, the array has {extent} voxels"
             findings.add("array-too-small", store.path, what, *where)
+    if not is_zero_filled(store):
+        findings.add("array-fill-value", store.path, "its fill value is not 0", *where)
     if opened.box is None or not len(indices):
         return
     if opened.box.is_empty():
@@ -127,7 +140,9 @@ def _such_as(listed: ListedMag, chosen: np.ndarray[tuple[int], np.dtype[np.bool_
     return f"{count} of {len(chosen)} {'lies' if count == 1 else 'lie'} there, such as {name}"
 
 
-def check_boxes(layer: OpenedLayer, mags: Sequence[ListedMag], findings: Findings) -> None:
+def check_boxes(
+    layer: OpenedLayer, mags: Sequence[ListedMag], others: BoundingBox | None, findings: Findings
+) -> None:
     """Find a box that reaches beyond all cubes of the finest mag, and mags without cubes.
 
     Parameters
@@ -136,6 +151,8 @@ def check_boxes(layer: OpenedLayer, mags: Sequence[ListedMag], findings: Finding
         The layer.
     mags
         Its mags that could be listed, finest first.
+    others
+        The box around those of the dataset's other layers; None where there is none.
     findings
         Takes in what is found.
     """
@@ -149,17 +166,25 @@ def check_boxes(layer: OpenedLayer, mags: Sequence[ListedMag], findings: Finding
     finest, union = filled[0], filled[0].union()
     if layer.box is None or layer.box.is_empty() or union is None or not is_zero_filled(finest.opened.store):
         return
-    before = [max(0, a - b) for a, b in zip(union.topleft, layer.box.topleft, strict=True)]
-    after = [max(0, a - b) for a, b in zip(layer.box.bottomright, union.bottomright, strict=True)]
-    cube = finest.opened.store.spec.shard_shape * finest.opened.mag.to_vec3_int()
-    most = [max(pair) for pair in zip(before, after, strict=True)]
+    most = _beyond(layer.box, union)
     if not any(most):
         return
-    whole_cubes = any(far >= side for far, side in zip(most, cube, strict=True))
-    far_off = any(far > side for far, side in zip(most, union.size, strict=True))
-    code = "box-too-large" if far_off or (whole_cubes and not record.is_segmentation) else "box-sparse"
+    cube = finest.opened.store.spec.shard_shape * finest.opened.mag.to_vec3_int()
+    if record.is_segmentation:  # a few cells in the box of the whole image are as they should be
+        most = Vec3Int.zeros() if others is None else most.pairmin(_beyond(layer.box, others))
+    too_large = any(
+        far >= side and _LARGE_PART * far >= whole
+        for far, side, whole in zip(most, cube, layer.box.size, strict=True)
+    )
+    code = "box-too-large" if too_large else "box-sparse"
     what = f"the box is {layer.box}, the cubes of mag {finest.opened.mag} are in {union} (voxels of mag 1)"
     findings.add(code, finest.opened.store.path, what, record.name, finest.opened.mag)
+
+
+def _beyond(box: BoundingBox, union: BoundingBox) -> Vec3Int:
+    """Return how far a box reaches beyond another one along each axis, on the side where that is more."""
+    before, after = union.topleft - box.topleft, box.bottomright - union.bottomright
+    return before.pairmax(after).pairmax(0)
 
 
 def _is_empty(layer: OpenedLayer) -> bool:
@@ -214,7 +239,7 @@ def scan_unit(store: StoredMag, places: Places, unit: BoundingBox) -> UnitReport
 def note_suspects(suspects: Sequence[Suspect], opened: OpenedMag, findings: Findings) -> None:
     """Take in what is wrong with files of cubes."""
     for kind, path, what in suspects:
-        code = "no-permission" if kind == "mode" else "cube-damaged"
+        code = {"mode": "no-permission", "damaged": "cube-damaged", "trailing": "cube-trailing"}[kind]
         findings.add(code, path, what, opened.layer.name, opened.mag)
 
 

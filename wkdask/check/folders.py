@@ -220,6 +220,11 @@ def check_jobs(opened: OpenedMag, findings: Findings) -> bool:
         Takes in what is found.
     """
     at_rest = True
+    private = os.path.join(opened.store.path, PRIVATE)
+    if os.path.lexists(private) and (os.path.islink(private) or not os.path.isdir(private)):
+        what = "a file or a link is where jobs have their folders: none can begin"
+        findings.add("stray-file", private, what, opened.layer.name, opened.mag)
+        return at_rest
     for left in leftovers(opened.store.path):
         doing = "" if left.manifest is None else f" ({left.manifest.action} {left.manifest.name})"
         code, what = {

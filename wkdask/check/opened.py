@@ -18,7 +18,7 @@ from wkdask.jobs.mag_folders import is_address, mag_folder
 from wkdask.locations import check_agreement, outside, voxel_by_headers
 from wkdask.properties import LayerRecord, MagRecord, dtype_of
 from wkdask.properties.further_axes import has_further_axes
-from wkdask.storage.formats import DATA_FORMATS, open_mag
+from wkdask.storage.formats import DATA_FORMATS, format_of, open_mag
 from wkdask.storage.listing import is_readable
 from wkdask.storage.protocol import StoredMag
 
@@ -97,6 +97,10 @@ def _opened(
         note("mag-unchecked", record.path or "", "it is at an address, not on this machine")
         return None
     folder = mag_folder(dataset, layer.name, record)
+    found = format_of(folder)
+    if layer.data_format not in DATA_FORMATS and found is not None:
+        note("mag-mismatch", folder, f"its dataFormat is {layer.data_format}, the files are those of {found}")
+        return None
     if layer.data_format not in DATA_FORMATS:
         note("mag-unchecked", folder, f"it is stored as {layer.data_format}, which is listed only")
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 
@@ -38,9 +39,23 @@ def read_properties(dataset: str, findings: Findings) -> DatasetRecord | None:
         return None
     if not is_readable(os.stat(path).st_mode):
         findings.add("no-permission", path, "its owner may not read it")
+    _check_usual(path, record, findings)
     for broken in record.broken:
         findings.add("layer-broken", os.path.join(dataset, broken.name), broken.reason, broken.name)
     for layer in record.layers:
         for note in layer.notes:
             findings.add("layer-incomplete", os.path.join(dataset, layer.name), note, layer.name)
     return record
+
+
+def _check_usual(path: str, record: DatasetRecord, findings: Findings) -> None:
+    """Find what can be understood here, and not by other programs."""
+    with open(path, "rb") as file:
+        if file.read(3) == codecs.BOM_UTF8:
+            findings.add(
+                "properties-unusual", path, "it begins with a byte order mark, which JSON does not have"
+            )
+    for layer in record.layers:
+        if not isinstance(layer.raw.get("attachments"), dict | None):
+            what = "its attachments are no object with a list for each kind"
+            findings.add("properties-unusual", f"{path}, {layer.name}", what, layer.name)

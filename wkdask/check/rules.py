@@ -66,6 +66,10 @@ RULES: dict[str, Rule] = {
         "the properties file does not say all that other programs need to know of the layer",
         "add what is missing to the layer's entry",
     ),
+    "properties-unusual": _warning(
+        "the properties file says something that other programs do not know, or do not read",
+        "correct the file by hand",
+    ),
     "layer-without-mags": _info("the layer lists no mag, and holds no voxels"),
     "segment-id-missing": _warning(
         "the largest segment id is not known, so that no new segments can be made in WEBKNOSSOS",
@@ -139,6 +143,9 @@ RULES: dict[str, Rule] = {
     ),
     # cubes
     "cube-damaged": _error("a cube cannot be read", _COPY),
+    "cube-trailing": _warning(
+        "a cube has bytes at its end that its jump table does not lead to", "write the cube anew"
+    ),
     "cubes-outside-box": _warning(
         "cubes lie outside of the layer's bounding box, where no program shows them",
         "check --repair grows the box around their voxels",
@@ -151,12 +158,20 @@ RULES: dict[str, Rule] = {
         "the layer's bounding box reaches beyond the shape in the array's metadata, where all is zeros",
         "correct the shape in the metadata, or the box",
     ),
+    "array-too-large": _warning(
+        "the shape in the array's metadata reaches far beyond the layer's bounding box, and viewers show all of it",
+        "correct the shape in the metadata, or the box",
+    ),
+    "array-fill-value": _warning(
+        "chunks that are not there are not zeros, as a cube that is not there is elsewhere",
+        "correct the fill value in the metadata, if the array is one of WEBKNOSSOS or wkdask",
+    ),
     "box-too-large": _warning(
         "the layer's bounding box reaches beyond all cubes, where all is zeros",
         "set layer.bounding_box, if nothing is missing there",
     ),
     "box-sparse": _info(
-        "the bounding box of a segmentation reaches beyond all cubes, where all is zeros",
+        "the layer's bounding box reaches beyond all cubes, as where the margin of an image is black",
         "set layer.bounding_box, if nothing is to be there",
     ),
     "no-cubes": _info("the mag has no cubes: all of it is zeros"),

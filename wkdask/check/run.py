@@ -18,6 +18,7 @@ from wkdask.check.pyramid import check_compared, compare_job, pairs_of
 from wkdask.check.server import check_server_rules
 from wkdask.errors import InvalidValueError
 from wkdask.fsio import checked_path
+from wkdask.geometry import BoundingBox
 from wkdask.jobs.job import WriteOptions
 from wkdask.properties import PROPERTIES_FILE
 from wkdask.properties.handle import Properties
@@ -97,7 +98,8 @@ def check_dataset(
         if layers is None or layer.name in layers:
             opened.append(open_layer(dataset, layer, findings))
             check_attachments(dataset, layer, findings)
-            check_ome(properties, layer, findings)
+            if len(opened[-1].mags) == len(layer.mags):  # else those that are listed may be right
+                check_ome(properties, layer, findings)
             check_server_rules(dataset, opened[-1], findings)
     check = _Check(dataset, opened, findings, options or WriteOptions())
     check.list_mags(metadata_only=metadata_only)
@@ -189,7 +191,10 @@ class _Check:
         """Look at all cubes, and with `deep` at all voxels."""
         flat = [listed for mags in self.listed for listed in mags]
         for layer, mags in zip(self.layers, self.listed, strict=True):
-            check_boxes(layer, mags, self.findings)
+            boxes = [each.box for each in self.layers if each is not layer and each.box is not None]
+            filled = [box for box in boxes if not box.is_empty()]
+            others = reduce(BoundingBox.extended_by, filled) if filled else None
+            check_boxes(layer, mags, others, self.findings)
         for listed in flat:
             check_places(listed, self.findings)
         scans = [scan_job(listed) for listed in flat]

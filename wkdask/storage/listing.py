@@ -29,7 +29,7 @@ __all__ = ["Listing", "Odd", "Places", "Suspect", "is_readable", "list_files"]
 Places: TypeAlias = "npt.NDArray[np.int64]"
 """``(n, 4)``: the numbers (c, x, y, z) of files of cubes."""
 Suspect: TypeAlias = "tuple[str, str, str]"
-"""What a look at a file found: "damaged" or "mode", the path, and what is wrong."""
+"""What a look at a file found: "damaged", "mode" or "trailing" (bytes), the path, and what is wrong."""
 OddKind: TypeAlias = Literal["stray", "cycle", "broken", "mode", "unreadable"]
 
 

@@ -70,7 +70,10 @@ def scan_wkw(mag: WkwMag, places: Places) -> tuple[list[Suspect], int]:
             if not stat.S_ISREG(info.st_mode):
                 found.append(("damaged", path, "it is not a regular file"))
             elif not plain.is_sound(descriptor, info.st_size):
-                check_cube_file(path, descriptor, info.st_size, mag.header)
+                _, ends = check_cube_file(path, descriptor, info.st_size, mag.header)
+                if ends is not None and int(ends[-1]) < info.st_size:
+                    what = f"its blocks end at byte {ends[-1]} of {info.st_size}"
+                    found.append(("trailing", path, what))
         except DamagedCubeError as error:
             found.append(("damaged", path, str(error)))
         except OSError as error:
