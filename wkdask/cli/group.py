@@ -102,6 +102,12 @@ class OneLineUsageError(click.UsageError):
         click.echo(f"Error: {self.format_message()}", file=file, err=file is None)
 
 
+class RefusedLineError(OneLineUsageError):
+    """The same of a command whose exit code 2 is an answer."""
+
+    exit_code = 1
+
+
 @contextlib.contextmanager
 def _told_in_one_line(above: click.Context | None = None) -> Iterator[None]:
     """Turn what is not understood into one line; `above` is the context of the group, where there is one."""
@@ -113,6 +119,7 @@ def _told_in_one_line(above: click.Context | None = None) -> Iterator[None]:
         if type(error).__name__ == "NoArgsIsHelpError":
             raise
         context = error.ctx
+        command = None if context is None else context.command
         message = one_line([error.format_message()])
         if context is not None:
             message += "" if message.endswith((".", "?", "!", "?)")) else "."
@@ -122,7 +129,8 @@ def _told_in_one_line(above: click.Context | None = None) -> Iterator[None]:
             message += f" See {context.command_path} -h"
         elif above is not None:  # the parser did not say of which command it is
             message += f"{'' if message.endswith('.') else '.'} See wkdask {above.invoked_subcommand} -h"
-        raise OneLineUsageError(message, context) from error
+        told = RefusedLineError if getattr(command, "usage_code", 2) == 1 else OneLineUsageError
+        raise told(message, context) from error
 
 
 def one_line(texts: Iterable[str]) -> str:

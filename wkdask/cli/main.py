@@ -18,6 +18,7 @@ _COMMANDS = {
         "view": "Show a dataset in the browser, in neuroglancer.",
         "convert": "Turn images, OME-Zarr or a Zarr array into layers.",
         "copy": "Copy a dataset, into another format, cut or compressed otherwise if wanted.",
+        "check": "Check whether a dataset holds what it says.",
         "equal": "Compare two datasets of any formats and cuts.",
         "plan": "Print what it takes to write all of a mag by an expression on it: cubes, tasks, memory.",
         "map": "Call a function for every cube of a layer, and write what it returns into another.",

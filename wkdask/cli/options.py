@@ -127,13 +127,16 @@ class SharedCommand(click.Command):
     ----------
     shared
         The names of the shared parameters.
+    usage_code
+        The exit code where the command line is not understood.
     arguments
         Those of `click.Command`.
     """
 
-    def __init__(self, *, shared: tuple[str, ...], **arguments: Any) -> None:
+    def __init__(self, *, shared: tuple[str, ...], usage_code: int = 2, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.shared = shared
+        self.usage_code = usage_code
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, in two sections."""
@@ -156,6 +159,7 @@ def shared_command(
     tasks: bool = True,
     memory_alone: bool = False,
     answers: bool = False,
+    usage_code: int = 2,
     hidden: bool = False,
 ) -> Callable[[Callable[..., None]], click.Command]:
     """Return a decorator that makes a command of a function of a `Run` and of the command's own options.
@@ -172,6 +176,8 @@ def shared_command(
         Whether --memory means something without --workers.
     answers
         Whether exit code 1 is an answer, and an error has 2.
+    usage_code
+        The exit code where the command line is not understood.
     hidden
         Whether the list of commands leaves it out.
     """
@@ -188,6 +194,7 @@ def shared_command(
         own: list[click.Parameter] = list(reversed(getattr(function, "__click_params__", [])))
         return SharedCommand(
             shared=fields,
+            usage_code=usage_code,
             name=name,
             params=[*own, *(SHARED[field]() for field in fields)],
             callback=call,

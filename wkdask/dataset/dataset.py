@@ -19,7 +19,7 @@ from wkdask.dataset.external_layers import (
 )
 from wkdask.dataset.from_dask import from_dask
 from wkdask.dataset.layers import DatasetLayers
-from wkdask.dataset.work import calculate_bounding_box, compress, downsample, write_layer
+from wkdask.dataset.work import calculate_bounding_box, check, compress, downsample, write_layer
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.external.images.from_images import add_layer_from_images, from_images
 from wkdask.external.images.layer_mapping import ConversionLayerMapping
@@ -251,7 +251,7 @@ class Dataset(DatasetLayers):
     add_copy_layer = add_layer_as_copy = add_copy_layer
     add_fs_copy_layer, fs_copy_dataset = add_fs_copy_layer, fs_copy_dataset
     write_layer, downsample, compress = write_layer, downsample, compress
-    calculate_bounding_box = calculate_bounding_box
+    calculate_bounding_box, check = calculate_bounding_box, check
 
     # --- datasets ------------------------------------------------------------------------------------
 

@@ -12,19 +12,22 @@ from wkdask.dataset.from_dask import is_to_resume
 from wkdask.errors import InvalidValueError, WkdaskWarning
 from wkdask.further_axes.mag_view import NDMagView
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, MagLike, NDBoundingBox, Vec3Int, Vec3IntLike
+from wkdask.jobs.job import WriteOptions
 from wkdask.layer import Layer
 from wkdask.layer.chunk_layout import Cut, check_array
 from wkdask.layer.zarr_config import CompressLike
 from wkdask.names import C_AXIS, CXYZ_AXES, XYZ_AXES, SamplingModes
 from wkdask.operations.chunks import warn_of_ignored
+from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.zarr.plane import further_of
 
 if TYPE_CHECKING:
     from distributed import Client
 
+    from wkdask.check.findings import CheckReport
     from wkdask.dataset.dataset import Dataset
 
-__all__ = ["calculate_bounding_box", "compress", "downsample", "write_layer"]
+__all__ = ["calculate_bounding_box", "check", "compress", "downsample", "write_layer"]
 
 
 def calculate_bounding_box(self: Dataset) -> BoundingBox:
@@ -75,6 +78,70 @@ def downsample(
             compress=compress,
             client=client,
         )
+
+
+def check(
+    self: Dataset,
+    *,
+    layers: Sequence[str] | None = None,
+    deep: bool = False,
+    sample: int | None = None,
+    metadata_only: bool = False,
+    repair: bool = False,
+    client: Client | None = None,
+    progress: ProgressLike = None,
+) -> CheckReport:
+    """Check whether the dataset holds what it says; see :doc:`/docs/howto/check`.
+
+    Properties against folders and metadata, the header and the index of every cube, what processes have left, and
+    what a WEBKNOSSOS server needs. A dataset that does not open is checked by ``wkdask check``.
+
+    Parameters
+    ----------
+    layers
+        Names of the layers that are looked at; all by default.
+    deep
+        Decode every cube; compare the largest ids with the properties, and the coarser mags with the finer ones.
+    sample
+        With `deep`: how many parts of each coarser mag are compared, some MiB each; all by default.
+    metadata_only
+        Look at the properties, folders and metadata only, which takes no time however many cubes there are.
+    repair
+        Mend what cannot lose a voxel, and check again: files of dead processes go, a box and the largest id grow,
+        OME-Zarr metadata are written, stale boxes of coarser mags are computed anew.
+    client, progress
+        As for :meth:`MagView.write`.
+
+    Returns
+    -------
+    CheckReport
+        The findings; after a repair what is left.
+
+    Raises
+    ------
+    LayerNotFoundError, InvalidValueError
+        If there is no layer of a name, or the arguments contradict each other.
+
+    Examples
+    --------
+    >>> report = ds.check(deep=True)
+    >>> report.is_clean, report.cubes
+    (True, 8)
+    """
+    from wkdask.check.repair import mend
+    from wkdask.check.run import check_dataset
+
+    if repair:
+        self._file.check_writable()
+    options = WriteOptions(client=client, listeners=listeners_for(progress))
+
+    def run() -> CheckReport:
+        return check_dataset(
+            self.path, layers, deep=deep, sample=sample, metadata_only=metadata_only, options=options
+        )
+
+    report = run()
+    return mend(report, run, options, lambda repairs: True)[0] if repair else report
 
 
 def compress(self: Dataset, *, executor: object = None, client: Client | None = None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence, Sized
+from typing import Protocol
 
 from wkdask.errors import TaskFailedError
 from wkdask.jobs.driver import open_sources
@@ -13,7 +14,19 @@ from wkdask.jobs.settlement import JobTally, commit_boxes
 from wkdask.jobs.windows import AnyWindow
 from wkdask.storage.protocol import StoredMag
 
-__all__ = ["run_unwritten", "stream_unwritten"]
+__all__ = ["Work", "run_unwritten", "stream_unwritten"]
+
+
+class Work(Protocol):
+    """How much there is to do; a `WritePlan` says it too."""
+
+    @property
+    def units(self) -> Sized:
+        """The tasks."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the voxels that they read, uncompressed."""
 
 
 def run_unwritten(
@@ -54,7 +67,7 @@ def run_unwritten(
 
 def stream_unwritten(
     label: str,
-    plan: WritePlan,
+    plan: Work,
     windows: Iterable[AnyWindow],
     engine: Engine,
     listeners: Sequence[Listener] = (),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ from wkdask.properties import LayerRecord
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import axes_of, open_mag
 
-__all__ = ["GROUP_FILES", "write_multiscales"]
+__all__ = ["GROUP_FILES", "multiscales_fault", "write_multiscales"]
 
 GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
 """The names of the files that this module writes."""
@@ -73,6 +74,69 @@ def write_multiscales(properties: Properties, layer_name: str) -> None:
         warnings.warn(
             f"the OME-Zarr metadata of {folder} could not be written: {error}", WkdaskWarning, stacklevel=2
         )
+
+
+def multiscales_fault(properties: Properties, layer: LayerRecord) -> tuple[str, str] | None:
+    """Return what is wrong with the OME-Zarr metadata of a layer: "missing" or "stale", and why; None for nothing.
+
+    Only which mags they list counts, and the scale of each: the rest other programs may say otherwise.
+
+    Parameters
+    ----------
+    properties
+        The dataset.
+    layer
+        The layer; of one that has no such metadata nothing is wrong.
+    """
+    folder = os.path.join(properties.folder, layer.name)
+    if layer.data_format not in _VERSIONS or not os.path.isdir(folder):
+        return None
+    if outside(properties.folder, folder) is not None:
+        return None
+    wanted = _multiscale(properties, layer, folder)
+    name = "zarr.json" if layer.data_format == "zarr3" else ".zattrs"
+    path = os.path.join(folder, name)
+    if wanted is None:
+        return None
+    if not os.path.lexists(path):
+        return "missing", f"there is no {name}"
+    found: Mapping[str, Any] = _read(path)
+    if not found:
+        return "stale", f"{name} cannot be understood"
+    if layer.data_format == "zarr3":
+        found = _mapping(_mapping(found.get("attributes")).get("ome"))
+    listed = found.get("multiscales")
+    if not isinstance(listed, list) or not listed:
+        return "missing", f"{name} lists no multiscales"
+    want, have = _scales_by_path(wanted), _scales_by_path(_mapping(listed[0]))
+    if want.keys() != have.keys():
+        return "stale", f"{name} lists {', '.join(have) or 'none'}, the mags are {', '.join(want)}"
+    for each, scale in want.items():
+        if not _alike(scale, have[each]):
+            return "stale", f"{name} says that {each} has the scale {have[each]}, it has {scale}"
+    return None
+
+
+def _scales_by_path(multiscale: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scale of each array that a multiscale lists."""
+    found: dict[str, Any] = {}
+    datasets = multiscale.get("datasets")
+    for entry in datasets if isinstance(datasets, list) else []:
+        placed = _mapping(entry).get("coordinateTransformations")
+        scales = [_mapping(each).get("scale") for each in (placed if isinstance(placed, list) else [])]
+        path = str(_mapping(entry).get("path"))
+        found[path] = next((scale for scale in scales if scale is not None), None)
+    return found
+
+
+def _alike(wanted: list[float], found: Any) -> bool:
+    """Tell whether two scales are the same, but for rounding."""
+    if not isinstance(found, list) or len(found) != len(wanted):
+        return False
+    return all(
+        isinstance(b, int | float) and math.isclose(a, b, rel_tol=1e-6)
+        for a, b in zip(wanted, found, strict=True)
+    )
 
 
 def _multiscale(properties: Properties, layer: LayerRecord, folder: str) -> dict[str, Any] | None:

@@ -18,13 +18,16 @@ from typing import Any, TypeGuard
 from wkdask.errors import DamagedHeaderError, InvalidValueError, UnsupportedFormatError
 from wkdask.fsio import checked_path
 from wkdask.geometry import Vec3Int
+from wkdask.storage.listing import Listing, Places, Suspect
 from wkdask.storage.protocol import COMPRESSIONS, ZARR_COMPRESSIONS, ArraySpec, StoredMag
 from wkdask.storage.wkw import format as wkw_format
 from wkdask.storage.wkw.format import header_of_spec
 from wkdask.storage.wkw.mag import HEADER_NAME, WkwMag
+from wkdask.storage.wkw.scan import list_wkw, scan_wkw
 from wkdask.storage.zarr.layout import AXES, METADATA_NAMES, layout_of_spec
 from wkdask.storage.zarr.mag import ZarrMag
 from wkdask.storage.zarr.plane import PlaneMag, open_plane
+from wkdask.storage.zarr.scan import list_zarr, scan_zarr
 
 __all__ = [
     "DATA_FORMATS",
@@ -42,10 +45,13 @@ __all__ = [
     "format_of",
     "found_format",
     "is_stored_mag",
+    "is_zero_filled",
+    "list_cubes",
     "metadata_names",
     "open_address",
     "open_mag",
     "planned_mag",
+    "scan_cubes",
 ]
 
 DATA_FORMATS = ("wkw", "zarr3", "zarr")
@@ -127,6 +133,23 @@ def open_mag(path: str, data_format: str | None = None, entry: Mapping[str, Any]
         raise UnsupportedFormatError(f"{path} is one channel of an array of several, which is not supported")
     axes = entry.get("axisOrder")
     return ZarrMag.open(path, data_format, axes if isinstance(axes, Mapping) else None)
+
+
+def list_cubes(store: StoredMag) -> Listing:
+    """Return what lies in the folder of a mag: the files of its cubes, and what is none of them."""
+    return list_wkw(store) if isinstance(store, WkwMag) else list_zarr(_zarr(store))
+
+
+def scan_cubes(store: StoredMag, places: Places) -> tuple[list[Suspect], int]:
+    """Check headers, sizes and indexes of files of cubes; return what is wrong, and the bytes of the files."""
+    return scan_wkw(store, places) if isinstance(store, WkwMag) else scan_zarr(_zarr(store), places)
+
+
+def _zarr(store: StoredMag) -> ZarrMag:
+    """Return a mag that is not WKW as what it is."""
+    if not isinstance(store, ZarrMag):
+        raise UnsupportedFormatError(f"{store.path} is stored in a way that is not listed here")
+    return store
 
 
 def address_of(store: StoredMag) -> str | list[Any]:
@@ -250,6 +273,11 @@ def fitting_compression(
 def extent_of(store: StoredMag) -> Vec3Int:
     """Return the voxels (x, y, z) of a Zarr array from its origin on; 0 for other mags, which have no end."""
     return store.extent() if isinstance(store, ZarrMag) else Vec3Int.zeros()
+
+
+def is_zero_filled(store: StoredMag) -> bool:
+    """Tell whether what no file of a mag holds is zeros: all but Zarr arrays of other programs."""
+    return not (isinstance(store, ZarrMag) and store.layout.fill)
 
 
 def default_shard_shape(data_format: str, chunk: Vec3Int, chunks: int = 32) -> Vec3Int:

@@ -21,6 +21,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from wkdask.errors import JobRunningError, LockTimeoutError, ResumeError, WkdaskWarning
 from wkdask.fsio import lock, remove_entry, remove_folder
@@ -41,10 +42,12 @@ __all__ = [
     "JOB_NAME",
     "JOURNAL",
     "JobFolder",
+    "Leftover",
     "has_replacing_job",
     "illegible_jobs",
     "interrupted_jobs",
     "is_unfinished",
+    "leftovers",
     "previous_run",
     "renamed",
     "replaced_jobs",
@@ -287,6 +290,37 @@ def is_unfinished(mag_path: str) -> str | None:
                 doing = "is making" if _is_living(folder) else "was interrupted while it made"
                 return f"a job ({manifest.action}, {manifest.name}) {doing} the mag in {mag_path}"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """The folder of a job in a mag, looked at from outside."""
+
+    path: str
+    """Where it is."""
+    state: Literal["living", "resumable", "replacing", "ended"]
+    """Its driver lives; it can be resumed; it has replaced cubes, and is to be finished; nothing needs it."""
+    manifest: Manifest | None
+    """What the job does to the mag; None where no sound manifest is there."""
+
+
+def leftovers(mag_path: str) -> list[Leftover]:
+    """Return the folders of jobs in a mag, and those on their way out; nothing is changed."""
+    found = []
+    for name in _job_names(mag_path):
+        with contextlib.suppress(FileNotFoundError), opened_folder(mag_path, PRIVATE, name) as folder:
+            manifest = Manifest.read(folder)
+            if _is_living(folder):
+                state: Literal["living", "resumable", "replacing", "ended"] = "living"
+            elif has_entry(folder, _REPLACING) or has_entry(folder, _REPLACED) or has_entry(folder, _BEFORE):
+                state = "replacing"
+            else:
+                state = "resumable" if manifest is not None and manifest.resumable else "ended"
+            found.append(Leftover(f"{mag_path}/{PRIVATE}/{name}", state, manifest))
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        gone = [name for name in os.listdir(f"{mag_path}/{PRIVATE}") if _GONE_NAME.fullmatch(name)]
+        found += [Leftover(f"{mag_path}/{PRIVATE}/{name}", "ended", None) for name in gone]
+    return found
 
 
 def _job_names(mag_path: str) -> list[str]:
