@@ -16,6 +16,7 @@ _COMMANDS = {
         "preview": "Draw one section of every layer, from the mag that fits.",
         "view": "Show a dataset in the browser, in neuroglancer.",
         "convert": "Turn images, OME-Zarr or a Zarr array into layers.",
+        "export": "Write a layer, or a part, as TIFF, PNG, OME-TIFF, zipped OME-Zarr, NRRD or npy.",
         "copy": "Copy a dataset, into another format, cut or compressed otherwise if wanted.",
         "equal": "Compare two datasets of any formats and cuts.",
         "plan": "Print what it takes to write all of a mag by an expression on it: cubes, tasks, memory.",
