@@ -15,7 +15,7 @@ _COMMANDS = {
         "info": "Print the layers and mags of a dataset: types, boxes, cubes, bytes on disk.",
         "preview": "Draw one section of every layer, from the mag that fits.",
         "view": "Show a dataset in the browser, in neuroglancer.",
-        "convert": "Turn images, OME-Zarr or a Zarr array into layers.",
+        "convert": "Turn images, OME-Zarr, or an array in a file of many formats into layers.",
         "export": "Write a layer, or a part, as TIFF, PNG, OME-TIFF, zipped OME-Zarr, NRRD or npy.",
         "copy": "Copy a dataset, into another format, cut or compressed otherwise if wanted.",
         "equal": "Compare two datasets of any formats and cuts.",
