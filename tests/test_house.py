@@ -33,6 +33,7 @@ ROOMS = [
     "progress",
     "operations",
     "pyramid",
+    "export",
     "display",
     "viewer",
     "labelled",

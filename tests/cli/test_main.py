@@ -417,7 +417,9 @@ def test_convert_ome_zarr(invoke, tmp_path, random_voxels):
     ]:
         assert words in invoke("convert", path, out, "--layer", "other", *more, code=code)
     assert "alone" in invoke("convert", path, path, out, code=2)
-    assert "Zarr only" in invoke("convert", tmp_path, out, "--voxel-size", "4,4,4", "--axes", "zyx", code=2)
+    assert "Zarr and other arrays only" in invoke(
+        "convert", tmp_path, out, "--voxel-size", "4,4,4", "--axes", "zyx", code=2
+    )
     line = error_line(invoke("convert", path / "0", out, "--layer", "x", code=1))
     assert "--voxel-size" in line
 

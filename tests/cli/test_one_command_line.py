@@ -84,11 +84,13 @@ def test_options_are_where_they_make_sense():
     }
     layered = {*COMMANDS} - {"demo", "convert", "convert-zarr", "copy-dataset"}
     assert found["layers"] == layered
-    assert found["mags"] == {"plan", "map", "compress", "rechunk", "view", "histogram"}
-    assert found["bbox"] == {"plan", "map", "convert", "copy", "view", "histogram"}
-    assert found["resume"] == {"convert", "copy", "map", "downsample", "compress"}
-    assert found["overwrite"] == {"demo", "map", "downsample"}
-    assert found["dry_run"] == {"convert", "copy", "map", "downsample", "upsample", "compress", "rechunk"}
+    assert found["mags"] == {"plan", "map", "compress", "rechunk", "view", "histogram", "export"}
+    assert found["bbox"] == {"plan", "map", "convert", "copy", "view", "histogram", "export"}
+    assert found["resume"] == {"convert", "copy", "map", "downsample", "compress", "export"}
+    assert found["overwrite"] == {"demo", "map", "downsample", "export"}
+    assert found["dry_run"] == {
+        *("convert", "copy", "map", "downsample", "upsample", "compress", "rechunk", "export")
+    }
     cut = {
         "convert",
         "convert-zarr",
@@ -223,6 +225,7 @@ LINES = {
         "convert stack out --voxel-size 4,4,40 --downsample --shard-shape 32",
         "convert array zarr --voxel-size 4,4,4 --axes xyz",
     ],
+    "export": ["export ds stack.tif --dry-run", "export ds sections --format png"],
     "copy": ["copy ds copied --data-format zarr3 --dry-run", "copy ds copied --data-format zarr3"],
     "check": ["check ds", "check ds --deep", "check ds --metadata-only"],
     "equal": ["equal ds ds"],

@@ -95,7 +95,7 @@ LINES = [
     (2, "downsample ds --scheduler head", "tcp://head:8786"),
     (2, "downsample ds --quiet --progress json", "one of them"),
     (2, "convert stack new", "--voxel-size 4.6,4.6,45"),
-    (2, "convert stack new --voxel-size 4,4,4 --axes xyz", "for Zarr only"),
+    (2, "convert stack new --voxel-size 4,4,4 --axes xyz", "for Zarr and other arrays only"),
     (2, "convert array new --voxel-size 4,4,4 --gaps keep", "for image files only"),
     (2, "convert array array new --voxel-size 4,4,4", "alone"),
     (2, "convert stack new --voxel-size 4,4,4 --compression zstd", "lz4"),

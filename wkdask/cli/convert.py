@@ -1,4 +1,4 @@
-"""``wkdask convert``: layers of images, OME-Zarr, or a Zarr array."""
+"""``wkdask convert``: layers of images, OME-Zarr, or arrays in files of many formats."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from wkdask.cli.types import (
     NEW_LAYER,
     PAGES,
     RANGE,
+    SHAPE,
     VOXEL_SIZE,
     Numbers,
     check_cut,
@@ -24,6 +25,7 @@ from wkdask.cli.types import (
 if TYPE_CHECKING:
     from distributed import Client
 
+    from wkdask.convert.scales import Scales
     from wkdask.jobs.events import Event, WriteReport
 
 __all__ = ["command", "pyramids"]
@@ -60,9 +62,17 @@ class _Request:
     tiles: str | None
     """What becomes of tiles."""
     axes: str | None
-    """Of a Zarr array."""
+    """Of an array."""
+    shape: tuple[int, ...] | None
+    """Of raw voxels."""
+    order: str | None
+    """Of raw voxels."""
+    big_endian: bool
+    """Of raw voxels."""
+    skip: int | None
+    """Bytes before raw voxels."""
     together: bool
-    """Whether channels of Zarr stay in one layer."""
+    """Whether channels of an array stay in one layer."""
     no_labels: bool
     """Whether labels of OME-Zarr are left out."""
     pyramid: bool
@@ -77,7 +87,7 @@ class _Request:
 @click.option(
     "--voxel-size",
     type=VOXEL_SIZE,
-    help="Size of a voxel in nm, e.g. 4.6,4.6,45. OME-Zarr says it, all else needs it.",
+    help="Size of a voxel in nm, e.g. 4.6,4.6,45. Needed where the files do not say it, as images do not.",
 )
 @click.option(
     "--layer", "layer_name", cls=AliasedOption, aliases=("--layer-name",), type=NEW_LAYER, default="color",
@@ -89,12 +99,13 @@ class _Request:
 @click.option(
     "--offset",
     type=Numbers(int, "0,0,10", least=0),
-    help="Where the first voxel goes; 0,0,0 by default, for OME-Zarr where its translation says.",
+    help="Where the first voxel goes; 0,0,0 by default, or where an OME-Zarr image or an array says.",
 )
 @click.option(
     "--dtype", type=DTYPE,
     help="Type of the layer, such as uint8; that of the images by default. Without --rescale one that "
-    "holds all their values; of Zarr each voxel is checked, and floats are rounded.",
+    "holds all their values; of arrays each voxel is checked, and floats are rounded. Of raw voxels, and of MRC of "
+    "bytes, the type in the file.",
 )  # fmt: skip
 @click.option(
     "--rescale",
@@ -117,17 +128,22 @@ class _Request:
     "side by side (join), or take each for a section.",
 )  # fmt: skip
 @click.option(
-    "--axes", help="Axes of a Zarr array, a letter each, such as zyx or cxyz; by default as it names them."
+    "--axes", help="Axes of an array, a letter each, such as zyx or cxyz; by default as it names them."
 )
+@click.option("--shape", type=SHAPE, help="Of raw voxels: the sides, in the order of --axes.")
 @click.option(
-    "--together", is_flag=True, help="Keep all channels of a Zarr image in one layer, also if not RGB."
-)
+    "--order", type=click.Choice(["C", "F"]),
+    help="Of raw voxels: the last axis is the fastest (C, the default), or the first (F).",
+)  # fmt: skip
+@click.option("--big-endian", is_flag=True, help="Of raw voxels: the highest byte comes first.")
+@click.option("--skip", type=click.IntRange(0), help="Of raw voxels: bytes before the first.")
+@click.option("--together", is_flag=True, help="Keep all channels of an array in one layer, also if not RGB.")
 @click.option("--no-labels", is_flag=True, help="Leave out the labels of an OME-Zarr image.")
 @click.option(
     "--downsample", "pyramid", is_flag=True, help="Compute the coarser mags that are not there as well."
 )
 def command(run: Run, **given: Any) -> None:
-    """Turn images, OME-Zarr or a Zarr array into layers.
+    """Turn images, OME-Zarr, or an array in a file of many formats into layers.
 
     IMAGES are the sections of a stack: TIFF, PNG or JPEG files or folders of them, in natural order (2.tif before
     10.tif), or multi-page TIFFs, with 8 to 64 bits of grey or RGB; images with transparency are refused. Column
@@ -136,7 +152,10 @@ def command(run: Run, **given: Any) -> None:
     place.
 
     Or IMAGES is one OME-Zarr image (0.4 or 0.5; a folder, or a .zip or .ozx file), whose scales all become mags
-    as they are, and whose labels become layers; or one Zarr array. Channels become layers of their own, RGB one.
+    as they are, and whose labels become layers; or one Zarr array; or one MRC, HDF5 (file.h5:/path), N5,
+    neuroglancer precomputed, NRRD, NIfTI, .npy, KNOSSOS folder, or raw file (--shape, --dtype). Axes, voxel
+    size and place come from the file where it has them, and are printed. Channels become layers of their
+    own, RGB one.
 
     \b
     Example:
@@ -149,6 +168,9 @@ def command(run: Run, **given: Any) -> None:
       wkdask convert tiles/1/ dataset --voxel-size 4,4,4 --tiles join
       wkdask convert image.ome.zarr dataset
       wkdask convert array.zarr dataset --voxel-size 4,4,4 --axes zyx
+      wkdask convert tomogram.mrc dataset
+      wkdask convert volume.h5:/volumes/raw dataset --axes zyx --voxel-size 4,4,40
+      wkdask convert a.raw dataset --shape 100,512,512 --dtype uint8 --axes zyx --voxel-size 4,4,40
     """
     request = _Request(**given)
     check_cut(
@@ -162,13 +184,18 @@ def command(run: Run, **given: Any) -> None:
     from wkdask.external.zarr.store import is_zarr, root_of
 
     zarr = [path for path in paths if is_zarr(root_of(path))]
-    for name in _IMAGES_ONLY if zarr else _ZARR_ONLY:
+    arrays = [] if zarr else _arrays_among(paths, request)
+    single = zarr or arrays
+    refused = _NOT_OF_ZARR if zarr else _NOT_OF_ARRAYS if arrays else _NOT_OF_IMAGES
+    for name in refused:
         if getattr(request, name):
-            kind = "image files" if zarr else "Zarr"
-            raise click.UsageError(f"--{name.replace('_', '-')} is for {kind} only", context)
-    if zarr and len(paths) > 1:
-        raise click.UsageError(f"{zarr[0]} is Zarr: it is converted alone, not with other images", context)
-    if not zarr and request.voxel_size is None:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for {_MEANT_FOR[name]} only", context)
+    if single and len(paths) > 1:
+        kind = "Zarr" if zarr else "an array"
+        raise click.UsageError(
+            f"{single[0]} is {kind}: it is converted alone, not with other images", context
+        )
+    if not single and request.voxel_size is None:
         raise click.UsageError(
             "Missing option '--voxel-size': images do not say how large a voxel is; give it in nm, as in "
             "--voxel-size 4.6,4.6,45",
@@ -178,13 +205,68 @@ def command(run: Run, **given: Any) -> None:
 
     checked_path(request.dataset)  # a plan is refused where the run would be
     with run.connected() as client:
-        work = _convert_zarr if zarr else _convert_images
+        work = _convert_scales if single else _convert_images
         work(run, request, paths, client)
 
 
-_ZARR_ONLY = ("axes", "no_labels", "together")
-_OF_FILES = ("gaps", "page", "series", "orient", "tiles")
-_IMAGES_ONLY = ("rescale", *_OF_FILES)
+_OF_IMAGES = ("rescale", "gaps", "page", "series", "orient", "tiles")
+_OF_RAW = ("shape", "order", "big_endian", "skip")
+_MEANT_FOR = {
+    **dict.fromkeys(_OF_IMAGES, "image files"),
+    **dict.fromkeys(_OF_RAW, "raw voxels"),
+    **dict.fromkeys(("axes", "together"), "Zarr and other arrays"),
+    "no_labels": "OME-Zarr",
+}
+"""What the options are for that not all inputs have."""
+_NOT_OF_ZARR = (*_OF_IMAGES, *_OF_RAW)
+_NOT_OF_ARRAYS = (*_OF_IMAGES, "no_labels")
+_NOT_OF_IMAGES = (*_OF_RAW, "axes", "together", "no_labels")
+
+
+def _arrays_among(paths: list[str], request: _Request) -> list[str]:
+    """Return those of the inputs that are arrays in files."""
+    from wkdask.external.arrays.kinds import kind_of
+
+    return [path for path in paths if kind_of(path, is_raw=request.shape is not None) is not None]
+
+
+def _open_scales(run: Run, request: _Request, path: str) -> Scales:
+    """Open Zarr, or an array in a file; what is not said of it is looked up there."""
+    from wkdask.convert.scales import open_scales
+    from wkdask.external.zarr.store import is_zarr, root_of
+
+    how: dict[str, Any] = {
+        "voxel_size": request.voxel_size,
+        "layer_name": request.layer_name,
+        "category": request.category,
+        "offset": request.offset,
+        "bbox": run.bbox,
+        "axes": request.axes,
+        "together": request.together,
+    }
+    if is_zarr(root_of(path)):
+        return open_scales(path, labels=not request.no_labels, dtype=request.dtype, **how)
+    from wkdask.convert.arrays import open_arrays
+    from wkdask.external.arrays.found import Asked
+    from wkdask.external.arrays.kinds import kind_of
+
+    # Of raw voxels, and of bytes of MRC, --dtype is what they are in the file.
+    kind = kind_of(path, is_raw=request.shape is not None)
+    stored = kind == "raw" or (kind == "mrc" and request.dtype in ("int8", "uint8"))
+    asked = Asked(
+        request.shape,
+        request.dtype if stored else None,
+        request.order or "C",
+        request.big_endian,
+        request.skip or 0,
+    )
+    if kind != "raw" and (asked.shape or request.order or asked.big_endian or asked.skip):
+        raise click.UsageError(
+            f"{path} is {kind}, which says its shape itself: --shape, --order, --big-endian and --skip are "
+            f"for raw voxels",
+            click.get_current_context(),
+        )
+    return open_arrays(path, dtype=None if stored else request.dtype, asked=asked, **how)
 
 
 def _convert_images(run: Run, request: _Request, paths: list[str], client: Client | None) -> None:
@@ -245,24 +327,12 @@ def _convert_images(run: Run, request: _Request, paths: list[str], client: Clien
     run.answer({"command": "convert", "notes": lines, "reports": answer})
 
 
-def _convert_zarr(run: Run, request: _Request, paths: list[str], client: Client | None) -> None:
-    """Convert what is Zarr, or say what it would become."""
+def _convert_scales(run: Run, request: _Request, paths: list[str], client: Client | None) -> None:
+    """Convert what is Zarr, or an array in a file; or say what it would become."""
     from wkdask.cli.facts import plan_facts, reports_facts
-    from wkdask.convert.scales import open_scales
     from wkdask.convert.zarr import convert_scales, plan_scales
 
-    source = open_scales(
-        paths[0],
-        labels=not request.no_labels,
-        voxel_size=request.voxel_size,
-        layer_name=request.layer_name,
-        category=request.category,
-        offset=request.offset,
-        bbox=run.bbox,
-        axes=request.axes,
-        together=request.together,
-        dtype=request.dtype,
-    )
+    source = _open_scales(run, request, paths[0])
     notes = [f"Note: {note}" for note in source.notes]
     if run.dry_run:
         plans = plan_scales(source, client=client, **_cut(run))

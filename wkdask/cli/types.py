@@ -34,6 +34,7 @@ __all__ = [
     "RANGE",
     "RESOURCE",
     "SAMPLING",
+    "SHAPE",
     "SIDES",
     "SIDES_OF_CUBES",
     "UNIT",
@@ -309,6 +310,24 @@ class _DTypeType(click.ParamType):  # type: ignore[type-arg]  # generic only fro
         return name
 
 
+class _ShapeType(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """The sides of an array: 100,512,512."""
+
+    name = "N,N,N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        """Return the numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            sides = tuple(map(int, str(value).split(",")))
+        except ValueError:
+            sides = ()
+        if not 2 <= len(sides) <= 5 or min(sides) < 1:
+            self.fail(f"expected the sides of an array such as 100,512,512, got {value!r}", param, ctx)
+        return sides
+
+
 BOUNDARY = _BoundaryType()
 BOX = _BoxType()
 BYTES = _BytesType()
@@ -328,6 +347,7 @@ PNG = _Checked("PNG", _check_png)
 RANGE = _RangeType()
 RESOURCE = _ResourceType()
 SAMPLING = click.Choice(["anisotropic", "isotropic", "constant_z"])
+SHAPE = _ShapeType()
 SIDES = Numbers(int, "32 or 32,32,16", broadcast=True, least=1)
 """Of a chunk."""
 UNIT = _Checked("UNIT", _check_unit)

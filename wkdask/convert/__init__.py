@@ -1,4 +1,6 @@
-"""Conversions: images (:mod:`~wkdask.convert.images`) and Zarr (:mod:`~wkdask.convert.zarr`) become layers.
+"""Conversions: what becomes layers.
 
-The dataset is opened or made by :mod:`~wkdask.external.target`; the formats are read by :mod:`wkdask.external`.
+:mod:`~wkdask.convert.images` converts images, :mod:`~wkdask.convert.zarr` Zarr and OME-Zarr, and
+:mod:`~wkdask.convert.arrays` arrays in other files. The dataset is opened or made by
+:mod:`~wkdask.convert.target`; the formats are read by :mod:`wkdask.external`.
 """

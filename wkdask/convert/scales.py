@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 from wkdask.dataset import Dataset
 from wkdask.errors import InvalidValueError, OutOfBoundsError, WkdaskError
+from wkdask.external.foreign import ForeignArray, Scale
 from wkdask.external.target import check_layer, viewer_notes
 from wkdask.external.zarr.array import ZarrArray, open_zarr_array
 from wkdask.external.zarr.ome_zarr import Image, corner_of, label_names, matched, place, read_image
-from wkdask.external.zarr.scale_mags import Scale, Taken, channel_of, scale_array, scales_of
+from wkdask.external.zarr.scale_mags import Taken, channel_of, scale_array, scales_of
 from wkdask.external.zarr.store import is_file, is_zarr, read_json, root_of
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Mag, Vec3Int, Vec3IntLike
@@ -29,7 +30,15 @@ from wkdask.layer import LayerCategories
 from wkdask.properties import PROPERTIES_FILE
 from wkdask.storage.protocol import ArraySpec
 
-__all__ = ["ScaledLayer", "Scales", "open_scales"]
+__all__ = [
+    "ScaledLayer",
+    "Scales",
+    "channel_layers",
+    "layer_notes",
+    "open_scales",
+    "selected_box",
+    "shape_of_axes",
+]
 
 _MAX_CHANNELS = 64
 """More channels than that are an axis that was taken for channels."""
@@ -147,23 +156,24 @@ def _open_array(
             f"{folder} is an array, which does not say how large its voxels are: give voxel_size= (--voxel-size)"
         )
     corner = Vec3Int(offset or (0, 0, 0))
-    box = _selected(array, bbox).offset(corner)
+    box = selected_box(array, bbox).offset(corner)
     notes = []
     if array.are_assumed:
         notes.append(
-            f"the axes of {folder}, of shape {_shape(array)}, were taken for {array.axes}; --axes says otherwise"
+            f"the axes of {folder}, of shape {shape_of_axes(array)}, were taken for {array.axes}; --axes says "
+            f"otherwise"
         )
     notes += array.notes
     array = array if dtype is None else array.as_dtype(dtype)
     layers = tuple(
         ScaledLayer(name, category, (Scale(Mag(1), channel_of(array, channel), corner, box),))
-        for name, channel in _channels(array, layer_name, together, notes)
+        for name, channel in channel_layers(array, layer_name, together, notes)
     )
-    notes += _viewer_notes(layers)
+    notes += layer_notes(layers)
     return Scales(folder, size, layers, tuple(notes))
 
 
-def _viewer_notes(layers: Sequence[ScaledLayer]) -> list[str]:
+def layer_notes(layers: Sequence[ScaledLayer]) -> list[str]:
     """Return what WEBKNOSSOS does not show, once for layers that are alike."""
     notes: dict[str, None] = {}
     for layer in layers:
@@ -177,8 +187,8 @@ def _viewer_notes(layers: Sequence[ScaledLayer]) -> list[str]:
     return list(notes)
 
 
-def _channels(
-    array: ZarrArray, layer_name: str, together: bool, notes: list[str], names: Sequence[str] = ()
+def channel_layers(
+    array: ForeignArray, layer_name: str, together: bool, notes: list[str], names: Sequence[str] = ()
 ) -> list[tuple[str, int | None]]:
     """Return the layers of an image: name, and channel of the array, None for all; note what is split."""
     count = array.spec.num_channels
@@ -186,8 +196,9 @@ def _channels(
         return [(layer_name, None)]
     if count > _MAX_CHANNELS:
         raise InvalidValueError(
-            f"{array.path}, of shape {_shape(array)}, would become {count} layers, one for each channel; are its "
-            f"axes {array.axes}? Name them (--axes), or keep the channels in one layer (--together)"
+            f"{array.path}, of shape {shape_of_axes(array)}, would become {count} layers, one for each "
+            f"channel; are its axes {array.axes}? Name them (--axes), or keep the channels in one layer "
+            f"(--together)"
         )
     called = f" ({', '.join(names)})" if len(names) == count else ""
     notes.append(
@@ -198,13 +209,13 @@ def _channels(
     return [(f"{layer_name}_{number}", number) for number in range(count)]
 
 
-def _shape(array: ZarrArray) -> tuple[int, ...]:
+def shape_of_axes(array: ForeignArray) -> tuple[int, ...]:
     """Return the shape of an array, in the order of its axes."""
     sides = {**dict(zip("xyz", array.size, strict=True)), "c": array.spec.num_channels, "t": 1}
     return tuple(sides[axis] for axis in array.axes)
 
 
-def _selected(array: ZarrArray, bbox: BoundingBox | None) -> BoundingBox:
+def selected_box(array: ForeignArray, bbox: BoundingBox | None) -> BoundingBox:
     """Return what is taken of the finest array, in its voxels."""
     whole = BoundingBox((0, 0, 0), array.size)
     if bbox is not None and (bbox.is_empty() or not whole.contains_bbox(bbox)):
@@ -237,14 +248,14 @@ def _open_image(
     known = own if bbox is None else None
     corner = corner_of(folder, finest) if offset is None else Vec3Int(offset)
     # A layer of a WEBKNOSSOS dataset has whole cubes; its box is in the properties.
-    wanted = _selected(array, None).intersection(known) if known is not None else _selected(array, bbox)
+    wanted = selected_box(array, None).intersection(known) if known is not None else selected_box(array, bbox)
     if wanted.is_empty():
         raise InvalidValueError(f"{folder}: nothing was written into this layer, its box is {known}")
     taken = Taken(finest, array.size, corner, wanted.offset(corner))
     notes = [*image.notes, *array.notes]
     layers = [
         ScaledLayer(name, category, scales_of(image, taken, axes, notes, channel, dtype))
-        for name, channel in _channels(
+        for name, channel in channel_layers(
             array, layer_name, together or own is not None, notes, image.channel_names
         )
     ]
@@ -261,7 +272,7 @@ def _open_image(
             notes.append(f"the labels {name!r} are left out: {error}")
         else:
             notes += mine
-    notes += _viewer_notes(layers)
+    notes += layer_notes(layers)
     return Scales(folder, size or image.voxel_size or VoxelSize((1, 1, 1)), tuple(layers), tuple(notes))
 
 

@@ -19,8 +19,8 @@ from wkdask.convert.scales import ScaledLayer, Scales, open_scales
 from wkdask.convert.target import open_target
 from wkdask.dataset import Dataset
 from wkdask.errors import AlreadyExistsError, JobRunningError, PlanError, ResumeError, WkdaskWarning
+from wkdask.external.foreign import Scale
 from wkdask.external.target import add_mag, check_layer, note_min_max, same_cut, spec_of
-from wkdask.external.zarr.scale_mags import Scale
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.geometry.grid import block_shape_near, chunks_on_grid

@@ -72,6 +72,11 @@ def stream_unwritten(
     engine: Engine,
     listeners: Sequence[Listener] = (),
     units_before: int = 0,
+    *,
+    action: str = "reading",
+    cubes: int = 0,
+    cubes_before: int = 0,
+    nbytes_before: int = 0,
 ) -> Generator[Outcome, None, None]:
     """Yield how tasks end that own no cubes, as they do; no more are begun than are taken soon.
 
@@ -79,8 +84,12 @@ def stream_unwritten(
     ----------
     label, plan, windows, engine, listeners
         As for `run_unwritten`.
-    units_before
-        How many of the units earlier runs have done.
+    units_before, cubes_before, nbytes_before
+        How many of the units, of their cubes and of their bytes earlier runs have done.
+    action
+        What is done, as a participle.
+    cubes
+        How many the tasks report, where they do.
 
     Raises
     ------
@@ -89,7 +98,15 @@ def stream_unwritten(
     """
     tally = JobTally()
     started = JobStarted(
-        label, "reading", len(plan.units), 0, plan.nbytes, engine.description, units_before=units_before
+        label,
+        action,
+        len(plan.units),
+        cubes,
+        plan.nbytes,
+        engine.description,
+        units_before=units_before,
+        cubes_before=cubes_before,
+        nbytes_before=nbytes_before,
     )
     try:
         for listener in listeners:
@@ -113,5 +130,5 @@ def stream_unwritten(
     if tally.first_failure is not None:
         cause = tally.first_failure.error
         raise TaskFailedError(
-            f"{label}: reading the voxels {tally.first_failure.box} failed with {type(cause).__name__}: {cause}"
+            f"{label}: {action} the voxels {tally.first_failure.box} failed with {type(cause).__name__}: {cause}"
         ) from cause

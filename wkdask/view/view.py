@@ -20,6 +20,7 @@ from wkdask.storage.protocol import Voxels, check_coordinates
 from wkdask.storage.publish.dead_jobs import warn_if_half_replaced
 from wkdask.view.box_view import BoxView
 from wkdask.view.checks import because
+from wkdask.view.exporting import export
 from wkdask.view.parts import chunk, read_cxyz, read_xyz, write_cxyz
 from wkdask.view.reader import BoxReader
 
@@ -484,6 +485,7 @@ class View(BoxView):
         return ChunkedView(self.place, self.box, chunk, self.read_only if read_only is None else read_only)
 
     chunk, read_xyz, read_cxyz, write_cxyz = chunk, read_xyz, read_cxyz, write_cxyz
+    export = export
 
     def _repr_html_(self) -> str | None:
         from wkdask.display.html import view_html

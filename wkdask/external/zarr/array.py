@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from wkdask.errors import (
     UnsupportedFormatError,
     WkdaskError,
 )
+from wkdask.external.foreign import WIDENED, cast_voxels, check_axes, check_cast
 from wkdask.external.zarr.store import first_chunk, in_zip, is_file, left_out_chunk, open_array, read_json
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Vec3Int
@@ -40,8 +40,6 @@ _LETTERS = {
     "width": "x", "column": "x", "col": "x",
 }  # fmt: skip
 """Names of dimensions that are no letters."""
-_WIDENED = {"bool": "uint8", "float16": "float32"}
-"""Types that layers do not have, and the smallest one that holds them."""
 _CHUNKS_AT_ONCE = 10
 """So many chunks zarr-python decodes at a time."""
 
@@ -83,11 +81,7 @@ class ZarrArray:
         DTypeError
             If a layer cannot hold it.
         """
-        if dtype not in DTYPES:
-            raise DTypeError(f"a layer cannot hold {dtype}; known types are {', '.join(DTYPES)}")
-        kind = np.dtype(dtype).kind
-        if kind == "f" and np.dtype(self.stored).kind != "f" and not np.can_cast(self.stored, dtype, "safe"):
-            raise DTypeError(f"{self.path} holds {self.stored}, and {dtype} cannot hold every {self.stored}")
+        check_cast(self, dtype)
         return replace(self, spec=replace(self.spec, dtype=dtype))
 
     def as_mask(self) -> ZarrArray:
@@ -142,7 +136,7 @@ class ZarrArray:
         """
         if self.store is not None:
             block = self.store.read(box, threads)
-            return block if self.spec.dtype == self.stored else self._cast(block, box)
+            return block if self.spec.dtype == self.stored else cast_voxels(self, block, box)
         spans = dict(zip("xyz", box.to_slices(), strict=True))
         fixed = {"t": 0} if self.channel is None else {"t": 0, "c": self.channel}
         index = tuple(fixed.get(axis, spans.get(axis, slice(None))) for axis in self.axes)
@@ -161,37 +155,10 @@ class ZarrArray:
                 left, block = axis + left, block[None]
         block = block.transpose([left.index(axis) for axis in "cxyz"])
         if self.spec.dtype != block.dtype.name:
-            return self._cast(block, box)
+            return cast_voxels(self, block, box)
         out = empty_block(self.spec, box)
         out[...] = block
         return out
-
-    def _cast(self, block: Voxels, box: BoundingBox) -> Voxels:
-        """Return voxels in the type that is wanted; integers exactly, floats rounded."""
-        out = empty_block(self.spec, box)
-        for z in range(box.size.z):  # what is compared takes room too
-            wrong = self._put(block[..., z], out[..., z])
-            if wrong.any():
-                channel, x, y = (int(n[0]) for n in np.nonzero(wrong))
-                where = Vec3Int(x, y, z) + box.topleft
-                kind = "a mask of 0 and 1" if self.is_mask else self.spec.dtype
-                value = block[channel, x, y, z]
-                raise DTypeError(
-                    f"{self.path} holds {value} at voxel {where.to_tuple()}, which {kind} cannot hold"
-                )
-        return out
-
-    def _put(self, section: Voxels, out: Voxels) -> Any:
-        """Write a section in another type, and return which of its voxels that does not hold."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            out[...] = section
-            if out.dtype.kind == "f":
-                return np.isinf(out) & np.isfinite(section)
-            if section.dtype.kind == "b":
-                return np.zeros((), bool)
-            top = 1 if self.is_mask else int(np.iinfo(out.dtype).max)
-            low = int(np.iinfo(out.dtype).min)
-            return (section < low) | (section >= top + 1) | (out.astype(section.dtype) != section)
 
 
 def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> ZarrArray:
@@ -227,10 +194,10 @@ def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> Za
             f"{folder} cannot be opened as a Zarr array: {type(error).__name__}: {error}"
         ) from error
     found = None if axes is not None else named_axes(folder, data_format, len(shape))
-    letters = _checked_axes(folder, axes or found or _assumed_axes(folder, shape), shape)
-    kind = _WIDENED.get(dtype.name, dtype.name)
+    letters = check_axes(folder, axes or found or _assumed_axes(folder, shape), shape)
+    kind = WIDENED.get(dtype.name, dtype.name)
     if kind not in DTYPES:
-        known = ", ".join((*_WIDENED, *DTYPES))
+        known = ", ".join((*WIDENED, *DTYPES))
         raise DTypeError(f"{folder}: a layer cannot hold {dtype}; known types are {known}")
 
     def per_axis(lengths: Sequence[int]) -> Vec3Int:
@@ -354,20 +321,3 @@ def _stored_chunks(folder: str) -> tuple[int, ...]:
     raw = read_json(os.path.join(folder, "zarr.json")) or read_json(os.path.join(folder, ".zarray"))
     grid = raw["chunk_grid"]["configuration"]["chunk_shape"] if "chunk_grid" in raw else raw["chunks"]
     return tuple(side for sides in grid for side in (sides if isinstance(sides, list) else [sides]))
-
-
-def _checked_axes(folder: str, axes: str, shape: tuple[int, ...]) -> str:
-    """Refuse axes that cannot be those of an array."""
-    letters = axes.lower()
-    if len(letters) != len(shape) or set(letters) - set("tczyx") or len(set(letters)) < len(letters):
-        raise InvalidValueError(
-            f"{folder} has the shape {shape}; its axes are as many different letters of t, c, z, y, x, got {axes!r}"
-        )
-    if not {"x", "y"} <= set(letters):
-        raise InvalidValueError(f"{folder} has the axes {axes!r}; an image has x and y")
-    if "t" in letters and shape[letters.index("t")] != 1:
-        raise UnsupportedFormatError(
-            f"{folder} has {shape[letters.index('t')]} time points (axes {letters}, shape {shape}); a layer holds "
-            f"one: save the one that is meant as an array of its own"
-        )
-    return letters

@@ -7,26 +7,13 @@ import os
 from dataclasses import dataclass
 
 from wkdask.errors import InvalidValueError, UnsupportedFormatError
+from wkdask.external.foreign import ForeignArray, Scale
 from wkdask.external.zarr.array import ZarrArray, named_axes, open_zarr_array
 from wkdask.external.zarr.ome_zarr import Image, ScaleEntry, is_whole, place
 from wkdask.external.zarr.store import is_zarr
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 
-__all__ = ["Scale", "Taken", "channel_of", "scale_array", "scales_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """One array, and the mag that it becomes."""
-
-    mag: Mag
-    """Which one."""
-    array: ZarrArray
-    """Where its voxels are."""
-    corner: Vec3Int
-    """Where the array's first voxel goes: absolute, in voxels of the mag."""
-    box: BoundingBox
-    """What is taken: absolute, in voxels of the mag."""
+__all__ = ["Taken", "channel_of", "scale_array", "scales_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +166,7 @@ def _check_extent(array: ZarrArray, mag: Mag, taken: Taken) -> None:
                 )
 
 
-def _check_alike(first: ZarrArray, other: ZarrArray) -> None:
+def _check_alike(first: ForeignArray, other: ForeignArray) -> None:
     """Refuse a scale of another type than the finest has."""
     have, want = other.spec, first.spec
     if (have.dtype, have.num_channels) != (want.dtype, want.num_channels):
