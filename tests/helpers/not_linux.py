@@ -14,3 +14,5 @@ assert "wkdask" not in sys.modules
 for name in MISSING:
     if hasattr(os, name):
         delattr(os, name)
+if hasattr(os, "process_cpu_count"):  # Python 3.13's asks the scheduler where there is one to ask
+    os.process_cpu_count = os.cpu_count
