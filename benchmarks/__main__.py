@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import rows_commands, rows_io, rows_other, rows_sampling
+from benchmarks import rows_checksums, rows_commands, rows_io, rows_other, rows_sampling
 from benchmarks.contest import Bench, Row, run_contest
 from benchmarks.data import Volumes
 from benchmarks.peer import Peer
@@ -31,6 +31,7 @@ def all_rows() -> Iterator[Row]:
     yield from rows_sampling.rows()
     yield from rows_commands.rows()
     yield from rows_other.rows()
+    yield from rows_checksums.rows()
 
 
 def chosen_rows(only: str | None) -> list[Row]:

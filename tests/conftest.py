@@ -12,6 +12,8 @@ import tempfile
 # Where an environment switches byte code off, each process that a test starts would compile the package again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Tests damage thousands of cubes for good: these are read twice, without a pause.
+os.environ.setdefault("DASK_WKDASK__READ_RETRIES", "1")
 
 import dask
 import hypothesis

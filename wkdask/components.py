@@ -29,7 +29,7 @@ from wkdask.jobs.events import Event, UnitDone, WriteReport
 from wkdask.jobs.job import Job, JobFolders, WriteOptions
 from wkdask.jobs.plan import WritePlan, plan_again, plan_write
 from wkdask.jobs.resume import identify, previous_manifest
-from wkdask.jobs.tasks import Target, UnitReport, here, write_unit
+from wkdask.jobs.tasks import Target, UnitReport, ended, write_unit
 from wkdask.jobs.windows import Stage, call_windows, stream_of
 from wkdask.mag_view import MagView
 from wkdask.operations.callables import Shipped, call_name
@@ -302,7 +302,7 @@ def survey_unit(blocks: _Blocks, staged: StoredMag, box: BoundingBox) -> UnitRep
     firsts: Any = (z + dz) + np.uint64(whole.size.z) * ((y + dy) + np.uint64(whole.size.y) * (x + dx))
     pairs = [_touching(blocks, staged, box, axis) for axis in range(3)]
     value = _Survey(firsts, np.unique(np.concatenate(pairs), axis=0))
-    return UnitReport(unit=box, value=value, seconds=time.perf_counter() - start, worker=here())
+    return ended(box, start, value=value)
 
 
 def _touching(blocks: _Blocks, staged: StoredMag, box: BoundingBox, axis: int) -> _IdArray:

@@ -19,13 +19,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from wkdask import settings
 from wkdask.errors import InvalidValueError, LockTimeoutError
-from wkdask.portable import copy_in_kernel, data_extents, fcntl, sync_data
+from wkdask.portable import copy_in_kernel, data_extents, drop_cached, fcntl, sync_data
 
 __all__ = [
     "EXHAUSTED",
     "atomic_write",
     "checked_path",
     "copy_sparse",
+    "drop_file",
     "flushing",
     "free_bytes",
     "freed_later",
@@ -132,6 +133,19 @@ def fsync_files(paths: Iterable[str]) -> None:
             sync_data(descriptor)
         finally:
             os.close(descriptor)
+
+
+def drop_file(path: str) -> None:
+    """Flush a file, if it is there, and drop it from the page cache, so that it is read from the disk."""
+    try:
+        descriptor = open_regular(path)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+        drop_cached(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def fsync_folder(path: str) -> None:

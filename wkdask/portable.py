@@ -5,6 +5,7 @@ This is the first module that `import wkdask` runs: where nothing can replace wh
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator
@@ -18,12 +19,16 @@ except ImportError as error:
         "which Windows does not have: on Windows use it in WSL, the Windows Subsystem for Linux (wsl --install)"
     ) from error
 
-__all__ = ["copy_in_kernel", "cores", "data_extents", "fcntl", "read_into", "sync_data"]
+__all__ = ["copy_in_kernel", "cores", "data_extents", "drop_cached", "fcntl", "read_into", "sync_data"]
 
 _NO_HOLES = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY)
 """What a file system answers that knows nothing of holes."""
 _NO_COPIES = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What it answers if it cannot copy by itself."""
+_PAGES_NBYTES = 2 << 20
+"""Linux drops whole pages only, and the largest has so many bytes."""
+_NO_CACHE = 48
+"""``F_NOCACHE`` of macOS."""
 
 
 def cores() -> int:
@@ -55,6 +60,30 @@ def read_into(descriptor: int, buffer: Any, position: int) -> int:
     data = os.pread(descriptor, len(buffer), position)
     buffer[: len(data)] = data
     return len(data)
+
+
+def drop_cached(descriptor: int, start: int = 0, nbytes: int = 0) -> None:
+    """Ask the system to forget what it has cached of a part of a file, so that the next read asks the disk.
+
+    What has not reached the disk yet stays cached: flush it first. It is a request; where the system does not know
+    it, nothing happens.
+
+    Parameters
+    ----------
+    descriptor
+        The file.
+    start, nbytes
+        The part; 0 bytes for all from there on.
+    """
+    advise = getattr(os, "posix_fadvise", None)
+    if advise is not None:
+        first = start // _PAGES_NBYTES * _PAGES_NBYTES
+        last = -(-(start + nbytes) // _PAGES_NBYTES) * _PAGES_NBYTES
+        with contextlib.suppress(OSError):
+            advise(descriptor, first, last - first if nbytes else 0, os.POSIX_FADV_DONTNEED)
+        return
+    with contextlib.suppress(OSError):  # macOS: what this descriptor reads is not cached from here on
+        fcntl.fcntl(descriptor, _NO_CACHE, 1)
 
 
 def data_extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:

@@ -80,6 +80,15 @@ def _threads(given: Any) -> int | None:
     return given
 
 
+def _count(given: Any) -> int:
+    """Return a number from 0 on."""
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(given)
+    if given < 0:
+        raise ValueError(given)
+    return given
+
+
 def _shape(given: Any) -> str:
     """Return one of the two words."""
     if given not in ("shards", "box"):
@@ -99,6 +108,9 @@ SETTINGS = {
     "read-threads": Setting(
         "a number of threads from 1 on, or null (None) for as many as dask uses", _threads
     ),
+    "read-retries": Setting("a number from 0 on", _count),
+    "checksums": Setting("true or false", _flag),
+    "verify-reads": Setting("true or false", _flag),
     "zarr-shape": Setting('"shards" or "box"', _shape),
 }
 """Every setting, by its name without ``wkdask.``."""
@@ -117,8 +129,8 @@ def get(name: str) -> Any:
 
     Returns
     -------
-    float, bool, None or str
-        A duration in seconds, a flag, a word; None and ``"auto"`` where the setting allows them.
+    float, int, bool, None or str
+        A duration in seconds, a number, a flag, a word; None and ``"auto"`` where the setting allows them.
 
     Raises
     ------

@@ -1,5 +1,6 @@
 """``wkdask copy`` and ``wkdask equal``: whole runs, exit codes, errors in one line."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import wkdask
-from wkdask import BoundingBox, Dataset
+from wkdask import BoundingBox, Dataset, fsio
 
 
 @pytest.fixture
@@ -33,6 +34,30 @@ def test_there_and_back(invoke, dataset, tmp_path):
     assert (spec.data_format, spec.shard_shape, spec.compression) == ("zarr3", (48, 32, 16), "zstd")
     invoke("copy", tmp_path / "zarr", tmp_path / "wkw", "--data-format", "wkw", "--compression", "none")
     assert invoke("equal", dataset.path, tmp_path / "wkw").splitlines()[-1].endswith("are equal")
+
+
+def test_a_copy_that_is_verified_says_so(invoke, dataset, tmp_path):
+    text = invoke("copy", dataset.path, tmp_path / "copy", "--verify")
+    assert re.search(r"Verified: .*iB of voxels were read back from the disk", text)
+    facts = json.loads(invoke("copy", dataset.path, tmp_path / "again", "--verify", "--json", "--quiet"))
+    nbytes = sum(layer.get_mag(1).read().nbytes for layer in dataset.layers.values())
+    assert [(each["verified"], each["reads_repeated"]) for each in facts["reports"]] == [(nbytes, 0)]
+    facts = json.loads(invoke("copy", dataset.path, tmp_path / "other", "--json", "--quiet"))
+    assert [each["verified"] for each in facts["reports"]] == [0]
+
+
+def test_a_copy_that_differs_is_an_error_of_the_command(invoke, dataset, tmp_path, monkeypatch):
+    drop = fsio.drop_file
+
+    def spoil(path):
+        drop(path)
+        with open(path, "r+b") as file:
+            file.seek(-1000, os.SEEK_END)
+            file.write(bytes(1000))
+
+    monkeypatch.setattr("wkdask.operations.verify.drop_file", spoil)
+    text = invoke("copy", dataset.path, tmp_path / "copy", "--verify", "--progress", "none", code=1)
+    assert re.search(r"differs from .*/ds/color/1 in the box", text)
 
 
 def test_a_box_of_one_layer(invoke, dataset, tmp_path):

@@ -21,7 +21,10 @@ __all__ = ["command", "copy"]
 )
 @click.argument("source", metavar="SRC", type=click.Path())
 @click.argument("target", metavar="DST", type=click.Path())
-def command(run: Run, source: str, target: str) -> None:
+@click.option(
+    "--verify", is_flag=True, help="Read the copy back from the disk and compare it with SRC, voxel by voxel."
+)
+def command(run: Run, source: str, target: str, verify: bool) -> None:
     """Copy a dataset, into another format, cut or compressed otherwise if wanted.
 
     All layers with their mags, view configurations, transformations and attachments. Where format, cut and
@@ -32,14 +35,15 @@ def command(run: Run, source: str, target: str) -> None:
       wkdask copy dataset archive --data-format zarr3 --shard-shape 256 --compression zstd
       wkdask copy dataset cutout --layer color --bbox 1024,1024,0,2048,2048,512
     """
-    copy(run, "copy", source, target)
+    copy(run, "copy", source, target, verify=verify)
 
 
-def copy(run: Run, name: str, source: str, target: str) -> None:
+def copy(run: Run, name: str, source: str, target: str, *, verify: bool = False) -> None:
     """Do it, under the name of either command."""
     import wkdask
     from wkdask.cli.facts import copy_plan_facts, reports_facts
     from wkdask.dataset.copies import is_copied
+    from wkdask.geometry.voxel_size import format_bytes
     from wkdask.jobs.events import JobFinished, WriteReport
     from wkdask.progress.bar import listeners_for
 
@@ -71,8 +75,16 @@ def copy(run: Run, name: str, source: str, target: str) -> None:
             run.answer({"command": name, "plans": copy_plan_facts(plan)})
             return
         finished = run.resume and is_copied(target)
-        made = dataset.copy_dataset(target, client=client, resume=run.resume, progress=listen, **how)
+        made = dataset.copy_dataset(
+            target, client=client, resume=run.resume, verify=verify, progress=listen, **how
+        )
     run.say(repr(made))
+    if verified := sum(report.verified for report in reports):
+        run.say(
+            f"Verified: {format_bytes(verified)} of voxels were read back from the disk, and are as in {source}"
+        )
+    if repeated := sum(report.reads_repeated for report in reports):
+        run.say(f"Reads that were wrong at first and right when they were repeated: {repeated}")
     if finished:
         run.say("The same copy was finished by an earlier run; nothing was done")
     run.answer(

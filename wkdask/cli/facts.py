@@ -51,6 +51,8 @@ def _report_facts(report: WriteReport) -> dict[str, Any]:
         "maximum": _number(report.maximum),
         "seconds": round(report.seconds, 3),
         "was_finished": report.was_finished,
+        "reads_repeated": report.reads_repeated,
+        "verified": report.verified,
     }
 
 

@@ -31,7 +31,6 @@ from wkdask.fsio import atomic_write, checked_path, lock, remove_folder
 from wkdask.geometry import BoundingBox, Mag
 from wkdask.geometry.voxel_size import VoxelSize, format_bytes, format_count
 from wkdask.jobs.engines.choice import pick_engine
-from wkdask.jobs.events import Listener
 from wkdask.jobs.job import WriteOptions
 from wkdask.jobs.plan import WritePlan
 from wkdask.layer import Layer
@@ -319,7 +318,7 @@ def _copy_layers(plan: DatasetCopy, folder: str, state: _State, options: WriteOp
     if plan.view_configuration is not None:
         properties.commit(SetViewConfiguration(None, plan.view_configuration))
     listed = {record.name for record in properties.record.layers}
-    whole = _whole(plan, state, listed, options.listeners)
+    whole = _whole(plan, state, listed, options)
     reported = replace(options, listeners=(whole,) if options.listeners else ())
     try:
         for layer in plan.layers:
@@ -364,7 +363,7 @@ def _clear(folder: str, is_new: bool) -> None:
             os.unlink(path)
 
 
-def _whole(plan: DatasetCopy, state: _State, listed: set[str], listeners: Sequence[Listener]) -> Whole:
+def _whole(plan: DatasetCopy, state: _State, listed: set[str], options: WriteOptions) -> Whole:
     """Return a listener that reports the jobs, one per mag, as one."""
     before, left = (0, 0, 0), {}
     for layer in plan.layers:
@@ -373,10 +372,11 @@ def _whole(plan: DatasetCopy, state: _State, listed: set[str], listeners: Sequen
             if planned is None:
                 continue
             tasks = len(planned.units) + (0 if planned.parts is None else len(planned.parts.units))
+            tasks += len((planned.parts or planned).units) if options.verify else 0
             counts = (tasks, planned.num_cubes, planned.nbytes)
             known = state.mags.get(layer.name, {}).get(each.mag)
             if layer.name in listed or (known is not None and known.whole):
                 before = (before[0] + counts[0], before[1] + counts[1], before[2] + counts[2])
             else:
                 left[f"layer {layer.name!r} mag {each.mag}"] = counts
-    return Whole(f"dataset {os.path.basename(plan.source)!r}", "copying", left, before, listeners)
+    return Whole(f"dataset {os.path.basename(plan.source)!r}", "copying", left, before, options.listeners)

@@ -279,6 +279,7 @@ class Dataset(DatasetLayers):
         resume: bool = False,
         client: Client | None = None,
         durable: bool = True,
+        verify: bool = False,
         task_memory: int | None = None,
         progress: ProgressLike = None,
     ) -> Dataset:
@@ -322,6 +323,9 @@ class Dataset(DatasetLayers):
             As for :meth:`MagView.write`; the bar is one for the whole.
         durable
             Flush what is copied to the disk. Without it nothing can be resumed: a copy that fails is removed.
+        verify
+            Read all that was copied back from the disk, past the page cache, and compare it with the source: a
+            voxel that differs is an error, and its layer is not listed.
 
         Raises
         ------
@@ -355,10 +359,12 @@ class Dataset(DatasetLayers):
                 compress=compress,
                 data_format=data_format,
                 client=client,
+                verify=verify,
             )
         options = WriteOptions(
             client=client,
             durable=durable,
+            verify=verify,
             task_memory=task_memory,
             resume=resume,
             listeners=listeners_for(progress),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ from wkdask.jobs.engines.choice import Engine, pick_engine
 from wkdask.jobs.events import Listener
 from wkdask.jobs.job import WriteOptions
 from wkdask.jobs.plan import WritePlan, plan_again
-from wkdask.jobs.tasks import UnitReport, here
+from wkdask.jobs.tasks import UnitReport, ended
 from wkdask.jobs.unwritten import stream_unwritten
 from wkdask.jobs.windows import listed_windows, task_name
 from wkdask.layer import Layer
@@ -271,15 +272,15 @@ _Found = tuple[tuple[int, int, int, int], Any, Any]
 
 def compare_unit(first: StoredMag, second: StoredMag, box: BoundingBox, ends_cubes: bool) -> UnitReport:
     """Compare what a task compares, cube by cube of the first mag."""
-    spec = first.spec
+    start, spec = time.perf_counter(), first.spec
     pieces = list(spec.grid.pieces(box))
     found = next(filter(None, (_first_in(first, second, piece) for _, piece in pieces)), None)
-    return UnitReport(
-        unit=box,
+    return ended(
+        box,
+        start,
         cubes=len(pieces) if ends_cubes else 0,
         nbytes=box.volume() * spec.bytes_per_voxel,
         value=found,
-        worker=here(),
     )
 
 

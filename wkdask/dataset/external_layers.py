@@ -125,6 +125,7 @@ def add_copy_layer(
     executor: object = None,
     with_attachments: bool = True,
     client: Client | None = None,
+    verify: bool = False,
     progress: ProgressLike = None,
 ) -> Layer:
     """Add a copy of another dataset's layer, with all its mags.
@@ -149,6 +150,8 @@ def add_copy_layer(
         Copy meshes, agglomerates and what else is in the layer's folder too.
     client, progress
         As for :meth:`MagView.write`.
+    verify
+        Read what was copied back from the disk, and compare it with the source.
 
     Raises
     ------
@@ -177,13 +180,14 @@ def add_copy_layer(
                     chunks_per_shard=chunks_per_shard,
                     compress=compress,
                     client=client,
+                    verify=verify,
                 )
         return layer
     return copy_layer(
         foreign,
         self._file,
         name,
-        WriteOptions(client=client, listeners=listeners_for(progress)),
+        WriteOptions(client=client, verify=verify, listeners=listeners_for(progress)),
         copy_cut(chunk_shape, shard_shape, chunks_per_shard, compress, data_format),
         with_rest=with_attachments,
     )

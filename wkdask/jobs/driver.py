@@ -55,6 +55,7 @@ from wkdask.storage.publish.jobs import JobFolder, interrupted_jobs, job_folders
 from wkdask.storage.publish.manifest import Manifest
 from wkdask.storage.publish.private import private_folder
 from wkdask.storage.publish.receipts import drop_receipts, read_receipt, write_receipt
+from wkdask.storage.rereads import take_repeated
 
 __all__ = [
     "finish_interrupted",
@@ -236,6 +237,7 @@ def _run_job(
         Whether the job is over when its stages are; else its folders are parked again.
     """
     start = time.perf_counter()
+    take_repeated()  # of reads before this job
     tally = JobTally()
     folders: list[JobFolder] = []
     report, ended = None, False

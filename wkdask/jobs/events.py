@@ -49,6 +49,10 @@ class WriteReport:
     """What the same job wrote into further mags."""
     was_finished: bool = False
     """Whether the same job had ended before, and nothing was done now."""
+    reads_repeated: int = 0
+    """Reads that gave wrong data at first and right data when they were repeated: of all mags, in this run."""
+    verified: int = 0
+    """Bytes of the voxels that a copy read back from the disk and compared with its source; in this run."""
 
     def to_row(self) -> list[Any]:
         """Return the report, without those of further mags, as JSON."""
@@ -72,6 +76,16 @@ class WriteReport:
             ("Cubes", f"{self.cubes}{self._before()}"),
             ("Voxels", f"{format_bytes(self.bytes)}, {format_bytes(self.file_bytes)} in files"),
             *min_max,
+            *(
+                [("Verified", f"{format_bytes(self.verified)}, read back from the disk")]
+                if self.verified
+                else []
+            ),
+            *(
+                [("Reads", f"{self.reads_repeated} repeated, since they were wrong")]
+                if self.reads_repeated
+                else []
+            ),
             *([("State", "finished by an earlier run; nothing was done")] if self.was_finished else []),
             ("Time", f"{self.seconds:.2f} s, {format_rate(self.bytes, self.seconds)}"),
         ]

@@ -101,6 +101,8 @@ def commit_job(job: Job, tally: JobTally, seconds: float, *, whole: bool = True)
         cubes_before=tally.cubes_before,
         dataset_path=job.dataset_path,
         others=others,
+        reads_repeated=merged.reads_repeated,
+        verified=merged.verified,
     )
 
 

@@ -28,6 +28,7 @@ from wkdask.storage.publish.publish import (
     publish_pieces,
     publish_staged,
 )
+from wkdask.storage.rereads import take_repeated
 
 __all__ = [
     "NOTHING",
@@ -35,8 +36,8 @@ __all__ = [
     "Target",
     "Total",
     "UnitReport",
+    "ended",
     "fill_part",
-    "here",
     "landed_reports",
     "merge_reports",
     "note_landed",
@@ -134,11 +135,21 @@ class UnitReport:
     """What the task's body wrote into other mags than the job's own."""
     value: Any = None
     """What the task's body returned, for the driver's listeners; merged reports have none."""
+    reads_repeated: int = 0
+    """Reads of its process that were wrong at first and right when they were repeated, since the report before."""
+    verified: int = 0
+    """Bytes of the voxels that were read back from the disk and compared with those they were copied from."""
 
     def of_other_mag(self, dataset_path: str, layer: str, mag: Mag) -> UnitReport:
         """Return the report of a task that wrote into a further mag of its job, which this report is about."""
         written = PlaceReport.of(dataset_path, layer, mag, self)
-        return UnitReport(self.unit, seconds=self.seconds, worker=self.worker, others=(written,))
+        return UnitReport(
+            self.unit,
+            seconds=self.seconds,
+            worker=self.worker,
+            others=(written,),
+            reads_repeated=self.reads_repeated,
+        )
 
 
 class Total(NamedTuple):
@@ -156,6 +167,8 @@ class Total(NamedTuple):
     maximum: int | float | None = None
     seconds: float = 0.0
     others: tuple[PlaceReport, ...] = ()
+    reads_repeated: int = 0
+    verified: int = 0
 
     def plus(
         self,
@@ -184,6 +197,8 @@ class Total(NamedTuple):
             _greatest(self.maximum, maximum),
             self.seconds + seconds,
             self.others,
+            self.reads_repeated,
+            self.verified,
         )
 
     def with_others(self, reports: Iterable[PlaceReport]) -> Total:
@@ -198,6 +213,11 @@ class Total(NamedTuple):
             unit, box, report.cubes, report.nbytes, report.file_nbytes, report.minimum, report.maximum,
             report.seconds,
         )  # fmt: skip
+        if report.reads_repeated or report.verified:
+            total = total._replace(
+                reads_repeated=total.reads_repeated + report.reads_repeated,
+                verified=total.verified + report.verified,
+            )
         return total.with_others(report.others) if report.others else total
 
     def report(self) -> UnitReport | None:
@@ -209,6 +229,8 @@ class Total(NamedTuple):
             None if self.box is None else BoundingBox.from_corners(self.box[:3], self.box[3:]),
             *self[2:8],
             others=self.others,
+            reads_repeated=self.reads_repeated,
+            verified=self.verified,
         )
 
 
@@ -275,9 +297,25 @@ def landed_reports(error: BaseException, unit: BoundingBox) -> list[UnitReport]:
     return [*reports, UnitReport(unit=unit, others=others)] if others else reports
 
 
-def here() -> str:
-    """Return host and process, for reports."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+def ended(unit: BoundingBox, start: float, **done: Any) -> UnitReport:
+    """Return the report of a task that ends now, on its worker.
+
+    Parameters
+    ----------
+    unit
+        What the task was for, absolute, in voxels of the mag.
+    start
+        When it began, by `time.perf_counter`.
+    **done
+        What it did: further fields of the report.
+    """
+    return UnitReport(
+        unit,
+        **done,
+        seconds=time.perf_counter() - start,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        reads_repeated=take_repeated(),
+    )
 
 
 def write_unit(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
@@ -332,16 +370,15 @@ def publish_block(
         min_max=min_max,
     )
     minimum, maximum = min_max.values or (None, None)
-    report = UnitReport(
-        unit=box,
+    report = ended(
+        box,
+        start,
         box=box,
         cubes=len(pieces),
         nbytes=block.nbytes,
         file_nbytes=file_nbytes,
         minimum=minimum,
         maximum=maximum,
-        seconds=time.perf_counter() - start,
-        worker=here(),
     )
     return report, block
 
@@ -365,14 +402,7 @@ def fill_part(block: Voxels, target: Target, box: BoundingBox) -> UnitReport:
     min_max = MinMax(block.dtype)
     target.store.write_in_place(box, block, durable=target.durable, min_max=min_max)
     minimum, maximum = min_max.values or (None, None)
-    return UnitReport(
-        unit=box,
-        nbytes=block.nbytes,
-        minimum=minimum,
-        maximum=maximum,
-        seconds=time.perf_counter() - start,
-        worker=here(),
-    )
+    return ended(box, start, nbytes=block.nbytes, minimum=minimum, maximum=maximum)
 
 
 def refuse_odd_block(block: Any) -> None:
@@ -459,10 +489,7 @@ def publish_unit(
     for index, piece in store.spec.grid.pieces(box):
         file_nbytes += publish_staged(store, staged, folder, index, piece, durable=durable, attempt=attempt)
         cubes += 1
-    return UnitReport(
-        unit=box, box=box, cubes=cubes, file_nbytes=file_nbytes, seconds=time.perf_counter() - start,
-        worker=here(),
-    )  # fmt: skip
+    return ended(box, start, box=box, cubes=cubes, file_nbytes=file_nbytes)
 
 
 def publish_assembled_unit(
@@ -471,10 +498,7 @@ def publish_assembled_unit(
     """Publish the cubes of a box from the private mag in which tasks have assembled them from parts."""
     start, attempt = time.perf_counter(), Attempt(str(box))
     cubes, file_nbytes = publish_assembled(store, assembled, folder, box, durable=durable, attempt=attempt)
-    return UnitReport(
-        unit=box, box=box, cubes=cubes, file_nbytes=file_nbytes, seconds=time.perf_counter() - start,
-        worker=here(),
-    )  # fmt: skip
+    return ended(box, start, box=box, cubes=cubes, file_nbytes=file_nbytes)
 
 
 def sees_mag(path: str) -> str | None:

@@ -146,6 +146,7 @@ def add_copy_mag(
     executor: object = None,
     progress_desc: str | None = None,
     client: Client | None = None,
+    verify: bool = False,
 ) -> MagView:
     """Add a magnification that is a copy of another dataset's: its files, where nothing else is asked for.
 
@@ -167,6 +168,8 @@ def add_copy_mag(
         Ignored, with a warning.
     client
         The cluster; the active one by default.
+    verify
+        Read what was copied back from the disk, and compare it with the source.
 
     Raises
     ------
@@ -187,7 +190,7 @@ def add_copy_mag(
     if box is not None and extend_layer_bounding_box:
         whole = box if here == there else source_box.from_mag_to_mag1(here)
         grown = [GrowBox(self._name, whole, Mag(1))]
-    options = WriteOptions(client=client)
+    options = WriteOptions(client=client, verify=verify)
     if exists_ok and _has(self, here):
         copy_mag(store, writable_mag(self, here).place, source_box, options)
         self._commit(*grown)

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from wkdask.jobs.engines.choice import LocalEngine, pick_engine
 from wkdask.jobs.events import Event, UnitDone
 from wkdask.jobs.job import Job, JobFolders, MagPlace, WriteOptions
 from wkdask.jobs.plan import plan_write
-from wkdask.jobs.tasks import PlaceReport, Target, UnitReport, here, note_landed
+from wkdask.jobs.tasks import PlaceReport, Target, UnitReport, ended, note_landed
 from wkdask.jobs.unwritten import run_unwritten
 from wkdask.jobs.windows import Stage, call_windows, task_name
 from wkdask.operations.callables import Shipped
@@ -265,10 +266,11 @@ def _run_function(
 
 def _published(writes: TaskWrites, owner: ChunkedView, target: Target | None, box: BoundingBox) -> UnitReport:
     """Publish what a unit writes, and report it."""
+    start = time.perf_counter()
     reports = writes.publish(target)
     ours = [report for report in reports if _is_at(report, owner.place)]
     others = tuple(report for report in reports if not _is_at(report, owner.place))
-    result = UnitReport(unit=box, others=others, worker=here())
+    result = ended(box, start, others=others)
     if not ours:
         return result
     return replace(  # of several positions along further axes, which have one layer and mag, all

@@ -21,9 +21,10 @@ from wkdask.jobs.events import WriteReport
 from wkdask.jobs.job import Job, JobFolders, MagPlace, WriteOptions, replace_stages
 from wkdask.jobs.plan import WritePlan, plan_again, plan_write
 from wkdask.jobs.resume import identify, previous_manifest
-from wkdask.jobs.tasks import Target, UnitReport, fill_part, here, write_unit
+from wkdask.jobs.tasks import Target, UnitReport, ended, fill_part, write_unit
 from wkdask.jobs.windows import Stage, call_windows, listed_windows, stream_of
 from wkdask.operations.existing import plan_existing
+from wkdask.operations.verify import verify_stage
 from wkdask.storage.formats import built_by
 from wkdask.storage.protocol import ArraySpec, StoredMag
 from wkdask.storage.publish.copies import publish_copies, rewrite_cubes
@@ -95,7 +96,7 @@ def copy_mag(
     box
         Absolute, in voxels of the mag.
     options
-        How it runs.
+        How it runs; with `verify` what was copied is read back from the disk and compared with the source.
     action
         What to call it.
     exact
@@ -143,7 +144,8 @@ def copy_mag(
     def stages(folders: JobFolders) -> list[Stage]:
         # On a cluster a worker's other threads are somebody else's.
         spare = max(1, engine.threads // len(plan.units)) if isinstance(engine, LocalEngine) else 1
-        return _copy_stages(job, source, folders, exact=exact, spare=spare)
+        copied = _copy_stages(job, source, folders, exact=exact, spare=spare)
+        return [*copied, verify_stage(job, source, folders.main)] if options.verify else copied
 
     return run_job(job, stages, engine, options.listeners)
 
@@ -153,7 +155,7 @@ def _copy_stages(job: Job, source: StoredMag, folders: JobFolders, *, exact: boo
     parts, folder = job.plan.parts, folders.main
     stream = stream_of(parts or job.plan, 0)
     if parts is None:
-        out = Target(built_by(job.store, spare), folder, job.durable, job.verify)
+        out = Target(built_by(job.store, spare), folder, job.durable)
         windows = call_windows(
             job.plan, folder, "copy", lambda unit: (copy_unit, source, out, unit, exact, spare), stream
         )
@@ -222,15 +224,8 @@ def copy_unit(
         durable=target.durable,
         attempt=Attempt(str(box)),
     )
-    return UnitReport(
-        unit=box,
-        box=box,
-        cubes=cubes,
-        nbytes=box.volume() * source.spec.bytes_per_voxel,
-        file_nbytes=file_nbytes,
-        seconds=time.perf_counter() - start,
-        worker=here(),
-    )
+    nbytes = box.volume() * source.spec.bytes_per_voxel
+    return ended(box, start, box=box, cubes=cubes, nbytes=nbytes, file_nbytes=file_nbytes)
 
 
 def compress_in_place(place: MagPlace, compression: str | None, options: WriteOptions) -> WriteReport | None:
@@ -282,11 +277,4 @@ def compress_unit(target: Target, box: BoundingBox) -> UnitReport:
     cubes, nbytes, file_nbytes = rewrite_cubes(
         target.store, target.folder, box, durable=target.durable, attempt=Attempt(str(box))
     )
-    return UnitReport(
-        unit=box,
-        cubes=cubes,
-        nbytes=nbytes,
-        file_nbytes=file_nbytes,
-        seconds=time.perf_counter() - start,
-        worker=here(),
-    )
+    return ended(box, start, cubes=cubes, nbytes=nbytes, file_nbytes=file_nbytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from wkdask.jobs.engines.choice import Engine, pick_engine
 from wkdask.jobs.events import Event, UnitDone
 from wkdask.jobs.job import MagPlace
 from wkdask.jobs.plan import WritePlan, plan_write
-from wkdask.jobs.tasks import UnitReport
+from wkdask.jobs.tasks import UnitReport, ended
 from wkdask.jobs.unwritten import run_unwritten
 from wkdask.jobs.windows import listed_windows, task_name
 from wkdask.storage.protocol import MagReader, StoredMag
@@ -149,6 +150,7 @@ def nonzero_unit(store: MagReader, box: BoundingBox, known: BoundingBox = EMPTY_
     """
     from wkdask.kernels import nonzero_bounds
 
+    start = time.perf_counter()
     found, left = EMPTY_BOX, box
     for axis, is_far in itertools.product((2, 1, 0), (False, True)):
         while not left.is_empty() and _reaches_beyond(left, known, axis, is_far):
@@ -157,7 +159,7 @@ def nonzero_unit(store: MagReader, box: BoundingBox, known: BoundingBox = EMPTY_
             if bounds is not None:
                 there = BoundingBox.from_corners(*bounds).offset(layer.topleft)
                 found, known = found.extended_by(there), known.extended_by(there)
-    return UnitReport(unit=box, value=found)
+    return ended(box, start, value=found)
 
 
 def _reaches_beyond(box: BoundingBox, known: BoundingBox, axis: int, is_far: bool) -> bool:

@@ -20,7 +20,7 @@ from wkdask.errors import InvalidValueError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.geometry.grid import CubeGrid
 from wkdask.jobs.job import Job, JobFolders, MagPlace
-from wkdask.jobs.tasks import PlaceReport, Target, UnitReport, here, note_landed, write_unit
+from wkdask.jobs.tasks import PlaceReport, Target, UnitReport, ended, note_landed, write_unit
 from wkdask.operations.callables import Shipped
 from wkdask.operations.halo import Boundary, read_around
 from wkdask.storage.protocol import MagReader, Voxels
@@ -313,4 +313,4 @@ def record_unit(work: MapWork, unit: BoundingBox) -> UnitReport:
     """Call the function for the blocks of a unit; the report carries what it returned, in their order."""
     start = time.perf_counter()
     values = [result for _, _, result in work.calls(unit)]
-    return UnitReport(unit=unit, value=values, seconds=time.perf_counter() - start, worker=here())
+    return ended(unit, start, value=values)

@@ -80,6 +80,8 @@ class Whole:
                 maximum=None,
                 seconds=sum(report.seconds for report in self._reports),
                 cubes_before=cubes + sum(report.cubes_before for report in self._reports),
+                reads_repeated=sum(report.reads_repeated for report in self._reports),
+                verified=sum(report.verified for report in self._reports),
             )
         self._tell(JobFinished(self._label, total))
 

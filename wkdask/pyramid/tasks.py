@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
-from wkdask.jobs.tasks import PlaceReport, Target, UnitReport, here, note_landed, publish_block
+from wkdask.jobs.tasks import PlaceReport, Target, UnitReport, ended, note_landed, publish_block
 from wkdask.pyramid.levels import Level
 from wkdask.pyramid.tree import Tier, TreeNode
 from wkdask.pyramid.voxels import Half, Readable, Stored, Written, assembled, first_half, halved
@@ -282,12 +282,8 @@ class _Run:
 
     def report(self, places: Sequence[PlaceReport], start: float) -> UnitReport:
         """Return what the driver gets."""
-        report = UnitReport(
-            unit=self.work.unit_of(self.node),
-            others=tuple(place for place in places if place.mag != self.work.mag),
-            seconds=time.perf_counter() - start,
-            worker=here(),
-        )
+        others = tuple(place for place in places if place.mag != self.work.mag)
+        report = ended(self.work.unit_of(self.node), start, others=others)
         own = next((place for place in places if place.mag == self.work.mag), None)
         if own is None:
             return report

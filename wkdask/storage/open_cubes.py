@@ -15,9 +15,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-__all__ = ["SETTLED_NS", "CheckedFiles", "Identity", "OpenCubes", "OpenedOnce", "identity_of"]
+__all__ = ["SETTLED_NS", "CheckedFiles", "Identity", "OpenCubes", "OpenedOnce", "forget", "identity_of"]
 
 SETTLED_NS = 2_000_000_000
 """A file that changed less than this ago may change again without a new time: it is looked at anew."""
@@ -60,6 +60,7 @@ class CheckedFiles(Generic[T]):
         self._nbytes = 0
         self._known: dict[str, tuple[Identity, object, T]] = {}
         self._lock = threading.Lock()
+        _all_checked.append(self)
 
     def get(self, path: str, info: os.stat_result, against: object) -> T | None:
         """Return what was found in a file.
@@ -94,6 +95,20 @@ class CheckedFiles(Generic[T]):
                 self._nbytes = 0
             self._known[path] = (identity_of(info), against, found)
             self._nbytes += nbytes
+
+    def forget(self, path: str) -> None:
+        """Forget a file."""
+        self._known.pop(path, None)
+
+
+_all_checked: list[CheckedFiles[Any]] = []
+"""Those of this process, which live as long as it does."""
+
+
+def forget(path: str) -> None:
+    """Forget what was found in a file, whoever checked it: it is to be read again."""
+    for known in _all_checked:
+        known.forget(path)
 
 
 class OpenCubes(Generic[C]):

@@ -15,12 +15,10 @@ is published by giving it its second name.
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
 
@@ -36,7 +34,7 @@ from wkdask.jobs.events import WriteReport
 from wkdask.jobs.job import Job, MagPlace, WriteOptions
 from wkdask.jobs.journal import Stream
 from wkdask.jobs.resume import identify, previous_manifest
-from wkdask.jobs.tasks import UnitReport, merge_reports, publish_assembled_unit
+from wkdask.jobs.tasks import UnitReport, ended, merge_reports, publish_assembled_unit
 from wkdask.jobs.windows import CallWindow, Stage, task_name
 from wkdask.storage.protocol import ArraySpec, StoredMag
 from wkdask.storage.publish.assemble import move_voxels
@@ -95,12 +93,7 @@ def convert_part(
     if not shared:
         move_voxels(own, private, whole.unit, durable=durable)
         remove_folder(own.path)
-    return replace(whole, seconds=time.perf_counter() - start, worker=_worker())
-
-
-def _worker() -> str:
-    """Return host and process."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return ended(whole.unit, start, nbytes=whole.nbytes, minimum=whole.minimum, maximum=whole.maximum)
 
 
 @dataclass(frozen=True, slots=True)

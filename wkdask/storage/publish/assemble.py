@@ -199,7 +199,7 @@ def _plain_cube(
     todo: Sequence[BoundingBox] = boxes
     old = store
     plain.drop_cube(index)
-    if store.check_cube(base):
+    if publisher.has_sound(index):
         if plain.conforms(base):
             os.makedirs(os.path.dirname(copy), exist_ok=True)
             copy_sparse(

@@ -6,6 +6,7 @@ from toolz import partition_all
 
 from wkdask.fsio import is_there
 from wkdask.geometry import BoundingBox
+from wkdask.storage.checksums import has_checksums, require_sound
 from wkdask.storage.protocol import StoredMag
 from wkdask.storage.publish.assemble import merged
 from wkdask.storage.publish.locks import Attempt
@@ -54,6 +55,7 @@ def publish_copies(
         Bytes of the files published.
     """
     pieces = list(store.spec.grid.pieces(box))
+    has_sums = has_checksums(source.path)
     with Publisher(store, folder, attempt, durable=durable) as publisher:
         for batch in partition_all(_COPIED_TOGETHER, pieces):
             there = [
@@ -66,6 +68,9 @@ def publish_copies(
                 for index, piece in batch
                 if (index, piece) not in there and source.check_cube(source.cube_path(index))
             ]
+            if has_sums:
+                for cube in files:
+                    require_sound(source, cube.index)
             for cube in publisher.adopt(files, copied=True):
                 with publisher.locked(cube.index):
                     if is_there(store.cube_path(cube.index)):  # another writer's, meanwhile
@@ -119,7 +124,9 @@ def rewrite_cubes(
                 todo = [
                     CubeFile(index, path, (spec.grid.cube_box(index),))
                     for index in batch
-                    if store.check_cube(path := store.cube_path(index)) and not store.conforms(path)
+                    if store.check_cube(path := store.cube_path(index))
+                    and not store.conforms(path)
+                    and publisher.has_sound(index)
                 ]
                 for cube in publisher.encode(todo):
                     publisher.publish(cube)

@@ -5,6 +5,7 @@ A job has one private folder in each mag that it writes. It builds cubes there a
     <mag>/header.wkw
     <mag>/z0/y0/x0.wkw                         a published cube
     <mag>/.wkdask/locks/017.lock               held while a cube that falls on it is published
+    <mag>/.wkdask/checksums/z0/y0/x0.wkw.crc   checksums of a cube, where the mag has them (`storage.checksums`)
     <mag>/.wkdask/finished/<key>               the receipt of a job that has ended (`publish.receipts`)
     <mag>/.wkdask/<job>/alive                  locked while the job's driver lives
     <mag>/.wkdask/<job>/manifest               what the job does to this mag (`publish.manifest`)
@@ -30,9 +31,11 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 
+from wkdask import settings
 from wkdask.errors import DamagedHeaderError, JobEndedError
 from wkdask.fsio import fsync_folder, lock, make_folders, remove_folder
 from wkdask.geometry import BoundingBox
+from wkdask.storage.checksums import begin_checksums
 from wkdask.storage.protocol import StoredMag
 from wkdask.storage.publish.dead_jobs import (
     ALIVE,
@@ -106,6 +109,10 @@ def job_folders(
     ResumeError
         If a previous run had begun to replace cubes, and one of its further mags was taken away since.
     """
+    if writes and settings.get("checksums"):
+        for store, _, _ in mags:
+            _private_folder_of(store)
+            begin_checksums(store.path)
     with contextlib.ExitStack() as stack:
         folders = taken_over(mags, stack) if resume else None
         if folders is None:

@@ -29,6 +29,14 @@ from wkdask.fsio import (
     replace_keeping_mode,
 )
 from wkdask.geometry import BoundingBox, Vec3Int
+from wkdask.storage.checksums import (
+    ENTRY,
+    drop_entry,
+    has_checksums,
+    put_entry,
+    require_sound,
+    write_entry,
+)
 from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels, leads_out
 from wkdask.storage.publish.locks import Attempt, cube_locks, of_living_attempt
 
@@ -120,6 +128,9 @@ class Publisher:
         self.landed: list[BoundingBox] = []
         self._slots = itertools.count()
         self._folders: set[str] = set()
+        # What is only staged is published once more, and is private until then.
+        self._is_staged = store.path.startswith(f"{folder}/")
+        self._has_sums = not self._is_staged and has_checksums(store.path)
         self._living = contextlib.ExitStack()
 
     def __enter__(self) -> Publisher:
@@ -139,7 +150,7 @@ class Publisher:
         try:
             yield
         except BaseException as error:
-            if not self.store.path.startswith(f"{self.folder}/"):
+            if not self._is_staged:
                 note_landed_boxes(error, self.landed)
             raise
 
@@ -164,7 +175,7 @@ class Publisher:
         for piece in pieces:
             boxes = (piece.box, *(box for box, _ in piece.more))
             target = store.cube_path(piece.index)
-            base = target if keep_old and store.check_cube(target) else None
+            base = target if keep_old and self.has_sound(piece.index) else None
             min_max = self.min_max
             if piece.more:
                 if min_max is not None:
@@ -216,10 +227,26 @@ class Publisher:
             built.append(replace(cube, path=path))
         return self._settled(built)
 
+    def has_sound(self, index: Vec3Int) -> bool:
+        """Tell whether there is a published cube, of which some voxels are kept; its lock is held.
+
+        Raises
+        ------
+        DamagedCubeError
+            If it is damaged.
+        """
+        if not self.store.check_cube(self.store.cube_path(index)):
+            return False
+        if self._has_sums:
+            require_sound(self.store, index)
+        return True
+
     def drop(self, cube: CubeFile) -> None:
         """Remove a cube of the private root that is not published after all."""
         if cube.path is not None:
             os.unlink(cube.path)
+            if self._has_sums:
+                os.unlink(cube.path + ENTRY)
 
     def _in_one(self, piece: Piece, base: str | None) -> Piece:
         """Return a piece of several parts as one that is the whole cube, the old voxels around them."""
@@ -239,9 +266,12 @@ class Publisher:
             raise DamagedCubeError(f"the cube {source} was built in {path} but is not there")
 
     def _settled(self, built: list[CubeFile]) -> list[CubeFile]:
-        """Flush what was built, then see that this attempt is still wanted."""
+        """Flush what was built, with its checksums, then see that this attempt is still wanted."""
+        paths = [cube.path for cube in built if cube.path is not None]
+        if self._has_sums:
+            paths += [write_entry(path) for path in paths]
         if self.durable:
-            fsync_files(cube.path for cube in built if cube.path is not None)
+            fsync_files(paths)
         self.attempt.check(self.store, self.folder)
         return built
 
@@ -269,9 +299,15 @@ class Publisher:
             except FileNotFoundError:
                 self.attempt.check(self.store, self.folder)
                 return
+            if self._has_sums:
+                drop_entry(self.store.path, name)
         else:
             self._make_folder(folder)
             self.nbytes += os.stat(cube.path).st_size
+            if (
+                self._has_sums
+            ):  # before the cube: one beside an older entry would be taken for another program's
+                self._folders.add(put_entry(cube.path + ENTRY, self.store.path, name))
             with freed_later(target):
                 replace_keeping_mode(cube.path, target)
             self.landed += cube.boxes

@@ -28,10 +28,11 @@ import numpy as np
 from wkdask.errors import CubePermissionError, DamagedCubeError
 from wkdask.fsio import EXHAUSTED, open_regular
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.portable import read_into
+from wkdask.storage.checksums import Checksums, find_sums, verifies
 from wkdask.storage.open_cubes import CheckedFiles, Identity, identity_of
 from wkdask.storage.protocol import Voxels
-from wkdask.storage.wkw.format import WkwHeader, check_cube_file
+from wkdask.storage.rereads import fill, note_repeated, read_again
+from wkdask.storage.wkw.format import HEADER_SIZE, WkwHeader, check_cube_file
 from wkdask.storage.wkw.lz4 import bound, unpack
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Batch:
 class OpenCube:
     """An open cube whose header, size and jump table were checked; closed with its last reference."""
 
-    __slots__ = ("_descriptor", "ends", "header", "identity", "path")
+    __slots__ = ("_descriptor", "ends", "header", "identity", "path", "sums")
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class OpenCube:
         header: WkwHeader,
         ends: Voxels | None,
         identity: Identity = (0, 0, 0, 0, 0),
+        sums: Checksums | None = None,
     ) -> None:
         self.path = path
         self._descriptor = descriptor
@@ -98,6 +100,8 @@ class OpenCube:
         """Where each block ends in the file; None for a plain cube, whose blocks are all of one size."""
         self.identity = identity
         """What its file was when it was opened and checked."""
+        self.sums = sums
+        """What its bytes are compared with; None where they are not."""
 
     def __del__(self) -> None:
         self.close()
@@ -130,14 +134,16 @@ class OpenCube:
         from wkdask import kernels
 
         header = self.header
+        repeated = failed = False
 
         def read_batches() -> bool:
+            nonlocal repeated
             for batch in batches(header, BoundingBox.from_corners(low, high)):
-                self.load(batch)
+                repeated |= self.load(batch)
                 kernels.unpack_blocks(batch.buffer, batch.codes, header.block_len, low, high, target, origin)
             return True
 
-        if kernels.has_lz4():
+        if self.sums is None and kernels.has_lz4():
             nbytes = header.block_nbytes
             count = max(2, _FEW_NBYTES // nbytes)
             plain = packed = thread_buffer("plain", count * nbytes)[: count * nbytes]
@@ -151,29 +157,31 @@ class OpenCube:
                 file, header.block_len, levels, low, high, target, origin, buffers, read_batches
             ):
                 return
+            failed = True
         read_batches()  # says what is wrong, and with what
+        if failed and not repeated:
+            note_repeated(self.path, "bytes were missing, or a block could not be decompressed", 1)
 
-    def load(self, batch: Batch) -> None:
-        """Fill the buffer of a batch with its blocks.
+    def load(self, batch: Batch) -> bool:
+        """Fill the buffer of a batch with its blocks; return whether they had to be read more than once.
 
         Raises
         ------
         DamagedCubeError
-            If the file became shorter since it was checked, or a block cannot be decompressed.
+            If the file became shorter since it was checked, a block cannot be decompressed, or its bytes have
+            another checksum.
         """
-        with _reading(self.path):
-            if self.ends is None:
-                self._load_plain(batch)
-            else:
-                self._load_packed(batch, self.ends)
+        return self._load_plain(batch) if self.ends is None else self._load_packed(batch, self.ends)
 
-    def _load_plain(self, batch: Batch) -> None:
+    def _load_plain(self, batch: Batch) -> bool:
         """Read blocks of one size."""
         nbytes = self.header.block_nbytes
         starts, stops, numbers = batch.runs.T
-        self._read(batch.buffer, starts * nbytes, stops * nbytes, self.header.data_offset + numbers * nbytes)
+        return self._read(
+            batch.buffer, starts * nbytes, stops * nbytes, self.header.data_offset + numbers * nbytes
+        )
 
-    def _load_packed(self, batch: Batch, table: Voxels) -> None:
+    def _load_packed(self, batch: Batch, table: Voxels) -> bool:
         """Read compressed blocks into a buffer of their own, run after run, and decompress them."""
         nbytes = self.header.block_nbytes
         packed = thread_buffer("packed", len(batch.codes) * bound(nbytes))
@@ -185,24 +193,50 @@ class OpenCube:
         positions, ends = edges[starts, 0], edges[stops - 1, 1]
         filled = np.cumsum(ends - positions)
         begins = filled - (ends - positions)
-        self._read(packed, begins, filled, positions)
-        edges += np.repeat(begins - positions, stops - starts)[:, None]
+        repeated = self._read(packed, begins, filled, positions)
+        shifts = np.repeat(begins - positions, stops - starts)
+        edges += shifts[:, None]
         done = unpack(packed, edges.view(np.uint64), nbytes, batch.buffer)
-        if done < len(edges):
-            raise DamagedCubeError(
-                f"the cube {self.path} is damaged: its block {codes[done]} of {self.header.num_blocks} cannot be "
-                f"decompressed"
-            )
+        while done < len(edges):
+            start, stop = edges[done].tolist()
+            block = batch.buffer[done * nbytes : (done + 1) * nbytes]
+            self._unpack_again(int(codes[done]), start - int(shifts[done]), packed[start:stop], block)
+            repeated, done = True, done + 1
+            done += unpack(packed, edges[done:].view(np.uint64), nbytes, batch.buffer[done * nbytes :])
+        return repeated
 
-    def _read(self, target: Voxels, starts: Voxels, stops: Voxels, positions: Voxels) -> None:
-        """Fill parts of a buffer, each from a position of the file."""
-        view = memoryview(target)
+    def _unpack_again(self, number: int, position: int, packed: Voxels, out: Voxels) -> None:
+        """Decompress a block that could not be, from bytes that are read once more.
+
+        Parameters
+        ----------
+        number, position
+            The block, and where it begins in the file.
+        packed, out
+            Room for its bytes, and the block.
+        """
+        error = DamagedCubeError(
+            f"the cube {self.path} is damaged: its block {number} of {self.header.num_blocks} cannot be "
+            f"decompressed"
+        )
+        edges = np.array([[0, packed.size]], np.uint64)
+
+        def read() -> None:
+            self._read(packed, *(np.array([place]) for place in (0, packed.size, position)))
+            if not unpack(packed, edges, out.size, out):
+                raise error
+
+        read_again(self.path, error, read, (position, packed.size), self._descriptor)
+
+    def _read(self, target: Voxels, starts: Voxels, stops: Voxels, positions: Voxels) -> bool:
+        """Fill parts of a buffer, each from a position of the file; return whether one was read more than once."""
+        view, repeated = memoryview(target), False
         for start, stop, position in zip(starts.tolist(), stops.tolist(), positions.tolist(), strict=True):
-            while start < stop:
-                count = read_into(self._descriptor, view[start:stop], position)
-                if not count:
-                    raise DamagedCubeError(f"the cube {self.path} is damaged: it ends at byte {position}")
-                start, position = start + count, position + count
+            if self.sums is None:
+                repeated |= fill(self.path, self._descriptor, view[start:stop], position)
+            else:
+                target[start:stop] = self.sums.read(self._descriptor, self.path, position, stop - start)
+        return repeated
 
 
 def opened_cube(path: str, dataset: WkwHeader) -> OpenCube | None:
@@ -224,23 +258,49 @@ def opened_cube(path: str, dataset: WkwHeader) -> OpenCube | None:
     CubePermissionError
         If this user may not read it.
     """
+    descriptor = _descriptor_of(path)
+    if descriptor is None:
+        return None
+    try:
+        return _checked_cube(path, descriptor, dataset)
+    except DamagedCubeError as error:
+
+        def again() -> OpenCube | None:  # network file systems ask for a file's size when it is opened
+            other = _descriptor_of(path)
+            return None if other is None else _checked_cube(path, other, dataset)
+
+        return read_again(path, error, again, (0, HEADER_SIZE + 8 * dataset.num_blocks))
+
+
+def _descriptor_of(path: str) -> int | None:
+    """Open a cube's file; None if it is not there."""
     with _reading(path):
         try:
-            descriptor = open_regular(path)
+            return open_regular(path)
         except FileNotFoundError:
             return None
+
+
+def _checked_cube(path: str, descriptor: int, dataset: WkwHeader) -> OpenCube:
+    """Return an open file as a cube that was checked; it is closed where it is none."""
     try:
         with _reading(path):
             info = os.fstat(descriptor)
+            sums = find_sums(_mag_of(path), path, info) if verifies() else None
             found = _checked.get(path, info, dataset.geometry)
             if found is None:
-                found = check_cube_file(path, descriptor, info.st_size, dataset)
+                found = check_cube_file(path, descriptor, info.st_size, dataset, sums)
                 nbytes = 0 if found[1] is None else found[1].nbytes
                 _checked.put(path, info, dataset.geometry, found, nbytes)
-        return OpenCube(path, descriptor, found[0], found[1], identity_of(info))
+        return OpenCube(path, descriptor, found[0], found[1], identity_of(info), sums)
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _mag_of(path: str) -> str:
+    """Return the folder of a cube's mag."""
+    return os.path.dirname(os.path.dirname(os.path.dirname(path)))
 
 
 def is_sound(path: str, dataset: WkwHeader) -> bool:

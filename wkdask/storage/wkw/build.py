@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wkdask.errors import InvalidValueError, UnsupportedFormatError
-from wkdask.fsio import copy_sparse, fsync_files, fsync_folder, holds_only_zeros, link_or_copy, open_regular
+from wkdask.fsio import copy_sparse, fsync_files, fsync_folder, holds_only_zeros, link_or_copy
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.geometry.voxel_size import format_bytes
 from wkdask.storage.protocol import LARGEST_COMPRESSED, StoredMag, Voxels
@@ -56,7 +56,7 @@ def build_cube(
     unlink(path)
     whole = box.size == spec.shard_shape
     zero = is_zero(block)
-    plain = header.block_type == RAW and (whole or base is None or block_type_of(base) == RAW)
+    plain = header.block_type == RAW and (whole or base is None or block_type_of(base, header) == RAW)
     if zero and min_max is not None:
         min_max.add(block[:, :1, :1, :1])
         min_max = None
@@ -222,13 +222,10 @@ def write_in_place(
             fsync_folder(mag.path)
 
 
-def block_type_of(path: str) -> int:
-    """Return how a checked cube is stored."""
-    descriptor = open_regular(path)
-    try:
-        return WkwHeader.parse(os.pread(descriptor, HEADER_SIZE, 0)).block_type
-    finally:
-        os.close(descriptor)
+def block_type_of(path: str, header: WkwHeader) -> int:
+    """Return how a cube of a mag with this header is stored."""
+    with _opened(path, header) as cube:
+        return cube.header.block_type
 
 
 def unlink(path: str) -> None:

@@ -21,7 +21,9 @@ import numpy as np
 from wkdask.errors import DamagedCubeError, DamagedHeaderError, DTypeError, UnsupportedFormatError
 from wkdask.fsio import EXHAUSTED, open_regular
 from wkdask.geometry import Vec3Int
+from wkdask.storage.checksums import Checksums
 from wkdask.storage.protocol import COMPRESSIONS, DTYPES, ArraySpec
+from wkdask.storage.rereads import reliably
 
 __all__ = ["HEADER_SIZE", "WkwHeader", "check_cube_file", "check_voxel", "header_of_spec", "read_header"]
 
@@ -174,6 +176,11 @@ def read_header(path: str) -> WkwHeader:
     UnsupportedFormatError
         If its blocks or cubes are larger than the wkw library can hold.
     """
+    return reliably(path, lambda: _header_in(path), HEADER_SIZE)
+
+
+def _header_in(path: str) -> WkwHeader:
+    """Do what :func:`read_header` promises, by one read."""
     try:
         descriptor = open_regular(path)
         try:
@@ -197,7 +204,7 @@ def read_header(path: str) -> WkwHeader:
 
 
 def check_cube_file(
-    path: str, descriptor: int, size: int, dataset: WkwHeader
+    path: str, descriptor: int, size: int, dataset: WkwHeader, sums: Checksums | None = None
 ) -> tuple[WkwHeader, np.ndarray[tuple[int], np.dtype[np.uint64]] | None]:
     """Check header, size and jump table of an open cube.
 
@@ -209,6 +216,8 @@ def check_cube_file(
         The open file and its size in bytes.
     dataset
         The mag's header. The block type may differ: each cube is read by its own.
+    sums
+        What its bytes are compared with, if they are.
 
     Returns
     -------
@@ -225,7 +234,7 @@ def check_cube_file(
         If the disk does not give them.
     """
     try:
-        header = WkwHeader.parse(os.pread(descriptor, HEADER_SIZE, 0))
+        header = WkwHeader.parse(_bytes_of(path, descriptor, 0, HEADER_SIZE, sums))
     except ValueError as error:
         raise DamagedCubeError(f"the cube {path} is damaged: {error}") from None
     if header.geometry != dataset.geometry:
@@ -244,12 +253,23 @@ def check_cube_file(
             f"the cube {path} is damaged: its data start at byte {header.data_offset} of {size}, "
             f"after its jump table they start at {table_end}"
         )
-    table = np.frombuffer(os.pread(descriptor, 8 * header.num_blocks, HEADER_SIZE), dtype="<u8")
+    data = _bytes_of(path, descriptor, HEADER_SIZE, 8 * header.num_blocks, sums)
+    table = np.frombuffer(data[: len(data) // 8 * 8], dtype="<u8")
     if table.size != header.num_blocks or not _is_sound(table, table_end, size, header.block_nbytes):
         raise DamagedCubeError(
             f"the cube {path} is damaged: its jump table does not lead through the file's {size} bytes"
         )
     return header, table
+
+
+def _bytes_of(path: str, descriptor: int, start: int, nbytes: int, sums: Checksums | None) -> bytes:
+    """Return bytes of a cube; fewer where the file ends."""
+    if sums is not None:
+        return sums.read(descriptor, path, start, nbytes).tobytes()
+    data = os.pread(descriptor, nbytes, start)
+    while 0 < len(data) < nbytes and (more := os.pread(descriptor, nbytes - len(data), start + len(data))):
+        data += more
+    return data
 
 
 def _is_sound(table: np.ndarray[tuple[int], np.dtype[np.uint64]], start: int, size: int, block: int) -> bool:

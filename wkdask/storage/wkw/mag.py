@@ -27,9 +27,10 @@ from wkdask.storage.protocol import (
     empty_block,
     leads_out,
 )
+from wkdask.storage.rereads import reliably
 from wkdask.storage.wkw import build as wkw_build
 from wkdask.storage.wkw.blocks import OpenCube, is_sound, opened_cube, read_box, shrink_box, target_of
-from wkdask.storage.wkw.format import WkwHeader, header_of_spec, read_header
+from wkdask.storage.wkw.format import HEADER_SIZE, WkwHeader, header_of_spec, read_header
 
 if TYPE_CHECKING:
     from wkdask.kernels import MinMax
@@ -235,12 +236,17 @@ class WkwMag:
 
     def checked_header(self) -> bytes:
         """Return the header's bytes as they are on disk now; the mag must still be there, cut as it was."""
-        header = read_header(f"{self.path}/{HEADER_NAME}")
-        if header.geometry != self.header.geometry:
-            raise DamagedHeaderError(
-                f"{self.path}/{HEADER_NAME} now says {header}, it said {self.header} when it was opened"
-            )
-        return header.to_bytes()
+        name = f"{self.path}/{HEADER_NAME}"
+
+        def look() -> bytes:
+            header = read_header(name)
+            if header.geometry != self.header.geometry:
+                raise DamagedHeaderError(
+                    f"{name} now says {header}, it said {self.header} when it was opened"
+                )
+            return header.to_bytes()
+
+        return reliably(name, look, HEADER_SIZE)
 
     def check_cube(self, path: str) -> bool:
         """Check a cube's header, size and jump table; False where there is no such file."""
@@ -306,7 +312,7 @@ class WkwMag:
 
     def conforms(self, path: str) -> bool:
         """Tell whether a checked cube is stored with this mag's compression."""
-        return wkw_build.block_type_of(path) == self.header.block_type
+        return wkw_build.block_type_of(path, self.header) == self.header.block_type
 
     # --- the driver's part ---------------------------------------------------------------------------
 

@@ -21,8 +21,9 @@ import numpy as np
 from wkdask.errors import InvalidValueError
 from wkdask.fsio import LARGE_NBYTES, flushing, fsync_files, fsync_folder, make_folders
 from wkdask.geometry import BoundingBox
+from wkdask.storage.checksums import crc32c
 from wkdask.storage.protocol import StoredMag, Voxels
-from wkdask.storage.zarr.codecs import crc32c, encode
+from wkdask.storage.zarr.codecs import encode
 from wkdask.storage.zarr.layout import ZarrLayout, layout_of_spec
 from wkdask.storage.zarr.shard import (
     ABSENT,

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wkdask.errors import UnsupportedFormatError
+from wkdask.storage.checksums import crc32c
 from wkdask.storage.zarr.zstd import compress, decompress
 
 __all__ = ["ZSTD", "Bytes", "Codec", "codec_of", "crc32c", "decode", "encode"]
@@ -74,13 +75,6 @@ def codec_of(name: str, options: dict[str, Any]) -> Codec:
             f"the codec {name!r} is not supported; known are {', '.join(sorted(_DECODERS))}"
         )
     return Codec(name, json.dumps(options, sort_keys=True))
-
-
-def crc32c(data: Any) -> int:
-    """Return the Castagnoli checksum of bytes."""
-    import google_crc32c
-
-    return int(google_crc32c.value(data if isinstance(data, bytes) else np.frombuffer(data, np.uint8)))
 
 
 def encode(codecs: Sequence[Codec], chunk: Any) -> Any:

@@ -31,6 +31,7 @@ from wkdask.storage.protocol import (
     empty_block,
     leads_out,
 )
+from wkdask.storage.rereads import reliably
 from wkdask.storage.zarr.build import build_cube, encode_cube, read_scratch, write_in_place
 from wkdask.storage.zarr.layout import METADATA_NAMES, ZarrLayout, document_of, layout_of_spec
 from wkdask.storage.zarr.metadata import covers, frozen, parsed, read_bytes, room_for, shape_around, to_json
@@ -126,7 +127,8 @@ class ZarrMag:
         """
         folder = os.path.realpath(checked_path(path))
         name = os.path.join(folder, METADATA_NAMES[data_format])
-        layout, _ = parsed(name, read_bytes(name), data_format, frozen(axis_order))
+        axes = frozen(axis_order)
+        layout, _ = reliably(name, lambda: parsed(name, read_bytes(name), data_format, axes))
         check_names(folder, len(layout.axes), layout.prefix, layout.separator)
         return cls(folder, layout)
 
@@ -220,13 +222,18 @@ class ZarrMag:
     def _document(self) -> tuple[bytes, list[int]]:
         """Return the metadata on disk now and the array's shape; it must be laid out as it was."""
         axis_order = frozen({axis: n for n, axis in enumerate(self.layout.axes) if axis != "."})
-        data = read_bytes(self.metadata_path)
-        layout, shape = parsed(self.metadata_path, data, self.layout.data_format, axis_order)
-        if layout != self.layout:
-            raise DamagedHeaderError(
-                f"{self.metadata_path} now says {layout}, it said {self.layout} when it was opened"
-            )
-        return data, list(shape)
+        name = self.metadata_path
+
+        def look() -> tuple[bytes, list[int]]:
+            data = read_bytes(name)
+            layout, shape = parsed(name, data, self.layout.data_format, axis_order)
+            if layout != self.layout:
+                raise DamagedHeaderError(
+                    f"{name} now says {layout}, it said {self.layout} when it was opened"
+                )
+            return data, list(shape)
+
+        return reliably(name, look)
 
     def extent(self) -> Vec3Int:
         """Return the voxels (x, y, z) that the array has now; the mag must still be there."""

@@ -11,6 +11,7 @@ meanwhile. Size and index are checked at every opening; each chunk must decode t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -25,9 +26,11 @@ import numpy.typing as npt
 
 from wkdask.errors import CubePermissionError, DamagedCubeError
 from wkdask.fsio import open_regular
+from wkdask.storage.checksums import crc32c, find_sums, verifies
 from wkdask.storage.open_cubes import CheckedFiles, identity_of
 from wkdask.storage.protocol import Voxels
-from wkdask.storage.zarr.codecs import Bytes, crc32c, decode
+from wkdask.storage.rereads import fill, read_again
+from wkdask.storage.zarr.codecs import Bytes, decode
 from wkdask.storage.zarr.layout import ZarrLayout
 from wkdask.storage.zarr.zstd import decompressor
 
@@ -64,9 +67,9 @@ _checked: CheckedFiles[Table] = CheckedFiles()
 class CubeFile:
     """An open file, its size and index checked; closed by a ``with`` statement, or with its last reference."""
 
-    __slots__ = ("_descriptor", "_size", "identity", "layout", "path", "table")
+    __slots__ = ("_descriptor", "_size", "identity", "layout", "path", "sums", "table")
 
-    def __init__(self, path: str, layout: ZarrLayout, descriptor: int) -> None:
+    def __init__(self, path: str, layout: ZarrLayout, descriptor: int, mag_path: str) -> None:
         self.path = path
         self.layout = layout
         self._descriptor = descriptor
@@ -74,6 +77,8 @@ class CubeFile:
         self._size = info.st_size
         self.identity = identity_of(info)
         """What the file was when it was opened and checked."""
+        self.sums = find_sums(mag_path, path, info) if verifies() else None
+        """What its bytes are compared with; None where they are not."""
         table = _checked.get(path, info, layout)
         if table is None:
             table = self._checked_table()
@@ -90,8 +95,24 @@ class CubeFile:
         DamagedCubeError
             If it is there and is no sound cube of the array, or the way to it is a link that leads nowhere.
         """
+        descriptor = cls._descriptor_of(path, mag_path)
+        if descriptor is None:
+            return None
         try:
-            descriptor = open_regular(path)
+            return cls(path, layout, descriptor, mag_path)
+        except DamagedCubeError as error:
+
+            def again() -> CubeFile | None:  # network file systems ask for a file's size when it is opened
+                other = cls._descriptor_of(path, mag_path)
+                return None if other is None else cls(path, layout, other, mag_path)
+
+            return read_again(path, error, again)
+
+    @staticmethod
+    def _descriptor_of(path: str, mag_path: str) -> int | None:
+        """Open a file for :meth:`open`."""
+        try:
+            return open_regular(path)
         except FileNotFoundError:
             name = os.path.dirname(path)
             while len(name) > len(mag_path):
@@ -103,7 +124,6 @@ class CubeFile:
             raise CubePermissionError(f"the cube {path} cannot be opened: {error.strerror}") from error
         except OSError as error:
             raise DamagedCubeError(f"the cube {path} cannot be opened: {error.strerror}") from error
-        return cls(path, layout, descriptor)
 
     def __enter__(self) -> CubeFile:
         return self
@@ -166,19 +186,17 @@ class CubeFile:
         return table
 
     def _pread(self, nbytes: int, offset: int) -> bytes:
-        """Read bytes that are there, or say so."""
-        try:
+        """Read bytes that are there, or say so; compared with their checksums if they are to be."""
+        if self.sums is not None:
+            return self.sums.read(self._descriptor, self.path, offset, nbytes).tobytes()
+        data = b""
+        with contextlib.suppress(OSError):  # comes again below
             data = os.pread(self._descriptor, nbytes, offset)
-            while len(data) < nbytes:
-                more = os.pread(self._descriptor, nbytes - len(data), offset + len(data))
-                if not more:
-                    raise self.damaged(f"it ends at byte {offset + len(data)}, {nbytes} were expected there")
-                data += more
-        except DamagedCubeError:
-            raise
-        except OSError as error:
-            raise DamagedCubeError(f"the cube {self.path} cannot be read: {error.strerror}") from error
-        return data
+        if len(data) == nbytes:
+            return data
+        rest = bytearray(nbytes - len(data))
+        fill(self.path, self._descriptor, memoryview(rest), offset + len(data))
+        return data + rest
 
     def has_all_places(self) -> bool:
         """Tell whether it is laid out as by :func:`lay_out_file`: each chunk in its own place."""
@@ -239,7 +257,30 @@ class CubeFile:
         """Yield (which of the chunks, its voxels) of those that exist; valid until the next one is asked for."""
         scratch = np.empty(self.layout.chunk_nbytes, np.uint8)
         for k, data in self.encoded(numbers):
-            yield k, self._decode(int(numbers[k]), data, scratch)
+            try:
+                voxels = self._decode(int(numbers[k]), data, scratch)
+            except DamagedCubeError as error:
+                voxels = self.decoded_again(int(numbers[k]), error, scratch)
+            yield k, voxels
+
+    def decoded_again(self, n: int, error: DamagedCubeError, scratch: Bytes) -> Voxels:
+        """Return the voxels of a chunk that could not be decoded, read from the disk once more.
+
+        Parameters
+        ----------
+        n
+            The chunk.
+        error
+            What was wrong with it.
+        scratch
+            Room for its bytes.
+        """
+        offset, length = (int(number) for number in self.table[n])
+
+        def read() -> Voxels:
+            return self._decode(n, memoryview(self._pread(length, offset)), scratch)
+
+        return read_again(self.path, error, read, (offset, length), self._descriptor)
 
     def _decode(self, n: int, data: memoryview, scratch: Bytes) -> Voxels:
         """Return the voxels of a chunk's bytes."""
@@ -343,9 +384,19 @@ def _unpack(file: CubeFile, touched: Touched, out: Voxels) -> bool:
     regions[:, 6:] = touched.outer[:, 1:]
     for run, entries, data in file.batches(touched.numbers):
         done = unpack_chunks(data, entries, regions[run], layout.chunk[1:], context, out)
-        if done < len(run):
-            offset, length = entries[done]
-            raise file.undecodable(int(touched.numbers[run[done]]), data[offset : offset + length].tobytes())
+        while done < len(run):
+            (offset, length), k = entries[done], int(run[done])
+            n = int(touched.numbers[k])
+            error = file.undecodable(n, data[offset : offset + length].tobytes())
+            inner, outer = touched.slices(k)
+            np.copyto(
+                out[outer], file.decoded_again(n, error, np.empty(layout.chunk_nbytes, np.uint8))[inner]
+            )
+            done += 1
+            if done < len(run):
+                done += unpack_chunks(
+                    data, entries[done:], regions[run[done:]], layout.chunk[1:], context, out
+                )
     return True
 
 
