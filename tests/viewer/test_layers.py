@@ -90,6 +90,24 @@ def test_an_expression_lies_where_the_mag_does_that_it_reads(ds):
     np.testing.assert_array_equal(read(shown.scales[0])[0], 255 - DATA)
 
 
+def test_an_array_with_coordinates_lies_where_they_say(ds):
+    pytest.importorskip("xarray")
+    layer = ds.add_layer("a", "color", dtype_per_channel="uint8")
+    mag = layer.add_mag("2-2-1", chunk_shape=32)
+    mag.write(DATA, offset=(7, 8, 9))
+    labelled = 255 - mag.to_xarray()
+    part = labelled.isel(x=slice(3, 40), z=slice(2, None))
+    for given in (part, part.transpose("z", "y", "x", "c"), part.isel(c=0)):
+        (shown,) = layers(given)
+        assert (shown.name, shown.scales[0].name) == ("a", "2-2-1")
+        assert shown.scales[0].box == BoundingBox((10, 8, 11), (37, 70, 18))
+        np.testing.assert_array_equal(read(shown.scales[0])[0], 255 - DATA[3:40, :, 2:])
+    with pytest.raises(InvalidValueError, match="reads no mag: say voxel_size="):
+        layers(part.compute())
+    (shown,) = layers(part.compute(), mags=(Mag("2-2-1"),), voxel_size=ds.voxel_size)
+    assert shown.scales[0].box == BoundingBox((10, 8, 11), (37, 70, 18))
+
+
 def test_coarser_scales_of_an_expression_are_downsampled_exactly(color):
     (shown,) = layers(255 - color.get_mag(1).to_dask())
     assert len(shown.scales) > 1

@@ -54,7 +54,8 @@ def test_only_who_knows_the_token_is_answered(show, color):
             assert get(url.replace(token, other))[2] in (b"Forbidden\n", b"Not Found\n")
     root = f"http://127.0.0.1:{viewer.port}"
     assert get(root)[0] == 403
-    assert get(f"{root}/state/{token[:-1]}x", b"{}")[0] == 403
+    wrong = token[:-1] + ("y" if token.endswith("x") else "x")
+    assert get(f"{root}/state/{wrong}", b"{}")[0] == 403
 
 
 def test_it_listens_on_this_machine_only(show, color):
@@ -133,6 +134,28 @@ def test_a_cube_that_is_rewritten_is_read_again(show, color):
     np.testing.assert_array_equal(
         np.frombuffer(body, "u1").reshape((64, 64, 20), order="F"), 255 - DATA[:64, :64]
     )
+
+
+@pytest.mark.parametrize("is_zarr", [False, True])
+def test_what_the_browser_has_is_not_read_again(show, color, is_zarr):
+    def address():
+        return f"{viewer.zarr_url('color')}/1/c/0/0/0/0" if is_zarr else first_chunk(viewer, "color")
+
+    viewer = show(color)
+    status, headers, _ = get(address())
+    assert status == 200
+    server = viewer._server
+    server.cache.forget({*server.layers["color"].scales})
+    served = server.served
+    status, again, body = get(address(), **{"If-None-Match": headers["Etag"]})
+    assert (status, again["Etag"], body) == (304, headers["Etag"], b"")
+    assert (server.served, server.cache.nbytes) == (served, 0)
+    # another layer of the same name has other chunks
+    show(("color", 255 - color.get_mag(1).to_dask()))
+    status, other, _ = get(address(), **{"If-None-Match": headers["Etag"]})
+    assert status == 200
+    assert other["Etag"] != headers["Etag"]
+    assert get(address(), **{"If-None-Match": other["Etag"]})[0] == 304
 
 
 def test_a_chunk_that_nobody_waits_for_is_not_begun():

@@ -26,6 +26,7 @@ from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.jobs.mag_folders import is_address, mag_folder
 from wkdask.kernels import downsample, mirror_pad
+from wkdask.labelled import MagGrid, is_labelled
 from wkdask.properties.further_axes import has_further_axes
 from wkdask.properties.handle import Properties
 from wkdask.storage.protocol import MagReader, Voxels
@@ -34,6 +35,7 @@ from wkdask.viewer.scales import Region, Scale, ShownLayer, served_dtype
 
 if TYPE_CHECKING:
     import dask.array as da
+    import xarray
     from distributed import Client
 
     from wkdask.dataset import Dataset
@@ -122,6 +124,9 @@ def _layers(each: Any, where: Where, name: str | None = None) -> Iterator[ShownL
         return
     elif hasattr(each, "place") and hasattr(each, "bounding_box"):
         yield _layer_of_view(each, where, name)
+        return
+    elif is_labelled(each):
+        yield _layer_of_labelled(each, where, name or str(each.name or "expression"))
         return
     elif hasattr(each, "__dask_graph__") and hasattr(each, "chunks"):
         yield _layer_of_array(each, where, name or "expression")
@@ -299,6 +304,26 @@ def _layer_of_array(array: da.Array, where: Where, name: str) -> ShownLayer:
     while len(scales) <= _MOST_HALVINGS and max(scales[-1].grid) > 1:
         scales.append(_halved(scales[-1], "mode" if is_ids else "median"))
     return _toned(ShownLayer(name, is_ids, tuple(scales)), finest)
+
+
+def _layer_of_labelled(labelled: xarray.DataArray, where: Where, name: str) -> ShownLayer:
+    """Return an array of xarray, which lies where its coordinates say if it is known in which mag."""
+    import dask.array as da
+
+    boxes = facts_of(labelled.data).boxes if hasattr(labelled.data, "dask") else ()
+    read = [found for source, _ in boxes if (found := _listed(source.path)) is not None]
+    mag = where.mags[0] if where.mags else read[0].mag if read else Mag(1)
+    size = where.voxel_size or (read[0].voxel_size if read else None)
+    if size is None:
+        raise InvalidValueError(f"{name!r} reads no mag: say voxel_size=, and mag= if it is not 1")
+    grid = MagGrid(repr(name), mag, size, labelled.sizes.get("c", 1))
+    array, starts = grid.taken_apart(labelled)
+    if where.bounding_box is None and len(starts) == 3:
+        corner = Vec3Int(*(starts[axis] for axis in "xyz"))
+        box = BoundingBox(corner, Vec3Int(*array.shape[-3:])).from_mag_to_mag1(mag)
+        where = replace(where, bounding_box=box)
+    lazy = array if hasattr(array, "dask") else da.from_array(array, name=False)
+    return _layer_of_array(lazy, replace(where, mags=(mag,), voxel_size=size), name)
 
 
 def _layer_of_function(

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import hashlib
 import hmac
 import importlib.util
 import json
@@ -35,6 +36,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
 from wkdask.errors import InvalidValueError, MissingPackageError, WkdaskError
+from wkdask.geometry import BoundingBox
 from wkdask.portable import cores
 from wkdask.viewer import precomputed, zarr_group
 from wkdask.viewer.chunks import ChunkCache
@@ -114,7 +116,8 @@ class Server:
             ) from error
         self._socket.setblocking(False)
         self.port: int = self._socket.getsockname()[1]
-        self._edition = 0
+        self.edition = 0
+        """How often other layers were shown."""
         self.state = state(self.sources)
         self._generation = "wkdask/0"
         self._threads = max(cores(), threads)
@@ -142,7 +145,7 @@ class Server:
     def sources(self) -> dict[str, str]:
         """The address of each layer's volume; another one after each change, so that the browser asks anew."""
         return {
-            name: f"precomputed://{self.data_url}/precomputed/{self._edition}/{urllib.parse.quote(name, safe='')}"
+            name: f"precomputed://{self.data_url}/precomputed/{self.edition}/{urllib.parse.quote(name, safe='')}"
             for name in self.layers
         }
 
@@ -213,10 +216,10 @@ class Server:
                 self._threads, old_pool = threads, self._pool
                 self._pool = self._new_pool()
                 old_pool.shutdown(wait=False)
-            self._edition += 1
+            self.edition += 1
             self.layers = {layer.name: layer for layer in layers}
             self.state = state(self.state, self.sources)
-            self._generation = f"wkdask/{self._edition}"
+            self._generation = f"wkdask/{self.edition}"
             self.cache.forget(old)
             await self.announce()
 
@@ -377,15 +380,34 @@ def _one_ascii_line(text: str) -> str:
 class _Computed(_Handler):
     """What a thread of the pool makes."""
 
-    _waiting: concurrent.futures.Future[bytes] | None = None
+    _waiting: concurrent.futures.Future[bytes | None] | None = None
     _request: Request
 
-    async def send(self, make: Callable[[], bytes]) -> None:
-        """Send what a function returns; a damaged cube is an error that says so."""
-        self._request = Request()
+    _tag: str | None = None
 
-        def answer() -> bytes:
+    async def send(self, scale: Scale, find: Callable[[], BoundingBox], make: Callable[[], bytes]) -> None:
+        """Send a chunk, unless the browser has it; a damaged cube is an error that says so.
+
+        Parameters
+        ----------
+        scale
+            The scale that it is of.
+        find
+            Returns which voxels it has.
+        make
+            Returns its bytes.
+        """
+        self._request = Request()
+        known = self.request.headers.get("If-None-Match", "")
+
+        def answer() -> bytes | None:
             with self._request.serving():
+                state = scale.state(find())
+                if state:  # what is stored is told apart by its files: it is neither hashed nor read again
+                    whole = f"{self.server.edition} {self.request.path} {state}"
+                    self._tag = f'"{hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest()}"'
+                    if self._tag in known:
+                        return None
                 return make()
 
         self._waiting = self.server._pool.submit(answer)
@@ -399,10 +421,19 @@ class _Computed(_Handler):
             raise HTTPError(500, told, reason=_one_ascii_line(told)) from error
         except (asyncio.CancelledError, HungUpError):  # before it was begun, and meanwhile
             return
+        if body is None:
+            self.set_status(304)
+            self.set_etag_header()
+            await self.finish()
+            return
         self.set_header("Content-Type", "application/octet-stream")
         self.server.served += 1
         with contextlib.suppress(StreamClosedError):
             await self.finish(body)
+
+    def compute_etag(self) -> str | None:
+        """Return what tells this answer from others; of what is computed a hash."""
+        return self._tag or super().compute_etag()
 
     def on_connection_close(self) -> None:
         """Cancel what has not been started, here or on a cluster."""
@@ -429,7 +460,7 @@ class _VolumeChunk(_Computed):
             cell = precomputed.cell_named(scale, chunk)
             return precomputed.encoded(self.server.cache.chunk(scale, cell), shown)
 
-        await self.send(make)
+        await self.send(scale, lambda: scale.cell_box(precomputed.cell_named(scale, chunk)), make)
 
 
 class _ZarrGroup(_Handler):
@@ -453,9 +484,13 @@ class _ZarrChunk(_Computed):
     async def get(self, token: str, layer: str, mag: str, key: str) -> None:
         scale = self.server.scale(self.server.layer(layer), mag)
 
-        def make() -> bytes:
-            chunk = zarr_group.box_of_key(scale, key)
-            found = chunk.intersection(scale.box)
-            return zarr_group.encoded(self.server.cache.region(scale, found), found, chunk)
+        def find() -> BoundingBox:
+            return zarr_group.box_of_key(scale, key).intersection(scale.box)
 
-        await self.send(make)
+        def make() -> bytes:
+            found = find()
+            return zarr_group.encoded(
+                self.server.cache.region(scale, found), found, zarr_group.box_of_key(scale, key)
+            )
+
+        await self.send(scale, find, make)

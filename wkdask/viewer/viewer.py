@@ -173,8 +173,9 @@ def view(
     ----------
     shown
         Any number of: a :class:`Dataset` (all its layers), a :class:`Layer`, a :class:`MagView` or :class:`View`,
-        a dask or numpy array ``(c, x, y, z)`` or ``(x, y, z)``, or ``(function, layer)``, where the function takes
-        and returns a lazy array. A name may come first: ``("inverted", 255 - mag.to_dask())``.
+        a dask or numpy array ``(c, x, y, z)`` or ``(x, y, z)``, one of xarray (:meth:`MagView.to_xarray`), or
+        ``(function, layer)``, where the function takes and returns a lazy array. A name may come first:
+        ``("inverted", 255 - mag.to_dask())``.
     mag
         The mags that are shown of layers; all by default. Of an array: the mag it lies in.
     bounding_box
