@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wkdask.check.cubes import ListedMag, note_suspects
+from wkdask.check.cubes import ListedMag, note_suspects, suspect_of
 from wkdask.check.findings import Findings
 from wkdask.check.jobs import CheckJob, numbered
 from wkdask.check.opened import OpenedLayer, OpenedMag
@@ -126,7 +126,7 @@ def _decoded(
                 if there is not None and not inside.contains_bbox(there):
                     outside = outside.extended_by(there)
     except (WkdaskError, OSError) as error:
-        return Decoded((("damaged", store.cube_path(index), str(error)),), maximum, outside, nbytes)
+        return Decoded((suspect_of(store, index, error),), maximum, outside, nbytes)
     return Decoded((), maximum, outside, nbytes)
 
 

@@ -19,7 +19,16 @@ from wkdask.storage.formats import extent_of, is_zero_filled, scan_cubes
 from wkdask.storage.listing import Listing, Places, Suspect
 from wkdask.storage.protocol import StoredMag
 
-__all__ = ["ListedMag", "check_boxes", "check_places", "merged_boxes", "note_suspects", "probe", "scan_job"]
+__all__ = [
+    "ListedMag",
+    "check_boxes",
+    "check_places",
+    "merged_boxes",
+    "note_suspects",
+    "probe",
+    "scan_job",
+    "suspect_of",
+]
 
 _BATCH = 1024
 """Files that a task looks at: some milliseconds on a local disk, a second on a slow share."""
@@ -259,4 +268,10 @@ def probe(listed: ListedMag, findings: Findings) -> None:
         try:
             store.read(BoundingBox(index * store.spec.shard_shape, store.spec.chunk_shape))
         except (WkdaskError, OSError) as error:
-            note_suspects([("damaged", store.cube_path(index), str(error))], listed.opened, findings)
+            note_suspects([suspect_of(store, index, error)], listed.opened, findings)
+
+
+def suspect_of(store: StoredMag, index: Vec3Int, error: Exception) -> Suspect:
+    """Return a cube that could not be read as what a scan of it would have found."""
+    kind = "mode" if isinstance(error, PermissionError) else "damaged"
+    return (kind, store.cube_path(index), str(error))

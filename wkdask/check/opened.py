@@ -118,7 +118,8 @@ def _opened(
         note("no-permission", folder, str(error))
         return None
     except DamagedHeaderError as error:
-        note("mag-damaged", folder, str(error))
+        is_hidden = isinstance(error.__cause__, PermissionError)
+        note("no-permission" if is_hidden else "mag-damaged", folder, str(error))
         return None
     except (UnsupportedFormatError, DTypeError) as error:
         note("mag-damaged", folder, f"it is stored as wkdask does not read: {error}")

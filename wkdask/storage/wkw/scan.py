@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from wkdask.errors import DamagedCubeError
 from wkdask.storage.listing import OWN_NAMES, Listing, Places, Suspect, is_readable, list_files
 from wkdask.storage.wkw.format import HEADER_SIZE, RAW, WkwHeader, check_cube_file
+from wkdask.storage.wkw.lz4 import bound
 from wkdask.storage.wkw.mag import HEADER_NAME, WkwMag
+
+if TYPE_CHECKING:
+    from wkdask.kernels.scanning import UsualCube
 
 __all__ = ["list_wkw", "scan_wkw"]
 
@@ -46,11 +54,41 @@ def scan_wkw(mag: WkwMag, places: Places) -> tuple[list[Suspect], int]:
     int
         Bytes of the files.
     """
+    from wkdask.kernels.scanning import can_scan, scan_headers
+
+    paths = [f"{mag.path}/z{z}/y{y}/x{x}.wkw" for _, x, y, z in places.tolist()]
     found: list[Suspect] = []
+
+    def look() -> int:
+        return _look_closely(mag, paths, found)
+
+    if not can_scan():
+        return found, look()
+    odd, nbytes = scan_headers(paths, _usual_cube(mag.header), look)
+    _look_closely(mag, [paths[n] for n in np.flatnonzero(odd).tolist()], found)
+    return found, nbytes
+
+
+def _usual_cube(header: WkwHeader) -> UsualCube:
+    """Return what nearly all cubes of a mag are like."""
+    from wkdask.kernels.scanning import UsualCube
+
+    plain = WkwHeader(
+        header.block_len, header.file_len, RAW, header.voxel_type, header.bytes_per_voxel, HEADER_SIZE
+    )
+    return UsualCube(
+        header=plain.to_bytes(),
+        raw_nbytes=HEADER_SIZE + plain.num_blocks * plain.block_nbytes,
+        table_end=HEADER_SIZE + 8 * plain.num_blocks,
+        num_blocks=plain.num_blocks,
+        worst=bound(plain.block_nbytes),
+    )
+
+
+def _look_closely(mag: WkwMag, paths: Sequence[str], found: list[Suspect]) -> int:
+    """Look at files one by one; what is wrong goes into a list. Return their bytes."""
     nbytes = 0
-    plain = _PlainCubes(mag.header)
-    for _, x, y, z in places.tolist():
-        path = f"{mag.path}/z{z}/y{y}/x{x}.wkw"
+    for path in paths:
         try:
             descriptor = os.open(path, _FLAGS)
         except FileNotFoundError:
@@ -58,9 +96,8 @@ def scan_wkw(mag: WkwMag, places: Places) -> tuple[list[Suspect], int]:
                 found.append(("damaged", path, "it is a link that leads nowhere"))
             continue  # removed since it was listed
         except OSError as error:
-            found.append(
-                ("mode" if isinstance(error, PermissionError) else "damaged", path, str(error.strerror))
-            )
+            kind = "mode" if isinstance(error, PermissionError) else "damaged"
+            found.append((kind, path, str(error.strerror)))
             continue
         try:
             info = os.fstat(descriptor)
@@ -69,36 +106,14 @@ def scan_wkw(mag: WkwMag, places: Places) -> tuple[list[Suspect], int]:
                 found.append(("mode", path, f"its mode is {stat.filemode(info.st_mode)}"))
             if not stat.S_ISREG(info.st_mode):
                 found.append(("damaged", path, "it is not a regular file"))
-            elif not plain.is_sound(descriptor, info.st_size):
-                _, ends = check_cube_file(path, descriptor, info.st_size, mag.header)
-                if ends is not None and int(ends[-1]) < info.st_size:
-                    what = f"its blocks end at byte {ends[-1]} of {info.st_size}"
-                    found.append(("trailing", path, what))
+                continue
+            _, ends = check_cube_file(path, descriptor, info.st_size, mag.header)
+            if ends is not None and int(ends[-1]) < info.st_size:
+                found.append(("trailing", path, f"its blocks end at byte {ends[-1]} of {info.st_size}"))
         except DamagedCubeError as error:
             found.append(("damaged", path, str(error)))
         except OSError as error:
             found.append(("damaged", path, f"it cannot be read: {error.strerror}"))
         finally:
             os.close(descriptor)
-    return found, nbytes
-
-
-class _PlainCubes:
-    """Knows the header and the size that nearly all plain cubes of a mag have.
-
-    Parameters
-    ----------
-    header
-        The mag's.
-    """
-
-    def __init__(self, header: WkwHeader) -> None:
-        usual = WkwHeader(
-            header.block_len, header.file_len, RAW, header.voxel_type, header.bytes_per_voxel, HEADER_SIZE
-        )
-        self._data = usual.to_bytes()
-        self._size = HEADER_SIZE + usual.num_blocks * usual.block_nbytes
-
-    def is_sound(self, descriptor: int, size: int) -> bool:
-        """Tell whether a file is a plain cube of the usual header; others are to be looked at closely."""
-        return size == self._size and os.pread(descriptor, HEADER_SIZE, 0) == self._data
+    return nbytes

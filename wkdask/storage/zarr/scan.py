@@ -63,6 +63,9 @@ def scan_zarr(mag: ZarrMag, places: Places) -> tuple[list[Suspect], int]:
     for place in places.tolist():
         path = f"{mag.path}/{mag.layout.key(place)}"
         try:
+            if mag.layout.sharding is None and (size := _usual_size(path, mag.layout)):
+                nbytes += size
+                continue
             file = CubeFile.open(path, mag.layout, mag.path)
             if file is None:
                 continue  # removed since it was listed
@@ -78,3 +81,20 @@ def scan_zarr(mag: ZarrMag, places: Places) -> tuple[list[Suspect], int]:
         except OSError as error:
             found.append(("damaged", path, f"it cannot be read: {error.strerror}"))
     return found, nbytes
+
+
+def _usual_size(path: str, layout: ZarrLayout) -> int:
+    """Return the bytes of a file that is one chunk, if it can be opened and has a size that it may have; else 0."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return 0
+    try:
+        info = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if not (stat.S_ISREG(info.st_mode) and is_readable(info.st_mode)):
+        return 0
+    plain = not any(codec.compresses for codec in layout.codecs)
+    wanted = layout.chunk_nbytes + 4 * len(layout.codecs) if plain else info.st_size
+    return info.st_size if info.st_size == wanted else 0
