@@ -135,9 +135,4 @@ def _source(run: Run, dataset: Any) -> MagView:
     if not layer.mags:
         raise InvalidValueError(f"layer {layer.name!r} has no mag that could be read; --layer names another")
     mag: MagView = layer.get_mag(run.mags[0] if run.mags else min(layer.mags))
-    if not hasattr(mag, "box_to_read"):
-        raise InvalidValueError(
-            f"layer {layer.name!r} has further axes: export a position along them in Python, as in "
-            f"mag.at(t=3).export(…)"
-        )
     return mag

@@ -377,5 +377,5 @@ def _digest(scale: Scale) -> str:
     """Return a short text that is the same for the same conversion of the same array, by its path."""
     array = scale.array
     what = (array.path, array.axes, array.channel, array.stored, array.is_mask, array.size, array.spec)
-    text = "|".join(map(str, (*what, scale.corner, scale.box)))
+    text = "|".join(map(str, (*what, array.how, scale.corner, scale.box)))
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

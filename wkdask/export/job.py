@@ -17,7 +17,7 @@ from wkdask.export.extract import Extract
 from wkdask.export.folder import ExportFolder, Manifest, held_folder
 from wkdask.export.formats import format_of_name, writer_of
 from wkdask.export.writer import Cut, Writer
-from wkdask.fsio import checked_path, free_bytes, is_there, remove_folder
+from wkdask.fsio import checked_path, free_bytes, fsync_folder, is_there, remove_folder
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.geometry.voxel_size import VoxelSize, format_bytes, format_count, format_rate
 from wkdask.jobs.driver import open_sources
@@ -31,9 +31,6 @@ from wkdask.properties import load
 from wkdask.storage.protocol import ArraySpec
 
 __all__ = ["ExportPlan", "ExportReport", "export", "plan_export"]
-
-_ANY = 1 << 62
-"""More units than an export has: what an earlier one has done counts, however it was cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,16 +206,19 @@ def export(plan: ExportPlan, options: WriteOptions, *, overwrite: bool = False) 
     _refuse_kind(plan.writer)
     run = _Export(plan, options, overwrite, time.perf_counter())
     with held_folder(target) as folder:
+        before = folder.manifest
         try:
             return run.run(folder)
         except BaseException as error:
-            manifest = folder.manifest
-            if manifest is None or not (manifest.files or folder.done(_ANY) or run.resumed):
-                run.leave_nothing(folder)
-            elif not manifest.files and not run.refused:
+            if run.refused:
+                if before is None:  # else it is another export's, which is left as it is
+                    run.leave_nothing(folder)
+            elif run.resumed or run.has_made_something(folder):
                 error.add_note(
                     "what is done stays: the same call with resume=True (--resume) goes on from there"
                 )
+            else:
+                run.leave_nothing(folder)
             raise
 
 
@@ -268,6 +268,7 @@ class _Export:
         self._writer.begin(folder.path)
         self._run_units(folder, done)
         made = self._writer.finish(folder.path, self._cut)
+        fsync_folder(os.path.dirname(self._writer.target))
         ended = Manifest(key, self._cut.grid.shape.to_tuple(), made.files, made.nbytes)
         if self._options.resume:
             folder.begin(ended)
@@ -365,6 +366,12 @@ class _Export:
             seconds=time.perf_counter() - self._start,
             notes=self._plan.notes,
             was_finished=was_finished,
+        )
+
+    def has_made_something(self, folder: ExportFolder) -> bool:
+        """Tell whether a unit is done, or a file of a unit that is not: each of them is whole."""
+        return bool(folder.done(len(self._cut))) or (
+            self._writer.is_folder and any(map(is_there, self._writer.names()))
         )
 
     def leave_nothing(self, folder: ExportFolder) -> None:

@@ -6,7 +6,7 @@ of it are encoded::
     tasks     |part 0|part 1|part 2|      the strips or tiles of a slab, encoded, one after the other; any order
     driver    |header|strips and tiles, as they are|tags|
 
-tifffile writes headers and tags; strips and tiles are encoded by zlib and imagecodecs, as it would.
+tifffile writes headers and tags; strips and tiles are encoded by imagecodecs, as it would.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -116,12 +115,12 @@ class TiffStyle:
     def _encoded(self, piece: Voxels) -> bytes:
         """Return the bytes of a strip or a tile."""
         data = piece.tobytes()
-        if self.codec == "deflate":
-            return zlib.compress(data, 6)
         if self.codec == "none":
             return data
         import imagecodecs
 
+        if self.codec == "deflate":  # libdeflate, in half the time of zlib
+            return bytes(imagecodecs.deflate_encode(data, level=6))
         encode = imagecodecs.lzw_encode if self.codec == "lzw" else imagecodecs.zstd_encode
         return bytes(encode(data))
 

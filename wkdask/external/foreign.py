@@ -53,6 +53,10 @@ class ForeignArray(Protocol):
         """Whether there is any chunk; else all voxels are the fill value."""
 
     @property
+    def how(self) -> str:
+        """How its bytes become voxels, as far as nothing else here says so: another way is another job."""
+
+    @property
     def chunk(self) -> Vec3Int:
         """Voxels (x, y, z) that are decoded together."""
 

@@ -14,6 +14,7 @@ from thorough import examples
 from wkdask import BoundingBox, Dataset, VoxelSize, testing
 from wkdask.convert.arrays import convert_array, open_arrays
 from wkdask.errors import (
+    AlreadyExistsError,
     DamagedHeaderError,
     DTypeError,
     InvalidValueError,
@@ -482,6 +483,14 @@ def test_it_is_resumed(tmp_path, random_voxels):
     (first,) = convert_array(path, tmp_path / "ds", **how)
     (again,) = convert_array(path, tmp_path / "ds", resume=True, **how)
     assert (first.was_finished, again.was_finished) == (False, True)
+
+
+def test_voxels_that_are_read_otherwise_are_another_job(tmp_path, random_voxels):
+    path, said = write_raw(tmp_path, random_voxels((1, 20, 20, 20), "uint16"))
+    convert_array(path, tmp_path / "ds", progress=False, **said)
+    said["asked"] = Asked((1, 20, 20, 20), "uint16", "F")
+    with pytest.raises(AlreadyExistsError):
+        convert_array(path, tmp_path / "ds", progress=False, resume=True, **said)
 
 
 @pytest.mark.cluster

@@ -41,6 +41,11 @@ class FileArray:
     has_chunks = True
 
     @property
+    def how(self) -> str:
+        """What reads it, and of raw voxels what a user said of them."""
+        return repr(self.reader)
+
+    @property
     def chunk(self) -> Vec3Int:
         """Voxels (x, y, z) that are decoded together."""
         return self.spec.chunk_shape

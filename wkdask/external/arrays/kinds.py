@@ -41,7 +41,6 @@ def split_inner(path: str) -> tuple[str, str]:
     outer, colon, inner = path.rpartition(":")
     if colon and outer and os.path.lexists(outer):
         return outer, inner
-    # a dataset within an N5 container, named like a folder
     return path, ""
 
 
@@ -61,8 +60,7 @@ def kind_of(path: str, *, is_raw: bool = False) -> str | None:
             return "precomputed"
         if is_knossos(outer):
             return "knossos"
-        container = _n5_container(outer)
-        return "n5" if container is not None else None
+        return "n5" if _is_n5(outer) else None
     name = os.path.basename(outer).lower()
     found = [kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)]
     if is_raw and (not found or "raw" in found):
@@ -78,15 +76,10 @@ def _is_precomputed(path: str) -> bool:
         return b'"scales"' in file.read(1 << 20)
 
 
-def _n5_container(path: str) -> str | None:
-    """Return the N5 container that a folder is, or lies in; None where it is in none."""
-    if not (
-        path.rstrip("/").lower().endswith(".n5")
-        or ".n5/" in path.lower()
-        or os.path.isfile(f"{path}/attributes.json")
-    ):
-        return None
-    return path
+def _is_n5(path: str) -> bool:
+    """Tell whether a folder is N5, or lies in a folder that is called so."""
+    named = path.rstrip("/").lower().endswith(".n5") or ".n5/" in path.lower()
+    return named or os.path.isfile(f"{path}/attributes.json")
 
 
 def open_found(path: str, asked: Asked, kind: str) -> Found:

@@ -82,7 +82,7 @@ def knossos_found(path: str, inner: str, asked: Asked) -> Found:
     """
     del inner, asked
     root = path if os.path.isfile(f"{path}/{_CONF}") else f"{path}/mag1"
-    size, shape, _ = _conf(root)
+    size, _, _ = _conf(root)
     parts, notes = [_part(root, (1, 1, 1))], []
     if root != path:
         others = sorted(int(name[3:]) for name in os.listdir(path) if re.fullmatch(r"mag[1-9][0-9]*", name))
@@ -94,7 +94,6 @@ def knossos_found(path: str, inner: str, asked: Asked) -> Found:
                 notes.append(f"{folder} is left out: it is no power of two, or has no {_CONF}")
                 continue
             parts.append(_part(folder, (mag, mag, mag)))
-    del shape
     return Found(tuple(parts), "xyz", size, tuple(notes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,14 +75,7 @@ def nrrd_found(path: str, inner: str, asked: Asked) -> Found:
         raise DamagedHeaderError(f"{data} is cut off: it is shorter than its voxels")
     part = plain_part(PlainVoxels(data, offset, sizes, dtype.str, "F"))
     axes, size, corner, notes = _placed(path, header, sizes)
-    return Found((_at(part, corner),), axes, size, tuple(notes))
-
-
-def _at(part: Any, corner: tuple[int, int, int] | None) -> Any:
-    """Return a part that begins somewhere."""
-    from dataclasses import replace
-
-    return replace(part, corner=corner)
+    return Found((replace(part, corner=corner),), axes, size, tuple(notes))
 
 
 def _data_file(path: str, header: Any, after: int) -> tuple[str, int]:

@@ -103,6 +103,11 @@ class ZarrArray:
         return replace(self, spec=replace(self.spec, num_channels=1), store=None, channel=number)
 
     @property
+    def how(self) -> str:
+        """Nothing: all is in the metadata of the array."""
+        return ""
+
+    @property
     def chunk(self) -> Vec3Int:
         """Voxels (x, y, z) that are decoded together."""
         return self.spec.chunk_shape
