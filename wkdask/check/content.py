@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from wkdask.check.jobs import CheckJob, numbered
 from wkdask.check.opened import OpenedLayer, OpenedMag
 from wkdask.errors import WkdaskError
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Vec3Int
-from wkdask.jobs.tasks import UnitReport, here
+from wkdask.jobs.tasks import UnitReport, ended
 from wkdask.storage.listing import Places, Suspect
 from wkdask.storage.parallel import tiles
 from wkdask.storage.protocol import StoredMag
@@ -97,10 +98,10 @@ def decode_unit(
     unit
         Which unit it is.
     """
-    total = Decoded()
+    start, total = time.perf_counter(), Decoded()
     for place in places.tolist():
         total = total.merged(_decoded(store, Vec3Int(place), box, *wanted))
-    return UnitReport(unit=unit, cubes=len(places), nbytes=total.nbytes, value=total, worker=here())
+    return ended(unit, start, cubes=len(places), nbytes=total.nbytes, value=total)
 
 
 def _decoded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -14,7 +15,7 @@ from wkdask.check.jobs import CheckJob, numbered
 from wkdask.check.opened import OpenedLayer, OpenedMag
 from wkdask.errors import WkdaskError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
-from wkdask.jobs.tasks import UnitReport, here
+from wkdask.jobs.tasks import UnitReport, ended
 from wkdask.storage.formats import extent_of, is_zero_filled, scan_cubes
 from wkdask.storage.listing import Listing, Places, Suspect
 from wkdask.storage.protocol import StoredMag
@@ -241,8 +242,9 @@ def scan_unit(store: StoredMag, places: Places, unit: BoundingBox) -> UnitReport
     unit
         Which unit it is.
     """
+    start = time.perf_counter()
     suspects, nbytes = scan_cubes(store, places)
-    return UnitReport(unit=unit, cubes=len(places), file_nbytes=nbytes, value=suspects, worker=here())
+    return ended(unit, start, cubes=len(places), file_nbytes=nbytes, value=suspects)
 
 
 def note_suspects(suspects: Sequence[Suspect], opened: OpenedMag, findings: Findings) -> None:

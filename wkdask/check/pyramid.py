@@ -8,6 +8,7 @@ there, as wkdask has it, and those that are stored, as others have it.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from wkdask.check.jobs import CheckJob
 from wkdask.errors import WkdaskError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.geometry.grid import CubeGrid, block_shape_near, box_tiles
-from wkdask.jobs.tasks import UnitReport, here
+from wkdask.jobs.tasks import UnitReport, ended
 from wkdask.pyramid.levels import Level, levels_of
 from wkdask.pyramid.mags import interpolation_of
 from wkdask.pyramid.voxels import Stored, first_half, halved
@@ -175,6 +176,7 @@ def compare_unit(pair: MagPair, box: BoundingBox) -> UnitReport:
     box
         The part, in voxels of the coarser one.
     """
+    start = time.perf_counter()
     spec, factors = pair.coarser.spec, pair.level.factors
     nbytes = spec.bytes_per_voxel * factors.prod()
     tile = block_shape_near(spec.shard_shape, spec.chunk_shape, nbytes, _TILE_NBYTES, box.size)
@@ -194,7 +196,7 @@ def compare_unit(pair: MagPair, box: BoundingBox) -> UnitReport:
         if mode is not None:
             modes[mode] += 1
     value = Compared(tuple(wrong), tuple(missing), modes, tuple(unread))
-    return UnitReport(unit=box, nbytes=box.volume() * nbytes, value=value, worker=here())
+    return ended(box, start, nbytes=box.volume() * nbytes, value=value)
 
 
 def _compare(pair: MagPair, box: BoundingBox) -> tuple[str | None, list[BoundingBox], BoundingBox | None]:

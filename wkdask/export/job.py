@@ -24,7 +24,7 @@ from wkdask.jobs.driver import open_sources
 from wkdask.jobs.engines.choice import Engine
 from wkdask.jobs.job import MagPlace, WriteOptions
 from wkdask.jobs.plan import plan_again
-from wkdask.jobs.tasks import UnitReport, here
+from wkdask.jobs.tasks import UnitReport, ended
 from wkdask.jobs.unwritten import stream_unwritten
 from wkdask.jobs.windows import listed_windows, task_name
 from wkdask.properties import load
@@ -409,11 +409,5 @@ def export_unit(writer: Writer, folder: str, number: int, unit: BoundingBox, cub
     """
     start = time.perf_counter()
     file_nbytes = writer.write(folder, number, unit)
-    return UnitReport(
-        unit=unit,
-        cubes=cubes,
-        nbytes=unit.volume() * writer.extract.voxel_nbytes,
-        file_nbytes=file_nbytes,
-        seconds=time.perf_counter() - start,
-        worker=here(),
-    )
+    nbytes = unit.volume() * writer.extract.voxel_nbytes
+    return ended(unit, start, cubes=cubes, nbytes=nbytes, file_nbytes=file_nbytes)
