@@ -69,6 +69,8 @@ class Compared:
     """Where the coarser one has voxels and the finer one has no cube, in voxels of the coarser mag."""
     modes: Counter[str] | None = None
     """How many parts that are not all alike each way of sampling explains, the first that does."""
+    nearest: Counter[str] | None = None
+    """How many parts that disagree each way of sampling comes nearest to."""
     unread: tuple[str, ...] = ()
     """Why parts could not be read; damaged cubes are findings by themselves."""
 
@@ -184,6 +186,7 @@ def compare_unit(pair: MagPair, box: BoundingBox) -> UnitReport:
     missing: list[BoundingBox] = []
     unread: list[str] = []
     modes: Counter[str] = Counter()
+    nearest: Counter[str] = Counter()
     for part in box_tiles(box, tile, tile):
         try:
             mode, absent, there = _compare(pair, part)
@@ -193,9 +196,10 @@ def compare_unit(pair: MagPair, box: BoundingBox) -> UnitReport:
         missing += absent
         if there is not None:
             wrong.append(there)
-        if mode is not None:
+            nearest.update([mode] if mode else [])
+        elif mode is not None and not absent:
             modes[mode] += 1
-    value = Compared(tuple(wrong), tuple(missing), modes, tuple(unread))
+    value = Compared(tuple(wrong), tuple(missing), modes, nearest, tuple(unread))
     return ended(box, start, nbytes=box.volume() * nbytes, value=value)
 
 
@@ -205,7 +209,8 @@ def _compare(pair: MagPair, box: BoundingBox) -> tuple[str | None, list[Bounding
     Returns
     -------
     str or None
-        The way of sampling by which it was made; None where all voxels are alike, which each way explains.
+        The way of sampling by which it was made, or which comes nearest to that; None where all voxels are alike,
+        which each way explains.
     list of BoundingBox
         Where it has voxels, and the finer mag has no cube.
     BoundingBox or None
@@ -217,6 +222,7 @@ def _compare(pair: MagPair, box: BoundingBox) -> tuple[str | None, list[Bounding
         return None, [], None
     have = pair.coarser.read(box)
     least: Mask | None = None
+    best: str | None = None
     for mode, steps in product(pair.modes, _ways(level.factors)):
         wrong = _differs(have, _computed(pair, window, mode, steps))
         if wrong.any() and not pair.source.box.contains_bbox(window):
@@ -224,7 +230,7 @@ def _compare(pair: MagPair, box: BoundingBox) -> tuple[str | None, list[Bounding
         if not wrong.any():
             return (mode if have.min() != have.max() else None), [], None
         if least is None or wrong.sum() < least.sum():
-            least = wrong
+            least, best = wrong, mode
     if least is None:
         return None, [], None
     missing = []  # in a mag in between, the mag before shows it
@@ -236,7 +242,7 @@ def _compare(pair: MagPair, box: BoundingBox) -> tuple[str | None, list[Bounding
             least[place] = False
             if pair.is_first:
                 missing.append(part)
-    return None, missing, _bounds(least).offset(box.topleft) if least.any() else None
+    return best, missing, _bounds(least).offset(box.topleft) if least.any() else None
 
 
 def _ways(factors: Vec3Int) -> list[tuple[Vec3Int, ...]]:
@@ -332,7 +338,9 @@ def check_compared(
     if not boxes:
         return
     modes: Counter[str] = sum((each.modes or Counter() for each in results), Counter())
-    mode = max(modes, key=lambda each: modes[each]) if modes else "default"
+    nearest: Counter[str] = sum((each.nearest or Counter() for each in results), Counter())
+    votes = modes or nearest
+    mode = max(votes, key=lambda each: votes[each]) if votes else "default"
     told = ", ".join(f"{count} parts agree by {word}" for word, count in modes.most_common())
     what = (
         f"it disagrees with mag {finer.opened.mag} in {len(boxes)} boxes, such as {boxes[0]} (voxels of mag 1)"
