@@ -1,5 +1,6 @@
 """Checksums of cubes: renewed by every publication, stale after other programs, damage where a bit flipped."""
 
+import errno
 import itertools
 import os
 import re
@@ -288,3 +289,25 @@ def test_boxes_that_begin_anywhere_are_verified(summed, verifying):
         assert np.array_equal(
             mag.read(absolute_offset=corner, size=size), voxels[(slice(None), *box.to_slices())]
         )
+
+
+def test_a_job_that_stops_between_entry_and_cube_leaves_nothing_wrong(
+    summed, verifying, monkeypatch, leftovers
+):
+    mag, voxels = summed()
+    new = testing.random_voxels((1, 128, 64, 64), "uint8", seed=1)
+
+    def fail(*_):
+        raise OSError(errno.EIO, "the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wkdask.storage.publish.publisher.replace_keeping_mode", fail)
+        with pytest.raises(TaskFailedError, match="the disk is gone"):
+            mag.write(new, offset=(0, 0, 0), progress=False)
+    assert "stale" in verdicts(mag)
+    assert "damaged" not in verdicts(mag)
+    assert np.array_equal(mag.read(), voxels)
+    mag.write(new, offset=(0, 0, 0), progress=False)
+    assert verdicts(mag) == ["sound", "sound"]
+    assert np.array_equal(mag.read(), new)
+    assert leftovers(mag) == ["checksums"]

@@ -211,7 +211,7 @@ READS = """
 
 @pytest.mark.parametrize("kinds", ["s", pytest.param("szn", marks=pytest.mark.slow)])
 def test_reads_that_lie_are_right_in_the_end(tmp_path, kinds):
-    # What is neither short nor compressed with a checksum is only known to be wrong where there are checksums.
+    # Zeros and noise are found in shards, whose chunks have checksums, and spoil all of a small Zarr 2 file.
     names = list(FORMS) if kinds == "s" else ["shards", "chunks"]
     voxels = make_source(tmp_path / "source", names)
     np.save(tmp_path / "voxels.npy", voxels)
