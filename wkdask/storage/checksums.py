@@ -26,7 +26,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import dask.config
 import numpy as np
 import numpy.typing as npt
 
@@ -288,11 +287,7 @@ _known: CheckedFiles[Checksums] = CheckedFiles()
 
 def verifies() -> bool:
     """Tell whether what is read is compared with checksums: the setting ``wkdask.verify-reads``."""
-    # Asked for every cube that is opened: where the setting is off, in a quarter of the time that `settings` takes.
-    found = dask.config.config.get("wkdask", {})
-    if not (found.get("verify-reads") or found.get("verify_reads")):
-        return False
-    return bool(settings.get("verify-reads"))
+    return settings.is_on("verify-reads")
 
 
 def find_sums(mag_path: str, cube_path: str, info: os.stat_result) -> Checksums | None:
