@@ -15,6 +15,7 @@ from wkdask.check.opened import OpenedLayer, OpenedMag
 from wkdask.errors import WkdaskError
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Vec3Int
 from wkdask.jobs.tasks import UnitReport, ended
+from wkdask.storage.checksums import require_sound
 from wkdask.storage.listing import Places, Suspect
 from wkdask.storage.parallel import tiles
 from wkdask.storage.protocol import StoredMag
@@ -113,6 +114,7 @@ def _decoded(
     spec, corner = store.spec, index * store.spec.shard_shape
     maximum, outside, nbytes = None, EMPTY_BOX, 0
     try:
+        require_sound(store, index, from_disk=True)
         for part in tiles(spec, BoundingBox((0, 0, 0), spec.shard_shape), _TILE_NBYTES):
             tile = part.offset(corner)
             voxels = store.read(tile)

@@ -354,15 +354,20 @@ def verify_cube(store: StoredMag, index: Vec3Int, *, from_disk: bool = True) -> 
     return Verdict("damaged", tuple(wrong)) if wrong else Verdict("sound")
 
 
-def require_sound(store: StoredMag, index: Vec3Int) -> None:
+def require_sound(store: StoredMag, index: Vec3Int, *, from_disk: bool = False) -> None:
     """Refuse a cube that has other checksums than when it was written: what keeps its voxels would hide that.
+
+    Parameters
+    ----------
+    store, index, from_disk
+        As for :func:`verify_cube`.
 
     Raises
     ------
     DamagedCubeError
         If so.
     """
-    if parts := verify_cube(store, index, from_disk=False).wrong:
+    if parts := verify_cube(store, index, from_disk=from_disk).wrong:
         first, end = parts[0]
         more = f", and {len(parts) - 1} more parts," if len(parts) > 1 else ""
         raise DamagedCubeError(
