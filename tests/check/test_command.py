@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
 import pytest
 from click.testing import CliRunner
 from damage import cubes, edit, layer, segment_id_too_small, sound_dataset
@@ -143,11 +144,15 @@ def test_ctrl_c_leaves_nothing_behind(here):
     assert entries() == before
 
 
-def test_on_workers_it_finds_the_same(here):
+def test_on_workers_it_finds_the_same(here, client):
     os.truncate(cubes(here / "ds")[0], 3)
-    here_found = json.loads(run("check ds -q --deep --json", code=2).stdout)["findings"]
-    there_found = json.loads(run("check ds -q --deep --json --workers 1", code=2).stdout)["findings"]
-    assert [each["code"] for each in here_found] == [each["code"] for each in there_found] == ["cube-damaged"]
+    line = "check ds -q --deep --json"
+    with dask.config.set(scheduler="threads"):  # not on the client that is active
+        here_found = json.loads(run(line, code=2).stdout)["findings"]
+    address = client.scheduler.address
+    there_found = json.loads(run(f"{line} --scheduler {address}", code=2).stdout)["findings"]
+    assert here_found == there_found
+    assert [each["code"] for each in here_found] == ["cube-damaged"]
 
 
 def test_the_page_has_every_code_with_its_severity():
