@@ -9,6 +9,7 @@ So a plain repetition reads the same wrong bytes, as from a page cache; what was
 right. Machine code is lied to as well: it calls the same functions.
 """
 
+import atexit
 import functools
 import os
 import shutil
@@ -39,7 +40,7 @@ static uint64_t mixed(uint64_t x) {
     x ^= x >> 30; x *= 0xbf58476d1ce4e5b9ULL; x ^= x >> 27; x *= 0x94d049bb133111ebULL; return x ^ (x >> 31);
 }
 
-static int is_lied_about(int fd, struct stat *info) {
+static int is_lied_about(int fd, struct stat *info, uint64_t *name_hash) {
     const char *under = getenv("LIES_UNDER");
     char name[64], path[4096];
     if (!under || fstat(fd, info) || !S_ISREG(info->st_mode)) return 0;
@@ -47,17 +48,21 @@ static int is_lied_about(int fd, struct stat *info) {
     ssize_t n = readlink(name, path, sizeof path - 1);
     if (n <= 0) return 0;
     path[n] = 0;
-    return !strncmp(path, under, strlen(under)) && !strstr(path, "/.wkdask/");
+    if (strncmp(path, under, strlen(under)) || strstr(path, "/.wkdask/")) return 0;
+    *name_hash = 1;  /* of the name below the folder: what is spoilt first is the same in every run */
+    for (const char *c = path + strlen(under); *c; c++) *name_hash = mixed(*name_hash + (unsigned char)*c);
+    return 1;
 }
 
 static ssize_t spoilt(int fd, char *data, ssize_t count, off_t start) {
     struct stat info;
-    if (count <= 0 || !is_lied_about(fd, &info)) return count;
+    uint64_t file;
+    if (count <= 0 || !is_lied_about(fd, &info, &file)) return count;
     long rate = atol(getenv("LIES_PER_10000"));
     const char *kinds = getenv("LIES_KINDS");
     uint32_t epoch = epochs[info.st_ino % FILES];
     for (off_t slot = start / SLOT; slot * SLOT < start + count; slot++) {
-        uint64_t h = mixed(mixed(mixed(info.st_ino) + slot) + epoch);
+        uint64_t h = mixed(mixed(file + slot) + epoch);
         if ((long)(h % 10000) >= rate) continue;
         off_t first = slot * SLOT > start ? slot * SLOT - start : 0;
         off_t end = (slot + 1) * SLOT < start + count ? (slot + 1) * SLOT - start : count;
@@ -87,7 +92,8 @@ ssize_t preadv64(int fd, const struct iovec *parts, int count, off64_t at) { ret
 
 int posix_fadvise(int fd, off_t start, off_t n, int advice) {
     struct stat info;
-    if (advice == POSIX_FADV_DONTNEED && is_lied_about(fd, &info))
+    uint64_t file;
+    if (advice == POSIX_FADV_DONTNEED && is_lied_about(fd, &info, &file))
         __atomic_add_fetch(&epochs[info.st_ino % FILES], 1, __ATOMIC_RELAXED);
     return 0;
 }
@@ -108,6 +114,7 @@ def _library():
     if compiler is None or os.uname().sysname != "Linux":
         pytest.skip("there is no C compiler, or this is no Linux")
     folder = Path(tempfile.mkdtemp(prefix="wkdask-lies-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "lies.c").write_text(_SOURCE)
     command = [compiler, "-O2", "-shared", "-fPIC", "-o", folder / "lies.so", folder / "lies.c", "-ldl"]
     subprocess.run(command, check=True, capture_output=True)

@@ -175,7 +175,7 @@ def run_lied_to(tmp_path, script, **lies):
         "def main(base):\n" + textwrap.indent(textwrap.dedent(script), "    ") + "\n"
         "if __name__ == '__main__':\n    main(sys.argv[1])\n"
     )
-    env = {**os.environ, "PYTHONPATH": PACKAGES, "DASK_WKDASK__READ_RETRIES": "6"}
+    env = {**os.environ, "PYTHONPATH": PACKAGES, "DASK_WKDASK__READ_RETRIES": "9"}
     env |= lying(tmp_path / "source", tmp_path / "lies", **lies)
     done = subprocess.run(
         [sys.executable, file, tmp_path], env=env, capture_output=True, text=True, check=False
@@ -261,7 +261,8 @@ COPY = """
 )
 def test_a_copy_with_a_percent_of_lies_is_right_and_told(tmp_path, workers, shape):
     voxels = make_source(tmp_path / "source", ["shards"], shape)
-    (repeated,), log = run_lied_to(tmp_path, COPY.format(workers=workers), per_10000=600)
+    lies = {"per_10000": 1000 if shape == SHAPE else 100}
+    (repeated,), log = run_lied_to(tmp_path, COPY.format(workers=workers), **lies)
     assert repeated > 0
     if not workers:
         assert "right data when it was repeated" in log
