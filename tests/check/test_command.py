@@ -113,10 +113,10 @@ def test_a_property_file_that_is_damaged_is_a_finding(here):
 
 
 def test_nan_and_bytes_that_are_no_text_are_printed(here):
-    os.close(os.open(os.fsencode(here / "ds/color/1") + b"/caf\xe9", os.O_CREAT))
+    os.close(os.open(os.fsencode(here / "ds/color/1") + b"/k\xe9", os.O_CREAT))
     edit(here / "ds", lambda raw: layer(raw)["boundingBox"].update(width=float("nan")))
     text = run("check ds", code=2).stdout
-    assert "caf\\udce9" in text
+    assert "k\\udce9" in text
     assert "box-invalid" in text
     assert json.loads(run("check ds --json -q", code=2).stdout)["clean"] is False
 

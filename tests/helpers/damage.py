@@ -507,7 +507,7 @@ def link_to_the_folder_above(folder):
 
 @fault("stray-file")
 def name_of_bytes_that_are_no_text(folder):
-    os.close(os.open(os.fsencode(folder / "color/1") + b"/caf\xe9", os.O_CREAT))
+    os.close(os.open(os.fsencode(folder / "color/1") + b"/k\xe9", os.O_CREAT))
 
 
 @fault("temporary-file")
