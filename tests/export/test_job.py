@@ -337,13 +337,12 @@ def test_empty_slabs_are_holes(tmp_path, make_mag):
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("name", TARGETS)
-def test_on_a_cluster(tmp_path, mag, client, name):
-    mag.export(tmp_path / f"cluster-{name}", TARGETS[name], client=client, progress=False)
-    import dask
+def test_on_a_cluster(tmp_path, mag, local_cluster, name):
+    from distributed import Client
 
-    with dask.config.set(scheduler="threads"):
-        client.close()
-        mag.export(tmp_path / f"threads-{name}", TARGETS[name], progress=False)
+    mag.export(tmp_path / f"threads-{name}", TARGETS[name], progress=False)
+    with Client(local_cluster) as client:
+        mag.export(tmp_path / f"cluster-{name}", TARGETS[name], client=client, progress=False)
     assert content(tmp_path / f"cluster-{name}") == content(tmp_path / f"threads-{name}")
 
 
