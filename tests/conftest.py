@@ -176,6 +176,14 @@ def local_cluster():
         yield cluster
 
 
+@pytest.fixture(autouse=True)
+def _scheduler_of_before():
+    """Find the test that leaves a client's scheduler in dask's configuration, not those that come after it."""
+    before = dask.config.get("scheduler", None)
+    yield
+    assert dask.config.get("scheduler", None) == before
+
+
 @pytest.fixture
 def client(local_cluster):
     """A client of the cluster, active while the test runs."""

@@ -46,7 +46,7 @@ CASES = [
         CASES, lambda n, case: case[3] == ("wkw", "zarr3", "zarr")[n // 3 % 3] and case[2] != "float32"
     ),
 )
-@pytest.mark.parametrize("sampling", ["anisotropic", "isotropic"])
+@pytest.mark.parametrize("sampling", ["anisotropic", pytest.param("isotropic", marks=pytest.mark.slow)])
 def test_no_way_of_sampling_is_a_false_alarm(tmp_path, mode, category, dtype, data_format, sampling):
     pyramid(tmp_path / "ds", mode, category, dtype, data_format, sampling_mode=sampling)
     assert stale(tmp_path / "ds") == []

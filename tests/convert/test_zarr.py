@@ -466,6 +466,7 @@ convert_zarr(sys.argv[1], sys.argv[2], chunk_shape=16, shard_shape=32, progress=
 """
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_goes_on(tmp_path, random_voxels, monkeypatch):
     scales = pyramid(random_voxels((1, 64, 64, 64)))
     path = image(tmp_path / "i.zarr", scales)
@@ -491,6 +492,7 @@ def test_a_killed_conversion_goes_on(tmp_path, random_voxels, monkeypatch):
     assert all(report.was_finished for report in reports)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_on_a_cluster(tmp_path, random_voxels, local_cluster):
     from distributed import Client

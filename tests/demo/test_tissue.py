@@ -14,6 +14,8 @@ from scipy import ndimage
 from wkdask.demo.tissue import make_tissue
 from wkdask.errors import InvalidValueError
 
+pytestmark = pytest.mark.slow  # compiling it takes longer than most modules of tests
+
 SIZE = (256, 224, 48)
 
 

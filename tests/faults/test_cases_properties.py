@@ -388,6 +388,7 @@ def test_case_35_two_layers_of_one_name_do_not_open(dataset):
         Dataset(dataset.path)
 
 
+@pytest.mark.slow  # Python compiles all modules anew
 def test_case_35_under_python_O(dataset, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(wkdask.__file__).parents[1])}
     paths = []

@@ -221,6 +221,7 @@ print("unchanged", (mag.read() == before).all())
 """
 
 
+@pytest.mark.slow  # Python compiles all modules anew
 def test_case_16_under_python_O(filled):
     mag, _ = filled
     env = {**os.environ, "PYTHONPATH": str(Path(wkdask.__file__).parents[1])}

@@ -53,9 +53,14 @@ OPTIONS = settings(max_examples=examples(60), deadline=None)  # a first call com
 dtypes = pytest.mark.parametrize("dtype", mostly_slow(DTYPES, lambda _, dtype: dtype in drawn(DTYPES)))
 
 
-@pytest.fixture(autouse=True, scope="module", params=["compiled", "numpy"])
+@pytest.fixture(
+    autouse=True, scope="module", params=[pytest.param("compiled", marks=pytest.mark.slow), "numpy"]
+)
 def worker(request):
-    """Let each kernel do its work itself, or numpy do all of it that it can."""
+    """Let each kernel do its work itself, or numpy do all of it that it can.
+
+    Compiling takes most of the time: every day `test_compiled.py` compiles each kernel once.
+    """
     with pytest.MonkeyPatch.context() as patch, dask.config.set({"wkdask.compile-after": 0}):
         if request.param == "numpy":
             dask.config.set({"wkdask.compile-after": "10 hours"})

@@ -572,6 +572,7 @@ def test_things_that_are_no_file(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.slow  # Python compiles all modules anew
 def test_checks_hold_under_python_O():
     """Nothing rests on assert."""
     code = (

@@ -222,6 +222,7 @@ def test_reads_that_lie_are_right_in_the_end(tmp_path, kinds):
     assert "right data when it was repeated" in log
 
 
+@pytest.mark.slow
 def test_lies_about_uncompressed_voxels_are_found_by_checksums(tmp_path, monkeypatch):
     with dask.config.set({"wkdask.checksums": True}):
         voxels = make_source(tmp_path / "source", ["raw", "lz4"])
@@ -254,7 +255,7 @@ COPY = """
 @pytest.mark.parametrize(
     ("workers", "shape"),
     [
-        (False, SHAPE),
+        pytest.param(False, SHAPE, marks=pytest.mark.slow),
         pytest.param(True, SHAPE, marks=pytest.mark.slow),
         pytest.param(False, (1024, 512, 512), marks=pytest.mark.slow),
     ],
