@@ -352,6 +352,16 @@ def test_a_fault_of_ours_is_one_line_too(here, monkeypatch):
     assert "--verbose shows the traceback" in line
 
 
+# --- layers of images -----------------------------------------------------------------------------------
+
+
+def test_images_that_join_a_dataset_have_its_voxel_size(here):
+    run("convert stack ds --layer images -q")
+    assert Dataset("ds").get_layer("images").bounding_box.size == (100, 60, 4)
+    assert "--voxel-size 4.6,4.6,45" in run("convert stack new", code=2).stderr
+    assert not (here / "new").exists()
+
+
 # --- sampling and cutting -------------------------------------------------------------------------------
 
 

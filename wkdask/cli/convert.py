@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from wkdask.convert.scales import Scales
+    from wkdask.geometry.voxel_size import VoxelSize
     from wkdask.jobs.events import Event, WriteReport
 
 __all__ = ["command", "pyramids"]
@@ -39,8 +41,8 @@ class _Request:
     """What is converted."""
     dataset: str
     """Where it goes."""
-    voxel_size: tuple[float, float, float] | None
-    """In nm."""
+    voxel_size: tuple[float, float, float] | VoxelSize | None
+    """In nm, or as a dataset has it."""
     layer_name: str
     """Of the new layer."""
     category: str
@@ -87,7 +89,8 @@ class _Request:
 @click.option(
     "--voxel-size",
     type=VOXEL_SIZE,
-    help="Size of a voxel in nm, e.g. 4.6,4.6,45. Needed where the files do not say it, as images do not.",
+    help="Size of a voxel in nm, e.g. 4.6,4.6,45. Needed where the files do not say it, as images do not; "
+    "a further layer of a dataset has the dataset's.",
 )
 @click.option(
     "--layer", "layer_name", cls=AliasedOption, aliases=("--layer-name",), type=NEW_LAYER, default="color",
@@ -196,6 +199,8 @@ def command(run: Run, **given: Any) -> None:
             f"{single[0]} is {kind}: it is converted alone, not with other images", context
         )
     if not single and request.voxel_size is None:
+        request = replace(request, voxel_size=_voxel_size_of(request.dataset))
+    if not single and request.voxel_size is None:
         raise click.UsageError(
             "Missing option '--voxel-size': images do not say how large a voxel is; give it in nm, as in "
             "--voxel-size 4.6,4.6,45",
@@ -207,6 +212,15 @@ def command(run: Run, **given: Any) -> None:
     with run.connected() as client:
         work = _convert_scales if single else _convert_images
         work(run, request, paths, client)
+
+
+def _voxel_size_of(dataset: str) -> VoxelSize | None:
+    """Return the voxel size of a dataset, which a new layer shares; None where there is no dataset yet."""
+    from wkdask import Dataset
+    from wkdask.properties import PROPERTIES_FILE
+
+    is_there = os.path.lexists(os.path.join(dataset, PROPERTIES_FILE))
+    return Dataset(dataset).voxel_size if is_there else None
 
 
 _OF_IMAGES = ("rescale", "gaps", "page", "series", "orient", "tiles")
