@@ -35,7 +35,7 @@ def run(line, code=0, **more):
 
 
 def test_a_clean_dataset_ends_with_0(here):
-    assert run("check ds -q").stdout == f"{here}/ds: clean (2 layers, 6 mags, 12 files of cubes)\n"
+    assert run("check ds -q").stdout == f"{here}/ds: clean (2 layers, 6 mags, 12 cube files)\n"
     facts = json.loads(run("check ds --json -q --deep").stdout)
     assert facts["findings"] == facts["repaired"] == []
     assert (facts["clean"], facts["cubes"], facts["layers"]) == (True, 12, 2)

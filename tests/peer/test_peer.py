@@ -426,8 +426,15 @@ def test_our_edits_keep_every_key_that_we_do_not_know(peer, tmp_path):
     assert peer("describe", path=path) == described(path)
 
 
+@pytest.fixture(params=[False, True], ids=["", "checksums"])
+def checksums(request):
+    """Keep checksums of cubes, and compare what is read with them; or not."""
+    with dask.config.set({"wkdask.checksums": request.param, "wkdask.verify-reads": request.param}):
+        yield request.param
+
+
 @pytest.mark.parametrize("compression", [None, "lz4", "lz4hc"])
-def test_the_peer_and_we_write_into_each_others_cubes(peer, tmp_path, compression):
+def test_the_peer_and_we_write_into_each_others_cubes(peer, tmp_path, compression, checksums):
     expected = voxels((3, 100, 60, 40), seed=0)
     patches = [voxels((3, 30, 20, 10), seed=seed) for seed in (1, 2, 3)]
     ds = Dataset.create(tmp_path / "both", (1, 1, 1))
@@ -440,6 +447,7 @@ def test_the_peer_and_we_write_into_each_others_cubes(peer, tmp_path, compressio
             mag.write(patch, offset=box.topleft)
         else:
             peer_write(peer, ds.path, "color", "1", patch, box, grow=False)
+    assert Path(mag.path, ".wkdask", "checksums").exists() == checksums
     same(mag.read(), expected)
     same(peer("read", path=ds.path, layer="color", mag="1"), expected)
 

@@ -185,8 +185,13 @@ class CheckReport:
 
     def __str__(self) -> str:
         counts = Counter(each.severity for each in self.findings)
-        told = [f"{counts[each]} {each}{'s' * (counts[each] != 1)}" for each in SEVERITIES if counts[each]]
-        looked = f"{self.layers} layers, {self.mags} mags, {self.cubes} files of cubes"
+        told = [_counted(counts[each], each) for each in SEVERITIES if counts[each]]
+        looked = f"{_counted(self.layers, 'layer')}, {_counted(self.mags, 'mag')}, {_counted(self.cubes, 'cube file')}"
         if self.nbytes:
             looked += f", {format_bytes(self.nbytes)} of voxels"
         return "\n".join([*map(str, self.findings), f"{self.path}: {', '.join(told) or 'clean'} ({looked})"])
+
+
+def _counted(number: int, noun: str) -> str:
+    """Return a number with its noun, as in 1 mag, 2 mags."""
+    return f"{number} {noun}{'s' * (number != 1)}"
