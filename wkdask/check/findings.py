@@ -186,7 +186,8 @@ class CheckReport:
     def __str__(self) -> str:
         counts = Counter(each.severity for each in self.findings)
         told = [_counted(counts[each], each) for each in SEVERITIES if counts[each]]
-        looked = f"{_counted(self.layers, 'layer')}, {_counted(self.mags, 'mag')}, {_counted(self.cubes, 'cube file')}"
+        numbers = {"layer": self.layers, "mag": self.mags, "cube file": self.cubes}
+        looked = ", ".join(_counted(number, noun) for noun, number in numbers.items())
         if self.nbytes:
             looked += f", {format_bytes(self.nbytes)} of voxels"
         return "\n".join([*map(str, self.findings), f"{self.path}: {', '.join(told) or 'clean'} ({looked})"])
