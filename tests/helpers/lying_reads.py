@@ -1,4 +1,4 @@
-"""Reads that lie, in any process: a library that stands between it and the C library.
+"""Wrong reads, in any process: a library that stands between it and the C library.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Copies that prove themselves: what was published is read back from the disk and compared with its source.
+"""Verified copies: what was published is read back from the disk and compared with its source.
 
 ::
 
