@@ -3,6 +3,7 @@
 import os
 import queue
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -31,6 +32,18 @@ def paths(viewer, name):
     scale = viewer._server.layers[name].scales[0]
     root = viewer._server.sources[name].removeprefix(f"precomputed://http://127.0.0.1:{viewer.port}")
     return [f"{root}/1/{chunk_name(scale.cell_box(scale.grid * 0 + (n, 0, 0)))}" for n in range(CHUNKS)]
+
+
+def wait_for_chunks(client, number):
+    """Wait until a scheduler is to compute so many chunks."""
+
+    def there(dask_scheduler):
+        return sum(str(key).startswith("finalize") for key in dask_scheduler.tasks)
+
+    limit = time.monotonic() + 60
+    while client.run_on_scheduler(there) != number:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
 
 
 def fetched(viewer, path):
@@ -80,17 +93,19 @@ def test_what_the_browser_hung_up_on_is_not_begun(show, mag, client, monkeypatch
 
     monkeypatch.setattr(server._pool, "submit", recorded)
     asked = []
-    for path in paths(viewer, "held"):
+    for number, path in enumerate(paths(viewer, "held")):
         connection = socket.create_connection(("127.0.0.1", viewer.port))
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         asked.append((connection, submitted.get(timeout=60)))
-    for _ in range(2):
-        begun.get(timeout=60)
+        if number < 2:  # these are the two that are begun
+            begun.get(timeout=60)
+    wait_for_chunks(client, CHUNKS)
     for connection, _ in asked[2:]:
         connection.close()
     for _, future in asked[2:]:
         with pytest.raises(HungUpError):
             future.result(timeout=60)
+    wait_for_chunks(client, 2)  # the browser's answer does not wait until the scheduler has forgotten them
     go_on.set()
     for number, (connection, future) in enumerate(asked[:2]):
         assert len(future.result(timeout=60)) == 64**3, number
