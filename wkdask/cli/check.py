@@ -105,6 +105,6 @@ def _agreed(run: Run, report: CheckReport, repairs: Sequence[Repair], *, yes: bo
     if yes:
         return True
     if not sys.stdin.isatty():
-        run.note("Nothing was changed: --yes agrees to it where nobody can be asked.")
+        run.note("Nothing was changed: --yes agrees to the repairs where there is no terminal.")
         return False
     return click.confirm("Do it?", err=True)

@@ -8,7 +8,6 @@ import os
 import time
 import warnings
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any
 
 from wkdask import settings
@@ -22,6 +21,7 @@ from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.geometry.voxel_size import VoxelSize, format_bytes, format_count, format_rate
 from wkdask.jobs.driver import open_sources
 from wkdask.jobs.engines.choice import Engine
+from wkdask.jobs.events import html_table
 from wkdask.jobs.job import MagPlace, WriteOptions
 from wkdask.jobs.plan import plan_again
 from wkdask.jobs.tasks import UnitReport, ended
@@ -71,10 +71,7 @@ class ExportReport:
         return "\n".join(f"{name:<13}: {value}" for name, value in self.rows())
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.rows()
-        )
-        return f"<table style='text-align:left'>{cells}</table>"
+        return html_table(self.rows())
 
 
 @dataclass(frozen=True, slots=True)

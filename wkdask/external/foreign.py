@@ -11,7 +11,16 @@ from wkdask.errors import DTypeError, InvalidValueError, UnsupportedFormatError
 from wkdask.geometry import BoundingBox, Mag, Vec3Int
 from wkdask.storage.protocol import DTYPES, ArraySpec, Voxels, empty_block
 
-__all__ = ["WIDENED", "ForeignArray", "Scale", "cast_voxels", "check_axes", "check_cast"]
+__all__ = [
+    "WIDENED",
+    "ForeignArray",
+    "Scale",
+    "cast_voxels",
+    "check_axes",
+    "check_cast",
+    "check_channel",
+    "in_layer_order",
+]
 
 WIDENED = {"bool": "uint8", "float16": "float32"}
 """Types that layers do not have, and the smallest one that holds them."""
@@ -128,6 +137,50 @@ def check_axes(path: str, axes: str, shape: tuple[int, ...]) -> str:
             f"one: save the one that is meant as an array of its own"
         )
     return letters
+
+
+def check_channel(array: ForeignArray, number: int) -> None:
+    """Refuse a channel that an array does not have.
+
+    Raises
+    ------
+    InvalidValueError
+        If there is none of that number.
+    """
+    if not 0 <= number < array.spec.num_channels:
+        raise InvalidValueError(
+            f"{array.path} has {array.spec.num_channels} channel(s), and no channel {number}"
+        )
+
+
+def in_layer_order(array: ForeignArray, block: Voxels, axes: str, box: BoundingBox) -> Voxels:
+    """Return what was read of an array as ``(c, x, y, z)``, in Fortran order and in the type that is wanted.
+
+    Parameters
+    ----------
+    array
+        The array.
+    block
+        What was read.
+    axes
+        Its axes: of c, z, y, x; x and y are there.
+    box
+        Which voxels these are.
+
+    Raises
+    ------
+    DTypeError
+        If the type that is wanted does not hold one of them; names it.
+    """
+    for axis in "zc":
+        if axis not in axes:
+            axes, block = axis + axes, block[None]
+    block = block.transpose([axes.index(axis) for axis in "cxyz"])
+    if array.spec.dtype != block.dtype.name:
+        return cast_voxels(array, block, box)
+    out = empty_block(array.spec, box)
+    out[...] = block
+    return out
 
 
 def cast_voxels(array: ForeignArray, block: Voxels, box: BoundingBox) -> Voxels:

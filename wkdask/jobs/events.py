@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, TypeAlias
@@ -11,7 +11,22 @@ from wkdask.geometry import BoundingBox
 from wkdask.geometry.voxel_size import format_bytes, format_rate
 from wkdask.jobs.tasks import UnitReport
 
-__all__ = ["Event", "JobFinished", "JobStarted", "Listener", "UnitDone", "UnitFailed", "WriteReport"]
+__all__ = [
+    "Event",
+    "JobFinished",
+    "JobStarted",
+    "Listener",
+    "UnitDone",
+    "UnitFailed",
+    "WriteReport",
+    "html_table",
+]
+
+
+def html_table(rows: Iterable[tuple[str, str]]) -> str:
+    """Return names and values as a table for a notebook."""
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
+    return f"<table style='text-align:left'>{cells}</table>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +113,7 @@ class WriteReport:
         return "\n".join(f"{name:<13}: {value}" for name, value in self.rows())
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.rows()
-        )
-        return f"<table style='text-align:left'>{cells}</table>"
+        return html_table(self.rows())
 
 
 @dataclass(frozen=True, slots=True)

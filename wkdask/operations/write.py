@@ -6,7 +6,6 @@ What a caller gives is checked here, once; everything below trusts it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from wkdask.geometry.grid import chunks_on_grid
 from wkdask.geometry.voxel_size import format_bytes, format_count
 from wkdask.jobs.driver import run_planned
 from wkdask.jobs.engines.choice import Engine, LocalEngine, pick_engine
-from wkdask.jobs.events import WriteReport
+from wkdask.jobs.events import WriteReport, html_table
 from wkdask.jobs.job import Identity, Job, JobFolders, MagPlace, WriteOptions
 from wkdask.jobs.plan import WritePlan, plan_again, plan_write, refuse_unknown_chunks
 from wkdask.jobs.resume import identify, previous_manifest
@@ -116,10 +115,7 @@ class PlannedWrite:
         return "\n".join(f"{name:<9}: {value}" for name, value in self.rows())
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self.rows()
-        )
-        return f"<table style='text-align:left'>{cells}</table>"
+        return html_table(self.rows())
 
 
 def shape_of(data: Any, place: MagPlace) -> tuple[int, int, int]:

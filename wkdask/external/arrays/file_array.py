@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wkdask.errors import DamagedCubeError, DTypeError, InvalidValueError, UnsupportedFormatError, WkdaskError
+from wkdask.errors import DamagedCubeError, DTypeError, UnsupportedFormatError, WkdaskError
 from wkdask.external.arrays.found import Part, VoxelReader, shown_error
-from wkdask.external.foreign import WIDENED, cast_voxels, check_axes, check_cast
+from wkdask.external.foreign import WIDENED, check_axes, check_cast, check_channel, in_layer_order
 from wkdask.geometry import BoundingBox, Vec3Int
-from wkdask.storage.protocol import DTYPES, ArraySpec, Voxels, empty_block
+from wkdask.storage.protocol import DTYPES, ArraySpec, Voxels
 
 __all__ = ["FileArray", "file_array"]
 
@@ -73,10 +73,7 @@ class FileArray:
         InvalidValueError
             If there is none of that number.
         """
-        if not 0 <= number < self.spec.num_channels:
-            raise InvalidValueError(
-                f"{self.path} has {self.spec.num_channels} channel(s), and no channel {number}"
-            )
+        check_channel(self, number)
         return replace(self, spec=replace(self.spec, num_channels=1), channel=number)
 
     def read(self, box: BoundingBox, threads: int = 1) -> Voxels:
@@ -104,16 +101,7 @@ class FileArray:
             ) from error
         if "t" in self.axes:
             block = block.take(0, self.axes.index("t"))
-        left = self.axes.replace("t", "")
-        for axis in "zc":
-            if axis not in left:
-                left, block = axis + left, block[None]
-        block = block.transpose([left.index(axis) for axis in "cxyz"])
-        if self.spec.dtype != block.dtype.name:
-            return cast_voxels(self, block, box)
-        out = empty_block(self.spec, box)
-        out[...] = block
-        return out
+        return in_layer_order(self, block, self.axes.replace("t", ""), box)
 
 
 def file_array(part: Part, axes: str) -> FileArray:

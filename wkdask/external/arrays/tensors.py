@@ -140,7 +140,7 @@ def n5_found(path: str, inner: str, asked: Asked) -> Found:
     library("tensorstore", "N5")
     folder = os.path.realpath(os.path.join(path, inner.strip("/")))
     if os.path.commonpath([folder, path]) != path:
-        raise InvalidValueError(f"{inner} leads out of {path}")
+        raise InvalidValueError(f"{inner} points outside of {path}")
     notes = []
     if not _is_dataset(folder):
         there = _datasets(folder)

@@ -22,13 +22,20 @@ from wkdask.errors import (
     UnsupportedFormatError,
     WkdaskError,
 )
-from wkdask.external.foreign import WIDENED, cast_voxels, check_axes, check_cast
+from wkdask.external.foreign import (
+    WIDENED,
+    cast_voxels,
+    check_axes,
+    check_cast,
+    check_channel,
+    in_layer_order,
+)
 from wkdask.external.zarr.store import first_chunk, in_zip, is_file, left_out_chunk, open_array, read_json
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.properties import PROPERTIES_FILE
 from wkdask.storage.formats import open_mag
-from wkdask.storage.protocol import DTYPES, ArraySpec, StoredMag, Voxels, empty_block
+from wkdask.storage.protocol import DTYPES, ArraySpec, StoredMag, Voxels
 from wkdask.storage.zarr.layout import METADATA_NAMES
 
 __all__ = ["ZarrArray", "named_axes", "open_zarr_array"]
@@ -96,10 +103,7 @@ class ZarrArray:
         InvalidValueError
             If there is none of that number.
         """
-        if not 0 <= number < self.spec.num_channels:
-            raise InvalidValueError(
-                f"{self.path} has {self.spec.num_channels} channel(s), and no channel {number}"
-            )
+        check_channel(self, number)
         return replace(self, spec=replace(self.spec, num_channels=1), store=None, channel=number)
 
     @property
@@ -154,16 +158,7 @@ class ZarrArray:
             raise DamagedCubeError(
                 f"{self.path}: cannot read the voxels {box}: {type(error).__name__}: {error}"
             ) from error
-        left = "".join(axis for axis in self.axes if axis not in fixed)
-        for axis in "zc":
-            if axis not in left:
-                left, block = axis + left, block[None]
-        block = block.transpose([left.index(axis) for axis in "cxyz"])
-        if self.spec.dtype != block.dtype.name:
-            return cast_voxels(self, block, box)
-        out = empty_block(self.spec, box)
-        out[...] = block
-        return out
+        return in_layer_order(self, block, "".join(axis for axis in self.axes if axis not in fixed), box)
 
 
 def open_zarr_array(path: str | os.PathLike[str], axes: str | None = None) -> ZarrArray:

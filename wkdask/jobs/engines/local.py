@@ -135,8 +135,8 @@ class LocalEngine:
         return outcome
 
     def _submit_calls(self, number: int, calls: Sequence[Any], stream: Stream | None) -> None:
-        """Hand plain calls to the pool; the last one that has ended, or was cancelled, ends the window."""
-        ended = count(1)
+        """Hand plain calls to the pool; the window ends when the last of them has ended, or was cancelled."""
+        ended = count()
 
         def attempt(
             box: BoundingBox, function: Callable[..., UnitReport], arguments: tuple[Any, ...]
@@ -152,6 +152,7 @@ class LocalEngine:
                 self._pool.submit(attempt, *call).add_done_callback(end)
             except RuntimeError:  # a pool that was shut down takes no more calls
                 end(None)
+        end(None)
 
     def _run_nodes(self, number: int, window: NodeWindow) -> None:
         """Run tasks that depend on each other."""
