@@ -21,6 +21,7 @@ ROOMS = [
     "settings",
     "absent",
     "names",
+    "objects",
     "fsio",
     "paths",
     "compiling",

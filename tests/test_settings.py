@@ -150,7 +150,10 @@ def test_the_environment_and_a_file(tmp_path):
     script = "import wkdask; from wkdask.settings import *; print(*map(get, SETTINGS))"
     env = {"DASK_CONFIG": str(tmp_path), "DASK_WKDASK__PROGRESS_INTERVAL": "1"}
     env |= {"DASK_WKDASK__WORKER_TIMEOUT": "none", "DASK_WKDASK__THUMBNAILS": "0"}
-    assert in_another_process(script, **env) == "3600.0 False None 1.0 False 0.5 None 1 False False shards"
+    assert (
+        in_another_process(script, **env)
+        == "3600.0 False None 1.0 False 0.5 None 1 False False 60.0 6 5.0 8 shards"
+    )
 
 
 def test_dask_knows_the_defaults_once_a_name_of_the_package_is_used():

@@ -39,6 +39,7 @@ __all__ = [
     "SaidTwiceError",
     "SchedulerLostError",
     "SpaceError",
+    "StoreError",
     "TaskFailedError",
     "UnsupportedFormatError",
     "WkdaskError",
@@ -127,6 +128,10 @@ class DamagedHeaderError(WkdaskError, OSError):
 
 class DamagedCubeError(WkdaskError, OSError):
     """A cube file exists but cannot be read; never taken for an empty one."""
+
+
+class StoreError(WkdaskError, OSError):
+    """An object store did not do what it was asked for, also when it was asked again."""
 
 
 class CubePermissionError(DamagedCubeError, PermissionError):

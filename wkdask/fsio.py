@@ -18,13 +18,15 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
 from wkdask import settings
-from wkdask.errors import InvalidValueError, LockTimeoutError
+from wkdask.errors import InvalidValueError, LockTimeoutError, ReadOnlyError
+from wkdask.objects.urls import checked_url, is_url
 from wkdask.portable import copy_in_kernel, data_extents, drop_cached, fcntl, sync_data
 
 __all__ = [
     "EXHAUSTED",
     "atomic_write",
     "checked_path",
+    "checked_place",
     "copy_sparse",
     "drop_file",
     "flushing",
@@ -62,14 +64,20 @@ def lock_timeout() -> float:
 
 
 def checked_path(path: str | os.PathLike[str]) -> str:
-    """Return the absolute path as text that native code and JSON can hold.
+    """Return the absolute path of something local as text that native code and JSON can hold.
 
     Raises
     ------
+    ReadOnlyError
+        If it is a URL: what only reads takes those by :func:`checked_place`.
     InvalidValueError
         If the path is empty, holds a NUL byte (native code would cut it there) or is not valid Unicode.
     """
     text = os.fspath(path)
+    if is_url(text):
+        raise ReadOnlyError(
+            f"{checked_url(str(text))} is in an object store; only local folders can be written to"
+        )
     if not isinstance(text, str) or not text:
         raise InvalidValueError(f"a path must be a text that is not empty, got {path!r}")
     if "\0" in text:
@@ -80,6 +88,12 @@ def checked_path(path: str | os.PathLike[str]) -> str:
     except UnicodeEncodeError:
         raise InvalidValueError(f"a path must be valid Unicode: {full!r}") from None
     return full
+
+
+def checked_place(path: str | os.PathLike[str]) -> str:
+    """Return the absolute path of what is read, or its URL in its normal form. Raises as :func:`checked_path`."""
+    text = os.fspath(path)
+    return checked_url(str(text)) if is_url(text) else checked_path(path)
 
 
 def is_there(path: str) -> bool:

@@ -16,11 +16,12 @@ from wkdask.errors import (
     WkdaskError,
     WkdaskWarning,
 )
-from wkdask.fsio import checked_path
+from wkdask.fsio import checked_place
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, MagLike
 from wkdask.jobs.job import MagPlace
 from wkdask.jobs.mag_folders import is_address, listed_folders, mag_folder, refuse_unfinished
-from wkdask.properties import PROPERTIES_FILE, DatasetRecord, LayerRecord, MagRecord, dtype_of
+from wkdask.objects.urls import is_url
+from wkdask.properties import PROPERTIES_FILE, DatasetRecord, LayerRecord, MagRecord, dtype_of, load
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import found_format, open_mag
 from wkdask.storage.protocol import OUTSIDE, StoredMag
@@ -50,6 +51,11 @@ HOW_TO_WRITE = (
 
 def outside(dataset_path: str, folder: str) -> str | None:
     """Return why a mag in this folder is read-only; None where it is in the dataset."""
+    if is_url(folder):
+        inside = folder.startswith(f"{dataset_path}/")
+        return None if inside else f"it is at {folder}, outside of the dataset {dataset_path}"
+    if is_url(dataset_path):  # the path of a mag there is joined to the URL: nothing leads to a disk
+        return f"it is at {folder}, outside of the dataset {dataset_path}"
     dataset, target = os.path.realpath(dataset_path), os.path.realpath(folder)
     if os.path.commonpath([dataset, target]) == dataset:
         return None
@@ -101,7 +107,9 @@ def mag_place(properties: Properties, layer_name: str, mag: Mag, store: StoredMa
     policy, why = properties.outside, outside(properties.folder, store.path)
     if why is not None and policy == "refuse":
         raise _forbidden(layer_name, mag, why)
-    if why is not None and properties.may_write(store.path):
+    if is_url(store.path):
+        why = "it is in an object store, where mags are read only"
+    elif why is not None and properties.may_write(store.path):
         policy, why = "write", None
     elif why is not None:
         why = f"{why}; {HOW_TO_WRITE}"
@@ -151,7 +159,7 @@ def foreign_mag(
     if not isinstance(mag, str | os.PathLike | bytes):
         place = mag.place
         return mag.mag, place.store, Properties(place.dataset_path).layer(place.layer).bounding_box
-    folder = checked_path(mag)
+    folder = checked_place(mag)
     data_format = found_format(folder)
     try:
         which = Mag(os.path.basename(folder))
@@ -160,7 +168,7 @@ def foreign_mag(
             raise
         which = Mag(named)
     properties, name = os.path.split(os.path.dirname(folder))
-    if not os.path.isfile(os.path.join(properties, PROPERTIES_FILE)):
+    if not _is_dataset(properties):
         refuse_unfinished(folder)
         return which, open_mag(folder, data_format), None
     layer = Properties(properties).layer(name)
@@ -168,6 +176,17 @@ def foreign_mag(
     if entry is None:
         refuse_unfinished(folder)
     return which, open_mag(folder, data_format, entry), layer.bounding_box
+
+
+def _is_dataset(folder: str) -> bool:
+    """Tell whether a folder, or what is at a URL, has properties."""
+    if not is_url(folder):
+        return os.path.isfile(os.path.join(folder, PROPERTIES_FILE))
+    try:
+        load(folder)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def check_agreement(layer_name: str, record: MagRecord, dtype: str, channels: int, store: StoredMag) -> None:

@@ -14,6 +14,7 @@ from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike, as_box
 from wkdask.geometry.grid import split_box
 from wkdask.jobs.events import WriteReport
 from wkdask.jobs.job import MagPlace, WriteOptions
+from wkdask.objects.urls import is_url
 from wkdask.operations.callables import takes_block
 from wkdask.operations.chunks import warn_of_ignored
 from wkdask.operations.copy import compress_in_place
@@ -86,7 +87,8 @@ class MagView(View):
     @property
     def place(self) -> MagPlace:
         """Where the mag is and what may happen with it; looked up anew where its folder has gone."""
-        if not os.path.isdir(self._place.store.path):
+        path = self._place.store.path
+        if not is_url(path) and not os.path.isdir(path):
             with contextlib.suppress(WkdaskError, OSError):  # what reads it says what is missing
                 self._place = self._layer.get_mag(self.mag).place
         return self._place

@@ -1,11 +1,14 @@
-"""Where a dataset, a layer or a mag is: a :class:`pathlib.Path` that may be used like the text that it was."""
+"""Where a dataset, a layer or a mag is: a :class:`pathlib.Path` that may be used like a text, or a URL."""
 
 from __future__ import annotations
 
+import os
 from pathlib import PosixPath
 from typing import Any
 
-__all__ = ["FolderPath"]
+from wkdask.objects.urls import is_url, parent_of, url_name
+
+__all__ = ["FolderPath", "UrlPath", "resolved", "shown_path"]
 
 
 class FolderPath(PosixPath):
@@ -38,3 +41,38 @@ class FolderPath(PosixPath):
         if name.startswith("_") or not hasattr(str, name):
             raise AttributeError(f"a path has no attribute {name!r}")
         return getattr(str(self), name)
+
+
+class UrlPath(str):
+    """The URL of a dataset, a layer or a mag: a text that is put together as a path is.
+
+    Examples
+    --------
+    >>> UrlPath("s3://bucket/dataset") / "color"
+    's3://bucket/dataset/color'
+    """
+
+    __slots__ = ()
+
+    def __truediv__(self, name: str) -> UrlPath:
+        return UrlPath(f"{self}/{name}")
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return url_name(self)
+
+    @property
+    def parent(self) -> UrlPath:
+        """The URL without the last part."""
+        return UrlPath(parent_of(self))
+
+
+def shown_path(path: str) -> FolderPath | UrlPath:
+    """Return what users get of a path."""
+    return UrlPath(path) if is_url(path) else FolderPath(path)
+
+
+def resolved(path: str) -> FolderPath | UrlPath:
+    """Return what users get of a path whose links are followed; a URL has none."""
+    return UrlPath(path) if is_url(path) else FolderPath(os.path.realpath(path))

@@ -80,6 +80,13 @@ def _threads(given: Any) -> int | None:
     return given
 
 
+def _number(given: Any) -> int:
+    """Return a number from 1 on."""
+    if _count(given) < 1:
+        raise ValueError(given)
+    return int(given)
+
+
 def _count(given: Any) -> int:
     """Return a number from 0 on."""
     if isinstance(given, bool) or not isinstance(given, int):
@@ -111,6 +118,10 @@ SETTINGS = {
     "read-retries": Setting("a number from 0 on", _count),
     "checksums": Setting("true or false", _flag),
     "verify-reads": Setting("true or false", _flag),
+    "store-timeout": Setting(_DURATION, _seconds),
+    "store-retries": Setting("a number from 0 on", _count),
+    "store-refresh": Setting(_DURATION, _seconds),
+    "store-requests": Setting("a number from 1 on", _number),
     "zarr-shape": Setting('"shards" or "box"', _shape),
 }
 """Every setting, by its name without ``wkdask.``."""

@@ -263,7 +263,7 @@ def test_what_fails_at_once_leaves_nothing(original, tmp_path, there, trouble, m
     mag = original.get_layer("cells").get_mag("4-4-1")
     if trouble == "address":
         (entry,) = (each for each in raw_of(original.path)["dataLayers"] if each["name"] == "cells")
-        entry["mags"][0]["path"] = "https://example.org/1"
+        entry["mags"][0]["path"] = "ftp://example.org/1"
         edit(original, "cells", mags=entry["mags"])
         error = UnsupportedFormatError
     elif trouble == "header":

@@ -65,10 +65,16 @@ def test_the_long_name_counts_where_there_is_no_short_one(tmp_path):
     assert mag_folder(str(tmp_path), "color", record(2)) == str(tmp_path / "color" / "2")
 
 
-@pytest.mark.parametrize("url", ["https://example.com/1", "s3://bucket/1", "file:///data/1"])
-def test_addresses_are_not_read(tmp_path, url):
-    with pytest.raises(UnsupportedFormatError, match="local files"):
+@pytest.mark.parametrize("url", ["ftp://example.com/1", "zip::http://x", "file:///data/1"])
+def test_addresses_of_other_kinds_are_not_read(tmp_path, url):
+    with pytest.raises(UnsupportedFormatError, match="URLs that are read begin with s3://, gs://"):
         mag_folder(str(tmp_path), "color", record(1, url))
+
+
+def test_a_mag_at_a_url_and_a_mag_of_a_dataset_at_a_url(tmp_path):
+    assert mag_folder(str(tmp_path), "color", record(1, "s3://bucket//a/1/")) == "s3://bucket/a/1"
+    assert mag_folder("s3://bucket/ds", "color", record(1, "./color/1")) == "s3://bucket/ds/color/1"
+    assert mag_folder("s3://bucket/ds", "color", record(2)) == "s3://bucket/ds/color/2"
 
 
 def test_what_is_outside_says_where(tmp_path):

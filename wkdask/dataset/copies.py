@@ -35,7 +35,9 @@ from wkdask.jobs.job import WriteOptions
 from wkdask.jobs.plan import WritePlan
 from wkdask.layer import Layer
 from wkdask.layer.copies import CopyCut, LayerCopy, MagState, build_layer, plan_layer
+from wkdask.objects.urls import is_url
 from wkdask.operations.copy import plan_copy
+from wkdask.paths import resolved
 from wkdask.progress.combined import Whole
 from wkdask.properties import PROPERTIES_FILE, SetViewConfiguration, create, load
 from wkdask.properties.handle import Properties
@@ -66,7 +68,7 @@ class DatasetCopy:
     def request(self) -> dict[str, Any]:
         """What is copied how, as JSON: a later call goes on only if it asks for the same."""
         return {
-            "source": os.path.realpath(self.source),
+            "source": str(resolved(self.source)),
             "voxel size": [list(self.voxel_size.factor), self.voxel_size.unit],
             "layers": {
                 layer.name: {
@@ -143,9 +145,7 @@ def plan_dataset(
         raise InvalidValueError(f"the box {clip} touches no layer (voxels of mag 1; {boxes})")
     engine = pick_engine(options.client)
     plans = {
-        (copy.name, each.mag): plan_copy(
-            each.source.spec, each.spec, each.box, engine, options, exact=copy.exact
-        )
+        (copy.name, each.mag): plan_copy(each.source, each.spec, each.box, engine, options, exact=copy.exact)
         for copy in copies
         for each in copy.mags
         if not each.box.is_empty()
@@ -233,7 +233,8 @@ def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOpti
     folder = checked_path(path)
     request = json.loads(json.dumps({**plan.request, "flushed": options.durable}))
     real = os.path.realpath(folder)
-    if os.path.commonpath([os.path.realpath(plan.source), real]) == os.path.realpath(plan.source):
+    source = str(resolved(plan.source))
+    if not is_url(source) and os.path.commonpath([source, real]) == source:
         raise InvalidValueError(
             f"{folder} lies in the dataset {plan.source}, which cannot be copied into itself"
         )

@@ -23,7 +23,7 @@ from wkdask.dataset.work import calculate_bounding_box, check, compress, downsam
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.external.images.from_images import add_layer_from_images, from_images
 from wkdask.external.images.layer_mapping import ConversionLayerMapping
-from wkdask.fsio import checked_path
+from wkdask.fsio import checked_path, checked_place
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike, as_box
 from wkdask.geometry.voxel_size import VoxelSize, as_voxel_size
 from wkdask.jobs.folder_edits import recover_edits
@@ -124,7 +124,7 @@ class Dataset(DatasetLayers):
         outside: str = "read-only",
         writable: bool = False,
     ) -> None:
-        path = checked_path(dataset_path)
+        path = checked_place(dataset_path)
         if voxel_size is not None and voxel_size_with_unit is not None:
             raise InvalidValueError("give either voxel_size or voxel_size_with_unit, not both")
         if writable and (read_only or outside == "refuse"):

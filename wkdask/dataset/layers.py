@@ -25,7 +25,7 @@ from wkdask.layer.axes import default_format, new_layer_box
 from wkdask.layer.elsewhere import warn_of_voxels
 from wkdask.locations import cubes_box
 from wkdask.operations.chunks import warn_of_ignored
-from wkdask.paths import FolderPath
+from wkdask.paths import FolderPath, UrlPath, resolved, shown_path
 from wkdask.properties import (
     AddLayer,
     RemoveLayer,
@@ -85,9 +85,9 @@ class DatasetLayers:
             layer._commit()
 
     @property
-    def path(self) -> FolderPath:
+    def path(self) -> FolderPath | UrlPath:
         """The dataset's folder, absolute."""
-        return FolderPath(self._file.folder)
+        return shown_path(self._file.folder)
 
     @property
     def name(self) -> str:
@@ -114,9 +114,9 @@ class DatasetLayers:
         return self._file.read_only
 
     @property
-    def resolved_path(self) -> FolderPath:
+    def resolved_path(self) -> FolderPath | UrlPath:
         """The dataset's folder, links followed."""
-        return FolderPath(os.path.realpath(self._file.folder))
+        return resolved(self._file.folder)
 
     @property
     def scale(self) -> tuple[float, float, float]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from wkdask.geometry.voxel_size import format_bytes
+from wkdask.storage.formats import listed_sizes
 from wkdask.storage.protocol import StoredMag
 
 __all__ = ["Count", "count_all", "count_within"]
@@ -94,6 +95,13 @@ def count_within(stores: Sequence[StoredMag], seconds: float, most: int | None =
 
 def _counted(store: StoredMag, found: Count, is_over: threading.Event, most: int | None) -> bool:
     """Count the cubes of a mag; tell whether all of them were counted."""
+    if (sizes := listed_sizes(store)) is not None:
+        for nbytes in sizes:
+            if is_over.is_set() or found.cubes == most:
+                return False
+            found.nbytes += nbytes
+            found.cubes += 1
+        return not is_over.is_set()
     for index in store.cubes_on_disk():
         if is_over.is_set() or found.cubes == most:
             return False
@@ -136,6 +144,15 @@ def count_all(
 
     def enumerate_cubes(store: StoredMag, found: Count) -> None:
         try:
+            if (sizes := listed_sizes(store)) is not None:
+                for nbytes in sizes:
+                    if is_over.is_set():
+                        return
+                    with adding:
+                        found.cubes += 1
+                        found.nbytes += nbytes
+                found.complete = True
+                return
             cubes = iter(store.cubes_on_disk())
             while batch := list(islice(cubes, _BATCH)):
                 room.acquire()

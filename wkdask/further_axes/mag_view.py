@@ -20,7 +20,7 @@ from wkdask.jobs.events import WriteReport
 from wkdask.labelled import is_labelled
 from wkdask.locations import check_agreement, mag_place
 from wkdask.mag_view import MagView
-from wkdask.paths import FolderPath
+from wkdask.paths import FolderPath, UrlPath, shown_path
 from wkdask.properties import MagRecord
 from wkdask.properties.further_axes import GrowAxes, axes_of_layer, further_axes_of
 from wkdask.storage.zarr.plane import further_of, open_plane
@@ -97,9 +97,9 @@ class NDMagView:
         return self._mag.to_layer_name()
 
     @property
-    def path(self) -> FolderPath:
+    def path(self) -> FolderPath | UrlPath:
         """The mag's folder."""
-        return FolderPath(self._path)
+        return shown_path(self._path)
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from wkdask.errors import (
 from wkdask.fsio import lock, remove_entry, remove_folder
 from wkdask.geometry import Mag
 from wkdask.jobs.job import MagPlace, MagWrite
+from wkdask.objects.urls import SCHEMES, checked_url, is_url
 from wkdask.properties import PROPERTIES_FILE, AddMag, LayerRecord, MagRecord, load
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import create_mag, entry_of, metadata_names
@@ -47,23 +48,34 @@ __all__ = [
 
 
 def mag_folder(dataset_path: str, layer_name: str, record: MagRecord) -> str:
-    """Return a mag's folder: as the properties say, or by its short name, or by its long one.
-
-    Raises
-    ------
-    UnsupportedFormatError
-        If it is at a URL.
-    """
+    """Return a mag's folder: as the properties say, or by its short name, or by its long one; or its URL."""
+    if record.path is not None and is_address(record):
+        return _checked_address(layer_name, record, record.path)
+    if is_url(dataset_path):
+        below = record.path or f"{layer_name}/{record.mag.to_layer_name()}"
+        return checked_url(f"{dataset_path}/{below}")
     if record.path is not None:
-        if is_address(record):
-            raise UnsupportedFormatError(
-                f"layer {layer_name!r} mag {record.mag} is at {record.path}; this version reads local files"
-            )
         folder = os.path.normpath(os.path.join(dataset_path, record.path))
         if os.path.basename(folder) == record.mag.to_layer_name():
             return _long_if_renamed(os.path.dirname(folder), record.mag)
         return folder
     return _long_if_renamed(os.path.join(dataset_path, layer_name), record.mag)
+
+
+def _checked_address(layer_name: str, record: MagRecord, path: str) -> str:
+    """Return the URL of a mag.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        If it is of a kind that is not read.
+    """
+    if not is_url(path):
+        raise UnsupportedFormatError(
+            f"layer {layer_name!r} mag {record.mag} is at {path}; URLs that are read begin with "
+            f"{', '.join(f'{scheme}://' for scheme in SCHEMES)}"
+        )
+    return checked_url(path)
 
 
 def _long_if_renamed(layer_folder: str, mag: Mag) -> str:

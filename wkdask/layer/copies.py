@@ -20,6 +20,7 @@ from typing import Any
 from wkdask.errors import (
     DamagedHeaderError,
     InvalidValueError,
+    StoreError,
     UnsupportedFormatError,
     WkdaskError,
     WkdaskWarning,
@@ -32,7 +33,11 @@ from wkdask.jobs.job import MagPlace, WriteOptions
 from wkdask.jobs.mag_folders import mag_folder
 from wkdask.layer.layer import Layer
 from wkdask.layer.multiscales import GROUP_FILES, write_multiscales
+from wkdask.objects.download import download
+from wkdask.objects.reading import list_names
+from wkdask.objects.urls import is_url
 from wkdask.operations.copy import copy_mag
+from wkdask.paths import resolved
 from wkdask.properties import AddLayer, AddMag, Edit
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import (
@@ -311,19 +316,37 @@ def other_entries(layer: Layer) -> list[str]:
     mags = set()
     for record in layer.record.mags:
         try:
-            mags.add(os.path.realpath(mag_folder(layer.dataset_path, layer.name, record)))
+            mags.add(str(resolved(mag_folder(layer.dataset_path, layer.name, record))))
         except UnsupportedFormatError:
             continue
-    names = sorted(os.listdir(layer.path)) if os.path.isdir(layer.path) else []
-    entries = [os.path.join(layer.path, name) for name in names]
+    path = str(layer.path)
+    if is_url(path):
+        entries = [f"{path}/{name}" for name in _names_at(path)]
+    else:
+        names = sorted(os.listdir(path)) if os.path.isdir(path) else []
+        entries = [os.path.join(path, name) for name in names]
     return [
         entry
         for entry in entries
         if not os.path.basename(entry).startswith(".")
-        and os.path.realpath(entry) not in mags
+        and str(resolved(entry)) not in mags
         and not _is_mag_name(os.path.basename(entry))
         and os.path.basename(entry) not in GROUP_FILES  # derived, for this layer
     ]
+
+
+def _names_at(url: str) -> list[str]:
+    """Return what is beside the mags of a layer in an object store; nothing where the store does not list it."""
+    try:
+        folders, objects = list_names(url)
+    except (PermissionError, StoreError) as error:
+        warnings.warn(
+            f"what is beside the mags of {url} is not copied, since it cannot be listed: {error}",
+            WkdaskWarning,
+            stacklevel=2,
+        )
+        return []
+    return [*folders, *objects]
 
 
 def _is_mag_name(name: str) -> bool:
@@ -339,7 +362,9 @@ def _copy_rest(layer: Layer, folder: str) -> None:
     """Copy what is in a layer's folder beside its mags."""
     for entry in other_entries(layer):
         target = os.path.join(folder, os.path.basename(entry))
-        if os.path.isdir(entry):
+        if is_url(entry):
+            download(entry, target)
+        elif os.path.isdir(entry):
             shutil.copytree(entry, target, dirs_exist_ok=True)
         else:
             shutil.copy2(entry, target)

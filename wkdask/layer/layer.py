@@ -44,7 +44,7 @@ from wkdask.names import LayerCategories
 from wkdask.napari_layers import add_to_napari
 from wkdask.operations.chunks import ChunkedView, run_chunks, warn_of_ignored
 from wkdask.operations.copy import compress_in_place, copy_mag
-from wkdask.paths import FolderPath
+from wkdask.paths import FolderPath, UrlPath, resolved
 from wkdask.properties import (
     PROPERTIES_FILE,
     AddLayer,
@@ -142,9 +142,9 @@ class Layer(LayerMags):
         return self.is_foreign
 
     @property
-    def resolved_path(self) -> FolderPath:
+    def resolved_path(self) -> FolderPath | UrlPath:
         """The layer's folder, links followed."""
-        return FolderPath(os.path.realpath(self.path))
+        return resolved(str(self.path))
 
     def get_finest_mag(self) -> MagView:
         """Return the finest magnification.

@@ -35,7 +35,7 @@ from wkdask.locations import (
     voxel_by_headers,
 )
 from wkdask.mag_view import MagView
-from wkdask.paths import FolderPath
+from wkdask.paths import FolderPath, UrlPath, shown_path
 from wkdask.properties import (
     AddMag,
     Edit,
@@ -118,9 +118,9 @@ class LayerMags:
         return self._name
 
     @property
-    def path(self) -> FolderPath:
+    def path(self) -> FolderPath | UrlPath:
         """The layer's folder."""
-        return FolderPath(self._file.folder, self._name)
+        return shown_path(f"{self._file.folder}/{self._name}")
 
     @property
     def dataset_path(self) -> str:

@@ -25,7 +25,7 @@ from wkdask.jobs.tasks import Target, UnitReport, ended, fill_part, write_unit
 from wkdask.jobs.windows import Stage, call_windows, listed_windows, stream_of
 from wkdask.operations.existing import plan_existing
 from wkdask.operations.verify import verify_stage
-from wkdask.storage.formats import built_by
+from wkdask.storage.formats import built_by, is_stored_mag
 from wkdask.storage.protocol import ArraySpec, StoredMag
 from wkdask.storage.publish.copies import publish_copies, rewrite_cubes
 from wkdask.storage.publish.locks import Attempt
@@ -34,7 +34,7 @@ __all__ = ["compress_in_place", "copy_cubes", "copy_mag", "plan_copy"]
 
 
 def plan_copy(
-    source: ArraySpec,
+    source: StoredMag,
     target: ArraySpec,
     box: BoundingBox,
     engine: Engine,
@@ -47,7 +47,7 @@ def plan_copy(
     Parameters
     ----------
     source, target
-        How the two are stored.
+        Where the voxels are, and how they will be stored.
     box
         Absolute, in voxels of the mag; not empty.
     engine
@@ -63,7 +63,7 @@ def plan_copy(
         If a task would need more memory than there is.
     """
     # Files are copied by the kernel, and parts of them slab by slab: but for LZ4, whose cubes are compressed whole.
-    as_files = source == target and not (exact and target.compression == "lz4")
+    as_files = _copies_files(source, target) and not (exact and target.compression == "lz4")
     return plan_write(
         target,
         box,
@@ -72,6 +72,11 @@ def plan_copy(
         task_memory=options.task_memory,
         in_parts=True,
     )
+
+
+def _copies_files(source: StoredMag, target: ArraySpec) -> bool:
+    """Tell whether cube files are copied as they are: those of a mag on a disk that is stored alike."""
+    return source.spec == target and is_stored_mag(source)
 
 
 def copy_mag(
@@ -136,7 +141,7 @@ def copy_mag(
     if previous is not None:
         plan = plan_again(want, box, previous.unit, previous.part)
     else:
-        plan = plan_copy(have, want, box, engine, options, exact=exact)
+        plan = plan_copy(source, want, box, engine, options, exact=exact)
     job = Job.of(
         target, plan, action, options, identity=identity, reads=[source], new=new, grows_box=not draft
     )
@@ -211,8 +216,8 @@ def copy_part(source: StoredMag, target: Target, box: BoundingBox) -> UnitReport
 def copy_unit(
     source: StoredMag, target: Target, box: BoundingBox, exact: bool = False, threads: int = 1
 ) -> UnitReport:
-    """Copy what a unit covers: its files, or its voxels where the mags are stored differently."""
-    if source.spec != target.store.spec:
+    """Copy what a unit covers: its files, or its voxels where the mags are stored differently, or apart."""
+    if not _copies_files(source, target.store.spec):
         return write_unit(source.read(box, threads), target, box)
     start = time.perf_counter()
     cubes, file_nbytes = publish_copies(

@@ -9,10 +9,11 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from wkdask.errors import ReadOnlyError
-from wkdask.fsio import checked_path
+from wkdask.fsio import checked_place
+from wkdask.objects.urls import is_url
 from wkdask.properties.commit import commit
-from wkdask.properties.rawjson import PROPERTIES_FILE
-from wkdask.properties.records import DatasetRecord, LayerRecord, load
+from wkdask.properties.rawjson import PROPERTIES_FILE, read_bytes
+from wkdask.properties.records import DatasetRecord, LayerRecord, load, parse
 from wkdask.properties.values import Edit
 
 __all__ = ["Handles", "Properties"]
@@ -54,8 +55,11 @@ class Properties:
     _known: tuple[tuple[int, int, int], DatasetRecord] | None = field(default=None, repr=False, compare=False)
     """The file's inode, size and time, and what it said: one value, for threads look at once."""
 
+    _parsed: tuple[bytes, DatasetRecord] | None = field(default=None, repr=False, compare=False)
+    """The bytes of a file in an object store, and what they said."""
+
     def __post_init__(self) -> None:
-        self.folder = checked_path(self.folder)
+        self.folder = checked_place(self.folder)
 
     def __reduce__(self) -> tuple[type[Properties], tuple[Any, ...]]:
         return (Properties, (self.folder, self.outside, self.read_only, set(self.links)))
@@ -68,11 +72,17 @@ class Properties:
         ReadOnlyError
             If it was.
         """
+        if is_url(self.folder):
+            raise ReadOnlyError(
+                f"the dataset {self.folder} is in an object store, where datasets are read only"
+            )
         if self.read_only:
             raise ReadOnlyError(f"the dataset {self.folder} was opened with read_only=True")
 
     def may_write(self, folder: str) -> bool:
         """Tell whether what lies outside of the dataset may be written to."""
+        if is_url(folder):
+            return False
         real = os.path.realpath(folder)
         return self.outside == "write" or any(
             real == link or real.startswith(f"{link}{os.sep}") for link in self.links
@@ -82,6 +92,11 @@ class Properties:
     def record(self) -> DatasetRecord:
         """The dataset as the file says now."""
         known = self._known
+        if is_url(self.folder):
+            data, path = read_bytes(self.folder)  # remembered for some seconds
+            if self._parsed is None or self._parsed[0] is not data:
+                self._parsed = (data, parse(data, path))
+            return self._parsed[1]
         try:
             info = os.stat(os.path.join(self.folder, PROPERTIES_FILE))
         except OSError:

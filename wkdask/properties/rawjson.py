@@ -15,7 +15,9 @@ from math import isinf
 from typing import Any, TypeAlias
 
 from wkdask.errors import PropertiesError
-from wkdask.fsio import checked_path, open_regular
+from wkdask.fsio import checked_place, open_regular
+from wkdask.objects.metadata import read_metadata
+from wkdask.objects.urls import is_url
 
 __all__ = [
     "MAX_BYTES",
@@ -43,8 +45,13 @@ Raw: TypeAlias = dict[str, Any]
 
 def read_bytes(folder: str | os.PathLike[str]) -> tuple[bytes, str]:
     """Return the content of a folder's properties file, and its path; see `load` for the errors."""
-    folder = checked_path(folder)
+    folder = checked_place(folder)
     path = os.path.join(folder, PROPERTIES_FILE)
+    if is_url(folder):
+        try:
+            return read_metadata(path, MAX_BYTES).data, path
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no dataset at {folder}: there is no object {PROPERTIES_FILE}") from None
     try:
         descriptor = open_regular(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -11,14 +11,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeGuard
 
 from wkdask.errors import DamagedHeaderError, InvalidValueError, UnsupportedFormatError
 from wkdask.fsio import checked_path
 from wkdask.geometry import Vec3Int
+from wkdask.objects.urls import is_url
 from wkdask.storage.listing import Listing, Places, Suspect
+from wkdask.storage.objects.mag import ObjectMag, ZarrObjects, open_objects
+from wkdask.storage.objects.mag import found_format as objects_format
 from wkdask.storage.protocol import COMPRESSIONS, ZARR_COMPRESSIONS, ArraySpec, StoredMag
 from wkdask.storage.wkw import format as wkw_format
 from wkdask.storage.wkw.format import header_of_spec
@@ -47,6 +50,7 @@ __all__ = [
     "is_stored_mag",
     "is_zero_filled",
     "list_cubes",
+    "listed_sizes",
     "metadata_names",
     "open_address",
     "open_mag",
@@ -82,6 +86,8 @@ def metadata_names() -> frozenset[str]:
 
 def format_of(folder: str) -> str | None:
     """Return the format of a folder that is a mag; None if it is none."""
+    if is_url(folder):
+        return objects_format(folder)
     return next(
         (name for name, file in _METADATA.items() if os.path.lexists(os.path.join(folder, file))), None
     )
@@ -126,13 +132,14 @@ def open_mag(path: str, data_format: str | None = None, entry: Mapping[str, Any]
     if data_format is None:
         data_format = found_format(path)
     check_format(data_format)
-    if data_format == "wkw":
-        return WkwMag.open(path)
     entry = entry or {}
-    if entry.get("channelIndex") is not None:
+    if data_format != "wkw" and entry.get("channelIndex") is not None:
         raise UnsupportedFormatError(f"{path} is one channel of an array of several, which is not supported")
     axes = entry.get("axisOrder")
-    return ZarrMag.open(path, data_format, axes if isinstance(axes, Mapping) else None)
+    axis_order = axes if isinstance(axes, Mapping) else None
+    if is_url(path):
+        return open_objects(path, data_format, axis_order)
+    return WkwMag.open(path) if data_format == "wkw" else ZarrMag.open(path, data_format, axis_order)
 
 
 def list_cubes(store: StoredMag) -> Listing:
@@ -150,6 +157,12 @@ def _zarr(store: StoredMag) -> ZarrMag:
     if not isinstance(store, ZarrMag):
         raise UnsupportedFormatError(f"{store.path} is stored in a way that is not listed here")
     return store
+
+
+def _kind(store: StoredMag) -> StoredMag:
+    """Return the mag of its format: of one in an object store, that which knows how its bytes are laid out."""
+    found: StoredMag = store.mag if isinstance(store, ObjectMag) else store
+    return found
 
 
 def address_of(store: StoredMag) -> str | list[Any]:
@@ -272,12 +285,13 @@ def fitting_compression(
 
 def extent_of(store: StoredMag) -> Vec3Int:
     """Return the voxels (x, y, z) of a Zarr array from its origin on; 0 for other mags, which have no end."""
-    return store.extent() if isinstance(store, ZarrMag) else Vec3Int.zeros()
+    return store.extent() if isinstance(store, ZarrMag | ZarrObjects) else Vec3Int.zeros()
 
 
 def is_zero_filled(store: StoredMag) -> bool:
     """Tell whether what no file of a mag holds is zeros: all but Zarr arrays of other programs."""
-    return not (isinstance(store, ZarrMag) and store.layout.fill)
+    kind = _kind(store)
+    return not (isinstance(kind, ZarrMag) and kind.layout.fill)
 
 
 def default_shard_shape(data_format: str, chunk: Vec3Int, chunks: int = 32) -> Vec3Int:
@@ -290,15 +304,22 @@ def built_by(store: StoredMag, threads: int) -> StoredMag:
     return replace(store, threads=threads) if isinstance(store, ZarrMag) else store
 
 
+def listed_sizes(store: StoredMag) -> Iterator[int] | None:
+    """Return the bytes of each object of a mag, as a listing has them; None for a mag on a disk."""
+    return (nbytes for _, nbytes in store.file_sizes()) if isinstance(store, ObjectMag) else None
+
+
 def axes_of(store: StoredMag) -> str:
     """Return a letter for each dimension of a Zarr array, ``.`` for one beside c, x, y, z; "" for other mags."""
-    return store.layout.axes if isinstance(store, ZarrMag) else ""
+    kind = _kind(store)
+    return kind.layout.axes if isinstance(kind, ZarrMag) else ""
 
 
 def entry_of(store: StoredMag) -> tuple[int | None, dict[str, Any]]:
     """Return what the properties say of a mag: the side of its cubes (WKW), and its axes where they are unusual."""
-    if isinstance(store, WkwMag):
+    kind = _kind(store)
+    if isinstance(kind, WkwMag):
         return store.spec.shard_shape.x, {}
-    axes = store.layout.axes if isinstance(store, ZarrMag) else AXES
+    axes = kind.layout.axes if isinstance(kind, ZarrMag) else AXES
     order = {axis: n for n, axis in enumerate(axes) if axis in AXES}
     return None, {} if axes == AXES else {"axisOrder": order}

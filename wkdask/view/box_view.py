@@ -17,7 +17,7 @@ from wkdask.operations.inline import current_writes
 from wkdask.operations.inline_write import write_inline
 from wkdask.operations.where import NOWHERE, Where, check_allowed, spatial_box
 from wkdask.operations.write import PlannedWrite, plan_voxels, shape_of, with_whole_voxels, write_voxels
-from wkdask.paths import FolderPath
+from wkdask.paths import FolderPath, UrlPath, shown_path
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates
 from wkdask.storage.publish.dead_jobs import warn_if_half_replaced
@@ -58,9 +58,9 @@ class BoxView(ArrayLike):
         return self._place.store.spec
 
     @property
-    def path(self) -> FolderPath:
+    def path(self) -> FolderPath | UrlPath:
         """The mag's folder."""
-        return FolderPath(self.place.store.path)
+        return shown_path(self.place.store.path)
 
     @property
     def mag(self) -> Mag:

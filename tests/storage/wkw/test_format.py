@@ -5,6 +5,7 @@ import os
 import resource
 import struct
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from wkdask.storage.protocol import COMPRESSIONS, DTYPES, ArraySpec
 from wkdask.storage.wkw.format import (
     HEADER_SIZE,
     WkwHeader,
+    bytes_in,
     check_cube_file,
     header_of_spec,
     read_header,
@@ -167,7 +169,7 @@ def test_255_bytes_per_voxel_are_the_most():
 
 def check(path, dataset):
     with open(path, "rb") as file:
-        check_cube_file(str(path), file.fileno(), os.fstat(file.fileno()).st_size, dataset)
+        check_cube_file(str(path), partial(bytes_in, file.fileno()), os.fstat(file.fileno()).st_size, dataset)
 
 
 def make_cube(folder, block_type, dtype="uint16", block_len=4, file_len=4):

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,7 @@ from wkdask.storage.checksums import Checksums, find_sums, verifies
 from wkdask.storage.open_cubes import CheckedFiles, Identity, identity_of
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.rereads import fill, note_repeated, read_again
-from wkdask.storage.wkw.format import HEADER_SIZE, WkwHeader, check_cube_file
+from wkdask.storage.wkw.format import HEADER_SIZE, WkwHeader, bytes_in, check_cube_file
 from wkdask.storage.wkw.lz4 import bound, unpack
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class OpenCube:
                 kernels.unpack_blocks(batch.buffer, batch.codes, header.block_len, low, high, target, origin)
             return True
 
-        if self.sums is None and kernels.has_lz4():
+        if self._descriptor >= 0 and self.sums is None and kernels.has_lz4():
             nbytes = header.block_nbytes
             count = max(2, _FEW_NBYTES // nbytes)
             plain = packed = thread_buffer("plain", count * nbytes)[: count * nbytes]
@@ -289,13 +289,22 @@ def _checked_cube(path: str, descriptor: int, dataset: WkwHeader) -> OpenCube:
             sums = find_sums(_mag_of(path), path, info) if verifies() else None
             found = _checked.get(path, info, dataset.geometry)
             if found is None:
-                found = check_cube_file(path, descriptor, info.st_size, dataset, sums)
+                found = check_cube_file(
+                    path, partial(_bytes_of, path, descriptor, sums), info.st_size, dataset
+                )
                 nbytes = 0 if found[1] is None else found[1].nbytes
                 _checked.put(path, info, dataset.geometry, found, nbytes)
         return OpenCube(path, descriptor, found[0], found[1], identity_of(info), sums)
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _bytes_of(path: str, descriptor: int, sums: Checksums | None, start: int, nbytes: int) -> bytes:
+    """Return bytes of a cube, compared with their checksums if they are to be; fewer where the file ends."""
+    if sums is not None:
+        return sums.read(descriptor, path, start, nbytes).tobytes()
+    return bytes_in(descriptor, start, nbytes)
 
 
 def _mag_of(path: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +22,19 @@ import numpy as np
 from wkdask.errors import DamagedCubeError, DamagedHeaderError, DTypeError, UnsupportedFormatError
 from wkdask.fsio import EXHAUSTED, open_regular
 from wkdask.geometry import Vec3Int
-from wkdask.storage.checksums import Checksums
 from wkdask.storage.protocol import COMPRESSIONS, DTYPES, ArraySpec
 from wkdask.storage.rereads import reliably
 
-__all__ = ["HEADER_SIZE", "WkwHeader", "check_cube_file", "check_voxel", "header_of_spec", "read_header"]
+__all__ = [
+    "HEADER_SIZE",
+    "WkwHeader",
+    "bytes_in",
+    "check_cube_file",
+    "check_voxel",
+    "header_in",
+    "header_of_spec",
+    "read_header",
+]
 
 HEADER_SIZE = 16
 RAW, LZ4, LZ4HC = 1, 2, 3
@@ -184,16 +193,25 @@ def _header_in(path: str) -> WkwHeader:
     try:
         descriptor = open_regular(path)
         try:
-            header = WkwHeader.parse(os.pread(descriptor, HEADER_SIZE, 0))
+            data = os.pread(descriptor, HEADER_SIZE, 0)
         finally:
             os.close(descriptor)
     except FileNotFoundError as error:
         raise DamagedHeaderError(
             f"{path} is missing: is the folder a magnification, is the share mounted?"
         ) from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
             raise
+        raise DamagedHeaderError(f"{path} cannot be read: {error}") from error
+    return header_in(path, data)
+
+
+def header_in(path: str, data: bytes) -> WkwHeader:
+    """Return the header in the bytes of a ``header.wkw``. Raises as :func:`read_header`."""
+    try:
+        header = WkwHeader.parse(data)
+    except ValueError as error:
         raise DamagedHeaderError(f"{path} cannot be read: {error}") from error
     if header.block_len > MAX_BLOCK_LEN or header.file_len > MAX_FILE_LEN:
         raise UnsupportedFormatError(
@@ -204,7 +222,7 @@ def _header_in(path: str) -> WkwHeader:
 
 
 def check_cube_file(
-    path: str, descriptor: int, size: int, dataset: WkwHeader, sums: Checksums | None = None
+    path: str, read: Callable[[int, int], bytes], size: int, dataset: WkwHeader
 ) -> tuple[WkwHeader, np.ndarray[tuple[int], np.dtype[np.uint64]] | None]:
     """Check header, size and jump table of an open cube.
 
@@ -212,12 +230,12 @@ def check_cube_file(
     ----------
     path
         Its name, for the message.
-    descriptor, size
-        The open file and its size in bytes.
+    read
+        Returns its bytes, by the first one and their number; fewer where the file ends.
+    size
+        Its size in bytes.
     dataset
         The mag's header. The block type may differ: each cube is read by its own.
-    sums
-        What its bytes are compared with, if they are.
 
     Returns
     -------
@@ -234,7 +252,7 @@ def check_cube_file(
         If the disk does not give them.
     """
     try:
-        header = WkwHeader.parse(_bytes_of(path, descriptor, 0, HEADER_SIZE, sums))
+        header = WkwHeader.parse(read(0, HEADER_SIZE))
     except ValueError as error:
         raise DamagedCubeError(f"the cube {path} is damaged: {error}") from None
     if header.geometry != dataset.geometry:
@@ -253,7 +271,7 @@ def check_cube_file(
             f"the cube {path} is damaged: its data start at byte {header.data_offset} of {size}, "
             f"after its jump table they start at {table_end}"
         )
-    data = _bytes_of(path, descriptor, HEADER_SIZE, 8 * header.num_blocks, sums)
+    data = read(HEADER_SIZE, 8 * header.num_blocks)
     table = np.frombuffer(data[: len(data) // 8 * 8], dtype="<u8")
     if table.size != header.num_blocks or not _is_sound(table, table_end, size, header.block_nbytes):
         raise DamagedCubeError(
@@ -262,10 +280,8 @@ def check_cube_file(
     return header, table
 
 
-def _bytes_of(path: str, descriptor: int, start: int, nbytes: int, sums: Checksums | None) -> bytes:
-    """Return bytes of a cube; fewer where the file ends."""
-    if sums is not None:
-        return sums.read(descriptor, path, start, nbytes).tobytes()
+def bytes_in(descriptor: int, start: int, nbytes: int) -> bytes:
+    """Return bytes of an open file; fewer where it ends."""
     data = os.pread(descriptor, nbytes, start)
     while 0 < len(data) < nbytes and (more := os.pread(descriptor, nbytes - len(data), start + len(data))):
         data += more

@@ -6,13 +6,14 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wkdask.errors import DamagedCubeError
 from wkdask.storage.listing import OWN_NAMES, Listing, Places, Suspect, is_readable, list_files
-from wkdask.storage.wkw.format import HEADER_SIZE, RAW, WkwHeader, check_cube_file
+from wkdask.storage.wkw.format import HEADER_SIZE, RAW, WkwHeader, bytes_in, check_cube_file
 from wkdask.storage.wkw.lz4 import bound
 from wkdask.storage.wkw.mag import HEADER_NAME, WkwMag
 
@@ -107,7 +108,7 @@ def _look_closely(mag: WkwMag, paths: Sequence[str], found: list[Suspect]) -> in
             if not stat.S_ISREG(info.st_mode):
                 found.append(("damaged", path, "it is not a regular file"))
                 continue
-            _, ends = check_cube_file(path, descriptor, info.st_size, mag.header)
+            _, ends = check_cube_file(path, partial(bytes_in, descriptor), info.st_size, mag.header)
             if ends is not None and int(ends[-1]) < info.st_size:
                 found.append(("trailing", path, f"its blocks end at byte {ends[-1]} of {info.st_size}"))
         except DamagedCubeError as error:

@@ -175,7 +175,7 @@ class ZarrMag:
         """Return the path of the file that holds some of a cube's channels."""
         return f"{self.path}/{self.layout.key((channel, *index))}"
 
-    def _files(self, index: Vec3Int) -> Iterator[tuple[str, int, int]]:
+    def files_of(self, index: Vec3Int) -> Iterator[tuple[str, int, int]]:
         """Yield (path, first channel, its end) of the files of a cube; but for foreign arrays there is one."""
         step = self.layout.shard[0]
         for number in range(self.layout.files_per_cube):
@@ -215,7 +215,7 @@ class ZarrMag:
         cubes = self.spec.grid.cubes(box)
         if len(cubes) * self.layout.files_per_cube > _STAT_LIMIT:
             return [STAMP]
-        return [path[len(self.path) + 1 :] for index in cubes for path, _, _ in self._files(index)]
+        return [path[len(self.path) + 1 :] for index in cubes for path, _, _ in self.files_of(index)]
 
     # --- metadata ------------------------------------------------------------------------------------
 
@@ -265,7 +265,7 @@ class ZarrMag:
         corner, side = box.topleft, self.spec.shard_shape
 
         def open_cube(index: Vec3Int) -> list[tuple[CubeFile | None, int, int]]:
-            return [(open_file(path), first, last) for path, first, last in self._files(index)]
+            return [(open_file(path), first, last) for path, first, last in self.files_of(index)]
 
         def read(
             files: list[tuple[CubeFile | None, int, int]], index: Vec3Int, low: Corner, high: Corner

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from wkdask.errors import DamagedCubeError, DamagedHeaderError
 from wkdask.storage.zarr.layout import ZarrLayout
 
-__all__ = ["check_names", "check_names_in", "keys_on_disk", "name_left_out", "places_on_disk"]
+__all__ = ["check_names", "check_names_in", "keys_on_disk", "name_left_out", "place_of", "places_on_disk"]
 
 _LOOK_AT = 20_000
 """So many files are looked at for those that are none of an array: some tenths of a second."""
@@ -92,6 +92,12 @@ def name_left_out(names: Iterable[str], counts: Sequence[int], prefix: str, sepa
         if place is None or any(int(n) >= count for n, count in zip(place.groups(), counts, strict=True)):
             return name
     return None
+
+
+def place_of(layout: ZarrLayout, key: str) -> tuple[int, ...] | None:
+    """Return the place of a file by its name, in the order of the array's dimensions; None if it is none."""
+    found = _pattern(layout.prefix, len(layout.axes), layout.separator).fullmatch(key)
+    return None if found is None else tuple(map(int, found.groups()))
 
 
 def _misnamed(folder: str, found: str, ndim: int, prefix: str, separator: str) -> DamagedHeaderError:

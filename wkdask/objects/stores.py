@@ -1,0 +1,216 @@
+"""The clients of object stores: one per bucket and process, with the credentials of the environment.
+
+Credentials stay in this process: they are in no URL, no manifest, no message, and are not sent to workers, which
+read their own environment::
+
+    s3    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL, AWS_PROFILE and
+          ~/.aws; of one endpoint or bucket AWS_ACCESS_KEY_ID__STORE_EXAMPLE_COM__BUCKET, as webknossos reads them
+    gs    GOOGLE_APPLICATION_CREDENTIALS, or the login of gcloud
+    az    AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN
+
+Without any of them requests are anonymous, as public buckets take them.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from wkdask import settings
+from wkdask.errors import InvalidValueError
+from wkdask.objects.urls import Address
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+__all__ = ["bucket_options", "store_of"]
+
+_KEYS = {
+    "AWS_ACCESS_KEY_ID": "access_key_id",
+    "AWS_SECRET_ACCESS_KEY": "secret_access_key",
+    "AWS_SESSION_TOKEN": "session_token",
+    "AWS_REGION": "region",
+    "AWS_DEFAULT_REGION": "region",
+}
+"""Variables of the environment, and what obstore calls their values."""
+
+_NAMES = {
+    "key": "access_key_id",
+    "secret": "secret_access_key",
+    "token": "session_token",
+    "anon": "skip_signature",
+    "endpoint_url": "endpoint",
+    "region_name": "region",
+}
+"""Words of s3fs, and so of UPath, and what obstore calls their values."""
+
+_Place = tuple[str, str | None, str]
+_lock = threading.Lock()
+_stores: dict[_Place, ObjectStore] = {}
+_given: dict[_Place, dict[str, Any]] = {}
+
+
+def _begin_anew() -> None:
+    """Let a forked child make its own clients: it has none of the threads of its parent's."""
+    global _lock
+    _lock = threading.Lock()
+    memory = {place: store for place, store in _stores.items() if place[0] == "memory"}
+    _stores.clear()
+    _stores.update(memory)
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
+def store_of(address: Address) -> ObjectStore:
+    """Return the client of a bucket, the same one for all threads of this process."""
+    place = (address.scheme, address.endpoint, address.bucket)
+    store = _stores.get(place)
+    if store is None:
+        with _lock:
+            store = _stores.get(place)
+            if store is None:
+                store = _stores[place] = _made(address, _given.get(place, {}))
+    return store
+
+
+def bucket_options(address: Address, options: Mapping[str, Any]) -> None:
+    """Take the options of a bucket from the caller instead of the environment, in this process.
+
+    Parameters
+    ----------
+    address
+        An object of the bucket.
+    options
+        In the words of s3fs (``key``, ``secret``, ``token``, ``anon``, ``endpoint_url``, ``client_kwargs``) or of
+        obstore (``access_key_id``, ``region``, …).
+
+    Raises
+    ------
+    InvalidValueError
+        If there is no such option. The message does not repeat values.
+    """
+    flat = {**options}
+    for name in ("client_kwargs", "config_kwargs"):
+        inner = flat.pop(name, None)
+        if isinstance(inner, Mapping):
+            flat.update(inner)
+    place = (address.scheme, address.endpoint, address.bucket)
+    found = {_NAMES.get(name, name): value for name, value in flat.items() if value is not None}
+    try:
+        store = _made(address, found)
+    except Exception as error:
+        names = ", ".join(sorted(found))
+        raise InvalidValueError(
+            f"storage_options= of {address.scheme}://{address.bucket} are not understood ({type(error).__name__}); "
+            f"their names are {names}"
+        ) from None
+    with _lock:
+        _given[place], _stores[place] = found, store
+
+
+def _made(address: Address, given: Mapping[str, Any]) -> ObjectStore:
+    """Make the client of a bucket."""
+    from obstore.store import AzureStore, GCSStore, HTTPStore, MemoryStore, S3Store
+
+    seconds = float(settings.get("store-timeout"))
+    common: dict[str, Any] = {
+        # A request that fails is repeated here by `reading`, which knows what is repeated and says so.
+        "retry_config": {"max_retries": 0, "retry_timeout": timedelta(seconds=seconds)},
+    }
+    client: Any = {"timeout": timedelta(seconds=seconds), "connect_timeout": timedelta(seconds=10)}
+    if address.scheme == "memory":
+        return MemoryStore()
+    if address.scheme in ("http", "https"):
+        client["allow_http"] = address.scheme == "http"
+        return HTTPStore(str(address.endpoint), client_options=client, **common)
+    if address.scheme == "gs":
+        anonymous: Any = {} if given or _has_google_login() else {"skip_signature": True}
+        return GCSStore(address.bucket, client_options=client, **common, **anonymous, **given)
+    if address.scheme == "az":
+        anonymous = {} if given or _has_any("AZURE_") else {"skip_signature": True}
+        return AzureStore(address.bucket, client_options=client, **common, **anonymous, **given)
+    options = {**_s3_options(address), **given}
+    client["allow_http"] = str(options.get("endpoint", "")).startswith("http://")
+    return S3Store(address.bucket, client_options=client, **common, **options)
+
+
+def _s3_options(address: Address) -> dict[str, Any]:
+    """Return what the environment says of a bucket of S3."""
+    options: dict[str, Any] = {}
+    options.update(_profile())
+    for variable, name in _KEYS.items():
+        if value := os.environ.get(variable):
+            options[name] = value
+    endpoint = address.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        options["endpoint"] = endpoint
+    if address.endpoint:
+        options.update(_of_endpoint(address))
+    others = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+    if "access_key_id" not in options and not any(os.environ.get(name) for name in others):
+        # Without this the client would ask the metadata service of a machine at Amazon, and wait for it elsewhere.
+        options["skip_signature"] = os.environ.get("AWS_SKIP_SIGNATURE", "true").lower() != "false"
+    options.setdefault("region", "us-east-1")
+    return options
+
+
+def _of_endpoint(address: Address) -> dict[str, str]:
+    """Return the credentials of an endpoint, or of a bucket or a folder there: the longest name counts.
+
+    ``AWS_ACCESS_KEY_ID__STORE_EXAMPLE_COM__BUCKET`` is that of ``s3://store.example.com/bucket/…``; see
+    webknossos-libs, pull request 1475.
+    """
+    host = (address.endpoint or "").partition("://")[2]
+    parts = [re.sub(r"[^A-Za-z0-9]", "_", part).upper() for part in (host, address.bucket)]
+    found: dict[str, str] = {}
+    for count in range(1, len(parts) + 1):
+        suffix = "__".join(parts[:count])
+        for variable, name in _KEYS.items():
+            if value := os.environ.get(f"{variable}__{suffix}"):
+                found[name] = value
+    return found
+
+
+def _profile() -> dict[str, str]:
+    """Return the credentials of the files that Amazon's tools write: of AWS_PROFILE, or of the default profile."""
+    home = os.path.expanduser("~/.aws")
+    profile = os.environ.get("AWS_PROFILE") or "default"
+    found: dict[str, str] = {}
+    for variable, file, section in (
+        ("AWS_CONFIG_FILE", "config", profile if profile == "default" else f"profile {profile}"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "credentials", profile),
+    ):
+        parser = configparser.ConfigParser(interpolation=None)
+        try:
+            parser.read(os.environ.get(variable) or os.path.join(home, file), encoding="utf-8")
+        except (configparser.Error, OSError, UnicodeDecodeError):  # its content is not for a message
+            continue
+        if not parser.has_section(section):
+            continue
+        for key, name in (
+            ("aws_access_key_id", "access_key_id"),
+            ("aws_secret_access_key", "secret_access_key"),
+            ("aws_session_token", "session_token"),
+            ("region", "region"),
+            ("endpoint_url", "endpoint"),
+        ):
+            if value := parser.get(section, key, fallback=None):
+                found[name] = value
+    return found
+
+
+def _has_google_login() -> bool:
+    """Tell whether Google's tools have left a login."""
+    file = os.path.expanduser("~/.config/gcloud/application_default_credentials.json")
+    return _has_any("GOOGLE_") or os.path.exists(file)
+
+
+def _has_any(prefix: str) -> bool:
+    """Tell whether the environment has a variable that begins so."""
+    return any(name.startswith(prefix) for name in os.environ)
