@@ -13,6 +13,7 @@
 import asyncio
 import dataclasses
 import email.utils
+import os
 import re
 import threading
 from pathlib import Path
@@ -59,9 +60,13 @@ class _Handler(tornado.web.RequestHandler):
         if file.is_dir():
             raise tornado.web.HTTPError(self._server.folder_status)
         try:
-            data, changed = file.read_bytes(), file.stat()
+            opened = file.open("rb")
         except OSError:
             raise tornado.web.HTTPError(404) from None
+        with opened:
+            self._answer(opened, os.fstat(opened.fileno()))
+
+    def _answer(self, opened, changed):
         asked = self.request.headers
         date = email.utils.formatdate(changed.st_mtime, usegmt=True)
         etag = f'"{changed.st_ino:x}-{changed.st_mtime_ns:x}-{changed.st_size:x}"'
@@ -73,16 +78,17 @@ class _Handler(tornado.web.RequestHandler):
             if asked.get("If-None-Match") in (etag, "*"):
                 self.set_status(304)
                 return
-        first, last = 0, len(data) - 1
+        first, last = 0, changed.st_size - 1
         if self._server.ranges:
             self.set_header("Accept-Ranges", "bytes")
             # a range of what the file was before is not wanted: all of it is answered
             if "Range" in asked and asked.get("If-Range", etag) in (etag, date):
-                first, last = self._range(asked["Range"], len(data))
+                first, last = self._range(asked["Range"], changed.st_size)
         self.set_header("Content-Type", "application/octet-stream")
         self.set_header("Content-Length", last + 1 - first)
         if self.request.method != "HEAD":
-            self.write(data[first : last + 1])
+            opened.seek(first)
+            self.write(opened.read(last + 1 - first))
 
     def _range(self, text, size):
         """Return the first and the last byte of a range."""

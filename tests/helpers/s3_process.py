@@ -18,8 +18,25 @@ import sys
 import threading
 import time
 
+from moto.s3.models import FakeKey
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
+
+
+def keep_values():
+    """Read an object once, not for each range of it: moto reads all of it out of a file, and cuts."""
+    read, write = FakeKey.value.fget, FakeKey.value.fset
+
+    def value(key):
+        if "kept" not in vars(key):
+            key.kept = read(key)
+        return key.kept
+
+    def set_value(key, new):
+        vars(key).pop("kept", None)
+        write(key, new)
+
+    FakeKey.value = property(value, set_value)
 
 
 class OneAtATime:
@@ -89,6 +106,7 @@ class Server:
 
 def main():
     """Serve until the input ends."""
+    keep_values()
     server = Server(float(sys.argv[1]))
     print(server.port, flush=True)
     for line in sys.stdin:
