@@ -19,8 +19,8 @@ import threading
 import time
 
 from moto.s3.models import FakeKey
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import make_server
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 
 def keep_values():
@@ -67,7 +67,7 @@ class Server:
         self._app = OneAtATime(DomainDispatcherApplication(create_backend_app), delay)
         self._open = open_sockets = set()
 
-        class Handler(MotoRequestHandler):
+        class Handler(WSGIRequestHandler):
             disable_nagle_algorithm = True  # else a body waits 40 ms for the headers' confirmation
 
             def setup(self):
