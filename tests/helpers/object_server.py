@@ -91,6 +91,8 @@ def environ_of(endpoint):
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1",  # where the machine has a proxy for the rest of the world
+        "no_proxy": "127.0.0.1",
     }
 
 
@@ -117,7 +119,7 @@ class ObjectServer:
         self._numbers = itertools.count(1)
         process = Path(__file__).with_name("s3_process.py")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(process), str(delay)],
+            [sys.executable, "-P", str(process), str(delay), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -104,8 +104,16 @@ class Server:
                 connection.shutdown(socket.SHUT_RDWR)
 
 
+def end_with(parent):
+    """End this process when its parent is gone, also while a fork of the parent keeps the input open."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(0)
+
+
 def main():
     """Serve until the input ends."""
+    threading.Thread(target=end_with, args=(int(sys.argv[2]),), daemon=True).start()
     keep_values()
     server = Server(float(sys.argv[1]))
     print(server.port, flush=True)

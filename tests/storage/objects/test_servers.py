@@ -173,10 +173,13 @@ def test_a_server_that_stops_keeps_its_objects():
 def test_a_server_ends_with_the_process_that_started_it():
     script = (
         f"import sys; sys.path.insert(0, {os.path.dirname(rules.__file__)!r}); import os, object_server\n"
-        "server = object_server.ObjectServer(); print(server.endpoint, flush=True); os.kill(os.getpid(), 9)"
+        "server = object_server.ObjectServer(); print(server.endpoint, flush=True)\n"
+        "os.fork() and os.kill(os.getpid(), 9)\n"
+        "os.close(1); os.close(2); os.read(0, 1)"  # the fork has what the server reads from, and lives on
     )
     command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True) as child:
         endpoint = child.stdout.readline().strip()
         assert child.stderr.read() == ""  # the server has it too: this is the end of both
         assert child.wait() == -9
