@@ -224,6 +224,37 @@ def children():
         yield children
 
 
+@pytest.fixture(scope="session")
+def object_server():
+    """A real S3 server on the loopback, started by the first test that needs it."""
+    from object_server import ObjectServer
+
+    with ObjectServer() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(object_server, monkeypatch):
+    """An empty bucket; its credentials are in the environment, also of processes that a test starts."""
+    from object_server import set_environ
+
+    bucket = object_server.new_bucket()
+    set_environ(monkeypatch, bucket)
+    return bucket
+
+
+@pytest.fixture
+def proxied_bucket(object_server, monkeypatch):
+    """A bucket as above behind a proxy, `proxied_bucket.proxy`: it logs requests, and takes rules for them."""
+    from object_proxy import ObjectProxy
+    from object_server import set_environ
+
+    with ObjectProxy(object_server.endpoint) as proxy:
+        bucket = object_server.new_bucket(proxy)
+        set_environ(monkeypatch, bucket)
+        yield bucket
+
+
 @pytest.fixture
 def invoke():
     """Return a function that runs a command; an exception that is no plain error is raised here."""
