@@ -225,9 +225,9 @@ def _repeated(url: str, ask: Callable[[], T]) -> T:
     while True:
         try:
             return ask()
-        except FileNotFoundError:
-            raise FileNotFoundError(errno.ENOENT, "no such object", url) from None
-        except exceptions.NotFoundError:
+        except (FileNotFoundError, exceptions.NotFoundError) as error:
+            if "NoSuchBucket" in str(error):
+                raise StoreError(f"{url}: there is no such bucket") from None
             raise FileNotFoundError(errno.ENOENT, "no such object", url) from None
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError) as error:
             raise PermissionError(

@@ -22,7 +22,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from wkdask import settings
-from wkdask.errors import InvalidValueError
+from wkdask.errors import InvalidValueError, StoreError
 from wkdask.objects.urls import Address
 
 if TYPE_CHECKING:
@@ -55,20 +55,35 @@ _stores: dict[_Place, ObjectStore] = {}
 _given: dict[_Place, dict[str, Any]] = {}
 
 
-def _begin_anew() -> None:
-    """Let a forked child make its own clients: it has none of the threads of its parent's."""
-    global _lock
+_forked = False
+"""Whether this process was forked from one that had used a store: the threads of its client are not here, and every
+call, also of a new client, would wait for them for ever."""
+
+
+def _note_fork() -> None:
+    """Note in a forked child that no store can be used in it, if its parent has used one."""
+    global _forked, _lock
     _lock = threading.Lock()
-    memory = {place: store for place, store in _stores.items() if place[0] == "memory"}
-    _stores.clear()
-    _stores.update(memory)
+    _forked = _forked or any(place[0] != "memory" for place in _stores)
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_note_fork)
 
 
 def store_of(address: Address) -> ObjectStore:
-    """Return the client of a bucket, the same one for all threads of this process."""
+    """Return the client of a bucket, the same one for all threads of this process.
+
+    Raises
+    ------
+    StoreError
+        If this process was forked from one that had used a store.
+    """
+    if _forked and address.scheme != "memory":
+        raise StoreError(
+            f"{address.scheme}://{address.bucket} cannot be read in this process: it was forked from one that had "
+            f"read an object store before, whose connections cannot be shared; start processes with the method "
+            f"'spawn' or 'forkserver' (multiprocessing.get_context, multiprocessing_context= of a DataLoader)"
+        )
     place = (address.scheme, address.endpoint, address.bucket)
     store = _stores.get(place)
     if store is None:
@@ -123,7 +138,11 @@ def _made(address: Address, given: Mapping[str, Any]) -> ObjectStore:
         # A request that fails is repeated here by `reading`, which knows what is repeated and says so.
         "retry_config": {"max_retries": 0, "retry_timeout": timedelta(seconds=seconds)},
     }
-    client: Any = {"timeout": timedelta(seconds=seconds), "connect_timeout": timedelta(seconds=10)}
+    client: Any = {
+        "timeout": timedelta(seconds=10 * seconds),  # of a whole request: a cube may be large, the line slow
+        "read_timeout": timedelta(seconds=seconds),
+        "connect_timeout": timedelta(seconds=min(10.0, seconds)),
+    }
     if address.scheme == "memory":
         return MemoryStore()
     if address.scheme in ("http", "https"):
