@@ -29,11 +29,13 @@ def command(run: Run, source: str, target: str, verify: bool) -> None:
 
     All layers with their mags, view configurations, transformations and attachments. Where format, cut and
     compression stay, files are copied as they are. A layer is listed in DST when it is complete.
+    SRC may be a URL (s3, gs, az, https); so may DST, where files are copied as they are.
 
     \b
     Example:
       wkdask copy dataset archive --data-format zarr3 --shard-shape 256 --compression zstd
       wkdask copy dataset cutout --layer color --bbox 1024,1024,0,2048,2048,512
+      wkdask copy dataset s3://bucket/dataset --resume
     """
     copy(run, "copy", source, target, verify=verify)
 
@@ -43,8 +45,10 @@ def copy(run: Run, name: str, source: str, target: str, *, verify: bool = False)
     import wkdask
     from wkdask.cli.facts import copy_plan_facts, reports_facts
     from wkdask.dataset.copies import is_copied
+    from wkdask.dataset.uploads import plan_upload, refuse_changes
     from wkdask.geometry.voxel_size import format_bytes
     from wkdask.jobs.events import JobFinished, WriteReport
+    from wkdask.objects.urls import is_url
     from wkdask.progress.bar import listeners_for
 
     dataset = wkdask.Dataset(source)
@@ -69,6 +73,13 @@ def copy(run: Run, name: str, source: str, target: str, *, verify: bool = False)
             reports.append(event.report)
 
     with run.connected() as client:
+        if run.dry_run and is_url(target):
+            refuse_changes(target, {key: how[key] for key in how if key != "layers" and how[key] is not True})
+            layers = [dataset.get_layer(each) for each in run.layers] or list(dataset.layers.values())
+            upload = plan_upload(layers, str(dataset.path), dataset._file.record.raw)
+            run.say(repr(upload))
+            run.answer({"command": name, "files": len(upload.files), "bytes": upload.nbytes})
+            return
         if run.dry_run:
             plan = dataset.plan_copy(client=client, **how)
             run.say(repr(plan))

@@ -27,7 +27,7 @@ from wkdask.errors import (
     ResumeError,
     WkdaskError,
 )
-from wkdask.fsio import atomic_write, checked_path, lock, remove_folder
+from wkdask.fsio import atomic_write, checked_path, checked_place, lock, remove_folder
 from wkdask.geometry import BoundingBox, Mag
 from wkdask.geometry.voxel_size import VoxelSize, format_bytes, format_count
 from wkdask.jobs.engines.choice import pick_engine
@@ -35,6 +35,7 @@ from wkdask.jobs.job import WriteOptions
 from wkdask.jobs.plan import WritePlan
 from wkdask.layer import Layer
 from wkdask.layer.copies import CopyCut, LayerCopy, MagState, build_layer, plan_layer
+from wkdask.objects.reading import object_state
 from wkdask.objects.urls import is_url
 from wkdask.operations.copy import plan_copy
 from wkdask.paths import resolved
@@ -266,7 +267,10 @@ def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOpti
 
 def is_copied(path: str | os.PathLike[str]) -> bool:
     """Tell whether a folder holds a copy that came to its end."""
-    state = _State.read(checked_path(path))
+    folder = checked_place(path)
+    if is_url(folder):  # the properties come last
+        return object_state(f"{folder}/{PROPERTIES_FILE}") is not None
+    state = _State.read(folder)
     return state is not None and state.finished
 
 

@@ -19,6 +19,7 @@ from wkdask.dataset.external_layers import (
 )
 from wkdask.dataset.from_dask import from_dask
 from wkdask.dataset.layers import DatasetLayers
+from wkdask.dataset.uploads import plan_upload, refuse_changes, run_upload
 from wkdask.dataset.work import calculate_bounding_box, check, compress, downsample, write_layer
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.external.images.from_images import add_layer_from_images, from_images
@@ -36,6 +37,7 @@ from wkdask.layer.zarr_config import CompressLike, asked_compression
 from wkdask.locations import refuse_outside, warn_of_layers
 from wkdask.mag_view import MagView
 from wkdask.names import COLOR_CATEGORY, SEGMENTATION_CATEGORY, LayerCategoryType
+from wkdask.objects.urls import is_url
 from wkdask.operations.chunks import warn_of_ignored
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.properties import (
@@ -292,7 +294,8 @@ class Dataset(DatasetLayers):
         Parameters
         ----------
         new_dataset_path
-            Folder of the copy.
+            Folder of the copy; or its URL in an object store (s3, gs, az), where files are copied as they are, so
+            that nothing but `layers`, `layers_to_ignore`, `resume`, `verify` and `progress` can be given.
         scale, voxel_size, voxel_size_with_unit
             Another voxel size, in any of its spellings; as it is by default.
         block_len, file_len, compress
@@ -347,6 +350,22 @@ class Dataset(DatasetLayers):
         'zarr3'
         """
         warn_of_ignored(executor=executor)
+        target = checked_place(new_dataset_path)
+        if is_url(target):
+            changes = {
+                "voxel_size": scale or voxel_size or voxel_size_with_unit,
+                "chunk_shape": block_len or chunk_shape,
+                "shard_shape": file_len or shard_shape or chunks_per_shard,
+                "compression": None if compression is True and compress is None else True,
+                "data_format": data_format,
+                "bounding_box": bounding_box,
+                "exists_ok": exists_ok or None,
+            }
+            refuse_changes(target, changes)
+            chosen = self._chosen(layers, layers_to_ignore)
+            upload = plan_upload(chosen, self._file.folder, self._file.record.raw)
+            run_upload(upload, target, resume=resume, verify=verify, listeners=listeners_for(progress))
+            return Dataset(target)
         if exists_ok and os.path.isfile(os.path.join(checked_path(new_dataset_path), PROPERTIES_FILE)):
             return copy_missing_layers(
                 self,
@@ -444,12 +463,16 @@ class Dataset(DatasetLayers):
             compression,
             None if data_format is None else str(data_format),
         )
-        names = list(self.layers) if layers is None else list(dict.fromkeys(layers))
-        chosen = [self.get_layer(name) for name in names if name not in (layers_to_ignore or ())]
+        chosen = self._chosen(layers, layers_to_ignore)
         size = as_voxel_size(scales[0]) if scales else self.voxel_size
         options = WriteOptions(client=client, task_memory=task_memory)
         clip = None if bounding_box is None else as_box(bounding_box)
         return plan_dataset(self._file, chosen, size, cut, clip, options)
+
+    def _chosen(self, layers: Sequence[str] | None, ignored: Sequence[str] | None) -> list[Layer]:
+        """Return the layers that are to be copied."""
+        names = list(self.layers) if layers is None else list(dict.fromkeys(layers))
+        return [self.get_layer(name) for name in names if name not in (ignored or ())]
 
     def shallow_copy_dataset(
         self,

@@ -36,6 +36,7 @@ __all__ = [
     "read_end",
     "read_object",
     "read_range",
+    "repeated",
 ]
 
 T = TypeVar("T")
@@ -132,7 +133,7 @@ def _read(url: str, wanted: Any, most: int | None, version: Part | None) -> Part
             raise _Incomplete(f"it sent {len(data)} bytes instead of {stop - start}")
         return Part(data, start, size, found, bool(tag))
 
-    return _repeated(url, ask)
+    return repeated(url, ask)
 
 
 def _expected(wanted: Any, size: int) -> tuple[int, int]:
@@ -151,7 +152,7 @@ def object_state(url: str) -> Listed | None:
     address = Address.of(url)
     store = store_of(address)
     try:
-        meta = _repeated(url, lambda: obstore.head(store, address.key))
+        meta = repeated(url, lambda: obstore.head(store, address.key))
     except FileNotFoundError:
         return None
     return _listed(meta, address.key, address.key)
@@ -183,7 +184,7 @@ def list_objects(url: str) -> Iterator[Listed]:
             stream = None
             raise
 
-    while batch := _repeated(url, ask):
+    while batch := repeated(url, ask):
         for meta in batch:
             yield _listed(meta, meta["path"], prefix)
         offset = batch[-1]["path"]
@@ -196,7 +197,7 @@ def list_names(url: str) -> tuple[list[str], list[str]]:
     address = Address.of(url)
     prefix = f"{address.key}/" if address.key else ""
     _refuse_http(url, address)
-    found = _repeated(url, lambda: obstore.list_with_delimiter(store_of(address), prefix or None))
+    found = repeated(url, lambda: obstore.list_with_delimiter(store_of(address), prefix or None))
     folders = [each.rstrip("/").rpartition("/")[2] for each in found["common_prefixes"]]
     return sorted(folders), sorted(meta["path"].rpartition("/")[2] for meta in found["objects"])
 
@@ -217,8 +218,23 @@ class _Incomplete(Exception):
     """An answer that is not what was asked for."""
 
 
-def _repeated(url: str, ask: Callable[[], T]) -> T:
-    """Return what a request gives; repeated where it fails in a way that may pass."""
+def repeated(url: str, ask: Callable[[], T], what: str = "read") -> T:
+    """Return what a request gives; repeated where it fails in a way that may pass.
+
+    Parameters
+    ----------
+    url
+        The object, for messages.
+    ask
+        Makes the request.
+    what
+        What is done with the object, as a participle.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, ChangedObjectError, StoreError
+        See the module.
+    """
     from obstore import exceptions
 
     tries, number = int(settings.get("store-retries")), 0
@@ -241,11 +257,11 @@ def _repeated(url: str, ask: Callable[[], T]) -> T:
         except (exceptions.GenericError, _Incomplete, TimeoutError, ConnectionError) as error:
             if number >= tries or _is_final(error):
                 times = f" (asked {number + 1} times)" if number else ""
-                raise StoreError(f"{url} cannot be read: {_reason(error)}{times}") from None
+                raise StoreError(f"{url} cannot be {what}: {_reason(error)}{times}") from None
             _pause(number)
             number += 1
         except exceptions.BaseError as error:
-            raise StoreError(f"{url} cannot be read: {_reason(error)}") from None
+            raise StoreError(f"{url} cannot be {what}: {_reason(error)}") from None
 
 
 def _pause(number: int) -> None:
