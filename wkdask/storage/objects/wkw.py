@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from wkdask.storage.objects.pieces import Kept, Pieces
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.wkw.blocks import OpenCube, batches
 from wkdask.storage.wkw.format import HEADER_SIZE, RAW, WkwHeader, check_cube_file
+
+if TYPE_CHECKING:
+    from wkdask.kernels import BlockTarget
 
 __all__ = ["FetchedCube", "fetch_cube", "forget_cube"]
 
@@ -53,15 +57,33 @@ class FetchedCube(OpenCube):
         super().__init__(pieces.url, -1, header, ends)
         self._pieces = pieces
 
+    def read(
+        self, low: Sequence[int], high: Sequence[int], target: BlockTarget, origin: Sequence[int]
+    ) -> None:
+        """Put a box into its place in an array; blocks that lie together in a piece are not copied before."""
+        from wkdask.kernels import unpack_blocks
+
+        nbytes = self.header.block_nbytes
+        for batch in batches(self.header, BoundingBox.from_corners(low, high)):
+            buffer = batch.buffer
+            if self.ends is None and len(batch.runs) == 1:
+                position = self.header.data_offset + int(batch.runs[0, 2]) * nbytes
+                buffer = np.frombuffer(self._piece(position, len(batch.codes) * nbytes), np.uint8)
+            else:
+                self.load(batch)
+            unpack_blocks(buffer, batch.codes, self.header.block_len, low, high, target, origin)
+
+    def _piece(self, position: int, nbytes: int) -> memoryview:
+        """Return bytes that were fetched."""
+        data = self._pieces.read(position, nbytes)
+        if len(data) != nbytes:
+            raise DamagedCubeError(f"the cube {self.path} is damaged: it ends at byte {self._pieces.size}")
+        return data
+
     def _read(self, target: Voxels, starts: Voxels, stops: Voxels, positions: Voxels) -> bool:
         """Fill parts of a buffer from the pieces."""
         for start, stop, position in zip(starts.tolist(), stops.tolist(), positions.tolist(), strict=True):
-            data = self._pieces.read(position, stop - start)
-            if len(data) != stop - start:
-                raise DamagedCubeError(
-                    f"the cube {self.path} is damaged: it ends at byte {self._pieces.size}"
-                )
-            target[start:stop] = np.frombuffer(data, np.uint8)
+            target[start:stop] = np.frombuffer(self._piece(position, stop - start), np.uint8)
         return False
 
     def _unpack_again(self, number: int, position: int, packed: Voxels, out: Voxels) -> None:
