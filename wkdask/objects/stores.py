@@ -13,7 +13,6 @@ Without any of them requests are anonymous, as public buckets take them.
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
 import threading
@@ -198,6 +197,8 @@ def _of_endpoint(address: Address) -> dict[str, str]:
 
 def _profile() -> dict[str, str]:
     """Return the credentials of the files that Amazon's tools write: of AWS_PROFILE, or of the default profile."""
+    import configparser
+
     home = os.path.expanduser("~/.aws")
     profile = os.environ.get("AWS_PROFILE") or "default"
     found: dict[str, str] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from xml.sax.saxutils import unescape
+from html import unescape
 
 from wkdask.errors import ImageStackError
 from wkdask.external.images.info import Choice, ImageFile, Layout, describe, shown
