@@ -127,7 +127,9 @@ def _rechunk(scene, mag, box):
 
 
 def _compress(scene, mag, box):
-    mag.compress(compression="lz4" if scene.data_format == "wkw" else "gzip", progress=False)
+    # One that it has not: else there is nothing to do, and so no job.
+    known = ("lz4", "lz4hc") if scene.data_format == "wkw" else ("gzip", "zstd")
+    mag.compress(compression=known[mag.spec.compression == known[0]], progress=False)
 
 
 def _result(scene, mag):
