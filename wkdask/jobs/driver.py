@@ -294,7 +294,11 @@ def _run_job(
             notify(JobFinished(job.label, report))  # or a bar would stay on the terminal
     if tally.first_failure is not None:
         raise failure_of(
-            job, tally.first_failure, tally.failures, kept=any(folder.parked for folder in folders)
+            job,
+            tally.first_failure,
+            tally.failures,
+            landed=report is not None and not job.writes[0].new,
+            kept=any(folder.parked for folder in folders),
         )
     return report
 
