@@ -125,7 +125,8 @@ def _check_sources(path: str, name: str, dataset: Any) -> None:
             is_there = False
         if not is_there:
             raise DamagedHeaderError(
-                f"{path}:{name} is virtual, and of its parts {place}:{inner} is not there; its voxels would be zeros"
+                f"{path}:{name} is virtual, and of its parts {place}:{inner} is not there; its voxels would be "
+                f"zeros"
             )
 
 
