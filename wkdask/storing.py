@@ -12,6 +12,7 @@ whole cubes of all of them.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -261,7 +262,8 @@ def _what(entries: Sequence[_Entry], facts: GraphFacts, options: WriteOptions) -
                 return None, name
     targets = [path for entry in entries if facts.reads(path := entry.place.store.path)]
     parts = [structure_of(entry.array, *targets) if targets else entry.array.name for entry in entries]
-    places = [f"{entry.place.layer}/{entry.place.mag}" for entry in entries]
+    lead = entries[0].place.store.path  # the others are named from there on: the dataset may be moved
+    places = [os.path.relpath(entry.place.store.path, lead) for entry in entries]
     return "|".join([*parts, *places]), name
 
 

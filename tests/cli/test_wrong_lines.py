@@ -106,6 +106,8 @@ LINES = [
     (2, "downsample ds --scheduler head", "tcp://head:8786"),
     (2, "downsample ds --quiet --progress json", "one of them"),
     (2, "convert stack new", "--voxel-size 4.6,4.6,45"),
+    (1, "convert nowhere.zarr new", "no such file or folder"),
+    (1, "convert s3://bucket/a.zarr new", "is a URL"),
     (2, "convert stack new --voxel-size 4,4,4 --axes xyz", "for Zarr and other arrays only"),
     (2, "convert array new --voxel-size 4,4,4 --gaps keep", "for image files only"),
     (2, "convert array array new --voxel-size 4,4,4", "alone"),

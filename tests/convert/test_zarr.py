@@ -446,6 +446,24 @@ def test_a_damaged_chunk_is_named_and_leaves_no_half_mag(tmp_path, random_voxels
     assert f"{path}/1" in str(caught.value)
     if axes == "zyx":
         assert str(chunk) in str(caught.value)
+    assert list(Dataset(tmp_path / "ds").get_layer("color").mags) == [(1, 1, 1)]  # that is whole
+
+
+@pytest.mark.parametrize("data_format", ["wkw", "zarr3"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_image_of_which_nothing_can_be_read_leaves_nothing(tmp_path, random_voxels, is_there, data_format):
+    path = image(tmp_path / "i.zarr", pyramid(random_voxels((1, 64, 64, 1)), FACTORS[:1]), "zyx", chunks=64)
+    (chunk,) = (file for file in Path(path, "0").rglob("*") if file.is_file() and file.name != "zarr.json")
+    chunk.write_bytes(b"damaged")
+    if is_there:
+        Dataset.create(tmp_path / "ds", open_scales(path).voxel_size)
+    with pytest.raises(TaskFailedError) as caught:
+        convert_zarr(path, tmp_path / "ds", progress=False, data_format=data_format)
+    assert "What the other tasks wrote" not in str(caught.value)
+    assert os.path.exists(tmp_path / "ds") == is_there
+    if is_there:
+        assert not Dataset(tmp_path / "ds").layers
+        assert not os.path.exists(tmp_path / "ds/color")
 
 
 CHILD = """

@@ -23,6 +23,7 @@ from wkdask.errors import (
     JobRunningError,
     LayerNotFoundError,
     PlanError,
+    ReadOnlyError,
     ResumeError,
     TaskFailedError,
     UnsupportedFormatError,
@@ -471,6 +472,34 @@ def test_of_two_that_copy_into_a_folder_one_does(original, tmp_path):
     with lock(str(target / ".wkdask" / "locks" / "copy.lock")), pytest.raises(JobRunningError):
         original.copy_dataset(target)
     assert original.first_difference(original.copy_dataset(target)) is None
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("what", ["link", "hard link", "FIFO", "list"])
+def test_the_state_of_a_copy_that_others_have_put_there_is_none(original, tmp_path, what):
+    stranger, state = tmp_path / "stranger", tmp_path / "copy/.wkdask/copy.json"
+    stranger.write_bytes(b"mine")
+    state.parent.mkdir(parents=True)
+    if what == "link":
+        state.symlink_to(stranger)
+    elif what == "hard link":
+        os.link(stranger, state)
+    elif what == "FIFO":
+        os.mkfifo(state)
+    else:
+        state.write_text('{"request": {}, "mags": [], "finished": true}')
+    copy = original.copy_dataset(tmp_path / "copy")
+    assert {*copy.layers} == {*original.layers}
+    assert stranger.read_bytes() == b"mine"
+
+
+def test_a_private_folder_of_a_copy_that_is_a_link_is_refused(original, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/.wkdask").symlink_to(tmp_path / "photos")
+    with pytest.raises(ReadOnlyError, match="is a symlink"):
+        original.copy_dataset(tmp_path / "copy")
+    assert os.listdir(tmp_path / "photos") == []
 
 
 def test_the_plan_is_shown(original):

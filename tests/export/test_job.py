@@ -305,7 +305,32 @@ def test_a_journal_that_was_cut_off(tmp_path):
         assert folder.done(5) == {3}
 
 
-VERSION_2 = '{"version": 2, "key": "", "unit": [1, 1, 1], "files": 0, "bytes": 0}'
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["symlink", "link", "mkfifo"])
+@pytest.mark.parametrize("name", ["manifest.json", "journal", "whole"])
+def test_nothing_counts_in_the_folder_of_an_export_into_which_others_put_something(tmp_path, mag, kind, name):
+    mag.export(tmp_path / "expected.npy", progress=False)
+    mag.export(tmp_path / "a.npy", progress=False, resume=True)
+    (tmp_path / "a.npy").unlink()  # so that it looks as if the export had not ended
+    folder, stranger = tmp_path / ".a.npy.wkdask-export", tmp_path / "stranger"
+    stranger.write_bytes((folder / name).read_bytes() if name == "manifest.json" else b"mine")
+    before = stranger.read_bytes()
+    (folder / name).unlink(missing_ok=True)
+    getattr(os, kind)(*[stranger] * (kind != "mkfifo"), folder / name)
+    mag.export(tmp_path / "a.npy", progress=False, resume=True)
+    assert content(tmp_path / "a.npy") == content(tmp_path / "expected.npy")
+    assert stranger.read_bytes() == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_link_in_place_of_the_folder_of_an_export_is_not_followed(tmp_path, mag, resume):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/one.jpg").write_bytes(b"mine")
+    (tmp_path / ".a.npy.wkdask-export").symlink_to(tmp_path / "photos")
+    with pytest.raises(AlreadyExistsError, match="is a link"):
+        mag.export(tmp_path / "a.npy", progress=False, resume=resume)
+    assert content(tmp_path / "photos") == {"one.jpg": b"mine"}
+    assert not (tmp_path / "a.npy").exists()
 
 
 def test_a_manifest_that_is_damaged_is_none(tmp_path):

@@ -467,7 +467,7 @@ class _Same:
 
 
 def _other_compression(scene):
-    return "zstd" if scene.data_format == "zarr" else "lz4" if scene.data_format == "wkw" else "gzip"
+    return "lz4" if scene.data_format == "wkw" else "gzip"
 
 
 @call(resumes=False, whole=(("ds", "color", 1),))

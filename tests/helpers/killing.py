@@ -122,12 +122,16 @@ def _write(scene, mag, box):
 
 
 def _rechunk(scene, mag, box):
-    chunk = 32 if scene.data_format == "zarr" else 16
-    mag.rechunk(chunk, 32, progress=False)
+    side = (
+        16 if mag.spec.shard_shape[0] == 32 else 32
+    )  # another one: else there is nothing to do, and so no job
+    mag.rechunk(side if scene.data_format == "zarr" else 16, side, progress=False)
 
 
 def _compress(scene, mag, box):
-    mag.compress(compression="lz4" if scene.data_format == "wkw" else "gzip", progress=False)
+    # One that it has not: else there is nothing to do, and so no job.
+    known = ("lz4", "lz4hc") if scene.data_format == "wkw" else ("gzip", "zstd")
+    mag.compress(compression=known[mag.spec.compression == known[0]], progress=False)
 
 
 def _result(scene, mag):
@@ -217,7 +221,7 @@ def left_in(folder, *, finished):
             left += [os.path.join(above, name) for name in [*folders, *files] if _TRASH.fullmatch(name)]
         if os.path.basename(above) == ".wkdask":
             for name in [*folders, *files]:
-                kept = name in ("locks", "finished", "stamp", "copy.json")
+                kept = name in ("locks", "finished", "stamp", "copy.json", "checksums")
                 if not kept and finished:
                     left.append(os.path.join(above, name))
                 elif not kept and re.fullmatch("[0-9a-f]{12}", name) and not finished:

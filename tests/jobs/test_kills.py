@@ -32,7 +32,9 @@ SEED = os.environ.get("WKDASK_KILL_SEED", "1")
 """What the moments and what follows them are drawn from; another one makes other runs."""
 KILLS = int(os.environ.get("WKDASK_KILLS", "10"))
 """Kills of each call and format."""
-KINDS = [(name, data_format) for name in CALLS for data_format in ("wkw", "zarr3")]
+FORMATS = os.environ.get("WKDASK_KILL_FORMATS", "wkw zarr3").split()
+"""Of the mags; "zarr" is the third. Settings of wkdask may be given in the environment too, such as checksums."""
+KINDS = [(name, data_format) for name in CALLS for data_format in FORMATS]
 
 
 @pytest.fixture(scope="module")

@@ -171,6 +171,33 @@ def test_the_same_call_is_answered_until_the_mag_changes(tmp_path, what):
     assert np.array_equal(mag.read(), 255 - changed)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["while cubes are replaced", "after its end"])
+@pytest.mark.parametrize("what", [*IN_PLACE, "with another layer"])
+def test_an_in_place_job_of_a_dataset_that_was_moved_and_a_layer_that_was_renamed(
+    tmp_path, children, what, moment
+):
+    voxels, more = voxels_of(), voxels_of(1) // 8
+    mag = new_mag(tmp_path / "ds", fill=voxels)
+    new_mag(tmp_path / "ds", "more", fill=more)
+    another = (
+        'mag.write(255 - mag.to_dask() + mag.layer.dataset.get_layer("more").get_mag(1).to_dask(), {how})'
+    )
+    calls = {**IN_PLACE, "with another layer": another.replace("{how}", "resume={resume}")}
+    call = calls[what].format(resume=False)
+    killed(children, f"call = lambda: {call}\n{MOMENTS[moment]}\ncall()\n", mag.layer.dataset_path)
+    Dataset(tmp_path / "ds").get_layer("c").name = "renamed"
+    os.rename(tmp_path / "ds", tmp_path / "moved")
+    script = PRELUDE.replace('get_layer("c")', 'get_layer("renamed")')
+    out = children.run(
+        f"{script}report = {calls[what].format(resume=True)}\nprint(getattr(report, 'label', report))",
+        tmp_path / "moved",
+    )
+    assert "layer 'renamed' mag 1" in out
+    expected = 255 - voxels + (more if what == "with another layer" else 0)
+    assert np.array_equal(Dataset(tmp_path / "moved").get_layer("renamed").get_mag(1).read(), expected)
+
+
 def test_another_expression_is_another_job(tmp_path):
     voxels = voxels_of()
     mag = new_mag(tmp_path / "ds", fill=voxels)

@@ -409,3 +409,21 @@ def test_a_draft_of_a_call_that_died_at_once_goes(filled):
     assert not draft.exists()
     assert os.listdir(mag.path) == [name for name in os.listdir(mag.path) if not name.endswith(".tmp")]
     assert other.exists()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("marker", ["FIFO", "link", "[]", "{}", '{"mag": "1"}', '{"mag": "1", "folder": 5}'])
+def test_a_marker_that_no_call_has_left_is_none(filled, tmp_path, marker):
+    mag, voxels = filled()
+    private = Path(mag.layer.path, "other/.wkdask")
+    private.mkdir(parents=True)
+    if marker == "FIFO":
+        os.mkfifo(private / "replaces")
+    elif marker == "link":
+        (tmp_path / "stranger").write_text('{"mag": "1", "folder": "../.."}')
+        (private / "replaces").symlink_to(tmp_path / "stranger")
+    else:
+        (private / "replaces").write_text(marker)
+    mag.rechunk(16, 32)
+    assert np.array_equal(mag.read(), voxels)
+    assert private.exists()

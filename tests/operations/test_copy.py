@@ -15,7 +15,7 @@ from thorough import mostly_slow
 
 import wkdask
 from wkdask import BoundingBox, Dataset
-from wkdask.errors import AlreadyExistsError, InvalidValueError, TaskFailedError
+from wkdask.errors import AlreadyExistsError, InvalidValueError, TaskFailedError, UnsupportedFormatError
 from wkdask.geometry import Vec3Int
 from wkdask.jobs.job import WriteOptions
 from wkdask.operations.copy import copy_mag
@@ -179,6 +179,13 @@ def test_copies_and_compression_on_workers(filled, make_mag, client, compression
 
 
 # --- compression in place -------------------------------------------------------------------------------
+
+
+def test_a_compression_of_another_format_is_refused_by_name(filled):
+    mag, voxels = filled()
+    with pytest.raises(UnsupportedFormatError, match="'gzip'"):
+        mag.compress(compression="gzip")
+    assert np.array_equal(mag.read(), voxels)
 
 
 @pytest.mark.parametrize("old", KINDS)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import numpy as np
 from wkdask.arrays.lazy import LazySource, Readable
 from wkdask.errors import PlanError
 from wkdask.geometry import BoundingBox
+from wkdask.storage.formats import is_stored_mag
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -332,9 +334,7 @@ class _Structure:
     def _value(self, value: Any) -> str:
         """Return the hash of a task, an argument or a constant."""
         if isinstance(value, LazySource):
-            path = value.store.path
-            state = f"target {self._targets.index(path)}" if path in self._targets else value.token
-            return _hash("source", state, str(value.box))
+            return _hash("source", self._state(value), str(value.box))
         if self._is_key(value):
             return self._key(value)
         if isinstance(value, str):
@@ -357,6 +357,16 @@ class _Structure:
         from dask.base import tokenize
 
         return str(tokenize(value))
+
+    def _state(self, source: LazySource) -> str:
+        """Return what stands for a source; mags are named from the first target on: both may be moved."""
+        path = source.store.path
+        if path in self._targets:
+            return f"target {self._targets.index(path)}"
+        if self._targets and is_stored_mag(source.store):
+            state = source.store.fingerprint(source.box)
+            return f"{os.path.relpath(path, self._targets[0])}:{state}"
+        return source.token
 
 
 def _referred(value: Any) -> Any:

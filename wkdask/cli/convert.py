@@ -201,6 +201,9 @@ def command(run: Run, **given: Any) -> None:
     if not single and request.voxel_size is None:
         request = replace(request, voxel_size=_voxel_size_of(request.dataset))
     if not single and request.voxel_size is None:
+        from wkdask.external.images.paths import find_images
+
+        find_images(paths)  # what is not there, or no image, is not asked how large its voxels are
         raise click.UsageError(
             "Missing option '--voxel-size': images do not say how large a voxel is; give it in nm, as in "
             "--voxel-size 4.6,4.6,45",

@@ -21,7 +21,7 @@ from wkdask.dataset import Dataset
 from wkdask.errors import AlreadyExistsError, JobRunningError, PlanError, ResumeError, WkdaskWarning
 from wkdask.external.foreign import Scale
 from wkdask.external.target import add_mag, check_layer, note_min_max, same_cut, spec_of
-from wkdask.fsio import checked_path
+from wkdask.fsio import checked_path, remove_folder
 from wkdask.geometry import BoundingBox, Vec3Int, Vec3IntLike
 from wkdask.geometry.grid import block_shape_near, chunks_on_grid
 from wkdask.geometry.voxel_size import VoxelSize, format_bytes
@@ -199,23 +199,30 @@ def convert_scales(
     for layer, spec in work:  # all is checked before anything is written
         for scale in layer.scales:
             _block_shape(scale, spec, threads, memory)
-    datasets = [open_target(folder, source.voxel_size, layer.name, resume=resume) for layer, _ in work]
-    reports = []
-    for dataset, (layer, spec) in zip(datasets, work, strict=True):
-        for scale in layer.scales:
-            mag, is_new = _mag(dataset, layer, scale, spec)
-            options = WriteOptions(
-                client=client,
-                durable=durable,
-                resume=resume,
-                # The blocks depend on threads and memory; the job is the same whatever these are.
-                job=f"conversion of {scale.array.path} ({_digest(scale)})",
-                overwrite=False,
-                listeners=listeners_for(progress),
-            )
-            reports.append(_write(mag, scale, _block_shape(scale, spec, threads, memory), options, is_new))
-            if scale is layer.scales[0]:
-                note_min_max(mag.layer, reports[-1])
+    is_new = not os.path.lexists(folder)
+    try:
+        datasets = [open_target(folder, source.voxel_size, layer.name, resume=resume) for layer, _ in work]
+        reports = []
+        for dataset, (layer, spec) in zip(datasets, work, strict=True):
+            for scale in layer.scales:
+                mag, is_new_mag = _mag(dataset, layer, scale, spec)
+                options = WriteOptions(
+                    client=client,
+                    durable=durable,
+                    resume=resume,
+                    # The blocks depend on threads and memory; the job is the same whatever these are.
+                    job=f"conversion of {scale.array.path} ({_digest(scale)})",
+                    overwrite=False,
+                    listeners=listeners_for(progress),
+                )
+                blocks = _block_shape(scale, spec, threads, memory)
+                reports.append(_write(mag, scale, blocks, options, is_new_mag))
+                if scale is layer.scales[0]:
+                    note_min_max(mag.layer, reports[-1])
+    except BaseException:
+        if is_new and os.path.lexists(folder) and not Dataset(folder).layers:
+            remove_folder(folder)  # nothing landed
+        raise
     return reports
 
 

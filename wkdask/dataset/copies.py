@@ -27,7 +27,7 @@ from wkdask.errors import (
     ResumeError,
     WkdaskError,
 )
-from wkdask.fsio import atomic_write, checked_path, checked_place, lock, remove_folder
+from wkdask.fsio import checked_path, checked_place, lock, remove_folder
 from wkdask.geometry import BoundingBox, Mag
 from wkdask.geometry.voxel_size import VoxelSize, format_bytes, format_count
 from wkdask.jobs.engines.choice import pick_engine
@@ -44,10 +44,18 @@ from wkdask.properties import PROPERTIES_FILE, SetViewConfiguration, create, loa
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import format_of, open_mag
 from wkdask.storage.protocol import PRIVATE
+from wkdask.storage.publish.private import (
+    opened_folder,
+    private_folder,
+    read_private_file,
+    write_private_file,
+)
 
 __all__ = ["DatasetCopy", "is_copied", "plan_dataset", "run_copy"]
 
-_STATE = f"{PRIVATE}/copy.json"
+_STATE = "copy.json"
+_LARGEST = 1 << 26
+"""Bytes of a state at most: the copy has a line for each mag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +189,14 @@ class _State:
     def read(cls, folder: str) -> _State | None:
         """Return the state of a copy; None if there is none that can be read."""
         try:
-            with open(os.path.join(folder, _STATE), "rb") as file:
-                content = json.load(file)
+            with opened_folder(folder, PRIVATE) as private:
+                content = json.loads(read_private_file(private, _STATE, _LARGEST))
             mags = {
                 layer: {Mag(name): MagState(source, whole) for name, (source, whole) in states.items()}
                 for layer, states in content["mags"].items()
             }
             return cls(content["request"], mags, content["finished"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def write(self, folder: str) -> None:
@@ -198,7 +206,8 @@ class _State:
             for layer, states in self.mags.items()
         }
         content = {"request": self.request, "mags": mags, "finished": self.finished}
-        atomic_write(os.path.join(folder, _STATE), json.dumps(content, indent=1).encode())
+        with opened_folder(folder, PRIVATE) as private:
+            write_private_file(private, _STATE, json.dumps(content, indent=1).encode())
 
 
 def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOptions) -> str:
@@ -305,11 +314,11 @@ def _check_target(folder: str, request: dict[str, Any], *, resume: bool) -> _Sta
 @contextlib.contextmanager
 def _alone(folder: str) -> Iterator[None]:
     """Hold the lock of a copy."""
-    locks = os.path.join(folder, PRIVATE, "locks")
-    os.makedirs(locks, exist_ok=True)
+    os.makedirs(folder, exist_ok=True)
+    private = private_folder(folder)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(lock(os.path.join(locks, "copy.lock"), timeout=0))
+            stack.enter_context(lock(f"{private}/locks/copy.lock", timeout=0))
         except LockTimeoutError as error:
             raise JobRunningError(f"another process is copying into {folder}") from error
         yield

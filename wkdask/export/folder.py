@@ -10,20 +10,37 @@
 
 A unit is noted when what it made is on the disk. An export that is resumed leaves its manifest, which says that
 it has ended: the same call again does nothing.
+
+The folder lies where others may write, or came out of an archive. So it is opened by descriptor and is no link; and
+where one of its entries is a link, a FIFO, or a second name of another file, no export has left it so: then
+nothing in it counts, and what it led to is not touched.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from wkdask.errors import JobRunningError, LockTimeoutError
-from wkdask.fsio import atomic_write, lock, remove_folder, remove_temporaries
+from wkdask.errors import AlreadyExistsError, JobRunningError, LockTimeoutError
+from wkdask.fsio import lock, remove_entry
+from wkdask.storage.publish.private import (
+    open_private_file,
+    opened_folder,
+    read_private_file,
+    write_private_file,
+)
 
 __all__ = ["ExportFolder", "Manifest", "held_folder"]
+
+
+_MANIFEST, _JOURNAL, _LOCK = "manifest.json", "journal", "lock"
+_LARGEST = 1 << 16
+"""Bytes of a manifest at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +62,15 @@ class Manifest:
         return json.dumps(raw).encode()
 
     @classmethod
-    def read(cls, path: str) -> Manifest | None:
-        """Return that of a file; None where there is none that can be understood: it is then no previous run."""
+    def read(cls, folder: int) -> Manifest | None:
+        """Return that in a folder, given by its descriptor; None where there is none that can be understood."""
         try:
-            with open(path, "rb") as file:
-                raw = json.loads(file.read(1 << 16))
+            raw = json.loads(read_private_file(folder, _MANIFEST, _LARGEST))
             x, y, z = map(int, raw["unit"])
             if raw["version"] != 1 or min(x, y, z) < 1:
                 return None
             return cls(str(raw["key"]), (x, y, z), int(raw["files"]), int(raw["bytes"]))
-        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
 
@@ -71,38 +87,39 @@ class ExportFolder:
         parent, name = os.path.split(target)
         return cls(os.path.join(parent, f".{name}.wkdask-export"))
 
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """Open it by descriptor."""
+        parent, name = os.path.split(self.path)
+        with opened_folder(parent, name) as folder:
+            yield folder
+
     @property
     def manifest(self) -> Manifest | None:
-        """What the export is; None where there is none."""
-        return Manifest.read(f"{self.path}/manifest.json")
+        """What the export is; None where there is none, or something else is in its folder."""
+        with self.opened() as folder:
+            return Manifest.read(folder) if _holds_files_only(folder) else None
 
     def begin(self, manifest: Manifest) -> None:
         """Begin an export: what an earlier one left is removed."""
         self.sweep()
-        self.note_manifest(manifest)
-
-    def note_manifest(self, manifest: Manifest) -> None:
-        """Replace the manifest."""
-        remove_temporaries(f"{self.path}/manifest.json")
-        atomic_write(f"{self.path}/manifest.json", manifest.to_json())
+        with self.opened() as folder:
+            write_private_file(folder, _MANIFEST, manifest.to_json())
 
     def sweep(self) -> None:
         """Remove all but the lock, the manifest first: without it nothing else counts."""
-        names = sorted(os.listdir(self.path), key=lambda name: name != "manifest.json")
-        for name in names:
-            path = f"{self.path}/{name}"
-            if name == "lock":
-                continue
-            if os.path.isdir(path) and not os.path.islink(path):
-                remove_folder(path)
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+        with self.opened() as folder:
+            for name in sorted(os.listdir(folder), key=lambda name: name != _MANIFEST):
+                if name != _LOCK:
+                    remove_entry(folder, name)
 
     def done(self, units: int) -> set[int]:
         """Return the numbers of the units that are done; a line that was cut off does not count."""
         try:
-            with open(f"{self.path}/journal", "rb") as file:
+            with (
+                self.opened() as folder,
+                open(open_private_file(folder, _JOURNAL, os.O_RDONLY), "rb") as file,
+            ):
                 *lines, _ = file.read().split(b"\n")
         except FileNotFoundError:
             return set()
@@ -111,9 +128,21 @@ class ExportFolder:
 
     def note(self, number: int) -> None:
         """Note a unit that is done."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         # A line of its own also after one that a crash cut off, which has no full stop.
-        with open(f"{self.path}/journal", "ab") as file:
+        with self.opened() as folder, open(open_private_file(folder, _JOURNAL, flags), "ab") as file:
             file.write(b"\n%d.\n" % number)
+
+
+def _holds_files_only(folder: int) -> bool:
+    """Tell whether all in a folder, given by its descriptor, are folders and files of one name."""
+    for _, folders, files, above in os.fwalk(".", dir_fd=folder):
+        for name in (*folders, *files):
+            with contextlib.suppress(FileNotFoundError):  # a task of a dead export may still be at work
+                info = os.stat(name, dir_fd=above, follow_symlinks=False)
+                if not stat.S_ISDIR(info.st_mode) and not (stat.S_ISREG(info.st_mode) and info.st_nlink == 1):
+                    return False
+    return True
 
 
 @contextlib.contextmanager
@@ -124,9 +153,21 @@ def held_folder(target: str) -> Iterator[ExportFolder]:
     ------
     JobRunningError
         If another export into the same target runs.
+    AlreadyExistsError
+        If something else has the folder's name.
     """
     folder = ExportFolder.of(target)
-    os.makedirs(folder.path, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder.path)
+    try:
+        with folder.opened():
+            pass
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise AlreadyExistsError(
+            f"{folder.path} is a link, or no folder: nothing is exported into {target} while it is there"
+        ) from error
     try:
         with lock(f"{folder.path}/lock", timeout=0):
             yield folder

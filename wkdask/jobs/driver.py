@@ -200,7 +200,7 @@ def _receipt(job: Job, key: str) -> WriteReport | None:
         return None
     rows = read_receipt(key, mags, own_only=job.in_place)
     try:
-        reports = [WriteReport.from_row(row) for row in rows or ()]
+        reports = [_report_of(job, number, row) for number, *row in rows or ()]
     except (TypeError, ValueError, KeyError):
         return None
     if not reports:
@@ -210,6 +210,22 @@ def _receipt(job: Job, key: str) -> WriteReport | None:
     )
     reports = [replace(report, was_finished=True) for report in reports]
     return replace(reports[0], others=tuple(reports[1:]))
+
+
+def _rows_of(job: Job, report: WriteReport) -> list[list[Any]]:
+    """Return the reports of a job as JSON, each with which of its mags it is about; -1 for another one."""
+    numbers = {(write.place.dataset_path, write.place.label): n for n, write in enumerate(job.writes)}
+    reports = (report, *report.others)
+    return [[numbers.get((each.dataset_path, each.label), -1), *each.to_row()] for each in reports]
+
+
+def _report_of(job: Job, number: int, row: Sequence[Any]) -> WriteReport:
+    """Return the report of a row: its mag has the name that it has now, not the one of that time."""
+    report = WriteReport.from_row(row)
+    if not 0 <= number < len(job.writes):
+        return report
+    place = job.writes[number].place
+    return replace(report, label=place.label, dataset_path=place.dataset_path)
 
 
 def _run_job(
@@ -278,7 +294,11 @@ def _run_job(
             notify(JobFinished(job.label, report))  # or a bar would stay on the terminal
     if tally.first_failure is not None:
         raise failure_of(
-            job, tally.first_failure, tally.failures, kept=any(folder.parked for folder in folders)
+            job,
+            tally.first_failure,
+            tally.failures,
+            landed=report is not None and not job.writes[0].new,
+            kept=any(folder.parked for folder in folders),
         )
     return report
 
@@ -399,8 +419,7 @@ def _settle(job: Job, tally: JobTally, seconds: float, *, leave_receipt: bool) -
         drop_receipts(write.store, write.box)
     if leave_receipt and job.identity is not None and job.durable and report is not None:
         mags = [(write.store, write.box) for write in job.writes]
-        rows = [each.to_row() for each in (report, *report.others)]
-        write_receipt(job.identity.key, mags, rows, durable=job.durable)
+        write_receipt(job.identity.key, mags, _rows_of(job, report), durable=job.durable)
     return report
 
 

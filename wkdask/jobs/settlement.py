@@ -161,8 +161,22 @@ def _edits(layer: str, mag: Mag, box: BoundingBox, maximum: int | float | None) 
     return edits
 
 
-def failure_of(job: Job, first_failure: Outcome, failures: int, *, kept: bool) -> TaskFailedError:
-    """Return the error of a job whose tasks failed, with the first one's error as its cause."""
+def failure_of(
+    job: Job, first_failure: Outcome, failures: int, *, landed: bool, kept: bool
+) -> TaskFailedError:
+    """Return the error of a job whose tasks failed, with the first one's error as its cause.
+
+    Parameters
+    ----------
+    job
+        The job.
+    first_failure, failures
+        How the first task failed, and how many did.
+    landed
+        Whether other tasks wrote something that is listed now.
+    kept
+        Whether the job can be resumed.
+    """
     box, cause = first_failure.box, first_failure.error
     cubes = job.plan.cube.cubes(box)
     first = job.store.cube_path(cubes.start)
@@ -170,7 +184,8 @@ def failure_of(job: Job, first_failure: Outcome, failures: int, *, kept: bool) -
     others = f" ({failures} tasks failed)" if failures > 1 else ""
     error = TaskFailedError(
         f"{job.label}: {job.action} the cube {first}{more} (voxels {box} of that mag) failed with "
-        f"{type(cause).__name__}: {cause}{others}. What the other tasks wrote is in the properties"
+        f"{type(cause).__name__}: {cause}{others}"
+        + (". What the other tasks wrote is in the properties" if landed else "")
         + ("; the same call with resume=True (--resume) continues from there" if kept else "")
     )
     error.__cause__ = cause

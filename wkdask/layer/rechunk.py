@@ -30,7 +30,7 @@ from wkdask.errors import (
     ReadOnlyError,
     TaskFailedError,
 )
-from wkdask.fsio import atomic_write, fsync_folder, lock, remove_folder
+from wkdask.fsio import fsync_folder, lock, remove_folder
 from wkdask.jobs.driver import open_sources
 from wkdask.jobs.engines.choice import pick_engine
 from wkdask.jobs.events import WriteReport
@@ -44,11 +44,19 @@ from wkdask.properties.handle import Properties
 from wkdask.storage.formats import create_mag, entry_of, found_format, open_mag
 from wkdask.storage.protocol import PRIVATE, ArraySpec, StoredMag
 from wkdask.storage.publish.dead_jobs import replaced_jobs
+from wkdask.storage.publish.private import (
+    opened_folder,
+    private_folder,
+    read_private_file,
+    write_private_file,
+)
 
 __all__ = ["rechunk_in_place"]
 
-_MARKER = f"{PRIVATE}/replaces"
-"""File in a new folder: which mag it is of, and the folder that it replaces."""
+_MARKER = "replaces"
+"""File in a new folder's private one: which mag it is of, and the folder that it replaces."""
+_LARGEST = 1 << 16
+"""Bytes of it at most."""
 
 
 def rechunk_in_place(
@@ -93,9 +101,10 @@ def rechunk_in_place(
         draft, final = os.path.join(folder, f".{name}.new"), os.path.join(folder, name)
         try:
             new = create_mag(draft, spec, data_format)
-            os.makedirs(os.path.join(draft, PRIVATE), exist_ok=True)
             marker = {"mag": place.mag.to_layer_name(), "folder": os.path.relpath(place.store.path, folder)}
-            atomic_write(os.path.join(draft, _MARKER), json.dumps(marker).encode())
+            private_folder(draft)
+            with opened_folder(draft, PRIVATE) as private:
+                write_private_file(private, _MARKER, json.dumps(marker).encode())
             report = _copied(place, replace(place, store=new), options)
             os.rename(draft, final)
             fsync_folder(folder)
@@ -181,17 +190,27 @@ def _remove_leftovers(properties: Properties, place: MagPlace) -> None:
         if going.fullmatch(entry):  # renamed away already, by `remove_folder`
             shutil.rmtree(path, ignore_errors=True)
             continue
-        try:
-            with open(os.path.join(path, _MARKER), "rb") as file:
-                marker = json.load(file)
-        except (OSError, ValueError):
-            continue
-        if marker.get("mag") != place.mag.to_layer_name():
+        replaced = _replaced(path, place.mag.to_layer_name())
+        if replaced is None:
             continue
         if os.path.realpath(path) not in listed_folders(properties):
             remove_folder(path)
             continue
-        old = os.path.normpath(os.path.join(folder, marker["folder"]))
+        old = os.path.normpath(os.path.join(folder, replaced))
         if os.path.lexists(old) and is_own(properties, place.layer, old):
             remove_folder(old)
-        os.unlink(os.path.join(path, _MARKER))
+        with opened_folder(path, PRIVATE) as private:
+            os.unlink(_MARKER, dir_fd=private)
+
+
+def _replaced(path: str, mag: str) -> str | None:
+    """Return which folder a folder replaces that was made for a mag; None if it was not."""
+    try:
+        with opened_folder(path, PRIVATE) as private:
+            marker = json.loads(read_private_file(private, _MARKER, _LARGEST))
+    except (OSError, ValueError, RecursionError):
+        return None
+    match marker:
+        case {"mag": name, "folder": str(folder)} if name == mag and "\0" not in folder:
+            return folder
+    return None

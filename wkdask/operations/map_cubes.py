@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -171,14 +172,16 @@ class MapRequest:
             f"{source.name}={'target' if source.store.path in replaced else self._state(work, source)}"
             for source in work.sources
         ]
-        places = (f"{place.layer}/{place.mag}" for place in self.targets.values())
+        # Mags are named from the lead's on: the dataset may be moved, the layer renamed.
+        places = (os.path.relpath(place.store.path, self.lead.store.path) for place in self.targets.values())
         how = [self.halo, self.boundary, self.blocks.shape, *self.targets, *places]
         return "|".join([call_name(self.function), *map(str, how), *read])
 
     def _state(self, work: MapWork, source: MapSource) -> str:
         """Return what changes when something changes of what is read of a source by all tasks together."""
         box = work.around(source, self.lead_box).intersection(source.valid)
-        return f"{source.store.path}:{source.store.fingerprint(box)}"
+        path = os.path.relpath(source.store.path, self.lead.store.path)
+        return f"{path}:{source.store.fingerprint(box)}"
 
 
 def _bytes_per_voxel(mags: list[tuple[Mag, ArraySpec]], lead: Mag) -> float:

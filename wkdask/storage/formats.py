@@ -232,10 +232,6 @@ def check_spec(spec: ArraySpec, data_format: str) -> ArraySpec:
     check_format(data_format)
     if data_format != "wkw":
         return layout_of_spec(spec, data_format).to_spec()
-    if spec.compression not in COMPRESSIONS:
-        raise UnsupportedFormatError(
-            f'WKW cubes are stored with the compression None, "lz4" or "lz4hc", got {spec.compression!r}'
-        )
     header_of_spec(spec)
     return replace(spec, layout="wkw")
 

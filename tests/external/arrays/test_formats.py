@@ -350,6 +350,46 @@ def test_one_dataset_is_taken_and_several_are_listed(tmp_path, random_voxels):
         open_arrays(f"{tmp_path}/a.h5:/nothing")
 
 
+def test_links_of_hdf5_are_followed_within_the_file(tmp_path, random_voxels):
+    h5py = pytest.importorskip("h5py")
+    voxels = random_voxels((1, 20, 18, 10))
+    write_hdf5(tmp_path, voxels)
+    shutil.copy(tmp_path / "a.h5", tmp_path / "b.h5")
+    with h5py.File(tmp_path / "b.h5", "a") as file:
+        file["data"] = h5py.SoftLink("/volumes")
+        file["lost"] = h5py.SoftLink("/nowhere")
+        file["away"] = h5py.ExternalLink("a.h5", "/volumes")
+    convert_array(f"{tmp_path}/b.h5:/data/raw", tmp_path / "ds", progress=False)
+    np.testing.assert_array_equal(Dataset(tmp_path / "ds").get_layer("color").get_mag(1).read(), voxels)
+    with pytest.raises(InvalidValueError, match="no dataset '/lost'"):
+        open_arrays(f"{tmp_path}/b.h5:/lost")
+    with pytest.raises(UnsupportedFormatError, match=r"link into .*a\.h5; name /volumes/raw"):
+        open_arrays(f"{tmp_path}/b.h5:/away/raw")
+
+
+def test_parts_of_hdf5_in_files_that_are_not_there_are_no_zeros(tmp_path, random_voxels, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.chdir(tmp_path)  # where HDF5 puts external files
+    voxels = random_voxels((4, 9, 10))
+    layout = h5py.VirtualLayout((4, 9, 10), "uint8")
+    for z, section in enumerate(voxels):
+        layout[z] = h5py.VirtualSource(f"s{z}.h5", "image", (9, 10))
+        with h5py.File(f"s{z}.h5", "w") as file:
+            file["image"] = section
+    with h5py.File("a.h5", "w") as file:
+        file.create_virtual_dataset("volume", layout)
+        file.create_dataset("raw", (4, 9, 10), "uint8", external=[("a.raw", 0, 360)])[...] = voxels
+    how = {"axes": "zyx", "voxel_size": (1, 1, 1), "progress": False}
+    convert_array(f"{tmp_path}/a.h5:/volume", tmp_path / "ds", **how)
+    np.testing.assert_array_equal(Dataset(tmp_path / "ds").get_layer("color").get_mag(1).read()[0], voxels.T)
+    (tmp_path / "s2.h5").unlink()
+    with pytest.raises(DamagedHeaderError, match=r"s2\.h5:image is not there"):
+        convert_array(f"{tmp_path}/a.h5:/volume", tmp_path / "other", **how)
+    with pytest.raises(UnsupportedFormatError, match=r"another file, a\.raw"):
+        convert_array(f"{tmp_path}/a.h5:/raw", tmp_path / "other", **how)
+    assert not (tmp_path / "other").exists()
+
+
 def test_an_n5_group(tmp_path, random_voxels):
     voxels = random_voxels((1, 20, 18, 10))
     path, _ = write_n5(tmp_path, voxels)
@@ -378,6 +418,30 @@ def test_nrrd_with_channels_and_a_detached_header(tmp_path, random_voxels):
     convert_array(tmp_path / "a.nhdr", tmp_path / "ds", progress=False)
     assert Dataset(tmp_path / "ds").voxel_size == (4, 5, 6)
     np.testing.assert_array_equal(Dataset(tmp_path / "ds").get_layer("color").get_mag(1).read(), voxels)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (b"type: uint16", "order the bytes"),
+        (b"type: uint16\nendian: middle", "'middle'"),
+        (b"type: uint8\ndimension: 2", "dimension says 2"),
+        (b"type: uint8\nspacings: 1 1", "spacings says 2"),
+        (b"type: uint8\nsizes: 4 -4 4", "-4"),
+        (b"type: uint8\nbyte skip: -5", "-5"),
+        (b"type: uint8\nline skip: 1", "1 lines"),
+        (b"type: uint8\nline skip: 1\ndata file: data", "1 lines"),
+    ],
+)
+def test_a_nrrd_that_does_not_say_where_its_voxels_are(tmp_path, field, message):
+    pytest.importorskip("nrrd")
+    said = {line.split(b":")[0] for line in field.split(b"\n")}
+    usual = [b"dimension: 3", b"sizes: 4 4 4", b"encoding: raw"]
+    lines = [b"NRRD0004", *field.split(b"\n"), *(line for line in usual if line.split(b":")[0] not in said)]
+    (tmp_path / "a.nrrd").write_bytes(b"\n".join(lines) + b"\n\n" + bytes(128))
+    (tmp_path / "data").write_bytes(b"a line\n" + bytes(128))
+    with pytest.raises((DamagedHeaderError, UnsupportedFormatError), match=message):
+        open_arrays(tmp_path / "a.nrrd", axes="xyz", voxel_size=(1, 1, 1))
 
 
 def test_nifti_of_colours_and_scaled(tmp_path, random_voxels):

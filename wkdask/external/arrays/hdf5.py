@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from wkdask.errors import DamagedHeaderError, UnsupportedFormatError
+from wkdask.errors import DamagedHeaderError, UnsupportedFormatError, WkdaskError
 from wkdask.external.arrays.found import Asked, Found, Part, library, one_of, shown_error, whole_steps
 from wkdask.geometry.voxel_size import VoxelSize, unit_named
 from wkdask.storage.protocol import Voxels
@@ -61,6 +62,12 @@ def hdf5_found(path: str, inner: str, asked: Asked) -> Found:
 
             file.visititems(note)
             given = f"/{inner.strip('/')}" if inner.strip("/") else ""
+            if given and given not in there and (linked := _linked(file, given)) is not None:
+                if linked.file.filename != file.filename:
+                    raise UnsupportedFormatError(
+                        f"{path}:{given} is a link into {linked.file.filename}; name {linked.name} in that file"
+                    )
+                note(given.strip("/"), linked)
             notes = []
             if not given and len(there) == 1:
                 (given,) = there
@@ -70,16 +77,57 @@ def hdf5_found(path: str, inner: str, asked: Asked) -> Found:
             shape, dtype = tuple(map(int, dataset.shape)), dataset.dtype
             if dtype.kind not in "biuf":
                 raise UnsupportedFormatError(f"{path}:{name} holds {dtype}, which are no voxels")
+            _check_sources(path, name, dataset)
             chunks = tuple(map(int, dataset.chunks or (min(side, _WINDOW) for side in shape)))
             axes = _axes(dataset)
             size, corner = _placed(dataset, axes)
             dataset[tuple(slice(max(side - 1, 0), side) for side in shape)]  # is the file as long as it says?
     except (OSError, RuntimeError, KeyError) as error:
-        if isinstance(error, UnsupportedFormatError):
+        if isinstance(error, WkdaskError):
             raise
         raise DamagedHeaderError(f"{path} cannot be read as HDF5: {shown_error(error)}") from error
     part = Part(f"{path}:{name}", _Hdf5Voxels(path, name), shape, np.dtype(dtype).name, chunks, corner=corner)
     return Found((part,), axes, size, tuple(notes))
+
+
+def _linked(file: Any, name: str) -> Any:
+    """Return what lies under a name to which a link in the file leads; None if nothing does."""
+    try:
+        return file.get(name)
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _check_sources(path: str, name: str, dataset: Any) -> None:
+    """Refuse a dataset of which parts are in files that are not there: HDF5 reads those as zeros.
+
+    Raises
+    ------
+    DamagedHeaderError
+        If it is virtual, and its parts are not there.
+    UnsupportedFormatError
+        If its voxels are raw in another file, which HDF5 looks for in the working directory.
+    """
+    import h5py
+
+    if dataset.external:
+        raise UnsupportedFormatError(
+            f"{path}:{name} has its voxels in another file, {dataset.external[0][0]}, as raw bytes; convert that "
+            f"(--shape, --dtype), or save the dataset as one file"
+        )
+    sources = dataset.virtual_sources() if dataset.is_virtual else ()
+    for other, inner in sorted({(source.file_name, source.dset_name) for source in sources}):
+        place = path if other == "." else os.path.join(os.path.dirname(path), other)
+        try:
+            with h5py.File(place, "r", locking=False) as file:
+                is_there = isinstance(file.get(inner), h5py.Dataset)
+        except (OSError, RuntimeError, KeyError):
+            is_there = False
+        if not is_there:
+            raise DamagedHeaderError(
+                f"{path}:{name} is virtual, and of its parts {place}:{inner} is not there; its voxels would be "
+                f"zeros"
+            )
 
 
 def _axes(dataset: Any) -> str | None:

@@ -53,7 +53,7 @@ def nrrd_found(path: str, inner: str, asked: Asked) -> Found:
         with open(path, "rb") as file:
             header = nrrd.read_header(file)
             after = file.tell()
-        sizes = tuple(map(int, header["sizes"]))
+        sizes = _sizes(header)
         kind = _DTYPES.get(str(header["type"]).strip().lower())
         encoding = str(header["encoding"]).strip().lower()
     except (ValueError, KeyError, OSError, StopIteration, nrrd.NRRDError) as error:
@@ -67,9 +67,17 @@ def nrrd_found(path: str, inner: str, asked: Asked) -> Found:
             f"encoding raw (nrrd.write(…, {{'encoding': 'raw'}}), unu save -e raw)"
         )
     data, offset = _data_file(path, header, after)
-    is_big = str(header.get("endian", "little")).lower() == "big"
-    dtype = np.dtype(kind).newbyteorder(">" if is_big else "<")
+    dtype = np.dtype(kind)
+    endian = str(header.get("endian", "little" if dtype.itemsize == 1 else "")).strip().lower()
+    if endian not in ("little", "big"):
+        raise DamagedHeaderError(
+            f"{path} does not say in which order the bytes of its {dtype} are: its field endian is {endian!r}, "
+            f"expected little or big"
+        )
+    dtype = dtype.newbyteorder(">" if endian == "big" else "<")
     skip = int(header.get("byte skip", header.get("byteskip", 0)))
+    if skip < -1:
+        raise DamagedHeaderError(f"{path} skips {skip} bytes in front of its voxels")
     offset = os.stat(data).st_size - int(np.prod(sizes)) * dtype.itemsize if skip == -1 else offset + skip
     if offset < 0:
         raise DamagedHeaderError(f"{data} is cut off: it is shorter than its voxels")
@@ -78,15 +86,32 @@ def nrrd_found(path: str, inner: str, asked: Asked) -> Found:
     return Found((replace(part, corner=corner),), axes, size, tuple(notes))
 
 
+_OF_EACH_AXIS = ("kinds", "spacings", "units", "space directions", "thicknesses", "axis mins", "labels")
+"""Fields that have a value for each axis."""
+
+
+def _sizes(header: Any) -> tuple[int, ...]:
+    """Return the sides; raise ValueError where another field says another number of axes."""
+    sizes = tuple(map(int, header["sizes"]))
+    counts = {"dimension": int(header["dimension"])}
+    counts |= {name: len(header[name]) for name in _OF_EACH_AXIS if header.get(name) is not None}
+    for name, count in counts.items():
+        if count != len(sizes):
+            raise ValueError(f"there are {len(sizes)} sizes, but {name} says {count} axes")
+    if min(sizes) < 0:
+        raise ValueError(f"the sizes are {sizes}")
+    return sizes
+
+
 def _data_file(path: str, header: Any, after: int) -> tuple[str, int]:
     """Return the file that holds the voxels, and where they begin but for what the header skips."""
+    lines = int(header.get("line skip", header.get("lineskip", 0)))
+    if lines:
+        raise UnsupportedFormatError(
+            f"{path} skips {lines} lines in front of its voxels, which is not supported"
+        )
     name = header.get("data file", header.get("datafile"))
     if name is None:
-        lines = int(header.get("line skip", header.get("lineskip", 0)))
-        if lines:
-            raise UnsupportedFormatError(
-                f"{path} skips {lines} lines in front of its voxels, which is not supported"
-            )
         return path, after
     if not isinstance(name, str) or "%" in name or name.upper().startswith("LIST") or len(name.split()) > 1:
         raise UnsupportedFormatError(f"{path} has its voxels in several files, {name!r}; save it as one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from wkdask.external.images.numbering import natural_key
 __all__ = ["find_images", "find_with_notes"]
 
 _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+_URL = re.compile(r"[a-z][a-z0-9+]+:/")  # pathlib makes one slash of two
 _THREADS = 8  # looking at files on a shared file system is mostly waiting
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -55,6 +57,10 @@ def find_with_notes(inputs: Sequence[str | Path] | str | Path) -> tuple[list[str
     skipped: list[str] = []
     for item in [inputs] if isinstance(inputs, (str, Path)) else inputs:
         path = os.path.abspath(item)
+        if _URL.match(str(item)) and not os.path.lexists(path):
+            raise ImageStackError(
+                f"{item} is a URL; only files and folders that are mounted can be converted"
+            )
         found = list(_walk(path, skipped)) if os.path.isdir(path) else [path]
         if not found:
             raise ImageStackError(

@@ -172,17 +172,17 @@ def private_folder(mag_path: str) -> str:
         If this user may not write there, or the folder is a link.
     """
     private = f"{mag_path}/{PRIVATE}"
-    try:
-        make_shared_folder(private)
-        make_shared_folder(f"{private}/locks")
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        raise ReadOnlyError(f"{mag_path} cannot be written to: {error.strerror}") from error
-    if os.path.islink(private) or os.path.islink(f"{private}/locks"):
-        raise ReadOnlyError(
-            f"{private}, or locks in it, is a symlink; jobs only work in a folder of the mag itself"
-        )
+    for folder in (private, f"{private}/locks"):  # nothing is made behind a link
+        try:
+            make_shared_folder(folder)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            raise ReadOnlyError(f"{mag_path} cannot be written to: {error.strerror}") from error
+        if os.path.islink(folder):
+            raise ReadOnlyError(
+                f"{private}, or locks in it, is a symlink; jobs only work in a folder of the mag itself"
+            )
     return private
 
 

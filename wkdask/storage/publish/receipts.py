@@ -2,7 +2,7 @@
 
 A receipt lies in ``<mag>/.wkdask/finished/<key>``. It counts as long as nothing that the job wrote has
 changed since: it holds the fingerprint of each mag's box, and a checksum of itself. A job that writes into
-the same box takes its place.
+the same box takes its place. The mags are named from the job's own mag on: a dataset may be moved, a layer renamed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def write_receipt(
     store, box = mags[0]
     private = private_folder(store.path)
     make_shared_folder(f"{private}/{_FOLDER}")
-    states = [[mag.path, each.to_tuple6(), mag.fingerprint(each)] for mag, each in mags]
+    states = [
+        [os.path.relpath(mag.path, store.path), each.to_tuple6(), mag.fingerprint(each)] for mag, each in mags
+    ]
     body = {"key": key, "box": box.to_tuple6(), "states": states, "content": content}
     data = json.dumps({"checksum": _digest(body), "receipt": body}).encode()
     with opened_folder(store.path, PRIVATE, _FOLDER) as folder:
@@ -93,7 +95,7 @@ def read_receipt(key: str, mags: Sequence[tuple[StoredMag, BoundingBox]], *, own
         )
     if body is None or body.get("key") != key or body.get("box") != list(box.to_tuple6()):
         return None
-    stores = {mag.path: mag for mag, _ in mags}
+    stores = {os.path.relpath(mag.path, store.path): mag for mag, _ in mags}
     try:
         for path, sides, state in body["states"][:1] if own_only else body["states"]:
             if path not in stores or stores[path].fingerprint(BoundingBox.from_tuple6(sides)) != state:

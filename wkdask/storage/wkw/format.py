@@ -131,7 +131,7 @@ def header_of_spec(spec: ArraySpec) -> WkwHeader:
     Raises
     ------
     UnsupportedFormatError
-        If chunks or cubes are not cubic powers of two within WKW's limits.
+        If chunks or cubes are not cubic powers of two within WKW's limits, or the compression is none of WKW's.
     DTypeError
         If a voxel has more than 255 bytes.
     """
@@ -147,6 +147,10 @@ def header_of_spec(spec: ArraySpec) -> WkwHeader:
         raise UnsupportedFormatError(
             f"WKW files are written with blocks up to {MAX_BLOCK_LEN}³ and up to {MAX_FILE_LEN}³ blocks, "
             f"got {block_len}³ and {file_len}³"
+        )
+    if spec.compression not in COMPRESSIONS:
+        raise UnsupportedFormatError(
+            f'WKW cubes are stored with the compression None, "lz4" or "lz4hc", got {spec.compression!r}'
         )
     check_voxel(spec.dtype, spec.num_channels)
     return WkwHeader(
