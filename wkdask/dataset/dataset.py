@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from wkdask.dataset.copies import DatasetCopy, plan_dataset, run_copy
@@ -33,9 +33,10 @@ from wkdask.layer.chunk_layout import in_chunks, per_shard
 from wkdask.layer.copies import CopyCut
 from wkdask.layer.links import copy_view_configuration, link_mags
 from wkdask.layer.zarr_config import CompressLike, asked_compression
-from wkdask.locations import refuse_outside, warn_of_layers
+from wkdask.locations import is_dataset, refuse_outside, warn_of_layers
 from wkdask.mag_view import MagView
 from wkdask.names import COLOR_CATEGORY, SEGMENTATION_CATEGORY, LayerCategoryType
+from wkdask.objects.stores import take_options
 from wkdask.operations.chunks import warn_of_ignored
 from wkdask.progress.bar import ProgressLike, listeners_for
 from wkdask.properties import (
@@ -71,9 +72,10 @@ class Dataset(DatasetLayers):
     Parameters
     ----------
     dataset_path
-        Its folder, which holds ``datasource-properties.json``. Datasets of 2021 and later open; what the file
-        says beyond what is known here stays as it is through every edit. A layer that cannot be understood is
-        listed, with a warning; it raises a `PropertiesError` when it is used.
+        Its folder, which holds ``datasource-properties.json``; or its URL, as text or UPath, at which it is read
+        only: ``s3://bucket/path``, ``s3://endpoint/bucket/path``, ``gs://``, ``az://``, ``https://``. Datasets of
+        2021 and later open; what the file says beyond what is known here stays as it is through every edit. A
+        layer that cannot be understood is listed, with a warning; it raises a `PropertiesError` when it is used.
     voxel_size
         Size of a voxel of mag 1 along (x, y, z), in nm, or a `VoxelSize`. With it a dataset is **made**: the folder
         must be missing or empty, unless `exist_ok`.
@@ -92,6 +94,10 @@ class Dataset(DatasetLayers):
         does not hear of such a write: if it has a box or ids, they stay as they were.
     writable
         The same as ``outside="write"``.
+    storage_options
+        Of a dataset at a URL: credentials and endpoint of its bucket, in the words of s3fs and UPath (``key``,
+        ``secret``, ``token``, ``anon``, ``endpoint_url``) or of obstore. They hold for the bucket in this process;
+        workers in other processes read their own environment.
 
     Raises
     ------
@@ -123,8 +129,11 @@ class Dataset(DatasetLayers):
         read_only: bool = False,
         outside: str = "read-only",
         writable: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         path = checked_place(dataset_path)
+        if storage_options is not None:
+            take_options(path, storage_options)
         if voxel_size is not None and voxel_size_with_unit is not None:
             raise InvalidValueError("give either voxel_size or voxel_size_with_unit, not both")
         if writable and (read_only or outside == "refuse"):
@@ -141,8 +150,9 @@ class Dataset(DatasetLayers):
     @staticmethod
     def _made(path: str, size: VoxelSize, name: str | None, exist_ok: bool) -> None:
         """Make the folder of a dataset; leave one that may exist as it is."""
-        if exist_ok and os.path.isfile(os.path.join(path, PROPERTIES_FILE)):
+        if exist_ok and is_dataset(path):
             return
+        checked_path(path)  # a URL is refused
         if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
             raise AlreadyExistsError(f"{path} exists and is not an empty folder")
         create(path, name or os.path.basename(path), size)
@@ -204,12 +214,13 @@ class Dataset(DatasetLayers):
         *,
         outside: str = "read-only",
         writable: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> Dataset:
         """Open a dataset, as ``Dataset(dataset_path)`` does.
 
         Parameters
         ----------
-        dataset_path, read_only, outside, writable
+        dataset_path, read_only, outside, writable, storage_options
             As for the class.
 
         Examples
@@ -217,7 +228,13 @@ class Dataset(DatasetLayers):
         >>> Dataset.open("ds", read_only=True).read_only
         True
         """
-        return cls(dataset_path, read_only=read_only, outside=outside, writable=writable)
+        return cls(
+            dataset_path,
+            read_only=read_only,
+            outside=outside,
+            writable=writable,
+            storage_options=storage_options,
+        )
 
     @classmethod
     def get_or_create(

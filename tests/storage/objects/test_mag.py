@@ -120,7 +120,7 @@ def test_a_truncated_cube_is_named(mag_at_url, nbytes):
 
 
 def test_a_missing_cube_is_empty_only_while_the_mag_is_there(mag_at_url):
-    mag, voxels, local = mag_at_url
+    mag, _, local = mag_at_url
     index = next(iter(local.cubes_on_disk()))
     box = local.spec.grid.cube_box(index)
     delete(mag.cube_path(index))
