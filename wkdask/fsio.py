@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from wkdask import settings
 from wkdask.errors import InvalidValueError, LockTimeoutError, ReadOnlyError
+from wkdask.objects.stores import plain_place
 from wkdask.objects.urls import checked_url, is_url
 from wkdask.portable import copy_in_kernel, data_extents, drop_cached, fcntl, sync_data
 
@@ -73,7 +74,7 @@ def checked_path(path: str | os.PathLike[str]) -> str:
     InvalidValueError
         If the path is empty, holds a NUL byte (native code would cut it there) or is not valid Unicode.
     """
-    text = os.fspath(path)
+    text = os.fspath(plain_place(path))
     if is_url(text):
         raise ReadOnlyError(
             f"{checked_url(str(text))} is in an object store; only local folders can be written to"
@@ -92,8 +93,8 @@ def checked_path(path: str | os.PathLike[str]) -> str:
 
 def checked_place(path: str | os.PathLike[str]) -> str:
     """Return the absolute path of what is read, or its URL in its normal form. Raises as :func:`checked_path`."""
-    text = os.fspath(path)
-    return checked_url(str(text)) if is_url(text) else checked_path(path)
+    text = os.fspath(plain_place(path))
+    return checked_url(str(text)) if is_url(text) else checked_path(text)
 
 
 def is_there(path: str) -> bool:

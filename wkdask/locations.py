@@ -32,6 +32,7 @@ __all__ = [
     "check_agreement",
     "cubes_box",
     "foreign_mag",
+    "is_dataset",
     "is_own",
     "link_folder",
     "mag_place",
@@ -138,7 +139,13 @@ def link_folder(target: str, link: str, make_relative: bool) -> None:
     ------
     AlreadyExistsError
         If something has that name.
+    InvalidValueError
+        If it would lead to a URL.
     """
+    if is_url(target):
+        raise InvalidValueError(
+            f"a link cannot lead to {target}; list it where it is (add_layer_as_ref, add_mag_as_ref), or copy it"
+        )
     os.makedirs(os.path.dirname(link), exist_ok=True)
     if make_relative:
         # Between real paths: the file system follows a link from where its folder really is.
@@ -168,7 +175,7 @@ def foreign_mag(
             raise
         which = Mag(named)
     properties, name = os.path.split(os.path.dirname(folder))
-    if not _is_dataset(properties):
+    if not is_dataset(properties):
         refuse_unfinished(folder)
         return which, open_mag(folder, data_format), None
     layer = Properties(properties).layer(name)
@@ -178,7 +185,7 @@ def foreign_mag(
     return which, open_mag(folder, data_format, entry), layer.bounding_box
 
 
-def _is_dataset(folder: str) -> bool:
+def is_dataset(folder: str) -> bool:
     """Tell whether a folder, or what is at a URL, has properties."""
     if not is_url(folder):
         return os.path.isfile(os.path.join(folder, PROPERTIES_FILE))

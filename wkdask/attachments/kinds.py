@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from wkdask.errors import InvalidValueError, UnsupportedFormatError
 from wkdask.fsio import checked_path
+from wkdask.objects.urls import checked_url, is_url
 
 if TYPE_CHECKING:
     from wkdask.attachments.agglomerates import AgglomerateGraph
@@ -245,6 +246,8 @@ def absolute(path: AnyPath, dataset_path: AnyPath | None) -> Path | str:
     text = str(path)
     if "://" in text:
         return text
+    if dataset_path is not None and is_url(dataset_path):
+        return checked_url(f"{dataset_path}/{text}")
     return Path(checked_path(text if dataset_path is None else os.path.join(dataset_path, text)))
 
 

@@ -16,10 +16,11 @@ from wkdask.check.opened import OpenedLayer, open_layer
 from wkdask.check.properties import read_properties
 from wkdask.check.pyramid import check_compared, compare_job, pairs_of
 from wkdask.check.server import check_server_rules
-from wkdask.errors import InvalidValueError
+from wkdask.errors import InvalidValueError, UnsupportedFormatError
 from wkdask.fsio import checked_path
 from wkdask.geometry import BoundingBox
 from wkdask.jobs.job import WriteOptions
+from wkdask.objects.urls import checked_url, is_url
 from wkdask.properties import PROPERTIES_FILE
 from wkdask.properties.handle import Properties
 from wkdask.properties.records import no_such_layer
@@ -78,6 +79,11 @@ def check_dataset(
     if sample is not None and (not deep or sample < 1):
         raise InvalidValueError(
             f"sample= is the number of parts that deep=True compares, 1 or more; got {sample}"
+        )
+    if is_url(path):
+        raise UnsupportedFormatError(
+            f"{checked_url(str(path))} is in an object store, where files are not checked; check the "
+            f"dataset before it is put there, or a copy of it"
         )
     dataset = checked_path(path)
     _refuse_what_is_none(dataset)

@@ -45,7 +45,7 @@ def copy(run: Run, name: str, source: str, target: str, *, verify: bool = False)
     import wkdask
     from wkdask.cli.facts import copy_plan_facts, reports_facts
     from wkdask.dataset.copies import is_copied
-    from wkdask.dataset.uploads import plan_upload, refuse_changes
+    from wkdask.dataset.uploads import plan_upload
     from wkdask.geometry.voxel_size import format_bytes
     from wkdask.jobs.events import JobFinished, WriteReport
     from wkdask.objects.urls import is_url
@@ -74,9 +74,9 @@ def copy(run: Run, name: str, source: str, target: str, *, verify: bool = False)
 
     with run.connected() as client:
         if run.dry_run and is_url(target):
-            refuse_changes(target, {key: how[key] for key in how if key != "layers" and how[key] is not True})
             layers = [dataset.get_layer(each) for each in run.layers] or list(dataset.layers.values())
-            upload = plan_upload(layers, str(dataset.path), dataset._file.record.raw)
+            changes = {key: how[key] for key in how if key != "layers" and how[key] is not True}
+            upload = plan_upload(dataset._file, layers, target, changes)
             run.say(repr(upload))
             run.answer({"command": name, "files": len(upload.files), "bytes": upload.nbytes})
             return

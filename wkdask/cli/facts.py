@@ -198,9 +198,9 @@ def _mag_facts(layer: Layer, mag: Mag) -> dict[str, Any]:
             **spec_facts(view.spec),
             "path": os.fspath(view.path),
             "box": list(view.box.to_tuple6()),
-            "cubes": count.cubes,
+            "cubes": count.cubes if count.complete else None,
             "bytes": view.box.volume() * view.spec.bytes_per_voxel,
-            "bytes_on_disk": count.nbytes,
+            "bytes_on_disk": count.nbytes if count.complete else None,
             "read_only": view.place.read_only,
             "unfinished": [f"{job.action} {job.name}" for job in unfinished_jobs(view.place.store)],
         }

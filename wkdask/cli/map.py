@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from wkdask.cli.options import shared_command
 from wkdask.cli.run import Run
 from wkdask.cli.types import BOUNDARY, BYTES, CATEGORY, DTYPE, MAG, NEW_LAYER, PART, RESOURCE, Numbers
 from wkdask.errors import AlreadyExistsError, InvalidValueError, UnsupportedFormatError
+from wkdask.paths import resolved
 
 if TYPE_CHECKING:
     from wkdask import MagView
@@ -159,7 +159,7 @@ def command(run: Run, **given: Any) -> None:
 def _source(run: Run, request: _Request, dataset: Any) -> MagView:
     """Return the mag that is read."""
     context = click.get_current_context()
-    same = os.path.realpath(request.source) == os.path.realpath(request.target)
+    same = resolved(request.source) == resolved(request.target)
     others = [name for name in dataset.layers if not (same and name == request.target_layer)]
     names = run.layers or tuple(others or dataset.layers)
     if len(names) != 1:

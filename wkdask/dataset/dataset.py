@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from wkdask.dataset.copies import DatasetCopy, plan_dataset, run_copy
@@ -19,7 +19,8 @@ from wkdask.dataset.external_layers import (
 )
 from wkdask.dataset.from_dask import from_dask
 from wkdask.dataset.layers import DatasetLayers
-from wkdask.dataset.uploads import plan_upload, refuse_changes, run_upload
+from wkdask.dataset.making import make_dataset
+from wkdask.dataset.uploads import plan_upload, run_upload
 from wkdask.dataset.work import calculate_bounding_box, check, compress, downsample, write_layer
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.external.images.from_images import add_layer_from_images, from_images
@@ -37,13 +38,11 @@ from wkdask.layer.zarr_config import CompressLike, asked_compression
 from wkdask.locations import refuse_outside, warn_of_layers
 from wkdask.mag_view import MagView
 from wkdask.names import COLOR_CATEGORY, SEGMENTATION_CATEGORY, LayerCategoryType
+from wkdask.objects.stores import take_options
 from wkdask.objects.urls import is_url
 from wkdask.operations.chunks import warn_of_ignored
 from wkdask.progress.bar import ProgressLike, listeners_for
-from wkdask.properties import (
-    PROPERTIES_FILE,
-    create,
-)
+from wkdask.properties import PROPERTIES_FILE
 from wkdask.properties.handle import Properties
 from wkdask.view import View
 
@@ -73,9 +72,10 @@ class Dataset(DatasetLayers):
     Parameters
     ----------
     dataset_path
-        Its folder, which holds ``datasource-properties.json``. Datasets of 2021 and later open; what the file
-        says beyond what is known here stays as it is through every edit. A layer that cannot be understood is
-        listed, with a warning; it raises a `PropertiesError` when it is used.
+        Its folder, which holds ``datasource-properties.json``; or its URL, as text or UPath, at which it is read
+        only: ``s3://bucket/path``, ``s3://endpoint/bucket/path``, ``gs://``, ``az://``, ``https://``. Datasets of
+        2021 and later open; what the file says beyond what is known here stays as it is through every edit. A
+        layer that cannot be understood is listed, with a warning; it raises a `PropertiesError` when it is used.
     voxel_size
         Size of a voxel of mag 1 along (x, y, z), in nm, or a `VoxelSize`. With it a dataset is **made**: the folder
         must be missing or empty, unless `exist_ok`.
@@ -94,6 +94,10 @@ class Dataset(DatasetLayers):
         does not hear of such a write: if it has a box or ids, they stay as they were.
     writable
         The same as ``outside="write"``.
+    storage_options
+        Of a dataset at a URL: credentials and endpoint of its bucket, in the words of s3fs and UPath (``key``,
+        ``secret``, ``token``, ``anon``, ``endpoint_url``) or of obstore. They hold for the bucket in this process;
+        workers in other processes read their own environment.
 
     Raises
     ------
@@ -125,29 +129,23 @@ class Dataset(DatasetLayers):
         read_only: bool = False,
         outside: str = "read-only",
         writable: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         path = checked_place(dataset_path)
+        if storage_options is not None:
+            take_options(path, storage_options)
         if voxel_size is not None and voxel_size_with_unit is not None:
             raise InvalidValueError("give either voxel_size or voxel_size_with_unit, not both")
         if writable and (read_only or outside == "refuse"):
             raise InvalidValueError('writable=True contradicts read_only=True and outside="refuse"')
         size = voxel_size if voxel_size_with_unit is None else voxel_size_with_unit
         if size is not None and not read_only:
-            self._made(path, as_voxel_size(size), name, exist_ok)
+            make_dataset(path, as_voxel_size(size), name, exist_ok)
         super().__init__(Properties(path, "write" if writable else outside, read_only))
         warn_of_layers(self._file.record)  # a wrong path or a damaged file shows here, not later
         recover_edits(self._file)
         self._check(None if size is None else as_voxel_size(size), name)
         refuse_outside(self._file)
-
-    @staticmethod
-    def _made(path: str, size: VoxelSize, name: str | None, exist_ok: bool) -> None:
-        """Make the folder of a dataset; leave one that may exist as it is."""
-        if exist_ok and os.path.isfile(os.path.join(path, PROPERTIES_FILE)):
-            return
-        if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
-            raise AlreadyExistsError(f"{path} exists and is not an empty folder")
-        create(path, name or os.path.basename(path), size)
 
     def _check(self, size: VoxelSize | None, name: str | None) -> None:
         """Refuse a dataset that is there with another voxel size, or another name, than the ones given."""
@@ -206,12 +204,13 @@ class Dataset(DatasetLayers):
         *,
         outside: str = "read-only",
         writable: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> Dataset:
         """Open a dataset, as ``Dataset(dataset_path)`` does.
 
         Parameters
         ----------
-        dataset_path, read_only, outside, writable
+        dataset_path, read_only, outside, writable, storage_options
             As for the class.
 
         Examples
@@ -219,7 +218,8 @@ class Dataset(DatasetLayers):
         >>> Dataset.open("ds", read_only=True).read_only
         True
         """
-        return cls(dataset_path, read_only=read_only, outside=outside, writable=writable)
+        how = {"outside": outside, "writable": writable, "storage_options": storage_options}
+        return cls(dataset_path, read_only=read_only, **how)  # type: ignore[arg-type]
 
     @classmethod
     def get_or_create(
@@ -361,10 +361,8 @@ class Dataset(DatasetLayers):
                 "bounding_box": bounding_box,
                 "exists_ok": exists_ok or None,
             }
-            refuse_changes(target, changes)
-            chosen = self._chosen(layers, layers_to_ignore)
-            upload = plan_upload(chosen, self._file.folder, self._file.record.raw)
-            run_upload(upload, target, resume=resume, verify=verify, listeners=listeners_for(progress))
+            upload = plan_upload(self._file, self._chosen(layers, layers_to_ignore), target, changes)
+            run_upload(upload, resume=resume, verify=verify, listeners=listeners_for(progress))
             return Dataset(target)
         if exists_ok and os.path.isfile(os.path.join(checked_path(new_dataset_path), PROPERTIES_FILE)):
             return copy_missing_layers(

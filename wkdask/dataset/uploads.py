@@ -24,6 +24,7 @@ from typing import Any
 
 from wkdask import settings
 from wkdask.errors import AlreadyExistsError, InvalidValueError, WkdaskError
+from wkdask.fsio import checked_place
 from wkdask.geometry import EMPTY_BOX
 from wkdask.geometry.voxel_size import format_bytes, format_count
 from wkdask.jobs.driver import open_sources
@@ -38,11 +39,12 @@ from wkdask.objects.reading import Listed, list_objects, read_object, read_range
 from wkdask.objects.urls import is_url, url_name
 from wkdask.objects.writing import put, put_new
 from wkdask.properties import PROPERTIES_FILE
+from wkdask.properties.handle import Properties
 from wkdask.properties.rawjson import to_bytes
 from wkdask.storage.parallel import run_all
 from wkdask.storage.protocol import PRIVATE, StoredMag
 
-__all__ = ["Upload", "plan_upload", "refuse_changes", "run_upload"]
+__all__ = ["Upload", "plan_upload", "run_upload"]
 
 _COMPARED_NBYTES = 16 << 20
 """Bytes of an object that are read back at a time."""
@@ -66,6 +68,8 @@ class Upload:
 
     source: str
     """The dataset's folder."""
+    url: str
+    """The URL of the copy."""
     properties: bytes
     """The properties file of the copy."""
     files: tuple[_File, ...]
@@ -81,54 +85,43 @@ class Upload:
     def __repr__(self) -> str:
         return (
             f"To copy  : {self.source}\n"
+            f"To       : {self.url}\n"
             f"Files    : {format_count(len(self.files), 'file')}, {format_bytes(self.nbytes)}, as they are"
         )
 
 
-def refuse_changes(url: str, changes: Mapping[str, object]) -> None:
-    """Refuse to store a copy in an object store otherwise than the original.
-
-    Parameters
-    ----------
-    url
-        Where it is to go.
-    changes
-        What was asked for, by the names of the arguments; None for what was not.
-
-    Raises
-    ------
-    InvalidValueError
-        If anything was.
-    """
-    if asked := ", ".join(name for name, value in changes.items() if value is not None):
-        raise InvalidValueError(
-            f"into an object store files are copied as they are, without {asked}; make such a copy on a disk "
-            f"first, and copy that to {url}"
-        )
-
-
-def plan_upload(layers: Sequence[Layer], source: str, raw: Mapping[str, Any]) -> Upload:
+def plan_upload(
+    properties: Properties, layers: Sequence[Layer], url: str, changes: Mapping[str, object]
+) -> Upload:
     """List what the copy of layers to an object store consists of; nothing is copied.
 
     Parameters
     ----------
+    properties
+        The dataset's.
     layers
-        Which.
-    source
-        The dataset's folder.
-    raw
-        The content of its properties file.
+        Which of its layers are copied.
+    url
+        The URL of the copy.
+    changes
+        What else was asked for, by the names of the arguments; None for what was not.
 
     Raises
     ------
     InvalidValueError
-        If the dataset is in an object store itself.
+        If the dataset is in an object store itself, or the copy is to be stored otherwise than the original.
     DamagedHeaderError, UnsupportedFormatError
         If a mag cannot be opened.
     """
+    source, raw = properties.folder, properties.record.raw
     if is_url(source):
         raise InvalidValueError(
             f"{source} is in an object store; copy it to a disk first, then from there to another store"
+        )
+    if asked := ", ".join(name for name, value in changes.items() if value is not None):
+        raise InvalidValueError(
+            f"into an object store files are copied as they are, without {asked}; make such a copy on a disk "
+            f"first, and copy that to {url}"
         )
     files: list[_File] = []
     stores: list[StoredMag] = []
@@ -153,7 +146,7 @@ def plan_upload(layers: Sequence[Layer], source: str, raw: Mapping[str, Any]) ->
         for each in GROUP_FILES:
             files += _files_in(os.path.join(source, each), each)
     content = to_bytes({**raw, "dataLayers": listed}, os.path.join(source, PROPERTIES_FILE))
-    return Upload(source, content, tuple(files), tuple(stores))
+    return Upload(source, checked_place(url), content, tuple(files), tuple(stores))
 
 
 def _files_in(path: str, name: str) -> Iterator[_File]:
@@ -169,7 +162,6 @@ def _files_in(path: str, name: str) -> Iterator[_File]:
 
 def run_upload(
     upload: Upload,
-    url: str,
     *,
     resume: bool = False,
     verify: bool = False,
@@ -181,8 +173,6 @@ def run_upload(
     ----------
     upload
         What is copied.
-    url
-        The URL of the copy.
     resume
         Pass over what is there with the same bytes.
     verify
@@ -201,7 +191,7 @@ def run_upload(
     WkdaskError
         If a file has changed while it was copied, or reads back otherwise.
     """
-    there = _check_target(upload, url, resume=resume)
+    url, there = upload.url, _check_target(upload, resume=resume)
     start = time.perf_counter()
     open_sources(upload.sources, pick_engine(None))
     before = [_state(file) for file in upload.files]
@@ -272,8 +262,9 @@ def run_upload(
         notify(JobFinished(label, report))
 
 
-def _check_target(upload: Upload, url: str, *, resume: bool) -> dict[str, Listed]:
+def _check_target(upload: Upload, *, resume: bool) -> dict[str, Listed]:
     """Return what is at the target; refuse anything that is not to be resumed."""
+    url = upload.url
     there = {each.name: each for each in list_objects(url)}
     if there and not resume:
         more = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from wkdask.geometry.voxel_size import format_bytes
-from wkdask.storage.formats import listed_sizes
+from wkdask.storage.formats import is_listed, listed_sizes
 from wkdask.storage.protocol import StoredMag
 
 __all__ = ["Count", "count_all", "count_within"]
@@ -95,6 +95,8 @@ def count_within(stores: Sequence[StoredMag], seconds: float, most: int | None =
 
 def _counted(store: StoredMag, found: Count, is_over: threading.Event, most: int | None) -> bool:
     """Count the cubes of a mag; tell whether all of them were counted."""
+    if not is_listed(store):
+        return False
     if (sizes := listed_sizes(store)) is not None:
         for nbytes in sizes:
             if is_over.is_set() or found.cubes == most:
@@ -144,6 +146,8 @@ def count_all(
 
     def enumerate_cubes(store: StoredMag, found: Count) -> None:
         try:
+            if not is_listed(store):
+                return
             if (sizes := listed_sizes(store)) is not None:
                 for nbytes in sizes:
                     if is_over.is_set():

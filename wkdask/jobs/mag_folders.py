@@ -14,7 +14,7 @@ from wkdask.errors import (
     LockTimeoutError,
     UnsupportedFormatError,
 )
-from wkdask.fsio import lock, remove_entry, remove_folder
+from wkdask.fsio import checked_path, lock, remove_entry, remove_folder
 from wkdask.geometry import Mag
 from wkdask.jobs.job import MagPlace, MagWrite
 from wkdask.objects.urls import SCHEMES, checked_url, is_url
@@ -156,8 +156,8 @@ def making_lock(dataset_path: str, layer: str) -> Iterator[None]:
 
 
 def _locks(dataset_path: str) -> str:
-    """Return the folder of a dataset's locks, made if it is not there."""
-    private = os.path.join(dataset_path, PRIVATE)
+    """Return the folder of a dataset's locks, made if it is not there; a dataset at a URL is refused."""
+    private = os.path.join(checked_path(dataset_path), PRIVATE)
     make_shared_folder(private)
     make_shared_folder(os.path.join(private, "locks"))
     return os.path.join(private, "locks")

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wkdask.errors import ChannelError, DTypeError, InvalidValueError
+from wkdask.errors import ChannelError, DTypeError, InvalidValueError, StoreError
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag
 from wkdask.jobs.plan import Window
+from wkdask.objects.urls import is_url
+from wkdask.storage.formats import found_format
 from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
 from wkdask.storage.publish.assemble import publish_assembled
 from wkdask.storage.publish.locks import Attempt
@@ -502,12 +504,14 @@ def publish_assembled_unit(
 
 
 def sees_mag(path: str) -> str | None:
-    """Return None if this process sees a mag's folder and may write to it, else what is wrong."""
+    """Return None if this process sees a mag's folder and may write to it, or reads its URL; else what is wrong."""
     try:
+        if is_url(path):
+            return None if found_format(path) else f"{socket.gethostname()} finds no mag at {path}"
         if not os.path.isdir(path):
             return f"{socket.gethostname()} does not see {path}"
         if not os.access(path, os.W_OK | os.X_OK):
             return f"{socket.gethostname()} may not write to {path}"
-    except OSError as error:
+    except (OSError, StoreError) as error:
         return f"{socket.gethostname()}: {error}"
     return None

@@ -20,6 +20,7 @@ from wkdask.locations import cubes_box, foreign_mag, link_folder
 from wkdask.mag_view import MagView
 from wkdask.operations.chunks import warn_of_ignored
 from wkdask.operations.copy import copy_mag
+from wkdask.paths import resolved
 from wkdask.properties import AddMag, Edit, GrowBox, MagRecord
 from wkdask.storage.formats import entry_of, extent_of, fitting_compression, open_mag
 from wkdask.storage.protocol import StoredMag
@@ -126,7 +127,7 @@ def add_mag_as_ref(
     self._refuse_existing(here)
     if box is not None and here != there:
         box = box.aligned_outwards(there.to_vec3_int()).in_mag(there).from_mag_to_mag1(here)
-    path = os.path.realpath(store.path)
+    path = str(resolved(store.path))
     _list(self, here, store, box if extend_layer_bounding_box else None, path)
     write_multiscales(self._file, self._name)
     return self.get_mag(here)

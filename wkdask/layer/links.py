@@ -9,13 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 from wkdask.errors import AlreadyExistsError, InvalidValueError, WkdaskError
-from wkdask.fsio import checked_path, remove_folder
+from wkdask.fsio import checked_place, remove_folder
 from wkdask.jobs.job import WriteOptions
 from wkdask.jobs.mag_folders import mag_folder
 from wkdask.layer.copies import CopyCut, as_new_with_attachments, build_layer, other_entries, plan_layer
 from wkdask.layer.layer import Layer, layer_of
 from wkdask.layer.multiscales import write_multiscales
 from wkdask.locations import link_folder
+from wkdask.objects.urls import checked_url, is_url
+from wkdask.paths import resolved
 from wkdask.properties import AddLayer, AddMag, Edit, MagRecord, SetViewConfiguration, check_edit
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import check_format, entry_of, open_mag
@@ -42,7 +44,7 @@ def open_foreign_layer(layer: Layer | str | os.PathLike[str]) -> Layer:
     """
     if isinstance(layer, Layer):
         return layer
-    folder = checked_path(layer)
+    folder = checked_place(layer)
     properties = Properties(os.path.dirname(folder))
     return layer_of(properties, properties.layer(os.path.basename(folder)))
 
@@ -58,12 +60,12 @@ def link_layer(foreign: Layer, properties: Properties, name: str, make_relative:
         If one of its mags cannot be read; nothing was made.
     """
     folder = os.path.join(properties.folder, name)
-    own_folder = os.path.realpath(foreign.path)
+    own_folder = str(resolved(str(foreign.path)))
     edits: list[Edit] = [as_new_with_attachments(foreign, name)]
     for record in foreign.record.mags:
         there = mag_folder(foreign.dataset_path, foreign.name, record)
-        inside = os.path.realpath(os.path.dirname(there)) == own_folder
-        path = f"./{name}/{os.path.basename(there)}" if inside else os.path.realpath(there)
+        inside = str(resolved(os.path.dirname(there))) == own_folder
+        path = f"./{name}/{os.path.basename(there)}" if inside else str(resolved(there))
         edits.append(_add_mag(foreign, record, name, there, path))
     _refuse_taken(properties, name)
     link_folder(own_folder, folder, make_relative)
@@ -87,7 +89,7 @@ def refer_to_layer(foreign: Layer, properties: Properties, name: str) -> Layer:
     """
     edits: list[Edit] = [_as_new_with_references(foreign, name)]
     for record in foreign.record.mags:
-        there = os.path.realpath(mag_folder(foreign.dataset_path, foreign.name, record))
+        there = str(resolved(mag_folder(foreign.dataset_path, foreign.name, record)))
         edits.append(_add_mag(foreign, record, name, there, there))
     _refuse_taken(properties, name)
     properties.commit(*edits)
@@ -118,6 +120,8 @@ def _moved(attachments: Any, folder: str, relative_to: str | None) -> Any:
         return {key: _moved(value, folder, relative_to) for key, value in attachments.items()}
     if "://" in path:
         return attachments
+    if is_url(folder):
+        return {**attachments, "path": checked_url(f"{folder}/{path}")}
     there = os.path.normpath(os.path.join(folder, path))
     return {**attachments, "path": there if relative_to is None else os.path.relpath(there, relative_to)}
 
@@ -182,7 +186,8 @@ def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> No
     """Add a layer whose mags, and whatever else is in its folder, are links to another dataset's.
 
     The layer's folder itself is new: more mags may be added to it. Attachments are listed by their paths in the
-    other dataset; where a folder holds nothing else there is no link to it, so that more may be added here.
+    other dataset; where a folder holds nothing else there is no link to it, so that more may be added here. What
+    is at a URL cannot be linked: mags there are listed by their URLs.
     """
     name = foreign.name
     folder = os.path.join(properties.folder, name)
@@ -192,14 +197,15 @@ def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> No
     attached = set(_paths_in(new.extra.get("attachments"), properties.folder))
     linked = {}
     for record in foreign.record.mags:
-        source = os.path.realpath(mag_folder(foreign.dataset_path, name, record))
-        edits.append(_add_mag(foreign, record, name, source))
-        linked[source] = record.mag.to_layer_name()
+        source = str(resolved(mag_folder(foreign.dataset_path, name, record)))
+        edits.append(_add_mag(foreign, record, name, source, source if is_url(source) else None))
+        if not is_url(source):
+            linked[source] = record.mag.to_layer_name()
     properties.commit(*edits)
     os.makedirs(folder, exist_ok=True)
     for source, entry in linked.items():
         link_folder(source, os.path.join(folder, entry), make_relative)
-    for entry in other_entries(foreign):
+    for entry in () if is_url(foreign.dataset_path) else other_entries(foreign):
         if os.path.realpath(entry) not in linked and not _consists_of(entry, attached):
             link_folder(os.path.realpath(entry), os.path.join(folder, os.path.basename(entry)), make_relative)
     write_multiscales(properties, name)

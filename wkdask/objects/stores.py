@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from wkdask import settings
 from wkdask.errors import InvalidValueError, StoreError
-from wkdask.objects.urls import Address
+from wkdask.objects.urls import SCHEMES, Address, checked_url
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-__all__ = ["bucket_options", "store_of"]
+__all__ = ["plain_place", "store_of", "take_options"]
 
 _KEYS = {
     "AWS_ACCESS_KEY_ID": "access_key_id",
@@ -38,6 +38,9 @@ _KEYS = {
 }
 """Variables of the environment, and what obstore calls their values."""
 
+_OF_A_KEY = ("access_key_id", "secret_access_key", "session_token", "skip_signature")
+"""What belongs together: all of it is given, or all of it found."""
+
 _NAMES = {
     "key": "access_key_id",
     "secret": "secret_access_key",
@@ -47,6 +50,12 @@ _NAMES = {
     "region_name": "region",
 }
 """Words of s3fs, and so of UPath, and what obstore calls their values."""
+
+_OF_SCHEME = {"gs": {"token": "service_account", "anon": "skip_signature"}, "az": {"anon": "skip_signature"}}
+"""The same of gcsfs and adlfs."""
+
+_PROTOCOLS = {**{scheme: scheme for scheme in SCHEMES}, "s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+"""What UPath calls the kinds of stores."""
 
 _Place = tuple[str, str | None, str]
 _lock = threading.Lock()
@@ -93,13 +102,13 @@ def store_of(address: Address) -> ObjectStore:
     return store
 
 
-def bucket_options(address: Address, options: Mapping[str, Any]) -> None:
+def take_options(url: str, options: Mapping[str, Any]) -> None:
     """Take the options of a bucket from the caller instead of the environment, in this process.
 
     Parameters
     ----------
-    address
-        An object of the bucket.
+    url
+        The bucket, or an object in it.
     options
         In the words of s3fs (``key``, ``secret``, ``token``, ``anon``, ``endpoint_url``, ``client_kwargs``) or of
         obstore (``access_key_id``, ``region``, …).
@@ -107,25 +116,60 @@ def bucket_options(address: Address, options: Mapping[str, Any]) -> None:
     Raises
     ------
     InvalidValueError
-        If there is no such option. The message does not repeat values.
+        If it is a folder, or a kind of store without options, or there is no such option. The message does not
+        repeat values.
+
+    Examples
+    --------
+    >>> take_options("s3://bucket/dataset", {"anon": True})
     """
+    if not options:
+        return
+    scheme = url.partition("://")[0]
+    if scheme not in ("s3", "gs", "az"):
+        raise InvalidValueError(f"storage_options= belong to URLs of s3, gs and az; {url} takes none")
+    address = Address.of(url)
     flat = {**options}
     for name in ("client_kwargs", "config_kwargs"):
         inner = flat.pop(name, None)
         if isinstance(inner, Mapping):
             flat.update(inner)
     place = (address.scheme, address.endpoint, address.bucket)
-    found = {_NAMES.get(name, name): value for name, value in flat.items() if value is not None}
+    names = _OF_SCHEME.get(address.scheme, _NAMES)
+    found = {names.get(name, name): value for name, value in flat.items() if value is not None}
     try:
         store = _made(address, found)
     except Exception as error:
-        names = ", ".join(sorted(found))
+        given = ", ".join(sorted(map(str, flat)))
         raise InvalidValueError(
             f"storage_options= of {address.scheme}://{address.bucket} are not understood ({type(error).__name__}); "
-            f"their names are {names}"
+            f"their names are {given}"
         ) from None
     with _lock:
         _given[place], _stores[place] = found, store
+
+
+def plain_place(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return the URL of a UPath, whose storage_options are taken; any other path as it is.
+
+    Raises
+    ------
+    InvalidValueError
+        If it is of a kind of store that is not read, or its options are not understood.
+    """
+    protocol = getattr(path, "protocol", None)
+    if not isinstance(protocol, str) or not hasattr(path, "storage_options"):
+        return path
+    if protocol in ("", "file", "local"):
+        return str(path.path)  # type: ignore[union-attr]
+    scheme = _PROTOCOLS.get(protocol)
+    if scheme is None:
+        raise InvalidValueError(
+            f"a UPath of {protocol} is not read; known are {', '.join(sorted(_PROTOCOLS))}"
+        )
+    url = checked_url(f"{scheme}://{str(path).partition('://')[2]}")
+    take_options(url, path.storage_options)
+    return url
 
 
 def _made(address: Address, given: Mapping[str, Any]) -> ObjectStore:
@@ -153,7 +197,10 @@ def _made(address: Address, given: Mapping[str, Any]) -> ObjectStore:
     if address.scheme == "az":
         anonymous = {} if given or _has_any("AZURE_") else {"skip_signature": True}
         return AzureStore(address.bucket, client_options=client, **common, **anonymous, **given)
-    options = {**_s3_options(address), **given}
+    options = _s3_options(address)
+    if "access_key_id" in given:  # then it is signed, also where the environment has no key
+        options = {name: value for name, value in options.items() if name not in _OF_A_KEY}
+    options.update(given)
     client["allow_http"] = str(options.get("endpoint", "")).startswith("http://")
     return S3Store(address.bucket, client_options=client, **common, **options)
 

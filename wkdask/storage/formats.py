@@ -47,6 +47,7 @@ __all__ = [
     "fitting_compression",
     "format_of",
     "found_format",
+    "is_listed",
     "is_stored_mag",
     "is_zero_filled",
     "list_cubes",
@@ -303,6 +304,11 @@ def built_by(store: StoredMag, threads: int) -> StoredMag:
 def listed_sizes(store: StoredMag) -> Iterator[int] | None:
     """Return the bytes of each object of a mag, as a listing has them; None for a mag on a disk."""
     return (nbytes for _, nbytes in store.file_sizes()) if isinstance(store, ObjectMag) else None
+
+
+def is_listed(store: StoredMag) -> bool:
+    """Tell whether the cubes that a mag has can be listed: not where it is on a web server."""
+    return not isinstance(store, ObjectMag) or store.is_listed
 
 
 def axes_of(store: StoredMag) -> str:

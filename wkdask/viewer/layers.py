@@ -27,6 +27,7 @@ from wkdask.geometry.voxel_size import VoxelSize
 from wkdask.jobs.mag_folders import is_address, mag_folder
 from wkdask.kernels import downsample, mirror_pad
 from wkdask.labelled import MagGrid, is_labelled
+from wkdask.paths import resolved
 from wkdask.properties.further_axes import has_further_axes
 from wkdask.properties.handle import Properties
 from wkdask.storage.protocol import MagReader, Voxels
@@ -429,7 +430,7 @@ def _listed(path: str) -> _Listed | None:
             for record in layer.mags:
                 if is_address(record):
                     continue
-                if os.path.realpath(mag_folder(folder, layer.name, record)) == os.path.realpath(path):
+                if resolved(mag_folder(folder, layer.name, record)) == resolved(path):
                     return _Listed(
                         path, record.mag, properties.record.voxel_size, layer.category == "segmentation"
                     )

@@ -80,6 +80,11 @@ class ObjectMag(ABC):
         """The URL of the metadata."""
         return str(self.mag.metadata_path)
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether the store lists its objects: a web server does not."""
+        return Address.of(self.path).scheme not in ("http", "https")
+
     def cube_path(self, index: Vec3Int) -> str:
         """Return the URL of a cube."""
         return str(self.mag.cube_path(index))
@@ -207,7 +212,7 @@ class ObjectMag(ABC):
         digest = blake2b(self.metadata().version.encode(), digest_size=16)
         cubes = self.spec.grid.cubes(box)
         few = cubes.shape.prod() <= _LOOK_AT
-        if few or Address.of(self.path).scheme in ("http", "https"):
+        if few or not self.is_listed:
             found: dict[Vec3Int, str] = {}
 
             def look(index: Vec3Int) -> None:

@@ -1,0 +1,102 @@
+"""Every public call that reads gives at a URL what it gives on a folder; every one that writes there is refused."""
+
+import os
+
+import pytest
+from folder_server import FolderServer
+from reading_calls import (
+    CALLS,
+    LAYOUTS,
+    OF_THE_DATASET,
+    REFUSED,
+    UNLISTED,
+    Scene,
+    at_urls,
+    make_dataset,
+    memory_url,
+    same,
+)
+from stored_objects import put_folder
+
+from wkdask import Dataset
+from wkdask.errors import ReadOnlyError
+from wkdask.objects.reading import list_objects
+
+DAILY = ("wkw-lz4", "memory")
+
+
+def every(*places):
+    """Return each layout at each place; most are slow."""
+    return [
+        pytest.param(
+            (layout, place),
+            id=f"{layout}-{place}",
+            marks=[] if (layout, place) == DAILY else [pytest.mark.slow],
+        )
+        for layout in LAYOUTS
+        for place in places
+    ]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """A path that is taken for a relative one would make something here."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    yield
+    assert os.listdir(folder) == []
+
+
+@pytest.fixture
+def there(request, tmp_path):
+    """Return (the folder of a dataset, where it is as well, what kind of place that is)."""
+    layout, place = request.param
+    folder = str(tmp_path / "ds")
+    make_dataset(folder, layout)
+    if place == "http":
+        with FolderServer(tmp_path) as server:
+            yield folder, f"{server.url}/ds", place
+        return
+    if place == "s3":
+        url = request.getfixturevalue("bucket").url
+        put_folder(folder, url)
+    else:
+        url = memory_url(folder)
+    yield folder, at_urls(folder, url) if place == "listed" else url, place
+
+
+def tried(call, scene):
+    """Return what a call gives, or its error."""
+    scene.out.mkdir()
+    try:
+        return call(scene)
+    except Exception as error:
+        return error
+
+
+@pytest.mark.filterwarnings("ignore::wkdask.errors.WkdaskWarning")
+@pytest.mark.parametrize("there", every("memory", "s3", "http", "listed"), indirect=True)
+def test_what_is_read(there, tmp_path):
+    folder, path, place = there
+    wrong = {}
+    for name, call in CALLS.items():
+        if place == "http" and name in UNLISTED:
+            continue
+        here = tried(call, Scene(folder, tmp_path / f"{name}-here", folder))
+        far = tried(call, Scene(path, tmp_path / f"{name}-there", folder))
+        if isinstance(here, Exception) or not same(here, far):
+            wrong[name] = here, far
+    assert not wrong
+
+
+@pytest.mark.filterwarnings("ignore::wkdask.errors.WkdaskWarning")
+@pytest.mark.parametrize("there", every("memory", "s3", "listed"), indirect=True)
+def test_what_would_write_is_refused(there, tmp_path):
+    folder, path, place = there
+    calls = REFUSED if place == "listed" else REFUSED | OF_THE_DATASET
+    url = str(Dataset(path).get_layer("color").get_mag(1).path).rsplit("/", 2)[0]
+    before = list(list_objects(url))
+    found = {name: tried(call, Scene(path, tmp_path / name, folder)) for name, call in calls.items()}
+    assert {name: each for name, each in found.items() if not isinstance(each, ReadOnlyError)} == {}
+    assert list(list_objects(url)) == before
