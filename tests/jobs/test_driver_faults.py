@@ -24,7 +24,7 @@ from wkdask.storage.publish.jobs import unfinished_jobs
 # Of workers that were killed, distributed leaves tasks behind whose errors nobody asks for.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-BOX = BoundingBox((100, 37, 5), (150, 120, 100))
+BOX = BoundingBox((100, 37, 5), (150, 70, 60))
 META = np.empty((0,) * 4, "uint8")
 
 
@@ -109,7 +109,7 @@ def test_so_many_retries_and_no_more_on_local_threads(source, make_mag, tmp_path
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(("retries", "fails"), [(3, 3), (1, 2)])
+@pytest.mark.parametrize(("retries", "fails"), [pytest.param(3, 3, marks=pytest.mark.slow), (1, 2)])
 def test_so_many_retries_and_no_more_on_workers(source, make_mag, tmp_path, client, retries, fails):
     check_retries(source, make_mag(), tmp_path, retries, fails, client)
 
