@@ -116,7 +116,7 @@ def _forbidden(layer_name: str, mag: Mag, why: str) -> OutsideError:
 
 
 def is_own(properties: Properties, layer_name: str, folder: str) -> bool:
-    """Tell whether a folder is one of a layer's own, and no mag that is still listed lies there."""
+    """Return whether a folder is one of a layer's own, and no mag that is still listed lies there."""
     dataset, target = properties.folder, os.path.realpath(folder)
     if os.path.dirname(target) != os.path.join(os.path.realpath(dataset), layer_name):
         return False

@@ -327,7 +327,7 @@ def other_entries(layer: Layer) -> list[str]:
 
 
 def _is_mag_name(name: str) -> bool:
-    """Tell whether a folder's name is a mag's."""
+    """Return whether a folder's name is a mag's."""
     try:
         Mag(name)
     except WkdaskError:

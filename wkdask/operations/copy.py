@@ -128,7 +128,7 @@ def copy_mag(
         return None
     engine = pick_engine(options.client)
     identity = previous = None
-    if draft or (new and options.resume):  # other copies cannot be resumed; what they made is removed
+    if draft or (new and options.resume):  # all other copies cannot be resumed: what they made is removed
         name = f"a copy of {source.path}"
         what = f"{name}|{source.fingerprint(box)}|{exact}"
         identity = identify(target, box, what, options, name=name)

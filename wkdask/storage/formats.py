@@ -276,7 +276,7 @@ def extent_of(store: StoredMag) -> Vec3Int:
 
 
 def is_zero_filled(store: StoredMag) -> bool:
-    """Tell whether what no file of a mag holds is zeros: all but Zarr arrays of other programs."""
+    """Return whether what no file of a mag holds is zeros: all but Zarr arrays of other programs."""
     return not (isinstance(store, ZarrMag) and store.layout.fill)
 
 

@@ -354,7 +354,7 @@ def test_an_n5_group(tmp_path, random_voxels):
     voxels = random_voxels((1, 20, 18, 10))
     path, _ = write_n5(tmp_path, voxels)
     source = open_arrays(path.parent)
-    assert any("raw is taken" in note for note in source.notes)
+    assert any("the dataset raw of" in note for note in source.notes)
     assert open_arrays(f"{path.parent}:/raw").layers[0].scales[0].array.path == str(path)
     shutil.copytree(path, path.parent / "other")
     with pytest.raises(InvalidValueError, match=r"other.*raw"):
