@@ -24,7 +24,7 @@ from wkdask.storage.publish.jobs import unfinished_jobs
 # Of workers that were killed, distributed leaves tasks behind whose errors nobody asks for.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-BOX = BoundingBox((100, 37, 5), (150, 70, 60))
+BOX = BoundingBox((100, 37, 5), (150, 120, 100))
 META = np.empty((0,) * 4, "uint8")
 
 
