@@ -1,6 +1,7 @@
 """The house: which room may import which, how long a module may be, what `import wkdask` may load."""
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -255,7 +256,7 @@ def test_the_rule_wants_a_place_for_every_room():
 
 
 def test_the_package_shows_what_it_says_it_does():
-    tree, _ = MODULES[""]
+    tree, _ = modules()[""]
     imported = {
         alias.name: node.module
         for node in ast.walk(tree)
@@ -280,22 +281,27 @@ def test_the_rule_for_the_package_itself():
 # the rule, kept
 
 
-MODULES = sources(PACKAGE)
+@functools.cache
+def modules():
+    """Return the sources of the package."""
+    return sources(PACKAGE)
 
 
 def test_rooms_import_only_rooms_above_them():
-    assert "\n".join(violations(MODULES)) == ""
+    assert "\n".join(violations(modules())) == ""
 
 
 def test_below_the_api_types_follow_the_same_rule():
     # what is imported for type checkers only is on the way of a reader too
-    below = {name for name in MODULES if name and place(name) is not None and place(name) < place("display")}
+    below = {
+        name for name in modules() if name and place(name) is not None and place(name) < place("display")
+    }
     wrong, arrows = [], {}
     for module in below:
-        for line, other in imports(module, MODULES[module][0], MODULES, walk=ast.walk):
+        for line, other in imports(module, modules()[module][0], modules(), walk=ast.walk):
             if other not in below:
                 wrong.append(f"{module}:{line} imports {other or 'the package'}, which comes later")
-            elif other != module and not MODULES[other][1]:
+            elif other != module and not modules()[other][1]:
                 arrows.setdefault(module, set()).add(other)
     assert wrong == []
     TopologicalSorter(arrows).prepare()  # raises where there is a circle
@@ -303,7 +309,7 @@ def test_below_the_api_types_follow_the_same_rule():
 
 def test_only_two_rooms_look_into_graphs():
     found = []
-    for module, (tree, _) in MODULES.items():
+    for module, (tree, _) in modules().items():
         if any(inside(module, room) for room in GRAPH_ROOMS):
             continue
         for node in ast.walk(tree):
@@ -316,20 +322,20 @@ def test_only_two_rooms_look_into_graphs():
 
 
 def test_every_room_says_what_it_is_for():
-    for module, (tree, is_init) in MODULES.items():
+    for module, (tree, is_init) in modules().items():
         if is_init:
             assert len(ast.get_docstring(tree) or "") > 20, module
 
 
 def test_errors_import_nothing_of_ours():
-    assert list(imports("errors", MODULES["errors"][0], MODULES)) == []
+    assert list(imports("errors", modules()["errors"][0], modules())) == []
 
 
 def test_no_assert_on_what_a_user_gave():
     # `python -O` removes them, and an AssertionError does not say what would work
     found = [
         f"{module}:{node.lineno}"
-        for module, (tree, _) in MODULES.items()
+        for module, (tree, _) in modules().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Assert) and module != "testing"
     ]
@@ -349,7 +355,7 @@ def test_only_the_public_api_has_functions_of_many_parameters():
     public = {*wkdask.__all__, *(name for kind in classes for name in dir(kind))}
     many = {
         f"{module}.{node.name}"
-        for module, (tree, _) in MODULES.items() if not module.startswith("convert.")
+        for module, (tree, _) in modules().items() if not module.startswith("convert.")
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef) and node.name not in public
         and len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) >= MANY_PARAMETERS

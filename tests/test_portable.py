@@ -57,9 +57,8 @@ print("done")
 """
 
 
-@pytest.mark.parametrize(
-    "data_format", ["wkw", *(pytest.param(name, marks=pytest.mark.slow) for name in ("zarr3", "zarr"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("data_format", ["wkw", "zarr3", "zarr"])
 def test_what_a_dataset_is_used_for_works_without_what_only_linux_has(tmp_path, data_format):
     done = run(WORK, tmp_path, data_format)
     assert done.stdout.strip() == "done", done.stderr

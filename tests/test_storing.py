@@ -14,7 +14,7 @@ from wkdask.arrays.lazy import LazySource
 from wkdask.errors import InvalidValueError, PlanError, ReadOnlyError, ResumeError, TaskFailedError
 from wkdask.jobs.events import JobStarted, UnitDone
 
-BOX = BoundingBox((100, 38, 6), (150, 120, 100))
+BOX = BoundingBox((100, 38, 6), (150, 70, 60))
 META = np.empty((0,) * 4, "uint8")
 
 

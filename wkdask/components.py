@@ -240,7 +240,7 @@ class _Blocks:
             found = found[box.to_slices(covered.topleft)]
         if found.shape != tuple(box.size):
             raise InvalidValueError(
-                f"where() returned the shape {found.shape} for a block of {box.size} voxels"
+                f"where() returned an array of shape {found.shape} for a block of {box.size} voxels"
             )
         belongs: Voxels = found != 0
         return belongs

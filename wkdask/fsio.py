@@ -98,7 +98,7 @@ def checked_place(path: str | os.PathLike[str]) -> str:
 
 
 def is_there(path: str) -> bool:
-    """Tell whether something has a name, be it a link that leads nowhere.
+    """Return whether something has a name, be it a link that leads nowhere.
 
     Raises
     ------
@@ -292,7 +292,9 @@ def lock(path: str, timeout: float | None = None) -> Iterator[None]:
         try:
             yield
         finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing alone would leave it to a child forked meanwhile
+            fcntl.flock(
+                descriptor, fcntl.LOCK_UN
+            )  # closing is not enough: a child forked meanwhile has the lock
     finally:
         os.close(descriptor)
 
@@ -364,7 +366,7 @@ def freed_later(path: str) -> Iterator[None]:
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """Give a file a second name; a copy where the file system knows no second names."""
+    """Make a hard link to a file, or a copy where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError as error:
@@ -453,7 +455,7 @@ def remove_entry(folder: int, name: str) -> None:
 
 
 def holds_only_zeros(path: str, offset: int) -> bool:
-    """Tell whether a file holds only zero bytes from `offset` on; holes are not read."""
+    """Return whether a file holds only zero bytes from `offset` on; holes are not read."""
     with open(path, "rb") as file:
         descriptor = file.fileno()
         for start, stop in data_extents(descriptor, os.fstat(descriptor).st_size):

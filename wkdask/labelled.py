@@ -49,7 +49,7 @@ def _xarray() -> Any:
 
 
 def is_labelled(data: Any) -> bool:
-    """Tell whether something is an array with coordinates, without importing xarray.
+    """Return whether something is an array with coordinates, without importing xarray.
 
     Raises
     ------

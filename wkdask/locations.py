@@ -125,7 +125,7 @@ def _forbidden(layer_name: str, mag: Mag, why: str) -> OutsideError:
 
 
 def is_own(properties: Properties, layer_name: str, folder: str) -> bool:
-    """Tell whether a folder is one of a layer's own, and no mag that is still listed lies there."""
+    """Return whether a folder is one of a layer's own, and no mag that is still listed lies there."""
     dataset, target = properties.folder, os.path.realpath(folder)
     if os.path.dirname(target) != os.path.join(os.path.realpath(dataset), layer_name):
         return False
@@ -186,7 +186,7 @@ def foreign_mag(
 
 
 def is_dataset(folder: str) -> bool:
-    """Tell whether a folder, or what is at a URL, has properties."""
+    """Return whether a folder, or what is at a URL, has properties."""
     if not is_url(folder):
         return os.path.isfile(os.path.join(folder, PROPERTIES_FILE))
     try:

@@ -292,8 +292,8 @@ class MagView(View):
 
         In place, the new cubes grow in a folder beside the old one, and one commit of the properties switches to
         it: the mag's path changes. Until then the mag is read as before; afterwards the old folder goes, and what
-        is still open on it (another process's handle, a dask array made before) raises. Nobody may write into the
-        mag meanwhile.
+        is still open on it (another process's handle, a dask array made before) raises. Nothing else may write into
+        the mag meanwhile.
 
         Parameters
         ----------
@@ -318,7 +318,7 @@ class MagView(View):
         InvalidValueError, UnsupportedFormatError
             If WKW cannot hold it so.
         ReadOnlyError
-            If it is to be done in place and the mag lies outside of the dataset.
+            If the mag is to be changed in place and lies outside of the dataset.
         JobRunningError
             If another process is at it, or somebody wrote into the mag meanwhile; it is as before.
 

@@ -78,7 +78,7 @@ class DataFormat(StrEnum):
 
 
 class SamplingModes(StrEnum):
-    """Which mags follow which; see :meth:`Layer.downsample`.
+    """How the coarser mags are chosen; see :meth:`Layer.downsample`.
 
     Examples
     --------

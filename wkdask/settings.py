@@ -171,7 +171,7 @@ def get(name: str) -> Any:
 
 
 def is_on(name: str) -> bool:
-    """Tell whether a flag that is off by default is on.
+    """Return whether a flag that is off by default is on.
 
     What is asked for every cube that is opened costs a quarter of :func:`get` where it is off.
     """

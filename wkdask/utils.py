@@ -93,12 +93,12 @@ def copytree(
 
 
 def is_fs_path(path: object) -> bool:
-    """Tell whether a path is one of the file system, and not an address such as ``s3://bucket/dataset``."""
+    """Return whether a path is one of the file system, and not an address such as ``s3://bucket/dataset``."""
     return isinstance(path, str | os.PathLike) and _ADDRESS.match(_text(path)) is None
 
 
 def is_remote_path(path: object) -> bool:
-    """Tell whether a path is an address, such as ``s3://bucket/dataset``."""
+    """Return whether a path is an address, such as ``s3://bucket/dataset``."""
     return _ADDRESS.match(_text(path)) is not None
 
 

@@ -15,7 +15,7 @@ from wkdask.jobs.job import Job, JobFolders, WriteOptions
 from wkdask.jobs.plan import plan_write
 
 HALO = {0: 0, 1: 3, 2: 3, 3: 3}
-BOX = BoundingBox((100, 37, 5), (150, 120, 100))
+BOX = BoundingBox((100, 37, 5), (150, 70, 60))
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Stored mags as dask arrays: what is read, where blocks are cut, what names say."""
 
 import itertools
-import subprocess
-import sys
 
 import cloudpickle
 import dask
@@ -249,18 +247,14 @@ def test_chunks_that_mean_nothing_are_refused(filled, chunks):
 # --- names ----------------------------------------------------------------------------------------------
 
 
-def test_names_are_the_same_in_another_process(filled):
+def test_names_are_the_same_in_another_process(filled, children):
     mag, _ = filled
     code = (
-        "import sys; from wkdask import Dataset; "
-        "mag = Dataset(sys.argv[1]).get_layer('layer').get_mag(1); "
+        "mag = wkdask.Dataset(args[0]).get_layer('layer').get_mag(1); "
         "x = mag.to_dask('cube'); print(x.name, (255 - x).name)"
     )
     x = mag.to_dask("cube")
-    done = subprocess.run(
-        [sys.executable, "-c", code, mag.place.dataset_path], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == [x.name, (255 - x).name]
+    assert children.run(code, mag.place.dataset_path).split() == [x.name, (255 - x).name]
 
 
 def test_names_tell_boxes_chunks_and_contents_apart(make_mag, random_voxels):

@@ -212,7 +212,7 @@ def test_a_copy_that_is_refused_leaves_nothing(layer, data):
         layer.attachments.add_attachment_as_copy(
             MeshAttachment.from_path_and_name("s3://bucket/m", "m", data_format=ZARR3)
         )
-    with pytest.raises(InvalidValueError, match="holds the layer's folder"):
+    with pytest.raises(InvalidValueError, match="contains the layer's folder"):
         layer.attachments.add_attachment_as_copy(
             MeshAttachment.from_path_and_name(layer.dataset_path, "m", data_format=ZARR3)
         )

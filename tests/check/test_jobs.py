@@ -1,17 +1,13 @@
 """What jobs leave, dead or alive, as a check sees it."""
 
-import os
-import subprocess
-import sys
+import signal
 import threading
-from pathlib import Path
 
 import dask.array as da
 import numpy as np
 import pytest
 from damage import sound_dataset
 
-import wkdask
 from wkdask import Dataset
 from wkdask.check.repair import mend
 from wkdask.check.run import check_dataset
@@ -23,6 +19,8 @@ import dask.array as da
 import numpy as np
 import wkdask
 
+os.chdir(args[0])
+
 def block(block_info=None):
     if block_info[None]["chunk-location"][1] == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -31,7 +29,7 @@ def block(block_info=None):
 
 ds = wkdask.Dataset("ds")
 array = da.map_blocks(block, chunks=((1,), (64, 64), (64,), (64,)), dtype="uint8", meta=np.empty((0,) * 4, "uint8"))
-if sys.argv[1] == "write":
+if args[1] == "write":
     ds.get_layer("color").get_mag(1).write(array, offset=(0, 0, 0), job="killed", resume=True, progress=False)
 else:
     def kill(*_): os.kill(os.getpid(), signal.SIGKILL)
@@ -49,21 +47,18 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run_killed(here, what):
+def run_killed(children, here, what):
     """Run a job that is killed while it works."""
-    env = {**os.environ, "PYTHONPATH": str(Path(wkdask.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, what], cwd=here, env=env, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == -9, done.stderr
+    done = children.wait(children.start(KILLED, here, what))
+    assert done.code == -signal.SIGKILL, done.out
 
 
 def codes(report):
     return {each.code for each in report}
 
 
-def test_an_interrupted_job_is_found_and_forgotten_by_a_repair(here):
-    run_killed(here, "write")
+def test_an_interrupted_job_is_found_and_forgotten_by_a_repair(here, children):
+    run_killed(children, here, "write")
     report = check_dataset(here / "ds")
     assert codes(report) == {"job-unfinished"}
     assert codes(check_dataset(here / "ds")) == {"job-unfinished"}  # a look changes nothing
@@ -74,8 +69,8 @@ def test_an_interrupted_job_is_found_and_forgotten_by_a_repair(here):
     assert np.array_equal(Dataset("ds").get_layer("color").get_mag(1).read(), before)
 
 
-def test_a_mag_that_was_never_completed_is_found_and_left_alone(here):
-    run_killed(here, "downsample")
+def test_a_mag_that_was_never_completed_is_found_and_left_alone(here, children):
+    run_killed(children, here, "downsample")
     report = check_dataset(here / "ds")
     assert codes(report) == {"mag-unfinished"}
     left, done = mend(report, lambda: check_dataset(here / "ds"), WriteOptions(), lambda repairs: True)

@@ -1,6 +1,7 @@
 """``wkdask map`` as a batch script calls it: in a folder with the function's module."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 
-from wkdask import BoundingBox, Dataset
+from wkdask import BoundingBox, Dataset, testing
 from wkdask.cli import main
 
-BOX = BoundingBox((100, 37, 5), (150, 120, 100))
+BOX = BoundingBox((100, 37, 5), (150, 70, 60))
 MODULE = """
 import numpy as np
 
@@ -53,12 +54,21 @@ def run(tmp_path, monkeypatch):
     sys.modules.pop("filters", None)
 
 
+@pytest.fixture(scope="module")
+def written_source(tmp_path_factory):
+    """Return (the folder of a dataset, its voxels in `BOX`), for tests to copy."""
+    folder, voxels = tmp_path_factory.mktemp("source") / "dataset", testing.random_voxels((1, *BOX.size))
+    testing.small_mag(folder).write(voxels, bounding_box=BOX)
+    return folder, voxels
+
+
 @pytest.fixture
-def source(make_mag, random_voxels):
+def source(written_source, tmp_path):
     """Return (mag, its voxels, the path of its dataset)."""
-    mag, voxels = make_mag(), random_voxels((1, *BOX.size))
-    mag.write(voxels, bounding_box=BOX)
-    return mag, voxels, mag.place.dataset_path
+    folder, voxels = written_source
+    shutil.copytree(folder, tmp_path / "source")
+    mag = Dataset(tmp_path / "source").get_layer("layer").get_mag(1)
+    return mag, voxels.copy(order="F"), mag.place.dataset_path
 
 
 def written(path, name="new", mag=1):
@@ -69,7 +79,7 @@ def test_a_function_of_a_module(source, run):
     _, voxels, path = source
     out = run("filters:smooth", path, path, "--layer", "layer", "--target", "new", "--dtype", "float32",
               "--halo", "1", "--compression", "none", "--shard-shape", "64")  # fmt: skip
-    assert "Bounding box : (100, 37, 5) + (150, 120, 100)" in out
+    assert "Bounding box : (100, 37, 5) + (150, 70, 60)" in out
     target = written(path)
     assert target.spec.shard_shape == (64, 64, 64)
     expected = ndi.uniform_filter(voxels.astype("float32"), (1, 3, 3, 3), mode="nearest")

@@ -1,6 +1,7 @@
 """A layer that cannot be understood closes itself only: it is listed, kept by every edit, and raises when used."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +32,20 @@ BREAKS = {
 VOXELS = np.random.default_rng(0).integers(1, 99, (1, 40, 40, 40)).astype("uint8")
 
 
-@pytest.fixture
-def dataset(tmp_path):
-    """A dataset of two layers, `good` and `bad`, both sound."""
-    ds = Dataset.create(tmp_path / "ds", (4, 4, 4))
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The folder of a dataset of two layers, `good` and `bad`, both sound."""
+    ds = Dataset.create(tmp_path_factory.mktemp("sound") / "ds", (4, 4, 4))
     for name in ("bad", "good"):
         ds.add_layer(name, "color").add_mag(1, chunk_shape=16, shard_shape=32).write(VOXELS)
-    return ds
+    return ds.path
+
+
+@pytest.fixture
+def dataset(written, tmp_path):
+    """A copy of that dataset."""
+    shutil.copytree(written, tmp_path / "ds")
+    return Dataset(tmp_path / "ds")
 
 
 def change(ds, name, changes):

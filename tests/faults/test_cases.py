@@ -9,12 +9,14 @@ import itertools
 import os
 import shutil
 import struct
+import zlib
 from pathlib import Path
 
 import dask.array as da
 import numpy as np
 import pytest
 from open_folders import let_others_reach
+from thorough import THOROUGH
 
 from wkdask import Dataset
 from wkdask.errors import DamagedCubeError, DamagedHeaderError, TaskFailedError, UnsupportedFormatError
@@ -105,16 +107,22 @@ def state(path):
     return info.st_ino, info.st_mode, info.st_size, info.st_mtime_ns, content
 
 
+def some(ways):
+    """Return a third of the ways to read or write, others in each test; all of them in a thorough run."""
+    turn = zlib.crc32(os.environ["PYTEST_CURRENT_TEST"].encode())
+    return [way for number, way in enumerate(ways.items()) if THOROUGH or (number + turn) % 3 == 0]
+
+
 def assert_refused(mag, path, others):
-    """Check that each read and each partial write names the cube; that it stays as it is; that others are fine."""
+    """Check that reads and partial writes name the cube; that it stays as it is; that others are fine."""
     before = state(path)
-    for name, call in reads(mag).items():
+    for name, call in some(reads(mag)):
         with pytest.raises(
             DamagedCubeError if name not in ("chunks", "extent") else TaskFailedError
         ) as caught:
             call()
         assert str(path) in str(caught.value), name
-    for name, call in writes(mag).items():
+    for name, call in some(writes(mag)):
         with pytest.raises((TaskFailedError, DamagedCubeError)) as caught:
             call()
         assert str(path) in str(caught.value), name

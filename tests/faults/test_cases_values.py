@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import wkdask
-from wkdask import BoundingBox, Dataset
+from wkdask import BoundingBox, Dataset, testing
 from wkdask.errors import (
     DamagedCubeError,
     DamagedHeaderError,
@@ -24,13 +25,23 @@ from wkdask.errors import (
 from wkdask.storage.protocol import COMPRESSIONS, DTYPES
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The folder of a mag of two channels of uint16, 70 × 40 × 40 voxels in cubes of 32³, and its voxels."""
+    folder, voxels = (
+        tmp_path_factory.mktemp("filled") / "ds",
+        testing.random_voxels((2, 70, 40, 40), "uint16"),
+    )
+    testing.small_mag(folder, "uint16", 2).write(voxels, offset=(0, 0, 0))
+    return folder, voxels
+
+
 @pytest.fixture
-def filled(make_mag, random_voxels):
-    """A mag of two channels of uint16, 70 × 40 × 40 voxels in cubes of 32³, and its voxels."""
-    mag = make_mag("uint16", 2)
-    voxels = random_voxels((2, 70, 40, 40), "uint16")
-    mag.write(voxels, offset=(0, 0, 0))
-    return mag, voxels
+def filled(written, tmp_path):
+    """A copy of that mag, and its voxels."""
+    folder, voxels = written
+    shutil.copytree(folder, tmp_path / "filled")
+    return Dataset(tmp_path / "filled").get_layer("layer").get_mag(1), voxels.copy(order="F")
 
 
 def properties_of(dataset):

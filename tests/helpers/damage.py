@@ -19,7 +19,7 @@ from wkdask import Dataset
 FORMATS = ("wkw", "wkw-lz4", "zarr3", "zarr")
 ZARR = ("zarr3", "zarr")
 WKW = ("wkw", "wkw-lz4")
-OFFSET, SIZE = (3, 5, 0), (100, 70, 40)
+OFFSET, SIZE = (3, 5, 0), (70, 66, 40)
 LARGEST = 900
 
 

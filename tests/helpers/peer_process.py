@@ -14,6 +14,7 @@ from wkdask import Dataset
 from wkdask.properties import load
 
 VNC = ROOT.parent / "shared" / "data" / "vnc"
+PLAIN, TEM, SBEM, ODD = (1, 1, 1), (4.6, 4.6, 45), (11.24, 11.24, 28), (1, 2, 3)
 
 
 class PeerError(Exception):
@@ -118,3 +119,24 @@ def stack(folder, pattern, read):
 def read_png(path):
     with Image.open(path) as image:
         return np.asarray(image)
+
+
+def voxels(shape, dtype="uint8", seed=0, low=None, high=None):
+    """Reproducible voxels over all of the type's values."""
+    rng = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "f":
+        return np.asfortranarray(rng.normal(size=shape).astype(dtype))
+    info = np.iinfo(dtype)
+    low, high = info.min if low is None else low, info.max if high is None else high
+    return np.asfortranarray(rng.integers(low, high, shape, dtype, endpoint=True))
+
+
+def same_pyramid(peer, ds, twin, layer="layer"):
+    """Compare all mags of two datasets: which there are, their boxes, their voxels."""
+    ours, theirs = described(ds.path)["layers"][layer], peer("describe", path=twin)["layers"][layer]
+    assert ours == theirs
+    for mag, view in ds.get_layer(layer).mags.items():
+        expected = peer("read", path=twin, layer=layer, mag=str(mag))
+        got = view.read()
+        assert got.any() or not expected.any()
+        same(got, expected)

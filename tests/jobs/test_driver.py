@@ -19,7 +19,7 @@ from wkdask.errors import DamagedCubeError, TaskFailedError, WkdaskError
 from wkdask.jobs.events import JobFinished, JobStarted, UnitDone, UnitFailed
 from wkdask.jobs.plan import plan_write
 
-BOX = BoundingBox((100, 37, 5), (150, 120, 100))
+BOX = BoundingBox((100, 37, 5), (150, 70, 60))
 META = np.empty((0,) * 4, "uint8")
 
 

@@ -109,7 +109,7 @@ def test_so_many_retries_and_no_more_on_local_threads(source, make_mag, tmp_path
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(("retries", "fails"), [(3, 3), (1, 2)])
+@pytest.mark.parametrize(("retries", "fails"), [pytest.param(3, 3, marks=pytest.mark.slow), (1, 2)])
 def test_so_many_retries_and_no_more_on_workers(source, make_mag, tmp_path, client, retries, fails):
     check_retries(source, make_mag(), tmp_path, retries, fails, client)
 

@@ -16,7 +16,7 @@ from wkdask.geometry.vectors import Vec3Int
 from wkdask.jobs.journal import Journal, Stream
 from wkdask.jobs.tasks import PlaceReport, UnitReport, merge_reports
 
-BOX = BoundingBox((100, 37, 5), (150, 120, 100))
+BOX = BoundingBox((100, 37, 5), (150, 70, 60))
 STREAM = Stream(0, CubeGrid(Vec3Int(32, 32, 64)), BOX)
 UNITS = [box for _, box in STREAM.grid.pieces(BOX)]
 

@@ -28,7 +28,7 @@ from wkdask.jobs.events import JobStarted, UnitDone
 from wkdask.jobs.settlement import JobTally
 from wkdask.storage.publish.jobs import interrupted_jobs, unfinished_jobs
 
-BOX = BoundingBox((100, 37, 5), (150, 120, 100))
+BOX = BoundingBox((100, 37, 5), (150, 70, 60))
 META = np.empty((0,) * 4, "uint8")
 
 

@@ -1,5 +1,6 @@
 """A job as one transaction over all that it changes: killed, failed and repeated where it is easiest to err."""
 
+import itertools
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from thorough import mostly_slow
 
 import wkdask
 from wkdask import BoundingBox, Dataset, store
@@ -490,9 +492,10 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("data_format", ["wkw", IN_ZARR])
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("then", ["resume", "again"])
-@pytest.mark.parametrize("what", MAKERS)
+@pytest.mark.parametrize(
+    ("what", "then", "count"),  # every day each call, continued and made again, after each count
+    mostly_slow(itertools.product(MAKERS, ["resume", "again"], [1, 2]), lambda n, _: n in (0, 3, 5, 6)),
+)
 def test_mags_are_listed_when_they_are_whole(tmp_path, children, what, then, count, data_format):
     mag = new_mag(tmp_path / "ds", data_format=data_format, fill=np.full((1, *SHAPE), 7, "uint8"))
     call = MAKERS[what].format(resume=", resume=True")

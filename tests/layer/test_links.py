@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from repository import SHARED
 
-from wkdask import BoundingBox, Dataset, DatasetViewConfiguration, LayerViewConfiguration
+from wkdask import BoundingBox, Dataset, DatasetViewConfiguration, LayerViewConfiguration, testing
 from wkdask.errors import (
     AlreadyExistsError,
     InvalidValueError,
@@ -24,15 +24,15 @@ BOX = BoundingBox((6, 10, 14), (71, 53, 40))
 SAMPLES = SHARED / "data" / "samples"
 
 
-@pytest.fixture
-def original(tmp_path, random_voxels):
-    """A dataset of two layers with three mags each, view configurations, mappings, a transformation."""
-    ds = Dataset.create(tmp_path / "a" / "original", (4, 4, 35), name="Original")
+@pytest.fixture(scope="module")
+def written_original(tmp_path_factory):
+    """The folder of a dataset: two layers of three mags each, view configurations, mappings, a transformation."""
+    ds = Dataset.create(tmp_path_factory.mktemp("a") / "original", (4, 4, 35), name="Original")
     ds.default_view_configuration = DatasetViewConfiguration(zoom=0.5, position=(1, 2, 3))
     color = ds.add_layer("color", "color", num_channels=3)
     cells = ds.add_layer("cells", "segmentation", dtype_per_channel="uint32", mappings=["agglomerate"])
     for layer in (color, cells):
-        voxels = random_voxels((layer.num_channels, *BOX.size), layer.dtype_per_channel)
+        voxels = testing.random_voxels((layer.num_channels, *BOX.size), layer.dtype_per_channel)
         layer.add_mag(1, chunk_shape=16, shard_shape=32).write(voxels, offset=BOX.topleft)
         layer.downsample_mag_list(1, ["2-2-1", "4-4-1"])
     color.default_view_configuration = LayerViewConfiguration(alpha=40, color=(255, 0, 10))
@@ -41,7 +41,14 @@ def original(tmp_path, random_voxels):
         (Path(cells.path) / folder / "file.hdf5").write_bytes(folder.encode())
     (Path(cells.path) / "notes.txt").write_text("mine")
     edit_layer(ds, "color", coordinateTransformations=[{"type": "affine", "matrix": [[1, 0], [0, 1]]}])
-    return ds
+    return ds.path
+
+
+@pytest.fixture
+def original(written_original, tmp_path):
+    """A copy of that dataset."""
+    shutil.copytree(written_original, tmp_path / "a" / "original")
+    return Dataset(tmp_path / "a" / "original")
 
 
 @pytest.fixture

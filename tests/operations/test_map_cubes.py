@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from wkdask import BoundingBox, Dataset
+from wkdask import BoundingBox, Dataset, testing
 from wkdask.errors import (
     DTypeError,
     InvalidValueError,
@@ -27,7 +28,7 @@ from wkdask.geometry.grid import box_tiles
 from wkdask.jobs.events import JobStarted, UnitDone
 from wkdask.storage.publish.jobs import unfinished_jobs
 
-BOX = BoundingBox((100, 37, 5), (150, 120, 100))
+BOX = BoundingBox((100, 37, 5), (150, 70, 60))
 
 
 def invert(block):
@@ -39,12 +40,20 @@ def smooth(block, size=(1, 3, 3, 3), mode="nearest"):
     return ndi.uniform_filter(block.astype("float32"), size, mode=mode)
 
 
+@pytest.fixture(scope="module")
+def written_source(tmp_path_factory):
+    """Return (the folder of a dataset, its voxels in `BOX`), for tests to copy."""
+    folder, voxels = tmp_path_factory.mktemp("source") / "dataset", testing.random_voxels((1, *BOX.size))
+    testing.small_mag(folder).write(voxels, bounding_box=BOX)
+    return folder, voxels
+
+
 @pytest.fixture
-def source(make_mag, random_voxels):
+def source(written_source, tmp_path):
     """Return (mag, its voxels) in `BOX`."""
-    mag, voxels = make_mag(), random_voxels((1, *BOX.size))
-    mag.write(voxels, bounding_box=BOX)
-    return mag, voxels
+    folder, voxels = written_source
+    shutil.copytree(folder, tmp_path / "source")
+    return Dataset(tmp_path / "source").get_layer("layer").get_mag(1), voxels.copy(order="F")
 
 
 # --- what the function gets and returns -------------------------------------------------------------------
@@ -674,7 +683,7 @@ def test_four_drivers_on_one_mag_killed_and_resumed(source, make_mag, tmp_path):
 
     processes = start(4)
     deadline = time.monotonic() + 60
-    while len(list(target.cubes_on_disk())) < 40 and time.monotonic() < deadline:
+    while len(list(target.cubes_on_disk())) < 20 and time.monotonic() < deadline:
         time.sleep(0.01)
     for process in processes[:3]:  # the fourth goes on beside those that come back
         os.kill(process.pid, signal.SIGKILL)

@@ -473,6 +473,7 @@ def test_a_terminal_sees_a_bar_and_one_line_stays(tmp_path):
     assert "writing layer 'color' mag 1: 16 cubes, 512 KiB of voxels in" in seen.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_terminal_in_order(tmp_path):
     code, seen = on_terminal([tmp_path / "ds", 2048], interrupt_at="━".encode())
     assert code != 0

@@ -2,14 +2,11 @@
 
 import os
 import pickle
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-import wkdask
 from wkdask import BoundingBox, Dataset
 from wkdask.errors import InvalidValueError, LayerNotFoundError, PropertiesError
 from wkdask.properties import AddLayer, RemoveLayer, SetBox, SetDatasetName
@@ -20,12 +17,6 @@ from wkdask.properties.handle import Properties
 def properties(tmp_path):
     Dataset.create(tmp_path / "ds", (1, 1, 1)).add_layer("color", "color")
     return Properties(str(tmp_path / "ds"))
-
-
-def run(script, *arguments):
-    env = {**os.environ, "PYTHONPATH": str(Path(wkdask.__file__).parents[1])}
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_the_file_is_read_again_only_when_it_changed(properties):
@@ -47,13 +38,12 @@ def test_a_commit_is_seen_by_every_handle(properties):
     assert other.layer("color").bounding_box == box
 
 
-def test_a_commit_of_another_process_is_seen(properties):
+def test_a_commit_of_another_process_is_seen(properties, children):
     before = properties.record
-    script = "import sys, wkdask; wkdask.Dataset(sys.argv[1]).add_layer('more', 'color')"
-    run(script, properties.folder)
+    children.run("wkdask.Dataset(args[0]).add_layer('more', 'color')", properties.folder)
     assert [layer.name for layer in before.layers] == ["color"]
     assert [layer.name for layer in properties.record.layers] == ["color", "more"]
-    run("import sys, wkdask; wkdask.Dataset(sys.argv[1]).delete_layer('more')", properties.folder)
+    children.run("wkdask.Dataset(args[0]).delete_layer('more')", properties.folder)
     with pytest.raises(LayerNotFoundError, match="color"):
         properties.layer("more")
 
@@ -82,7 +72,7 @@ def test_a_file_that_is_gone_or_damaged_says_so_until_it_is_back(properties):
     assert properties.record == before
 
 
-def test_handles_pickle_to_their_folder(properties):
+def test_handles_pickle_to_their_folder(properties, children):
     _ = properties.record
     data = pickle.dumps(properties)
     assert len(data) < 300
@@ -91,8 +81,8 @@ def test_handles_pickle_to_their_folder(properties):
     assert again.record == properties.record
     path = Path(properties.folder).parent / "handle"
     path.write_bytes(data)
-    script = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).record.layers[0].name)"
-    assert run(script, path) == "color"
+    script = "import pickle; print(pickle.load(open(args[0], 'rb')).record.layers[0].name)"
+    assert children.run(script, path).strip() == "color"
 
 
 def test_paths_are_absolute_from_the_start(properties, monkeypatch, tmp_path):

@@ -209,7 +209,8 @@ READS = """
 """
 
 
-@pytest.mark.parametrize("kinds", ["s", pytest.param("szn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", ["s", "szn"])
 def test_reads_that_lie_are_right_in_the_end(tmp_path, kinds):
     # Zeros and noise are found in shards, whose chunks have checksums, and spoil all of a small Zarr 2 file.
     names = list(FORMS) if kinds == "s" else ["shards", "chunks"]

@@ -1,8 +1,6 @@
 """Views: a box of a mag, with offsets relative to its corner."""
 
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -125,19 +123,17 @@ def test_views_pickle_small(filled, read_only):
     assert np.array_equal(again.read(), view.read())
 
 
-def test_a_pickled_view_works_in_another_process(filled, tmp_path):
+def test_a_pickled_view_works_in_another_process(filled, tmp_path, children):
     mag, voxels = filled
     (tmp_path / "handles").write_bytes(pickle.dumps((inner_view(mag), mag, mag.layer)))
     code = (
-        "import pickle, sys, numpy as np; view, mag, layer = pickle.load(open(sys.argv[1], 'rb')); "
+        "import pickle; view, mag, layer = pickle.load(open(args[0], 'rb')); "
         "view.write(np.full((2, 3, 3, 3), 77, 'uint8')); "
         "print(view.read().sum(dtype='u8'), mag.read().sum(dtype='u8'), layer.name, len(layer.mags))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "handles")], capture_output=True, text=True, check=True
-    )
+    printed = children.run(code, tmp_path / "handles")
     expected = voxels.copy()
     expected[:, 10:13, 4:7, 2:5] = 77
     sums = [expected[:, 10:30, 4:20, 2:14].sum(dtype="u8"), expected.sum(dtype="u8")]
-    assert done.stdout.split() == [*map(str, sums), "layer", "1"]
+    assert printed.split() == [*map(str, sums), "layer", "1"]
     assert np.array_equal(mag.read(), expected)

@@ -198,7 +198,7 @@ def common_tasks(blocks: Iterable[Delayed]) -> int:
 
 
 def _computes(task: Any) -> bool:
-    """Tell a task from data and from other names."""
+    """Return whether this is a task, not data or another name."""
     return callable(getattr(task, "func", task[0] if isinstance(task, tuple) and task else None))
 
 

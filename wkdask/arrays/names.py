@@ -17,7 +17,7 @@ _LARGEST_SEED = 1 << 64
 
 
 def why_name_changes(array: Any, *, thorough: bool = False) -> str | None:
-    """Return why an array has another name in every process; None where nothing says so.
+    """Return why the name of an array is non-deterministic; None where nothing says so.
 
     Parameters
     ----------

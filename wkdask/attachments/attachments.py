@@ -265,7 +265,7 @@ class Attachments:
         source = self._local(attachment)
         os.stat(source)  # nothing is made for data that are not there
         if os.path.isdir(source) and contains(os.path.realpath(source), os.path.realpath(self._layer.path)):
-            raise InvalidValueError(f"{source} holds the layer's folder, into which it would be copied")
+            raise InvalidValueError(f"{source} contains the layer's folder, so it cannot be copied there")
         return self.add_made(
             type(attachment), attachment.name, attachment.data_format, lambda target: _copy(source, target)
         )

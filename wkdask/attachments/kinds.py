@@ -260,5 +260,5 @@ def written(path: Path | str, dataset_path: str) -> str:
 
 
 def contains(folder: str, path: str) -> bool:
-    """Tell whether a path is below a folder, by their texts."""
+    """Return whether a path is below a folder, by their texts."""
     return path.startswith(folder.rstrip(os.sep) + os.sep)

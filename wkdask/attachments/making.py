@@ -32,7 +32,7 @@ def made_apart(target: str) -> Iterator[str]:
             fsync_folder(path)
         os.rename(hidden, target)
     except BaseException:
-        with contextlib.suppress(OSError):  # the first error says more
+        with contextlib.suppress(OSError):  # the first error is the cause
             remove(hidden)
         raise
     fsync_folder(folder)

@@ -54,7 +54,7 @@ class ListedMag:
 
     @property
     def indices(self) -> Places:
-        """``(n, 3)``: the indices (x, y, z) of its cubes; twice where the channels of a cube are in two files."""
+        """``(n, 3)``: the indices (x, y, z) of its cubes; twice if the channels of a cube are in two files."""
         return self.listing.places[:, 1:]
 
     def union(self) -> BoundingBox | None:
@@ -198,7 +198,7 @@ def _beyond(box: BoundingBox, union: BoundingBox) -> Vec3Int:
 
 
 def _is_empty(layer: OpenedLayer) -> bool:
-    """Tell whether a layer says itself that it holds nothing."""
+    """Return whether a layer says itself that it holds nothing."""
     return layer.box is not None and layer.box.is_empty()
 
 

@@ -38,7 +38,7 @@ _MOST = 10_000
 def note_loose_file(
     path: str, findings: Findings, layer: str | None = None, mag: Mag | None = None, what: str | None = None
 ) -> None:
-    """Take in a file by its name alone, if that tells something; in a mag it has no place whatever it is called.
+    """Note a file by its name alone, if the name says what it is; in a mag it is a stray file whatever its name.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def _check_unlisted_mag(path: str, layer: LayerRecord, findings: Findings) -> No
 
 
 def _holds_something(path: str) -> bool:
-    """Tell whether there is anything in a folder."""
+    """Return whether there is anything in a folder."""
     try:
         with os.scandir(path) as entries:
             return any(True for _ in entries)
@@ -205,7 +205,7 @@ def check_attachments(dataset: str, layer: LayerRecord, findings: Findings) -> N
                 continue
             full = os.path.normpath(os.path.join(dataset, path))
             if not os.path.exists(full):
-                what = f"{kind} {entry.get('name')!r} is listed, and there is no such file or folder"
+                what = f"{kind} {entry.get('name')!r} is listed, but there is no such file or folder"
                 findings.add("attachment-missing", full, what, layer.name)
 
 

@@ -82,7 +82,7 @@ def plan_repairs(report: CheckReport, options: WriteOptions | None = None) -> li
 
 
 def _is_to_wait(finding: Finding, report: CheckReport) -> bool:
-    """Tell whether coarser mags are not to be computed anew now, since the finer one may not be whole.
+    """Return whether coarser mags are not to be computed anew now, since the finer one may not be whole.
 
     Where a cube of it is lost, the coarser mags may be all that is left of its voxels. And where the box is to
     grow, what is stale shows afterwards.

@@ -18,7 +18,7 @@ __all__ = ["command"]
 def command(run: Run, dataset: str) -> None:
     """Store the cubes of layers with another compression, in place.
 
-    Each cube is replaced at once; a dataset that is read meanwhile has both kinds. The same command goes on where
+    Each cube is replaced at once; a dataset that is read meanwhile has both kinds. The same command continues where
     it was stopped, also without --resume: cubes that are stored so already are left alone.
 
     \b

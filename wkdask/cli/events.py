@@ -45,7 +45,7 @@ class JsonLines:
             self._print("progress")
 
     def _print(self, event: str, **more: Any) -> None:
-        """Print a line: where the job stands, in numbers."""
+        """Print a line with the progress of the job in numbers."""
         if self._tally is None:
             return
         tally, job = self._tally, self._tally.job

@@ -61,7 +61,7 @@ def command(run: Run, **given: Any) -> None:
 
     OUT is a file, or for one file per section (tiff, png) a folder, which `wkdask convert` reads. The finest mag by
     default. Voxel size and unit are in the metadata where the format has a place for them; what it cannot say is
-    printed. A file gets its name when it is complete, and an export that was stopped goes on with --resume.
+    printed. A file gets its name when it is complete, and an export that was stopped is continued with --resume.
 
     \b
     Example:

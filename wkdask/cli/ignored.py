@@ -12,7 +12,7 @@ _IGNORED = ("jobs", "distribution_strategy", "job_resources")
 
 
 def ignored_options(command: Any) -> Any:
-    """Accept what says how webknossos runs its processes; a warning says that it does nothing here."""
+    """Accept the options with which webknossos sets up its processes; warn that they have no effect here."""
     for name in reversed(_IGNORED):
         command = click.option(
             f"--{name.replace('_', '-')}", name, callback=_ignored, expose_value=False, hidden=True

@@ -148,7 +148,7 @@ def open_arrays(
     dtype: str | None = None,
     asked: Asked | None = None,
 ) -> Scales:
-    """Tell what an array in a file would become; only metadata are read.
+    """Return what an array in a file would become; only metadata are read.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def _placed(
     bbox: BoundingBox | None,
     notes: list[str],
 ) -> list[tuple[Mag, FileArray, Vec3Int, BoundingBox]]:
-    """Return each array with its mag, where its first voxel goes, and what is taken; note what has no place."""
+    """Return each array with its mag, its first voxel's position, and the part to read; note what is left out."""
     own = Vec3Int(found.parts[0].corner or (0, 0, 0))
     corner = own if offset is None else Vec3Int(offset)
     if offset is None and any(own):

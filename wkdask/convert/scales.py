@@ -108,7 +108,7 @@ def open_scales(
     together: bool = False,
     dtype: str | None = None,
 ) -> Scales:
-    """Tell what a Zarr array, or an OME-Zarr image, would become.
+    """Return what a Zarr array, or an OME-Zarr image, would become.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def open_scales(
 
 
 def _is_array(folder: str) -> bool:
-    """Tell an array from a group."""
+    """Return whether this is an array, not a group."""
     if is_file(f"{folder}/zarr.json"):
         return read_json(f"{folder}/zarr.json").get("node_type") == "array"
     return is_file(f"{folder}/.zarray")
@@ -149,7 +149,7 @@ def _open_array(
     together: bool,
     dtype: str | None,
 ) -> Scales:
-    """Tell what one array becomes."""
+    """Return what one array becomes."""
     array = open_zarr_array(folder, axes)
     if size is None:
         raise InvalidValueError(
@@ -235,7 +235,7 @@ def _open_image(
     together: bool,
     dtype: str | None,
 ) -> Scales:
-    """Tell what an OME-Zarr image and its labels become."""
+    """Return what an OME-Zarr image and its labels become."""
     image = read_image(folder)
     if size is None and image.voxel_size is None:
         raise InvalidValueError(

@@ -1,4 +1,4 @@
-"""The dataset that a conversion goes to: opened, or made; a layer that cannot be added to it is refused."""
+"""The target dataset of a conversion: opened or made; a layer that cannot be added to it is refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def open_target(path: str, voxel_size: VoxelSize, layer_name: str, *, resume: bo
     if is_there and not resume:
         raise AlreadyExistsError(
             f"{path} has a layer {layer_name!r} already; choose another name, or delete it first. If an "
-            f"interrupted conversion left it, resume=True (--resume) goes on with it"
+            f"interrupted conversion left it, resume=True (--resume) continues it"
         )
     folder = os.path.join(path, layer_name)
     if not is_there and os.path.lexists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):

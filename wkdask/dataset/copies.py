@@ -7,7 +7,7 @@
     <copy>/<layer>/<mag>/              cubes come, and are listed with their layer
     <copy>/<layer>/<mag>/.wkdask/      the journal of the mag at which a copy has stopped
 
-Killed at any moment, what is listed is whole, and the same call with ``resume=True`` goes on from there.
+Killed at any moment, what is listed is whole, and the same call with ``resume=True`` continues from there.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class DatasetCopy:
 
     @property
     def request(self) -> dict[str, Any]:
-        """What is copied how, as JSON: a later call goes on only if it asks for the same."""
+        """What is copied and how, as JSON: a later call continues only if it asks for the same."""
         return {
             "source": str(resolved(self.source)),
             "voxel size": [list(self.voxel_size.factor), self.voxel_size.unit],
@@ -264,7 +264,7 @@ def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOpti
             if begun is not None or (options.durable and _has_landed(plan, folder)):
                 error.add_note(
                     f"what was copied stays in {folder}, which lists the layers that are complete; the same call "
-                    f"with resume=True (or --resume) goes on from there"
+                    f"with resume=True (or --resume) continues from there"
                 )
             else:
                 error.add_note(f"nothing stays in {folder}")
@@ -275,7 +275,7 @@ def run_copy(plan: DatasetCopy, path: str | os.PathLike[str], options: WriteOpti
 
 
 def is_copied(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder holds a copy that came to its end."""
+    """Return whether a folder holds a copy that came to its end."""
     folder = checked_place(path)
     if is_url(folder):  # the properties come last
         return object_state(f"{folder}/{PROPERTIES_FILE}") is not None
@@ -294,7 +294,7 @@ def _check_target(folder: str, request: dict[str, Any], *, resume: bool) -> _Sta
         return None
     if state is None or not resume:
         unfinished = state is not None and not state.finished
-        hint = "; it is a copy that stopped: resume=True (or --resume) goes on with it" if unfinished else ""
+        hint = "; it is a copy that stopped: resume=True (or --resume) continues it" if unfinished else ""
         raise AlreadyExistsError(f"{folder} exists and is not an empty folder{hint}")
     if state.request != request:
         was, now = state.request, request
@@ -350,7 +350,7 @@ def _copy_layers(plan: DatasetCopy, folder: str, state: _State, options: WriteOp
 
 
 def _has_landed(plan: DatasetCopy, folder: str) -> bool:
-    """Tell whether there is something to go on with: a layer, or a cube of one."""
+    """Return whether there is something to go on with: a layer, or a cube of one."""
     with contextlib.suppress(OSError):
         if load(folder).layers:
             return True

@@ -238,7 +238,7 @@ class _Compared:
                 yield part
 
     def _ends_cubes(self, box: BoundingBox) -> bool:
-        """Tell whether a part is the last one of its cubes."""
+        """Return whether a part is the last one of its cubes."""
         z = box.bottomright.z
         return z % self.plan.cube.shape.z == 0 or z == self.plan.box.bottomright.z
 

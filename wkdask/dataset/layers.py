@@ -394,7 +394,7 @@ class DatasetLayers:
     ) -> Layer:
         """List a layer whose folder is there already; type and mags come from the headers in it.
 
-        The layer's box becomes that of the finest mag's cubes, whole cubes: shrink it if you know better.
+        The layer's box becomes the box around all cubes of the finest mag; set a smaller one if you know it.
 
         Parameters
         ----------

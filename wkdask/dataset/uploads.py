@@ -285,7 +285,7 @@ def _state(file: _File) -> tuple[int, int, int]:
 
 
 def _is_same(file: _File, there: Listed | None) -> bool:
-    """Tell whether an object is known to hold the bytes of a file: its ETag is their MD5, as of most stores."""
+    """Return whether an object is known to hold the bytes of a file: its ETag is their MD5, as of most stores."""
     if there is None or there.size != file.nbytes:
         return False
     tag = there.version.strip('"')

@@ -213,7 +213,7 @@ def _make_room(path: str, overwrite: bool) -> None:
         raise AlreadyExistsError(f"{path} exists, and no demo made it; give the demo another path")
     if others := sorted({*os.listdir(path)} - MADE):
         raise AlreadyExistsError(
-            f"{path} holds what no demo made ({', '.join(others)}); move that away, or give the demo another path"
+            f"{path} holds what no demo made ({', '.join(others)}); move it away, or give the demo another path"
         )
     if not overwrite:
         raise AlreadyExistsError(

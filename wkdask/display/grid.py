@@ -28,7 +28,7 @@ _LEAST = 0.12
 _BEND = 0.6
 """Exponent of the ratio of two sides: less than one, so that flat boxes keep some depth."""
 _DEPTH = (0.42, -0.3)
-"""Where one step along z goes on the paper."""
+"""The offset on the drawing of one step along z."""
 _MARGIN = 22.0
 """Room for the numbers."""
 

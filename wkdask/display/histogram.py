@@ -19,7 +19,7 @@ _COLUMNS = 50
 
 
 def histogram_text(found: Histogram) -> str:
-    """Return a histogram as rows of a table, each with a bar; neighbouring bins are put together.
+    """Return a histogram as table rows, each with a bar; neighbouring bins are merged.
 
     Examples
     --------

@@ -70,7 +70,7 @@ class Thumbnail:
 
 
 def is_wanted() -> bool:
-    """Tell whether pictures are shown: the setting ``wkdask.thumbnails``."""
+    """Return whether pictures are shown: the setting ``wkdask.thumbnails``."""
     return bool(settings.get("thumbnails"))
 
 

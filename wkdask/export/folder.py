@@ -135,7 +135,7 @@ class ExportFolder:
 
 
 def _holds_files_only(folder: int) -> bool:
-    """Tell whether all in a folder, given by its descriptor, are folders and files of one name."""
+    """Return whether all in a folder, given by its descriptor, are folders and files of one name."""
     for _, folders, files, above in os.fwalk(".", dir_fd=folder):
         for name in (*folders, *files):
             with contextlib.suppress(FileNotFoundError):  # a task of a dead export may still be at work

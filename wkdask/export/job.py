@@ -212,7 +212,7 @@ def export(plan: ExportPlan, options: WriteOptions, *, overwrite: bool = False) 
                     run.leave_nothing(folder)
             elif run.resumed or run.has_made_something(folder):
                 error.add_note(
-                    "what is done stays: the same call with resume=True (--resume) goes on from there"
+                    "what is done stays: the same call with resume=True (--resume) continues from there"
                 )
             else:
                 run.leave_nothing(folder)
@@ -283,12 +283,12 @@ class _Export:
         return hashlib.blake2b(repr(what).encode(), digest_size=16).hexdigest()
 
     def _refuse_what_is_there(self, *, unfinished: bool) -> None:
-        """Refuse to replace files that nobody said may be replaced; note those that stay beside the new ones."""
+        """Refuse to replace files without overwrite=True; note those that stay beside the new ones."""
         writer = self._writer
         if not self._overwrite:
             there = next(filter(is_there, writer.names()), None)
             if there is not None:
-                hint = "resume=True (--resume) goes on with it, " if unfinished else ""
+                hint = "resume=True (--resume) continues it, " if unfinished else ""
                 stopped = ", of an export that stopped" if unfinished else ""
                 raise AlreadyExistsError(
                     f"{there} is there already{stopped}; {hint}overwrite=True (--overwrite) replaces it"
@@ -366,7 +366,7 @@ class _Export:
         )
 
     def has_made_something(self, folder: ExportFolder) -> bool:
-        """Tell whether a unit is done, or a file of a unit that is not: each of them is whole."""
+        """Return whether a unit is done, or a file of a unit that is not: each of them is whole."""
         return bool(folder.done(len(self._cut))) or (
             self._writer.is_folder and any(map(is_there, self._writer.names()))
         )

@@ -82,7 +82,7 @@ class RawFile:
         extract = self.extract
         place = len(self.header()) + (unit.topleft.z - extract.box.topleft.z) * extract.section_nbytes
         if extract.store.is_empty(unit):
-            return 0  # nobody else writes there: it is a hole
+            return 0  # no other unit writes there: it is a hole
         data = extract.read(unit).reshape(-1, order="F")
         with open(f"{folder}/whole", "r+b", buffering=0) as file:
             file.seek(place)

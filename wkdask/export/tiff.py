@@ -1,6 +1,6 @@
 """TIFF and OME-TIFF: how images are stored in it, and a whole stack as one file.
 
-The file of a stack comes together in two steps, since nobody knows where a page begins before the pages in front
+The file of a stack comes together in two steps, since it is unknown where a page begins before the pages in front
 of it are encoded::
 
     tasks     |part 0|part 1|part 2|      the strips or tiles of a slab, encoded, one after the other; any order
@@ -68,7 +68,7 @@ class TiffStyle:
         return 3 if extract.is_rgb else 1
 
     def arguments(self, extract: Extract) -> dict[str, Any]:
-        """Return what tifffile is told of every page."""
+        """Return the arguments that tifffile gets for every page."""
         cut: dict[str, Any] = {"rowsperstrip": self.rows(extract)}
         if self.tile is not None:
             cut = {"tile": (self.tile, self.tile)}
@@ -272,7 +272,7 @@ def _shape(extract: Extract) -> tuple[int, ...]:
 
 
 def _stack_metadata(extract: Extract) -> dict[str, Any]:
-    """Return what ImageJ, or tifffile, is told of a stack."""
+    """Return the arguments about a stack, for ImageJ or for tifffile."""
     (_, _, z), symbol = extract.size_and_symbol
     axes = _axes(extract, extract.channels > 1, sections=True)
     return {"axes": axes, "spacing": z, "unit": symbol.replace("µ", "u").replace("Å", "angstrom")}

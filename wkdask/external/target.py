@@ -71,7 +71,7 @@ def spec_of(
 
 
 def same_cut(have: ArraySpec, want: ArraySpec) -> bool:
-    """Tell whether a mag is what `spec_of` would make it."""
+    """Return whether a mag is what `spec_of` would make it."""
     return have.data_format == want.data_format and (
         (have.dtype, have.num_channels, have.chunk_shape, have.shard_shape, have.compression)
         == (want.dtype, want.num_channels, want.chunk_shape, want.shard_shape, want.compression)
@@ -79,7 +79,7 @@ def same_cut(have: ArraySpec, want: ArraySpec) -> bool:
 
 
 def add_mag(layer: Layer, mag: MagLike, spec: ArraySpec) -> MagView:
-    """Add a mag that is cut and compressed as `spec_of` says."""
+    """Add a mag with the chunk layout that `spec_of` returns."""
     return layer.add_mag(
         mag,
         chunk_shape=spec.chunk_shape,

@@ -112,7 +112,7 @@ def without_coordinates(
     Raises
     ------
     InvalidValueError
-        If the coordinates are not those of the mag's voxels, or the user says another place; or nobody says one.
+        If the coordinates are not those of the mag's voxels, or contradict the arguments; or if no place is given.
     """
     single = _single(mag, positions)
     axes = _axes(mag, single)

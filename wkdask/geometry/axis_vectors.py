@@ -229,15 +229,15 @@ class VecInt(Sequence[int]):
         return Vec3Int(self.x, self.y, self.z)
 
     def is_positive(self, strictly_positive: bool = False) -> bool:
-        """Tell whether no component is negative (or, `strictly_positive`, none is below 1)."""
+        """Return whether no component is negative (or, `strictly_positive`, none is below 1)."""
         return all(value >= (1 if strictly_positive else 0) for value in self._data)
 
     def is_uniform(self) -> bool:
-        """Tell whether all components are equal."""
+        """Return whether all components are equal."""
         return len(set(self._data)) <= 1
 
     def contains(self, needle: int) -> bool:
-        """Tell whether a component has this value."""
+        """Return whether a component has this value."""
         return needle in self._data
 
     def prod(self) -> int:
@@ -366,7 +366,7 @@ def _data_of(other: object) -> tuple[int, ...] | None:
 
 
 def _vector(values: Iterable[Any], axes: Iterable[str]) -> VecInt:
-    """Return a vector; refuse what has not as many components as axes."""
+    """Return a vector; refuse a number of components that differs from the number of axes."""
     data = tuple(_integer(value, "a component of a vector") for value in values)
     names = tuple(axes)
     if not all(isinstance(name, str) and name for name in names):

@@ -205,7 +205,7 @@ class BoundingBox(ThreeAxes, BoxForms):
         return self.topleft + self.size
 
     def is_empty(self) -> bool:
-        """Tell whether the box holds no voxel."""
+        """Return whether the box holds no voxel."""
         return 0 in self.size
 
     def volume(self) -> int:
@@ -256,7 +256,7 @@ class BoundingBox(ThreeAxes, BoxForms):
 
     def extended_by(self, other: BoundingBox) -> BoundingBox:
         """Return the smallest box around both; an empty box adds nothing."""
-        if other.__class__ is not BoundingBox:  # one along any axes
+        if other.__class__ is not BoundingBox:  # a box along any axes
             return other.extended_by(self)
         if self.is_empty():
             return other
@@ -282,7 +282,7 @@ class BoundingBox(ThreeAxes, BoxForms):
         OutOfBoundsError
             If the boxes have no common voxel, unless `dont_assert`.
         """
-        if other.__class__ is not BoundingBox:  # one along any axes
+        if other.__class__ is not BoundingBox:  # a box along any axes
             return other.intersected_with(self, dont_assert)
         common = self.intersection(other)
         if common.is_empty() and not dont_assert:
@@ -290,13 +290,15 @@ class BoundingBox(ThreeAxes, BoxForms):
         return common
 
     def contains_bbox(self, inner_bbox: BoundingBox) -> bool:
-        """Tell whether no voxel of another box is outside."""
-        if inner_bbox.__class__ is not BoundingBox:  # one along any axes, which must be x, y, z and perhaps c
+        """Return whether no voxel of another box is outside."""
+        if (
+            inner_bbox.__class__ is not BoundingBox
+        ):  # a box along any axes, which must be x, y, z and perhaps c
             inner_bbox = BoundingBox(inner_bbox.denormalize().topleft, inner_bbox.denormalize().size)
         return inner_bbox.is_empty() or self.intersection(inner_bbox) == inner_bbox
 
     def contains(self, coord: Sequence[float]) -> bool:
-        """Tell whether a point is inside."""
+        """Return whether a point is inside."""
         return all(
             bool(low <= value < high)
             for low, value, high in zip(self.topleft, coord, self.bottomright, strict=True)

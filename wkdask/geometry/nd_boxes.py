@@ -149,7 +149,7 @@ class NDBoundingBox(SpatialParts, metaclass=ABCMeta):
         return low, low + self.size.get(axis)
 
     def is_empty(self) -> bool:
-        """Tell whether the box has no voxel."""
+        """Return whether the box has no voxel."""
         return not self.size.is_positive(strictly_positive=True)
 
     def volume(self) -> int:
@@ -157,7 +157,7 @@ class NDBoundingBox(SpatialParts, metaclass=ABCMeta):
         return self.size.prod()
 
     def contains(self, coord: VecIntLike) -> bool:
-        """Tell whether a point, one number per axis, is inside.
+        """Return whether a point, one number per axis, is inside.
 
         Raises
         ------
@@ -290,7 +290,7 @@ class NDBoundingBox(SpatialParts, metaclass=ABCMeta):
         return common
 
     def contains_bbox(self, inner_bbox: AxesBox) -> bool:
-        """Tell whether a box of the same axes lies inside this one."""
+        """Return whether a box of the same axes lies inside this one."""
         box = self._fitting(inner_bbox)
         common = self.intersected_with(box, dont_assert=True)
         return same_corners(common) == same_corners(box)

@@ -243,15 +243,15 @@ class Vec3Int(tuple[int, int, int]):
         return self._with(other, max)
 
     def is_positive(self, strictly_positive: bool = False, *, strictly: bool = False) -> bool:
-        """Tell whether no component is negative (or, `strictly_positive`, in short `strictly`, none is below 1)."""
+        """Return whether no component is negative (with `strictly_positive`, or `strictly`: below 1)."""
         return min(self) >= (1 if strictly or strictly_positive else 0)
 
     def is_uniform(self) -> bool:
-        """Tell whether all components are equal."""
+        """Return whether all components are equal."""
         return self[0] == self[1] == self[2]
 
     def contains(self, needle: int) -> bool:
-        """Tell whether a component is `needle`."""
+        """Return whether a component is `needle`."""
         return needle in self
 
     def add_or_none(self, other: Any) -> Vec3Int | None:

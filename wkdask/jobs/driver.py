@@ -9,7 +9,7 @@
     settle    one commit of boxes, ids and new mags ─> stamps ─> receipt ─> private folders taken away
 
 If tasks fail, or the user presses Ctrl-C, the folders go first, so that no task publishes any more; then
-what landed is committed, and the error goes on. The folders of a job that can be resumed are parked with the
+what landed is committed, and the error is raised. The folders of a job that can be resumed are parked with the
 journal instead, and the same call with ``resume=True`` continues there. A mag that the job makes is listed
 when it is whole, or not at all.
 """
@@ -187,9 +187,8 @@ def _refuse_doubt(store: StoredMag) -> None:
         raise ResumeError(
             f"{store.path}: a job has replaced the mag and was interrupted before its end, and its manifest "
             f"in {folder} "
-            f"is damaged or gone. If that was this job, its voxels are there; remove the folder then. If "
-            f"not, call this "
-            f"one without resume=True (--resume)"
+            f"is damaged or gone. If it was this job, its voxels are complete: remove that folder. If it was "
+            f"another one, make this call without resume=True (--resume)"
         )
 
 
@@ -239,7 +238,7 @@ def _run_job(
 ) -> WriteReport | None:
     """Do what :func:`run_job` promises, on mags without interrupted jobs.
 
-    The strategy: everything up to the last task happens while the private folders are there. A job that came to its
+    The strategy: everything up to the last task happens while the private folders exist. A job that came to its
     end is settled while they still are: killed at any moment before they go, it is found complete, and
     settled again. A job that did not is settled after they went, because only then no task of it lands any more.
 
@@ -460,7 +459,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _is_over(stage: Stage, journal: Journal | None) -> bool:
-    """Tell whether an earlier run of the job has completed a stage."""
+    """Return whether an earlier run of the job has completed a stage."""
     return journal is not None and bool(stage.streams) and all(map(journal.is_whole, stage.streams))
 
 

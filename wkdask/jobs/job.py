@@ -277,7 +277,7 @@ class Job:
         resumable = (
             named is not None and self.durable and (self.resume or not (self.staged or self.builds_first))
         )
-        # More than one mag, or a pyramid after the write: what is left is not only in the folder of one mag.
+        # With more than one mag, or a pyramid after the write, what is left lies in the folders of several mags.
         goes_on = len(self.writes) > 1
         return [
             Manifest(

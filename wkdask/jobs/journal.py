@@ -81,7 +81,7 @@ class Stream:
         return x + nx * (y + ny * z)
 
     def is_unit(self, index: int, box: Sequence[int]) -> bool:
-        """Tell whether a box (x, y, z, width, height, depth) is that of the unit of an index."""
+        """Return whether a box (x, y, z, width, height, depth) is that of the unit of an index."""
         nx, ny, nz = self.units.shape
         if index >= nx * ny * nz:
             return False
@@ -137,7 +137,7 @@ class _Done:
         return self.whole or (place < len(self.bits) and bool(self.bits[place] >> (number & 7) & 1))
 
     def among(self, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Tell which of many units are done."""
+        """Return which of many units are done."""
         if self.whole:
             return np.ones(len(numbers), bool)
         bits = np.frombuffer(self.bits, np.uint8)
@@ -213,11 +213,11 @@ class Journal:
         os.close(self._descriptor)
 
     def is_done(self, stream: Stream, unit: BoundingBox) -> bool:
-        """Tell whether a unit is done."""
+        """Return whether a unit is done."""
         return self.has(stream, stream.number_of(unit))
 
     def has(self, stream: Stream, number: int) -> bool:
-        """Tell whether the unit of a number is done."""
+        """Return whether the unit of a number is done."""
         done = self._known(stream)
         return done is not None and number in done
 
@@ -239,7 +239,7 @@ class Journal:
         return done
 
     def done_among(self, stream: Stream, units: IndexRange) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Tell which of a box of units are done, x fastest."""
+        """Return which of a box of units are done, x fastest."""
         done = self._known(stream)
         if done is None:
             return np.zeros(len(units), bool)
@@ -257,7 +257,7 @@ class Journal:
         return json.loads(line[_CHECKSUM:])[_VALUE]
 
     def is_whole(self, stream: Stream) -> bool:
-        """Tell whether a stream was closed."""
+        """Return whether a stream was closed."""
         done = self._known(stream)
         return done is not None and done.whole
 
@@ -326,7 +326,7 @@ class Journal:
         return length
 
     def _is_of_job(self, line: bytes) -> bool:
-        """Tell whether the first line names this job's manifest."""
+        """Return whether the first line names this job's manifest."""
         return _is_sound(line) and line[_CHECKSUM:] == _encode(["job", self._job]).encode() + b"\n"
 
     def _take_all(self, entries: list[Any], lines: Sequence[bytes], place: int) -> bool:
@@ -364,7 +364,7 @@ class Journal:
             return False
 
     def _makes_sense(self, entry: list[Any], streams: dict[int, Stream | None]) -> bool:
-        """Tell whether a line says something that this job can have noted; adds the stream that it describes."""
+        """Return whether a line says something that this job can have noted; adds the stream that it describes."""
         kind = entry[0] if entry else None
         if kind == "job":
             return entry == ["job", self._job]
@@ -382,7 +382,7 @@ class Journal:
         return _is_unit(entry, streams) and self._is_allowed(entry)
 
     def _is_allowed(self, entry: list[Any]) -> bool:
-        """Tell whether what a unit wrote into further mags lies in what the job may write there."""
+        """Return whether what a unit wrote into further mags lies in what the job may write there."""
         if len(entry) <= _OTHERS or not entry[_OTHERS] or self._limits is None:
             return True
         try:
@@ -405,13 +405,13 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _is_sound(line: bytes) -> bool:
-    """Tell whether a line is as it was written."""
+    """Return whether a line is as it was written."""
     text = line[_CHECKSUM:-1] if line.endswith(b"\n") else line[_CHECKSUM:]
     return line[:_CHECKSUM] == b"%08x " % zlib.crc32(text)
 
 
 def _is_unit(entry: list[Any], streams: Mapping[int, Stream | None]) -> bool:
-    """Tell whether a line notes a unit: its index must be that of its box, and what it wrote lie in there."""
+    """Return whether a line notes a unit: its index must be that of its box, and what it wrote lie in there."""
     if not _OTHERS <= len(entry) <= _VALUE + 1:
         return False
     number, index, unit, box, cubes, nbytes, file_nbytes, low, high = entry[:_OTHERS]

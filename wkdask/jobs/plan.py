@@ -239,7 +239,7 @@ def plan_write(
         return task_memory or _task_nbytes(spec, CubeGrid(shape), box, source_chunks)
 
     if memory is not None and needed(shape) > memory and unit is None:
-        shape = least  # no more cubes to a task than needed
+        shape = least  # no more cubes per task than needed
     plan = plan_again(spec, box, shape)
     if memory is None or needed(shape) <= memory:
         return replace(plan, task_nbytes=needed(shape))

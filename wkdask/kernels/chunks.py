@@ -36,7 +36,7 @@ def _is_linked() -> bool:
 
 
 def can_pack(block: Block) -> bool:
-    """Tell whether the rows of a block, along channels and x, lie in one piece, and zstd is at hand."""
+    """Return whether the rows of a block, along channels and x, lie in one piece, and zstd is available."""
     return _is_linked() and block.flags.aligned and has_voxel_rows(block)
 
 

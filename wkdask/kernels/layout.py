@@ -95,7 +95,7 @@ def call(kernel: Callable[..., R], *arguments: Any, instead: Callable[[], R] | N
     if version in _ready:
         return kernel(*arguments)
     path = _lock_path(*version)
-    # Whose lock file is there was compiled before, and is most likely loaded.
+    # A version that has a lock file was compiled before: most likely it is loaded from the disk.
     is_kept = path is not None and os.path.exists(path)
     if instead is not None and not is_kept and _spent.get(version, 0.0) < settings.get("compile-after"):
         return _timed(version, instead)

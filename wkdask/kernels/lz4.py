@@ -29,7 +29,7 @@ _decode = types.ExternalFunction("LZ4_decompress_safe", _int(_size, _size, _int,
 
 @functools.cache
 def has_lz4() -> bool:
-    """Tell whether the library is at hand; without it none of the kernels here may be called."""
+    """Return whether the library is available; without it none of the kernels here may be called."""
     from numcodecs import blosc, lz4
 
     # From numcodecs 0.17 on only blosc's module carries the thorough search.

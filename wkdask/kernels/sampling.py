@@ -38,7 +38,7 @@ _LONGEST_RUN = 512
 
 
 def _way(mode: str, dtype: np.dtype[Any], nc: int, factors: Sequence[int]) -> tuple[Any, ...]:
-    """Return what tells the loops the mode; the shorter way for the usual windows knows nothing of NaN."""
+    """Return the code of the mode for the loops; the faster loop for the usual windows does not handle NaN."""
     if mode == "median" and dtype.kind != "f" and nc == 1 and tuple(factors) in ((2, 2, 1), (2, 2, 2)):
         return WAYS["columns"]
     return WAYS[mode]

@@ -50,7 +50,7 @@ class UsualCube:
 
 @jit
 def _is_sound(descriptor: Any, size: Any, header: Any, given: Any, scratch: Any, table: Any) -> Any:
-    """Tell whether a file is as it nearly always is, by the header that was read, its size, and its jump table."""
+    """Return whether a file is sound as most are, by the header that was read, its size, and its jump table."""
     for n in range(8):
         if n != 5 and scratch[n] != header[n]:
             return False
@@ -103,7 +103,7 @@ def _scan(
 
 @functools.cache
 def can_scan() -> bool:
-    """Tell whether this operating system has the calls that are needed."""
+    """Return whether this operating system has the calls that are needed."""
     import llvmlite.binding
 
     return sys.platform == "linux" and bool(llvmlite.binding.address_of_symbol("statx"))

@@ -68,7 +68,7 @@ def new_layer_box(
         )
     spatial = BoundingBox(box.topleft_xyz, box.size_xyz)
     axes = box.axes
-    if C_AXIS not in axes and min(box.index) == 1:  # the place of channels was left for them
+    if C_AXIS not in axes and min(box.index) == 1:  # index 0 was left free for the channels
         axes = (C_AXIS, *axes)
     if not further_of(axes):
         if axes not in (XYZ_AXES, CXYZ_AXES):

@@ -350,7 +350,7 @@ def _names_at(url: str) -> list[str]:
 
 
 def _is_mag_name(name: str) -> bool:
-    """Tell whether a folder's name is a mag's."""
+    """Return whether a folder's name is a mag's."""
     try:
         Mag(name)
     except WkdaskError:

@@ -467,7 +467,7 @@ class LayerMags:
         return [view for layer in same for view in layer._views if view.mag == mag]
 
     def is_mag_view_foreign(self, mag: MagView) -> bool:
-        """Tell whether a mag lies outside of the dataset, by a link or by its path."""
+        """Return whether a mag lies outside of the dataset, by a link or by its path."""
         return outside(self._file.folder, mag.place.store.path) is not None
 
     def _mag_folder(self, record: MagRecord) -> str:

@@ -130,7 +130,7 @@ def _scales_by_path(multiscale: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _alike(wanted: list[float], found: Any) -> bool:
-    """Tell whether two scales are the same, but for rounding."""
+    """Return whether two scales are the same, but for rounding."""
     if not isinstance(found, list) or len(found) != len(wanted):
         return False
     return all(
@@ -166,7 +166,7 @@ def _multiscale(properties: Properties, layer: LayerRecord, folder: str) -> dict
 
 
 def _is_ordered(axes: str) -> bool:
-    """Tell whether OME-Zarr allows this order of axes: channels first, all of them known."""
+    """Return whether OME-Zarr allows this order of axes: channels first, all of them known."""
     return sorted(axes.removeprefix("c")) == ["x", "y", "z"]
 
 

@@ -1,6 +1,6 @@
 """A layer as a pyramid: coarser and finer magnifications computed from those that it has.
 
-What the calls of `wkdask.layer.sampling` and a write with ``pyramid=True`` share.
+What the methods of `wkdask.layer.sampling` and a write with ``pyramid=True`` have in common.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A mag cut into other cubes, in place: a new folder beside the old one, and one commit that switches.
+"""Rechunk a mag in place: a new folder beside the old one, and one commit that switches to it.
 
 ::
 
@@ -10,7 +10,7 @@
     color/1            removed; a view or an array that was made of it raises, it never reads zeros
 
 Killed at any moment, the properties name a whole folder: the old one or the new one. What is left beside it is
-found by its marker and removed by the next call. A further call takes the name that is free again.
+found by its marker and removed by the next call. The call after that reuses the name that is free again.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _copied(place: MagPlace, target: MagPlace, options: WriteOptions) -> WriteRe
     if _state(source) != before:
         raise JobRunningError(
             f"{place.label} was written to while it was cut into other cubes; it stays as it is. Do it again when "
-            f"nobody writes"
+            f"no other process writes"
         )
     if report is None and before[0]:
         raise TaskFailedError(f"{place.label}: none of its {len(before[0])} cubes was copied")

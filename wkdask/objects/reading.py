@@ -273,7 +273,7 @@ _STATUS = re.compile(r"status: ([0-9]{3})|\b([45][0-9]{2}) (?:Client|Server|[A-Z
 
 
 def _is_final(error: BaseException) -> bool:
-    """Tell whether a repetition would fail in the same way: the server has understood and refused."""
+    """Return whether a repetition would fail in the same way: the server has understood and refused."""
     found = _STATUS.search(str(error))
     status = int(found[1] or found[2]) if found else 0
     return 400 <= status < 500 and status not in (408, 425, 429)

@@ -273,11 +273,11 @@ def _profile() -> dict[str, str]:
 
 
 def _has_google_login() -> bool:
-    """Tell whether Google's tools have left a login."""
+    """Return whether Google's tools have left a login."""
     file = os.path.expanduser("~/.config/gcloud/application_default_credentials.json")
     return _has_any("GOOGLE_") or os.path.exists(file)
 
 
 def _has_any(prefix: str) -> bool:
-    """Tell whether the environment has a variable that begins so."""
+    """Return whether the environment has a variable that begins so."""
     return any(name.startswith(prefix) for name in os.environ)

@@ -19,7 +19,7 @@ _LOCAL = re.compile(r"(localhost|127(\.[0-9]+){3}|\[::1\])(:[0-9]+)?")
 
 
 def is_url(path: object) -> bool:
-    """Tell whether a path is a URL of an object store.
+    """Return whether a path is a URL of an object store.
 
     Examples
     --------

@@ -123,7 +123,7 @@ def _put_if(url: str, data: bytes, mode: Any) -> None:
 
 
 def _holds(url: str, data: bytes) -> bool:
-    """Tell whether an object has these bytes."""
+    """Return whether an object has these bytes."""
     try:
         return bytes(read_object(url).data) == data
     except FileNotFoundError:

@@ -112,7 +112,7 @@ def describe(function: Callable[..., Any]) -> str:
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:
-    """Tell whether a function has a parameter of a name; False where it does not say."""
+    """Return whether a function has a parameter of a name; False where it does not say."""
     try:
         parameter = inspect.signature(function).parameters.get(name)
     except (TypeError, ValueError):
@@ -124,7 +124,7 @@ def takes(function: Callable[..., Any], name: str) -> bool:
 
 
 def takes_block(function: Callable[..., Any], names: Iterable[str]) -> bool:
-    """Tell whether a function takes a block of its own beside those of `names` (and ``box``)."""
+    """Return whether a function takes a block of its own beside those of `names` (and ``box``)."""
     keywords = dict.fromkeys(names)
     if not keywords:
         return True

@@ -285,7 +285,7 @@ def _published(writes: TaskWrites, owner: ChunkedView, target: Target | None, bo
 
 
 def _is_at(report: PlaceReport, place: MagPlace) -> bool:
-    """Tell whether a report is of a mag."""
+    """Return whether a report is of a mag."""
     return (report.dataset_path, report.layer, report.mag) == (place.dataset_path, place.layer, place.mag)
 
 

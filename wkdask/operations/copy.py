@@ -75,7 +75,7 @@ def plan_copy(
 
 
 def _copies_files(source: StoredMag, target: ArraySpec) -> bool:
-    """Tell whether cube files are copied as they are: those of a mag on a disk that is stored alike."""
+    """Return whether cube files are copied as they are: those of a mag on a disk that is stored alike."""
     return source.spec == target and is_stored_mag(source)
 
 
@@ -133,7 +133,7 @@ def copy_mag(
         return None
     engine = pick_engine(options.client)
     identity = previous = None
-    if draft or (new and options.resume):  # other copies cannot be resumed; what they made is removed
+    if draft or (new and options.resume):  # all other copies cannot be resumed: what they made is removed
         name = f"a copy of {source.path}"
         what = f"{name}|{source.fingerprint(box)}|{exact}"
         identity = identify(target, box, what, options, name=name)

@@ -163,7 +163,7 @@ def nonzero_unit(store: MagReader, box: BoundingBox, known: BoundingBox = EMPTY_
 
 
 def _reaches_beyond(box: BoundingBox, known: BoundingBox, axis: int, is_far: bool) -> bool:
-    """Tell whether a box reaches further out on a side than what is known."""
+    """Return whether a box reaches further out on a side than what is known."""
     if known.is_empty():
         return True
     if is_far:

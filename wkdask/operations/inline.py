@@ -175,7 +175,7 @@ class TaskWrites:
     # --- a second run of the same task ---------------------------------------------------------------
 
     def changes_what_it_read(self) -> bool:
-        """Tell whether a second run of the task, after a publication, would read what the first one wrote."""
+        """Return whether a second run of the task, after a publication, would read what the first one wrote."""
         return any(
             not self._places[path].store.spec.grid.cube_box(index).intersection(box).is_empty()
             for path, index in self._cubes
@@ -185,7 +185,7 @@ class TaskWrites:
     def keep(self, path: str) -> bool:
         """Put what was written aside before it is published; False if an earlier run was first.
 
-        What a worker had kept when it was lost is published when its task runs again: the function is
+        What a worker had gathered when it was lost is published when its task runs again: the function is
         not called with voxels that it has changed already.
         """
         draft = f"{path}.{uuid.uuid4().hex}"

@@ -36,7 +36,7 @@ from wkdask.storage.protocol import ArraySpec, StoredMag, check_coordinates
 __all__ = ["MapRequest", "map_into", "map_to_records"]
 
 _UNITS_PER_THREAD = 4
-"""Units for every thread, where records are to come in the order of the blocks: enough to keep all busy."""
+"""Units in flight per thread while records are returned in block order: enough to keep all threads busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +297,7 @@ def map_into(request: MapRequest) -> dict[str | None, WriteReport]:
 
 
 def _stages(job: Job, request: MapRequest, work: MapWork, folders: JobFolders) -> list[Stage]:
-    """Return the stages of a job: one, or more where mags are, or may be, read that it replaces."""
+    """Return the stages of a job: one, or more if it reads, or may read, a mag that it replaces."""
     outputs = outputs_of(job, folders, [name for name, _ in request.ordered_targets])
     stream = stream_of(job.plan, 0)
     windows = call_windows(job.plan, folders.main, "map", lambda box: (map_unit, work, outputs, box), stream)

@@ -214,7 +214,7 @@ def write_outputs(
 
 
 def _written(block: Voxels, output: MapOutput, box: BoundingBox) -> UnitReport:
-    """Write a block; the report of one that is only built names no box."""
+    """Write a block; if it is only built and not published, the report has no box."""
     report = write_unit(block, output.target, box)
     return replace(report, box=None, cubes=0, file_nbytes=0) if output.staged else report
 

@@ -57,7 +57,7 @@ def listeners_for(progress: ProgressLike) -> Sequence[Listener]:
     Returns
     -------
     sequence of Listener
-        Each survives its own errors: the first is logged as a warning, and the job goes on.
+        Each survives its own errors: the first is logged as a warning, and the job continues.
     """
     if callable(progress):
         return [guarded(progress)]
@@ -117,7 +117,7 @@ def guarded(listener: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:
             if not failed:
                 failed = True
-                _logger.warning("the progress listener %r failed with %r; the job goes on", listener, error)
+                _logger.warning("the progress listener %r failed with %r; the job continues", listener, error)
                 _logger.debug("traceback of the listener", exc_info=True)
 
     return call
@@ -350,21 +350,21 @@ def _configured_interval() -> float:
 
 
 def _on_terminal() -> bool:
-    """Tell whether stderr is a terminal that can move its cursor."""
+    """Return whether stderr is a terminal that can move its cursor."""
     import os
 
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _in_notebook() -> bool:
-    """Tell whether this process is the kernel of a notebook."""
+    """Return whether this process is the kernel of a notebook."""
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module is not None and hasattr(module, "get_ipython") else None
     return getattr(shell, "kernel", None) is not None
 
 
 def _is_child_process() -> bool:
-    """Tell whether this process was started by multiprocessing, as workers of a local cluster are."""
+    """Return whether this process was started by multiprocessing, as workers of a local cluster are."""
     import multiprocessing
 
     return multiprocessing.parent_process() is not None

@@ -44,7 +44,7 @@ class Whole:
         self._reports: list[WriteReport] = []
 
     def __call__(self, event: Event) -> None:
-        """Take an event of one of the jobs."""
+        """Handle an event of one of the jobs."""
         if isinstance(event, JobStarted):
             if not self._begun:
                 self._begin(event)
@@ -55,7 +55,7 @@ class Whole:
             self._tell(event)
 
     def _begin(self, first: JobStarted) -> None:
-        """Tell of the whole when its first job begins: it may be the one that an earlier run had begun."""
+        """Report the whole when its first job begins: it may be the one that a previous run had begun."""
         self._begun = True
         expected = self._left.get(first.label, (0, 0, 0))
         self._left[first.label] = (first.units, first.cubes or expected[1], first.nbytes)
@@ -64,7 +64,7 @@ class Whole:
         self._tell(JobStarted(self._label, self._action, units, cubes, nbytes, first.engine, *before))
 
     def end(self) -> None:
-        """Tell that no more will come."""
+        """Report that no more jobs will come."""
         if not self._begun:
             return
         _, cubes, nbytes = self._before

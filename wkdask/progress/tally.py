@@ -95,7 +95,7 @@ class Tally:
         )
 
     def line(self) -> str:
-        """Return where the job stands."""
+        """Return the progress of the job."""
         ended = self.units + self.failed
         units = self.units - self.job.units_before
         left = self.seconds * (self.job.units - ended) / units if units else None

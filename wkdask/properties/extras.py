@@ -29,7 +29,7 @@ class PutAttachment:
     is_list: bool
     """Whether there can be several; one alone takes the place of the one before."""
     renamed_from: str | None = None
-    """The name of the entry that it takes the place of; what else that says stays."""
+    """The name of the entry that it replaces; unknown keys of that entry are kept."""
 
     def apply(self, raw: dict[str, Any]) -> None:
         """Add the entry, or put it where the old one was."""

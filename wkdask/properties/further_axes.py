@@ -37,7 +37,7 @@ class FurtherAxis:
 
 
 def has_further_axes(raw: Mapping[str, Any]) -> bool:
-    """Tell whether the JSON object of a layer has axes beside c, x, y, z."""
+    """Return whether the JSON object of a layer has axes beside c, x, y, z."""
     return bool(raw.get("additionalAxes"))
 
 

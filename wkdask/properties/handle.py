@@ -49,7 +49,7 @@ class Properties:
     links: set[str] = field(default_factory=set, repr=False, compare=False)
     """Real paths of folders outside that handles of this session link and may write to."""
     unasked: set[str] = field(default_factory=set, repr=False, compare=False)
-    """Names of layers that handles of this session made, and whose data format nobody asked for."""
+    """Names of layers that this session made without being asked for a data format."""
     layers: Handles = field(default_factory=Handles, repr=False, compare=False)
     """The handles of layers that are in use: they follow where one of them renames its layer."""
     _known: tuple[tuple[int, int, int], DatasetRecord] | None = field(default=None, repr=False, compare=False)
@@ -80,7 +80,7 @@ class Properties:
             raise ReadOnlyError(f"the dataset {self.folder} was opened with read_only=True")
 
     def may_write(self, folder: str) -> bool:
-        """Tell whether what lies outside of the dataset may be written to."""
+        """Return whether what lies outside of the dataset may be written to."""
         if is_url(folder):
             return False
         real = os.path.realpath(folder)

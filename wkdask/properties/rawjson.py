@@ -94,7 +94,7 @@ def to_bytes(raw: Raw, path: str) -> bytes:
 
 
 def is_same(raw: Raw, other: Raw) -> bool:
-    """Tell whether two objects are the same JSON, keys in the same order: 24 is not 24.0, and true is not 1."""
+    """Return whether two objects are the same JSON, keys in the same order: 24 is not 24.0, and true is not 1."""
     try:
         return json.dumps(raw) == json.dumps(other)  # without an indent, which takes ten times as long
     except RecursionError:  # `to_bytes` says so

@@ -29,7 +29,7 @@ class _ViewConfiguration:
 
     @classmethod
     def _fits(cls, names: Mapping[str, str], key: str, value: Any) -> bool:
-        """Tell whether a key of the file is a field here."""
+        """Return whether a key of the file is a field here."""
         return key in names
 
     @classmethod
@@ -135,7 +135,7 @@ class DatasetViewConfiguration(_ViewConfiguration):
 
     @classmethod
     def _fits(cls, names: Mapping[str, str], key: str, value: Any) -> bool:
-        """Tell whether a key of the file is a field here; ``layers`` only where it holds objects."""
+        """Return whether a key of the file is a field here; ``layers`` only where it holds objects."""
         if key == "layers" and value is not None:
             return isinstance(value, Mapping) and all(isinstance(each, Mapping) for each in value.values())
         return key in names

@@ -221,7 +221,7 @@ class _Design:
         return reach
 
     def _must_stage(self, shape: Vec3Int, level: int, limit: float) -> bool:
-        """Tell whether no node could put a cube of a level together in memory."""
+        """Return whether no node could put a cube of a level together in memory."""
         cube = _lcm(shape, self.levels[level].cube)
         return self.node_nbytes(cube, level, level) > limit
 

@@ -326,7 +326,7 @@ def _note_path(work: TreeWork, key: str) -> str:
 
 
 def is_noted(work: TreeWork, node: TreeNode) -> bool:
-    """Tell whether an earlier run of a task, or of its parent, has left a note."""
+    """Return whether an earlier run of a task, or of its parent, has left a note."""
     keys = [node.key] if node.parent is None else [node.key, node.parent]
     return any(os.path.exists(_note_path(work, key)) for key in keys)
 

@@ -33,7 +33,7 @@ class Readable(Protocol):
         """Write the voxels of a box, shrunk, into an array: see `MagReader.shrink`."""
 
     def is_empty(self, box: BoundingBox) -> bool:
-        """Tell whether it is known, without a look at voxels, that all of a box is zero."""
+        """Return whether it is known, without a look at voxels, that all of a box is zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Stored:
         self.store.shrink(box, factors, mode, out)
 
     def is_empty(self, box: BoundingBox) -> bool:
-        """Tell whether there is no cube in a box."""
+        """Return whether there is no cube in a box."""
         return self.store.is_empty(box)
 
 
@@ -89,7 +89,7 @@ class Written:
             downsample(self.read(box), tuple(factors), mode, out=out)
 
     def is_empty(self, box: BoundingBox) -> bool:
-        """Tell whether a box is a part of a block of zeros."""
+        """Return whether a box is a part of a block of zeros."""
         return self.block is None and self.box.contains_bbox(box)
 
 

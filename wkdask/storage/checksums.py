@@ -8,9 +8,9 @@
     entry of another size or time  ->  stale: the cube was written by another program, and nothing is known of it
     the same size and time         ->  every piece must have its checksum
 
-A mag has checksums if the folder is there; who publishes a cube into it replaces the entry first. The time is that
-of the file's data, to which a publication gives digits of its own below a microsecond: no other write has the same
-time by chance. Who copies files with their times copies the entries too.
+A mag has checksums if the folder exists; a publication replaces the entry before the cube. The time is that
+of the file's data, to which a publication gives digits below a microsecond of its choice, so that no other write
+has the same time by chance. A tool that copies the files and keeps their times must copy the entries as well.
 
 Pieces of 64 KiB: a read of a few chunks is verified without much around it, and the entry of a cube of 1 GiB has
 64 KiB.
@@ -94,7 +94,7 @@ class Checksums:
     """The checksum of each piece."""
 
     def is_of(self, info: os.stat_result) -> bool:
-        """Tell whether a file has not been written since, as far as its size and time say."""
+        """Return whether a file has not been written since, as far as its size and time say."""
         return info.st_size == self.size and info.st_mtime_ns == self.time_ns
 
     def read(self, descriptor: int, path: str, start: int, nbytes: int) -> npt.NDArray[np.uint8]:
@@ -195,7 +195,7 @@ def begin_checksums(mag_path: str) -> None:
 
 
 def has_checksums(mag_path: str) -> bool:
-    """Tell whether cubes that are published into a mag get checksums."""
+    """Return whether cubes that are published into a mag get checksums."""
     try:
         return stat.S_ISDIR(os.lstat(f"{mag_path}/{PRIVATE}/{FOLDER}").st_mode)
     except OSError:
@@ -286,7 +286,7 @@ _known: CheckedFiles[Checksums] = CheckedFiles()
 
 
 def verifies() -> bool:
-    """Tell whether what is read is compared with checksums: the setting ``wkdask.verify-reads``."""
+    """Return whether what is read is compared with checksums: the setting ``wkdask.verify-reads``."""
     return settings.is_on("verify-reads")
 
 

@@ -286,7 +286,7 @@ def extent_of(store: StoredMag) -> Vec3Int:
 
 
 def is_zero_filled(store: StoredMag) -> bool:
-    """Tell whether what no file of a mag holds is zeros: all but Zarr arrays of other programs."""
+    """Return whether what no file of a mag holds is zeros: all but Zarr arrays of other programs."""
     kind = _kind(store)
     return not (isinstance(kind, ZarrMag) and kind.layout.fill)
 
@@ -307,7 +307,7 @@ def listed_sizes(store: StoredMag) -> Iterator[int] | None:
 
 
 def is_listed(store: StoredMag) -> bool:
-    """Tell whether the cubes that a mag has can be listed: not where it is on a web server."""
+    """Return whether the cubes that a mag has can be listed: not where it is on a web server."""
     return not isinstance(store, ObjectMag) or store.is_listed
 
 

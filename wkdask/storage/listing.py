@@ -60,7 +60,7 @@ MOST_ODD = 10_000
 
 
 def is_readable(mode: int) -> bool:
-    """Tell whether a mode lets its owner read a file, or list and enter a folder."""
+    """Return whether a mode lets its owner read a file, or list and enter a folder."""
     needed = 0o500 if stat.S_ISDIR(mode) else 0o400
     return mode & needed == needed
 
@@ -166,7 +166,7 @@ class _Walk:
         return True
 
     def _can_enter(self, entry: os.DirEntry[str]) -> bool:
-        """Tell whether an entry is a folder of cubes; note what else it is."""
+        """Return whether an entry is a folder of cubes; note what else it is."""
         if entry.is_symlink():
             target = os.path.realpath(entry.path)
             if not os.path.exists(target):

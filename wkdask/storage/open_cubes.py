@@ -5,7 +5,7 @@
     path ──stat──> the same file as the one that is open?  ──yes──> read from it
                                                            ──no───> open, check, remember; the oldest one goes
 
-A cube is replaced by a rename, so that another file is under its name: one look at the name tells. What other
+A cube is replaced by a rename, so that another file is under its name: a stat of the name shows it. What other
 programs write into a cube in place changes its times. No other file gets the inode of one that is open.
 """
 
@@ -44,7 +44,7 @@ def identity_of(info: os.stat_result) -> Identity:
 
 
 class CheckedFiles(Generic[T]):
-    """What was found when files were checked, as long as they do not change; for many threads.
+    """What the checks of files found, valid while the files do not change; safe for many threads.
 
     Parameters
     ----------

@@ -168,7 +168,7 @@ class KeptReader(Protocol):
 
 
 class MagReader(Protocol):
-    """What reads a magnification: its type and cut, its voxels, and what tells whether they changed."""
+    """What reads a magnification: its type and chunk layout, its voxels, and whether they changed."""
 
     @property
     def path(self) -> str:
@@ -217,7 +217,7 @@ class MagReader(Protocol):
         """
 
     def is_empty(self, box: BoundingBox) -> bool:
-        """Tell whether it is known, without a look at voxels, that all of a box is zero: no file has any of it."""
+        """Return whether a box is known to be zero without reading voxels: no file has any of it."""
 
     def fingerprint(self, box: BoundingBox) -> str:
         """Return a text that changes when a cube that the box touches is rewritten."""
@@ -245,7 +245,7 @@ class CubeFiles(Protocol):
         """
 
     def conforms(self, path: str) -> bool:
-        """Tell whether a checked cube is stored with this mag's compression."""
+        """Return whether a checked cube is stored with this mag's compression."""
 
 
 class CubeBuilder(Protocol):

@@ -90,7 +90,7 @@ def without_coordinates(
     ------
     InvalidValueError
         If the data have coordinates that are not those of the mag's voxels, or lie elsewhere than the user says;
-        or if nobody says where they lie.
+        or if it is unknown where they lie.
     """
     if not is_labelled(data):
         return data, offset

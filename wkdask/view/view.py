@@ -445,7 +445,7 @@ class View(BoxView):
         chunk_shape: object = None,
         client: Client | None = None,
     ) -> bool:
-        """Tell whether two views hold the same voxels, comparing cube by cube.
+        """Return whether two views hold the same voxels, comparing cube by cube.
 
         Parameters
         ----------

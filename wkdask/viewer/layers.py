@@ -347,7 +347,7 @@ def _layer_of_function(
         place = _Place(view.mag, box, layer.dataset.voxel_size, layer.category == "segmentation")
         scales.append(_computed(array, place, where.client))
     if not scales:
-        raise InvalidValueError(f"layer {layer.name!r} has no such mag to look at")
+        raise InvalidValueError(f"layer {layer.name!r} has no such mag")
     title = name or getattr(function, "__name__", "function").strip("<>")
     dtype = scales[0].dtype
     is_ids = layer.category == "segmentation" and dtype.kind in "ui" and dtype.itemsize > 1

@@ -14,7 +14,7 @@ __all__ = ["HungUpError", "Request", "cancelling", "raise_if_hung_up"]
 
 
 class HungUpError(Exception):
-    """The browser has hung up: nobody waits for the chunk any more."""
+    """The browser has closed the connection: the chunk is no longer wanted."""
 
 
 class Request:

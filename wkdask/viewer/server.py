@@ -276,7 +276,7 @@ class Server:
 
 
 class _Handler(RequestHandler):
-    """Answers those who know the token."""
+    """Answers requests that carry the token."""
 
     def initialize(self, server: Server) -> None:
         self.server = server
@@ -403,7 +403,9 @@ class _Computed(_Handler):
         def answer() -> bytes | None:
             with self._request.serving():
                 state = scale.state(find())
-                if state:  # what is stored is told apart by its files: it is neither hashed nor read again
+                if (
+                    state
+                ):  # stored voxels are identified by their files: they are neither hashed nor read again
                     whole = f"{self.server.edition} {self.request.path} {state}"
                     self._tag = f'"{hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest()}"'
                     if self._tag in known:
@@ -432,7 +434,7 @@ class _Computed(_Handler):
             await self.finish(body)
 
     def compute_etag(self) -> str | None:
-        """Return what tells this answer from others; of what is computed a hash."""
+        """Return what identifies this answer; a hash of the data if they are computed."""
         return self._tag or super().compute_etag()
 
     def on_connection_close(self) -> None:

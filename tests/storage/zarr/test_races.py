@@ -155,6 +155,7 @@ def test_writers_of_parts_of_one_shard_lose_nothing_and_the_shape_grows(tmp_path
     assert zarr.open_array(mag.path, mode="r").shape == (1, 64, 64, 64 * rounds)
 
 
+@pytest.mark.slow
 def test_a_job_on_a_cluster(client, tmp_path):
     """Shards written, inverted in place and mapped by worker processes; the array grows before the tasks."""
     ds = Dataset.create(tmp_path / "ds", (1, 1, 1))

@@ -18,7 +18,7 @@ __all__ = ["FileArray", "file_array"]
 
 @dataclass(frozen=True, slots=True)
 class FileArray:
-    """An array in a file; see :class:`~wkdask.external.foreign.ForeignArray`; made by `file_array`."""
+    """An array in a file, made by `file_array`; see :class:`~wkdask.external.foreign.ForeignArray`."""
 
     path: str
     """The file, and the array in it where it has several."""

@@ -69,7 +69,7 @@ def kind_of(path: str, *, is_raw: bool = False) -> str | None:
 
 
 def _is_precomputed(path: str) -> bool:
-    """Tell whether a folder has the ``info`` of a neuroglancer volume."""
+    """Return whether a folder has the ``info`` of a neuroglancer volume."""
     if not os.path.isfile(f"{path}/info"):
         return False
     with open(f"{path}/info", "rb") as file:
@@ -77,7 +77,7 @@ def _is_precomputed(path: str) -> bool:
 
 
 def _is_n5(path: str) -> bool:
-    """Tell whether a folder is N5, or lies in a folder that is called so."""
+    """Return whether a folder is N5, or lies in a folder that is called so."""
     named = path.rstrip("/").lower().endswith(".n5") or ".n5/" in path.lower()
     return named or os.path.isfile(f"{path}/attributes.json")
 

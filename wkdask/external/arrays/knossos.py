@@ -66,7 +66,7 @@ class _Cubes:
 
 
 def is_knossos(path: str) -> bool:
-    """Tell whether a folder has KNOSSOS cubes, or magnifications of them."""
+    """Return whether a folder has KNOSSOS cubes, or magnifications of them."""
     return os.path.isfile(f"{path}/{_CONF}") or os.path.isfile(f"{path}/mag1/{_CONF}")
 
 

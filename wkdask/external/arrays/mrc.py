@@ -32,7 +32,7 @@ def mrc_found(path: str, inner: str, asked: Asked) -> Found:
     UnsupportedFormatError
         If it holds no single volume of real numbers.
     InvalidValueError
-        If its axes are none, or nobody says whether its bytes have a sign.
+        If its axes are invalid, or it is unknown whether its bytes have a sign.
     """
     del inner
     refuse_packed(path)
@@ -94,7 +94,7 @@ def _voxel_size(header: Any) -> VoxelSize | None:
 
 
 def _is_native(header: Any) -> bool:
-    """Tell whether the numbers of a file have the byte order of this machine."""
+    """Return whether the numbers of a file have the byte order of this machine."""
     return bool(header.nx.dtype.isnative)
 
 

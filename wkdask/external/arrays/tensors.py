@@ -26,7 +26,7 @@ class _Tensor:
     """An array that tensorstore reads, with its index from 0 on."""
 
     spec: str
-    """What tensorstore is told, as JSON."""
+    """The specification for tensorstore, as JSON."""
 
     def opened(self) -> Any:
         """Open it, with no cache and few threads: tasks are many."""
@@ -149,7 +149,7 @@ def n5_found(path: str, inner: str, asked: Asked) -> Found:
             name = "s0" if multiscale else next(iter(there))
             rest = [other for other in there if other != name]
             left = f"; {', '.join(rest)} are left out, and --downsample computes coarser mags" if rest else ""
-            notes.append(f"of {folder} the dataset {name} is taken{left}")
+            notes.append(f"the dataset {name} of {folder} is taken{left}")
         else:
             name = one_of(
                 path,
@@ -182,7 +182,7 @@ def n5_found(path: str, inner: str, asked: Asked) -> Found:
 
 
 def _is_dataset(folder: str) -> bool:
-    """Tell a dataset from a group."""
+    """Return whether this is a dataset, not a group."""
     return os.path.isfile(f"{folder}/attributes.json") and "dimensions" in _json(f"{folder}/attributes.json")
 
 

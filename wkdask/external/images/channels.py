@@ -60,7 +60,7 @@ class Channels:
 
 
 def channels_of(path: str, *, keep_alpha: bool = False) -> Channels:
-    """Tell what channels a file holds.
+    """Return which channels a file holds.
 
     Parameters
     ----------

@@ -78,8 +78,8 @@ def convert_part(
     start = time.perf_counter()
     origin = batches[0].topleft.z - first
     reports = []
-    # Batches share chunks, which are read, changed and written back. A first attempt of this task that was thought
-    # lost must not do so in the cubes that others fill: the batches come together in a mag of this attempt.
+    # Batches share chunks: each reads, changes and rewrites them. A first attempt of this task that was thought
+    # lost may still run, and must not do so in the same cubes: each attempt has a private mag for its batches.
     shared = len(batches) == 1
     own = private if shared else private.staged(f"{folder}/part-{uuid.uuid4().hex}", raw=True)
     for box in batches:

@@ -58,7 +58,7 @@ def layers_of(
     mapping
         How.
     is_volume
-        Tells of a file whether it holds several sections.
+        A function that says whether a file holds several sections.
 
     Returns
     -------

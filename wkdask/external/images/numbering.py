@@ -29,7 +29,7 @@ _TOLD = 5
 """How many gaps and doubles are named; beyond that, only their number is."""
 
 Number: TypeAlias = int | Fraction
-"""What stands in a name."""
+"""The text of a name."""
 _Names: TypeAlias = list[tuple[tuple[str, ...], tuple[str, ...]]]
 """Of each path the texts around its numbers, and the numbers."""
 
@@ -94,7 +94,7 @@ def natural_key(path: str | os.PathLike[str]) -> tuple[Any, ...]:
     """Sort key that puts ``2.tif`` before ``10.tif``, folder by folder.
 
     Digits compare as numbers of any length, text without case, the suffix last (``a.tif`` before ``a1.tif``).
-    Paths that are equal by that (``01`` and ``1``) compare as plain text.
+    Paths that are equal in this order (``01`` and ``1``) are ordered as text.
     """
     pure = PurePath(path)
 
@@ -195,7 +195,7 @@ def _split(pattern: str, stem: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _reading_notes(pattern: str, names: _Names) -> list[str]:
-    """Tell of numbers that are read otherwise than as plain digits."""
+    """Report numbers that are read otherwise than as plain digits."""
     fields = list(zip(*(numbers for _, numbers in names), strict=True))
     varying = [field for field in fields if len(set(field)) > 1]
     notes = []

@@ -38,7 +38,7 @@ ORIENTATIONS = {
 
 
 def swaps_axes(orientation: int) -> bool:
-    """Tell whether rows become columns."""
+    """Return whether rows become columns."""
     return _TURNS[orientation][0]
 
 

@@ -88,7 +88,7 @@ def find_with_notes(inputs: Sequence[str | Path] | str | Path) -> tuple[list[str
 
 
 def _skipped_notes(skipped: Sequence[str]) -> list[str]:
-    """Tell of files that are no images by their suffix."""
+    """Report files whose suffix is not that of an image."""
     if not skipped:
         return []
     kinds = sorted({os.path.splitext(path)[1].lower() or "none" for path in skipped})

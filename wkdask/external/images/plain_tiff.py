@@ -49,7 +49,7 @@ class Frame:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def surrounds(self, path: str) -> bool:
-        """Tell whether this is all that a file holds beside its pixels."""
+        """Return whether this is all that a file holds beside its pixels."""
         if os.path.splitext(path)[1] != self.suffix:
             return False
         with open(path, "rb", buffering=0) as file:
@@ -82,7 +82,7 @@ class Frame:
         rows, columns = window or (slice(0, self.shape[0]), slice(None))
         image = np.empty((rows.stop - rows.start, *self.shape[1:]), self.dtype)
         row_nbytes = self.nbytes // self.shape[0]
-        with open(path, "rb") as file:  # buffered: goes on after a short read, straight into the array
+        with open(path, "rb") as file:  # buffered: continues after a short read, straight into the array
             if not self._is_in(file):
                 return None
             file.seek(len(self.before) + rows.start * row_nbytes)

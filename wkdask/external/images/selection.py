@@ -188,7 +188,7 @@ def select(
     values = tuple(map(float, rescale))
     if len(values) != 2 or not -np.inf < values[0] < values[1] < np.inf:
         raise InvalidValueError(
-            f"rescale is two numbers, the first below the second, such as 0,4095; got {rescale!r}"
+            f"rescale must be two numbers, the first below the second, such as 0,4095; got {rescale!r}"
         )
     return Selection(stack, box or whole, wanted, (values[0], values[1]))
 
@@ -227,7 +227,7 @@ def open_images(
 
 
 def _holds(wanted: str, stored: str) -> bool:
-    """Tell whether a type holds every value of another."""
+    """Return whether a type holds every value of another."""
     try:
         return bool(np.can_cast(np.dtype(stored), np.dtype(wanted), "safe"))
     except TypeError:

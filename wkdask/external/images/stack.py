@@ -395,7 +395,7 @@ def _common_layout(files: Sequence[ImageFile], layouts: Sequence[Layout]) -> Lay
 
 
 def _numbering_notes(order: Order, gaps: str) -> list[str]:
-    """Tell of numbers that are missing or double, or refuse them."""
+    """Report numbers that are missing or double, or refuse them."""
     texts = [text for text in (order.gaps_text, order.doubles_text) if text]
     if texts and gaps == "refuse":
         raise ImageStackError(f'{"; ".join(texts)}; gaps="refuse" was asked for')

@@ -78,7 +78,7 @@ def probe_tiff(path: str, choice: Choice, *, framed: bool) -> tuple[ImageFile, L
 
     with tifffile.TiffFile(path, _multifile=False) as tiff:  # never opens the other files of an OME set
         count, name = len(tiff.pages), shown(path)
-        # tifffile only logs a broken chain of directories, and goes on with fewer pages.
+        # tifffile only logs a broken chain of directories, and continues with fewer pages.
         tiff.filehandle.seek(tiff.pages.next_page_offset)
         if tiff.filehandle.read(tiff.tiff.offsetsize) != bytes(tiff.tiff.offsetsize):
             raise ImageStackError(f"{name}: is damaged or truncated after page {count}")
@@ -183,7 +183,7 @@ def _split_axes(path: str, tiff: Any, series: Any) -> tuple[list[tuple[str, int]
     named, split, fits = _axes_of(series)
     named = [(axis, n) for axis, n in named[:split] if n > 1]
     further = {axis: n for axis, n in named if axis in "CT"}
-    # tifffile calls the pages of a plain ImageJ stack channels; those that it counts as such are.
+    # tifffile calls all pages of a plain ImageJ stack channels; only as many as ImageJ counts are.
     metadata = tiff.imagej_metadata or {}
     if series.kind == "imagej" and metadata.get("channels", 1) == 1 and metadata.get("mode", "") in _GREY:
         further.pop("C", None)
@@ -288,7 +288,7 @@ def sections_of(
 def _together(
     path: str, tiff: Any, main: Any, depth: int, order: Sequence[int], choice: Choice, notes: list[str]
 ) -> tuple[ImageFile, Layout]:
-    """Describe a file whose one directory stands for many pages."""
+    """Describe a file whose one directory describes many pages."""
     first, name = main.keyframe, shown(path)
     layout = _page_layout(name, first, choice)
     if not first.is_final or main.dataoffset is None:
@@ -484,7 +484,7 @@ def series_depth(path: str, tiff: Any, series: Any, notes: list[str], *, any_axe
 
 
 def _calibration_notes(metadata: dict[str, Any]) -> list[str]:
-    """Tell of ImageJ's calibration: it stores signed numbers as unsigned ones, with an offset."""
+    """Report ImageJ's calibration: it stores signed numbers as unsigned ones, with an offset."""
     terms = [metadata.get(f"c{k}", default) for k, default in ((0, 0), (1, 1))]
     if "cf" not in metadata or (metadata["cf"] == 0 and terms == [0, 1]):
         return []

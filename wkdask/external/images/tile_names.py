@@ -35,7 +35,7 @@ class TileNames:
 
 
 def read_tile_names(paths: Sequence[str]) -> TileNames | None:
-    """Tell where tiles lie; None if the names are not those of tiles.
+    """Return where tiles lie; None if the names are not those of tiles.
 
     Recognised are ``z/y/x.png``, also below a folder for every mag, where the same x is below several y, or the
     same y and x below several z; ``z/row_column_zoom.jpg``; and names with numbers for x and y, or rows and

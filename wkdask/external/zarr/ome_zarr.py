@@ -246,7 +246,7 @@ def place(
         raise InvalidValueError(
             f"its voxels are {_text(factors)} of the finest; mags are powers of two"
         ) from None
-    if scale.shift == finest.shift:  # no metadata say that the middles of larger voxels lie further
+    if scale.shift == finest.shift:  # the metadata ignore that the centres of larger voxels are shifted
         return mag, Vec3Int(0, 0, 0)
     corner = []
     for there, here, unit, step, factor in zip(
@@ -265,7 +265,7 @@ def place(
 
 
 def is_whole(factor: float) -> bool:
-    """Tell whether a factor is a whole number, but for the digits that were written."""
+    """Return whether a factor is a whole number, but for the digits that were written."""
     return abs(factor - round(factor)) <= _TOLERANCE * round(factor)
 
 

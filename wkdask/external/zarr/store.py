@@ -60,13 +60,13 @@ def root_of(path: str | os.PathLike[str]) -> str:
 
 
 def is_zarr(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path, in a folder or a zip file, has one of the files that make it Zarr."""
+    """Return whether a path, in a folder or a zip file, has one of the files that make it Zarr."""
     path = os.fspath(path)
     return any(is_file(f"{path}/{name}") for name in _FILES)
 
 
 def is_file(path: str) -> bool:
-    """Tell whether there is a file, or such an entry of a zip file."""
+    """Return whether there is a file, or such an entry of a zip file."""
     if os.path.lexists(path):
         return os.path.isfile(path)
     found = in_zip(path)

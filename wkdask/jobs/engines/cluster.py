@@ -169,7 +169,7 @@ class DistributedEngine:
             answers = self._client.run(sees_mag, path, on_error="return")
         except OSError as error:  # CommClosedError is one
             raise self._lost(error) from error
-        # One that was lost while it was asked gets no tasks: its answer is an error, not a text.
+        # A worker that was lost while it was asked gets no tasks: its answer is an error, not a string.
         blind = {worker: answer for worker, answer in answers.items() if isinstance(answer, str)}
         if blind:
             named = "; ".join(f"worker {worker}: {answer}" for worker, answer in list(blind.items())[:3])
@@ -287,7 +287,7 @@ class DistributedEngine:
         return [(future, keys[future.key]) for future in futures_of(persisted)]
 
     def _check_scheduler(self, error: BaseException) -> None:
-        """Tell a task that failed from a scheduler that is gone, with which all tasks are cancelled.
+        """Distinguish a task that failed from a scheduler that is gone, with which all tasks are cancelled.
 
         Raises
         ------
@@ -314,7 +314,7 @@ class DistributedEngine:
         self._wait_for_running(_GRACE)
 
     def has_late(self) -> bool:
-        """Tell whether tasks have ended that were not taken from :meth:`run`."""
+        """Return whether tasks have ended that were not taken from :meth:`run`."""
         return any(future.status == "finished" for _, future, _ in self._pending.values())
 
     def late(self) -> list[Outcome]:

@@ -76,9 +76,9 @@ class LocalFlow:
         submit
             Gives a call to the pool.
         attempt
-            Runs a task on what it needs, tells how it ended, and returns what it hands on; None if it failed.
+            Runs a task on its inputs, reports how it ended, and returns its result; None if it failed.
         stopped
-            Tells whether the job was stopped.
+            Returns whether the job was stopped.
         """
         with self._changed:
             number = self._begun = self._begun + 1

@@ -112,7 +112,7 @@ class LocalEngine:
             runner.join()
 
     def has_late(self) -> bool:
-        """Tell whether there are outcomes that were not taken from :meth:`run`."""
+        """Return whether there are outcomes that were not taken from :meth:`run`."""
         return any(outcome.report is not None for outcome in self._ended)
 
     def late(self) -> list[Outcome]:

@@ -76,7 +76,7 @@ class Engine(Protocol):
         """Return an engine of the same kind that has not been stopped."""
 
     def has_late(self) -> bool:
-        """Tell whether tasks have ended well that were not taken from :meth:`run`; called after :meth:`stop`."""
+        """Return whether tasks have ended well that were not taken from :meth:`run`; called after :meth:`stop`."""
 
     def late(self) -> list[Outcome]:
         """Return what was not taken from :meth:`run`, and drop the rest.

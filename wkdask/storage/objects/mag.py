@@ -194,7 +194,7 @@ class ObjectMag(ABC):
         return True
 
     def is_empty(self, box: BoundingBox) -> bool:
-        """Tell whether there is no object in a box, and what is in none is zero."""
+        """Return whether there is no object in a box, and what is in none is zero."""
         cubes = self.spec.grid.cubes(box)
         if self.fill() or cubes.shape.prod() > _LOOK_AT:
             return False

@@ -137,7 +137,7 @@ def fetch_cube(url: str, dataset: WkwHeader, low: Sequence[int], high: Sequence[
 
 
 def _is_small(header: WkwHeader) -> bool:
-    """Tell whether a whole cube is fetched at once."""
+    """Return whether a whole cube is fetched at once."""
     return header.num_blocks * header.block_nbytes <= WHOLE_NBYTES
 
 

@@ -538,7 +538,7 @@ def renamed(folder: str) -> str:
 
 
 def strip(folder: int) -> None:
-    """Remove what belonged to the tasks of a job from its folder, given by its descriptor."""
+    """Remove the files of a job's tasks from its folder, given by its descriptor."""
     for name in os.listdir(folder):
         if not _KEPT.fullmatch(name):
             remove_entry(folder, name)

@@ -65,7 +65,7 @@ __all__ = [
 
 @contextlib.contextmanager
 def job_folder(store: StoredMag, box: BoundingBox | None = None) -> Iterator[str]:
-    """Make a private folder for a job without a manifest, and take it away at the end.
+    """Make a private folder for a job without a manifest, and remove it at the end.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def take_built(store: StoredMag, folder: str) -> StoredMag:
 
 
 def _born(private: str, stack: contextlib.ExitStack) -> str:
-    """Make a job's folder and hold its lock; the caller holds the lock that sweepers take."""
+    """Make a job's folder and hold its lock; the caller holds the lock that those who remove dead jobs take."""
     folder = f"{private}/{uuid.uuid4().hex[:12]}"
     make_shared_folder(folder)
     stack.enter_context(lock(f"{folder}/{ALIVE}"))

@@ -9,8 +9,8 @@ A worker that is stopped, or cut off, keeps the locks that it holds. Whoever wai
     wakes, renames out of its root: ENOENT    3. B locks inode 2
 
 What a publication changes outside of its root it changes by renames out of the root (a new cube) or into it
-(a cube that became empty). So A can publish nothing and remove nothing after 1, whatever instruction it stands
-at, and it still excludes all others until 2. A may make the root anew if it stands in the middle
+(a cube that became empty). So A can publish nothing and remove nothing after 1, at whatever instruction it was
+stopped, and it still excludes all others until 2. A may make the root anew if it stands in the middle
 of building: then the root's mark is missing, for which A looks between the last building and the first rename.
 
 The note is written after the lock is taken and taken away before it is given back; no note, no right to
@@ -119,7 +119,7 @@ def _thread_root(store: StoredMag, folder: str) -> str:
 
 
 def _is_marked(root: str) -> bool:
-    """Tell whether a root is the one that was made, and in its place."""
+    """Return whether a root is the one that was made, and in its place."""
     return os.path.lexists(f"{root}/{_MARK}")
 
 

@@ -313,7 +313,7 @@ def _mag_of(path: str) -> str:
 
 
 def is_sound(path: str, dataset: WkwHeader) -> bool:
-    """Tell whether a cube was checked and has not changed since."""
+    """Return whether a cube was checked and has not changed since."""
     try:
         return _checked.get(path, os.stat(path), dataset.geometry) is not None
     except OSError:  # opening it says why

@@ -293,7 +293,7 @@ def bytes_in(descriptor: int, start: int, nbytes: int) -> bytes:
 
 
 def _is_sound(table: np.ndarray[tuple[int], np.dtype[np.uint64]], start: int, size: int, block: int) -> bool:
-    """Tell whether the ends of the blocks increase from `start` to within `size`, none above LZ4's worst case."""
+    """Return whether the ends of the blocks increase from `start` to within `size`, none above LZ4's worst case."""
     worst = block + block // 255 + 16  # LZ4_compressBound
     if int(table[-1]) > size or int(table[0]) <= start:
         return False

@@ -255,7 +255,7 @@ class WkwMag:
         return is_sound(path, self.header) or self._open_cube(path) is not None
 
     def is_empty(self, box: BoundingBox) -> bool:
-        """Tell whether there is no cube in a box."""
+        """Return whether there is no cube in a box."""
         cubes = self.spec.grid.cubes(box)
         return self._while_header_stays(
             box, lambda: not any(self.check_cube(self.cube_path(index)) for index in cubes)
@@ -311,7 +311,7 @@ class WkwMag:
         return block
 
     def conforms(self, path: str) -> bool:
-        """Tell whether a checked cube is stored with this mag's compression."""
+        """Return whether a checked cube is stored with this mag's compression."""
         return wkw_build.block_type_of(path, self.header) == self.header.block_type
 
     # --- the driver's part ---------------------------------------------------------------------------

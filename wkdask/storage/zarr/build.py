@@ -315,7 +315,7 @@ def _index_bytes(layout: ZarrLayout, table: Table) -> bytes:
 
 
 def lay_out_file(path: str, layout: ZarrLayout) -> int:
-    """Open a plain file in which every chunk has its place, made unless it is there; returns a descriptor.
+    """Return a descriptor of an uncompressed file with room for every chunk, created if it is missing.
 
     It is the same file whichever task makes it, so that several tasks may fill it at once.
     """

@@ -312,7 +312,7 @@ class ZarrMag:
         return True
 
     def is_empty(self, box: BoundingBox) -> bool:
-        """Tell whether there is no cube in a box, and what is not there is zero."""
+        """Return whether there is no cube in a box, and what is not there is zero."""
         if self.layout.fill or self.layout.files_per_cube > 1:
             return False
         is_there = any(self.check_cube(self.cube_path(index)) for index in self.spec.grid.cubes(box))
@@ -386,7 +386,7 @@ class ZarrMag:
             os.unlink(self.cube_path(index))
 
     def conforms(self, path: str) -> bool:
-        """Tell whether a cube is stored as this mag writes it; a plain one: with a place for every chunk."""
+        """Return whether a cube is stored as this mag writes it; a plain one: with a place for every chunk."""
         if self.layout.codecs:
             return True
         try:
@@ -464,7 +464,7 @@ class ZarrMag:
         if covers(self.layout, self._document()[1], box):
             return
         os.makedirs(f"{self.path}/{PRIVATE}/locks", exist_ok=True)
-        with lock(f"{self.path}/{PRIVATE}/locks/metadata.lock"):  # of two that grow, both do
+        with lock(f"{self.path}/{PRIVATE}/locks/metadata.lock"):  # two jobs may grow the shape at once
             data, shape = self._document()
             if not covers(self.layout, shape, box):
                 document = json.loads(data)

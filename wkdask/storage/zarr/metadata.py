@@ -375,7 +375,7 @@ def to_json(document: dict[str, Any]) -> bytes:
 
 
 def covers(layout: ZarrLayout, shape: Sequence[int], box: BoundingBox) -> bool:
-    """Tell whether an array of a shape has all voxels of a box."""
+    """Return whether an array of a shape has all voxels of a box."""
     return all(
         shape[layout.axes.index(axis)] >= high for axis, high in zip("xyz", box.bottomright, strict=True)
     )
@@ -391,7 +391,7 @@ def shape_around(layout: ZarrLayout, shape: Sequence[int], box: BoundingBox) -> 
 
 
 def room_for(end: Vec3Int, shard: Vec3Int) -> Vec3Int:
-    """Return the voxels (x, y, z) that an array gets so that it holds those up to an end.
+    """Return the shape (x, y, z) that an array needs so that it holds all voxels up to an end.
 
     Whole shards by default, as webknossos makes them: it writes whole ones, and cannot write into an array that
     ends within one. Viewers of OME-Zarr show all of an array, and begin in its middle; for them the setting

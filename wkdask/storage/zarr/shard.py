@@ -199,7 +199,7 @@ class CubeFile:
         return data + rest
 
     def has_all_places(self) -> bool:
-        """Tell whether it is laid out as by :func:`lay_out_file`: each chunk in its own place."""
+        """Return whether it is laid out as by :func:`lay_out_file`: each chunk in its own place."""
         return bool(np.array_equal(self.table, places_in_plain_file(self.layout)))
 
     def batches(self, numbers: Numbers) -> Iterator[tuple[Numbers, Numbers, Bytes]]:
