@@ -187,6 +187,12 @@ class NDMagView:
         """Return the first position along all further axes, as `at` does."""
         return self.at(**{axis: low for axis, (low, _) in self._bounds().items()})
 
+    def positions(self) -> Iterator[dict[str, int]]:
+        """Yield each position along all further axes, as `at` takes it."""
+        bounds = self._bounds()
+        for place in itertools.product(*(range(*bounds[axis]) for axis in self.further_axes)):
+            yield dict(zip(self.further_axes, place, strict=True))
+
     def views(self, axis: str) -> Iterator[MagView]:
         """Yield each position along a further axis of a mag that has only this one, as a mag of c, x, y, z."""
         if self.further_axes != (axis,):
