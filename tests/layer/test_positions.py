@@ -136,7 +136,7 @@ def test_from_a_mag_elsewhere(tmp_path):
     other.downsample(from_mag_view=layer.get_mag(1), coarsest_mag="2-2-1")
     assert list(other.mags) == ["2-2-1"]
     assert np.array_equal(other.get_mag("2-2-1").read(), layer.get_mag("2-2-1").read())
-    with pytest.raises(InvalidValueError, match="further axes t, from_mag_view has none"):
+    with pytest.raises(InvalidValueError, match="further axes t, the mag that is read has none"):
         other.downsample_mag(1, "4-4-1", from_mag_view=layer.get_mag(1).at(t=0))
 
 
@@ -195,3 +195,89 @@ def test_of_two_calls_one_makes_the_mags(tmp_path):
     assert len(errors) == 1
     assert list(layer.mags) == [1, "2-2-1"]
     assert layer.get_mag("2-2-1").read().all()
+
+
+# copies
+
+
+@pytest.mark.parametrize("cut", [{}, {"shard_shape": 32, "compress": False}])
+def test_a_copy(tmp_path, cut):
+    layer, data = make(tmp_path)
+    dataset = Dataset.create(tmp_path / "other", (4, 4, 9))
+    small = NDBoundingBox((0, 0, 2, 2, 2), (1, 3, 3, 3, 3), ("t", "c", "x", "y", "z"))
+    other = dataset.add_layer("l", "color", bounding_box=small, num_channels=3, data_format="zarr3")
+    copy = other.add_mag_as_copy(layer.get_mag(1), **cut)
+    assert np.array_equal(copy.read(absolute_bounding_box=layer.bounding_box), data)
+    assert copy.at(t=1).spec.shard_shape == (cut.get("shard_shape", 64),) * 3
+    assert copy.at(t=1).spec.compression == (None if cut else "zstd")
+    assert other.bounding_box.get_bounds("t") == (0, 2)
+    assert tuple(other.bounding_box.bottomright_xyz) == (305, 226, 38)
+    with pytest.raises(AlreadyExistsError, match="mag 1"):
+        other.add_mag_as_copy(layer.get_mag(1))
+    layer.get_mag(1).write(data[1], t=0)
+    again = other.add_mag_as_copy(layer.get_mag(1), exists_ok=True)
+    assert np.array_equal(again.read(absolute_bounding_box=layer.bounding_box), data[[1, 1]])
+
+
+def test_a_copy_as_another_mag_keeps_the_box(tmp_path):
+    layer, data = make(tmp_path, "txyz")
+    other = Dataset.create(tmp_path / "other", (4, 4, 9)).add_layer(
+        "l", "color", bounding_box=layer.bounding_box, data_format="zarr3"
+    )
+    copy = other.add_mag_as_copy(layer.get_mag(1), mag=2)
+    assert list(other.mags) == [2]
+    corner = NDBoundingBox((1, 10, 12, 14), (1, 600, 440, 62), ("t", "x", "y", "z"))
+    assert np.array_equal(copy.read(absolute_bounding_box=corner), data[1:2])
+
+
+def test_what_is_no_copy(tmp_path):
+    layer, _ = make(tmp_path, "txyz")
+    mag = layer.get_mag(1)
+    dataset = Dataset.create(tmp_path / "other", (4, 4, 9))
+    box = layer.bounding_box
+    ids = dataset.add_layer(
+        "ids", "segmentation", bounding_box=box, data_format="zarr3", dtype_per_channel="uint32"
+    )
+    with pytest.raises(InvalidValueError, match="not a copy"):
+        ids.add_mag_as_copy(mag)
+    others = NDBoundingBox(tuple(box.topleft), tuple(box.size), ("q", "x", "y", "z"))
+    by_q = dataset.add_layer("q", "color", bounding_box=others, data_format="zarr3")
+    with pytest.raises(InvalidValueError, match="further axes q, the mag that is read has t"):
+        by_q.add_mag_as_copy(mag)
+    with pytest.raises(InvalidValueError, match=r"\(q\).*a mag that has them, not layer 'l' mag 1"):
+        by_q.add_mag_as_copy(mag.at(t=0))
+    plain = dataset.add_layer("plain", "color", data_format="zarr3")
+    with pytest.raises(UnsupportedFormatError, match="is a mag for the rest"):
+        plain.add_mag_as_copy(mag)
+    assert [list(each.mags) for each in dataset.layers.values()] == [[], [], []]
+    assert os.listdir(by_q.path) == []
+
+
+@pytest.mark.parametrize("cut", [{}, {"shard_shape": 32, "compress": False}])
+def test_a_copied_layer(tmp_path, cut):
+    layer, _ = make(tmp_path)
+    layer.downsample(coarsest_mag="2-2-1")
+    layer.default_view_configuration = {"alpha": 0.5}
+    dataset = Dataset.create(tmp_path / "other", (4, 4, 9))
+    copy = dataset.add_layer_as_copy(layer, "copy", **cut)
+    assert list(copy.mags) == list(layer.mags)
+    assert copy.bounding_box == layer.bounding_box
+    assert copy.default_view_configuration == layer.default_view_configuration
+    for mag in layer.mags:
+        assert np.array_equal(copy.get_mag(mag).read(), layer.get_mag(mag).read())
+        assert copy.get_mag(mag).at(t=0).spec.shard_shape == (cut.get("shard_shape", 64),) * 3
+    with pytest.raises(AlreadyExistsError, match="copy"):
+        dataset.add_layer_as_copy(layer, "copy")
+
+
+def test_a_layer_that_cannot_be_copied_leaves_nothing(tmp_path):
+    layer, _ = make(tmp_path, "txyz")
+    dataset = Dataset.create(tmp_path / "other", (4, 4, 9))
+    with pytest.raises(UnsupportedFormatError, match="Zarr 3"):
+        dataset.add_layer_as_copy(layer, data_format="wkw")
+    (shard, *_) = sorted((layer.path / "1/c/1").glob("[0-9]*/*/*"))
+    os.truncate(shard, 30)
+    with pytest.raises(TaskFailedError):
+        dataset.add_layer_as_copy(layer, shard_shape=32)
+    assert list(dataset.layers) == []
+    assert not os.path.exists(tmp_path / "other/l")

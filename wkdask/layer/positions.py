@@ -1,4 +1,4 @@
-"""Coarser and finer magnifications of layers with further axes, computed position by position.
+"""Magnifications of layers with further axes, computed and copied position by position.
 
 A position is a mag of c, x, y, z, and a job computes it as it computes any. New mags are listed when all their
 positions are complete.
@@ -19,7 +19,9 @@ from wkdask.layer.axes import new_nd_mags
 from wkdask.layer.chunk_layout import NewCut, cut_like
 from wkdask.layer.elsewhere import warn_of_cut
 from wkdask.mag_view import MagView
-from wkdask.properties.further_axes import further_axes_of
+from wkdask.operations.copy import copy_mag
+from wkdask.properties import Edit, GrowBox
+from wkdask.properties.further_axes import GrowAxes, further_axes_of
 from wkdask.pyramid.job import downsample_mags, plan_pyramid, upsample_mag
 from wkdask.storage.formats import check_spec
 from wkdask.storage.protocol import ArraySpec
@@ -27,7 +29,7 @@ from wkdask.storage.protocol import ArraySpec
 if TYPE_CHECKING:
     from wkdask.layer.layer import Layer
 
-__all__ = ["downsample_positions", "upsample_positions"]
+__all__ = ["copy_positions", "downsample_positions", "upsample_positions"]
 
 
 def downsample_positions(
@@ -127,6 +129,76 @@ def upsample_positions(
     return reports
 
 
+def copy_positions(
+    layer: Layer,
+    mag: Mag,
+    source: NDMagView,
+    spec: ArraySpec | None,
+    options: WriteOptions,
+    *,
+    extend: bool,
+) -> MagView:
+    """Copy a mag, position by position; return the copy, in which the layer's bounds have grown around them.
+
+    Parameters
+    ----------
+    layer
+        The layer that gets it.
+    mag
+        Which mag it is there.
+    source
+        What is copied.
+    spec
+        How the copy is stored; None: the layer has that mag.
+    options
+        How it runs.
+    extend
+        Whether the layer's box grows around that of the source, and not only around what was copied.
+
+    Raises
+    ------
+    InvalidValueError
+        If type, channels or axes are others.
+    """
+    own = [axis.name for axis in further_axes_of(layer.record)]
+    _check_axes(layer, own, source)
+    have, want = (source.get_dtype(), source.num_channels), (layer.dtype_per_channel, layer.num_channels)
+    if have != want:
+        raise InvalidValueError(
+            f"layer {layer.name!r} holds {want[1]} × {want[0]}, the mag {have[1]} × {have[0]}: that is not a copy"
+        )
+    whole = BoundingBox.from_ndbbox(source.bounding_box)
+    box = whole.in_mag(source.mag)
+    bounds = {axis: source.bounding_box.get_bounds(axis) for axis in own}
+    edits: list[Edit] = [GrowAxes(layer.name, bounds)]
+    if extend:
+        edits.append(GrowBox(layer.name, box.from_mag_to_mag1(mag), Mag(1)))
+    if spec is None:
+        layer._commit(*edits)
+        target = _nd_mag(layer, mag)
+        for positions in source.positions():
+            copy_mag(source.at(**positions).place.store, _writable(target.at(**positions)), box, options)
+        return cast(MagView, target)
+    layer._refuse_linked_folder()
+    spec = check_spec(spec, layer.data_format)
+    warn_of_cut(layer.name, mag, spec)
+    with new_nd_mags(layer, {mag: spec}) as new_place:
+        for positions in source.positions():
+            copy_mag(source.at(**positions).place.store, new_place(mag, positions), box, options)
+    layer._commit(*edits)
+    return layer.get_mag(mag)
+
+
+def _check_axes(layer: Layer, own: Sequence[str], read: object) -> None:
+    """Refuse a mag whose further axes are not the layer's."""
+    theirs = list(read.further_axes) if isinstance(read, NDMagView) else []
+    if theirs != list(own):
+        raise InvalidValueError(
+            f"layer {layer.name!r} has the further axes {', '.join(own)}, the mag that is read has "
+            f"{', '.join(theirs) or 'none'}"
+        )
+
+
 def _nd_mag(layer: Layer, mag: Mag) -> NDMagView:
     return cast(NDMagView, layer.get_mag(mag))
 
@@ -134,14 +206,8 @@ def _nd_mag(layer: Layer, mag: Mag) -> NDMagView:
 def _source(layer: Layer, start: Mag, source: MagView | None) -> NDMagView:
     """Return the mag that is read; refuse one whose positions are not the layer's."""
     read: object = _nd_mag(layer, start) if source is None else source
-    own = [axis.name for axis in further_axes_of(layer.record)]
-    theirs = list(read.further_axes) if isinstance(read, NDMagView) else []
-    if not isinstance(read, NDMagView) or theirs != own:
-        raise InvalidValueError(
-            f"layer {layer.name!r} has the further axes {', '.join(own)}, from_mag_view has "
-            f"{', '.join(theirs) or 'none'}"
-        )
-    return read
+    _check_axes(layer, [axis.name for axis in further_axes_of(layer.record)], read)
+    return cast(NDMagView, read)
 
 
 def _existing(layer: Layer, chain: Sequence[Mag]) -> dict[Mag, NDMagView]:
