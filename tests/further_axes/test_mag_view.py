@@ -632,6 +632,58 @@ def test_arrays_of_other_orders_are_read_and_written_position_by_position(tmp_pa
     np.testing.assert_array_equal(stored(mag)[tuple(slice(0, n) for n in data.shape)], inverted)
 
 
+def is_channel(layer, number):
+    """Let the properties say that a layer has one channel of its array."""
+    path = os.path.join(layer.dataset_path, "datasource-properties.json")
+    with open(path) as file:
+        content = json.load(file)
+    content["dataLayers"][0].update(numChannels=1, elementClass="uint8")
+    content["dataLayers"][0]["mags"][0]["channelIndex"] = number
+    with open(path, "w") as file:
+        json.dump(content, file)
+    return Dataset(layer.dataset_path).get_layer("l")
+
+
+@pytest.mark.parametrize(
+    ("axes", "chunks", "data_format"),
+    [
+        ("tczyx", (1, 2, 10, 8, 8), "zarr3"),
+        ("tczyx", (1, 1, 5, 8, 8), "zarr3"),
+        ("xyzct", (8, 8, 8, 1, 2), "zarr"),
+    ],
+)
+def test_one_channel_of_an_array_of_several_is_read(tmp_path, axes, chunks, data_format):
+    layer, data = foreign(tmp_path, axes, chunks, data_format=data_format)
+    at = axes.index("c")
+    for number in range(2):
+        mag = is_channel(layer, number).get_mag(1)
+        expected = np.take(data, [number], at)
+        assert mag.num_channels == 1
+        np.testing.assert_array_equal(mag.read(), expected)
+        np.testing.assert_array_equal(mag.to_dask().compute(), expected)
+        box = mag.bounding_box.with_bounds("x", 16, 8).with_bounds("t", 1, 2)
+        index = {"x": slice(16, 24), "t": slice(1, 3)}
+        part = expected[tuple(index.get(axis, slice(None)) for axis in axes)]
+        np.testing.assert_array_equal(mag.read(absolute_bounding_box=box), part)
+    for work in (
+        lambda: mag.at(t=1),
+        lambda: mag.write(np.ones((4, 4, 4), "uint8"), absolute_offset=(0, 0, 0), t=1),
+    ):
+        with pytest.raises(UnsupportedFormatError, match=r"a channel of an array of several|Zarr 3 only"):
+            work()
+    np.testing.assert_array_equal(stored(mag)[tuple(slice(0, n) for n in data.shape)], data)
+
+
+def test_a_channel_that_there_is_not(tmp_path):
+    layer, _ = foreign(tmp_path, "tczyx", (1, 2, 10, 8, 8))
+    with pytest.raises(DamagedHeaderError, match="1 channels of uint8, from channel 2 on,"):
+        is_channel(layer, 2).get_mag(1)
+    with pytest.raises(PropertiesError, match="channelIndex"):
+        is_channel(layer, -1).get_mag(1)
+    with pytest.raises(PropertiesError, match="channelIndex"):
+        is_channel(layer, "x").get_mag(1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("axes", "chunks", "data_format"),

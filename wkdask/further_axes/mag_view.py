@@ -22,7 +22,7 @@ from wkdask.locations import check_agreement, mag_place
 from wkdask.mag_view import MagView
 from wkdask.paths import FolderPath
 from wkdask.properties import MagRecord
-from wkdask.properties.further_axes import GrowAxes, axes_of_layer, further_axes_of
+from wkdask.properties.further_axes import GrowAxes, axes_of_layer, channel_index, further_axes_of
 from wkdask.storage.zarr.plane import further_of, open_plane
 
 if TYPE_CHECKING:
@@ -67,13 +67,15 @@ class NDMagView:
         self._path = folder
         self._axes = axes_of_layer(layer.record, record.raw)
         self._foreign: ForeignArray | None = None
-        if layer.data_format == "zarr3":
+        channel = channel_index(record)
+        if layer.data_format == "zarr3" and channel is None:
             with contextlib.suppress(UnsupportedFormatError):
                 store = open_plane(folder, self._axes, [0] * len(self.further_axes))  # it must be there
                 dtype, channels = str(layer.dtype_per_channel), layer.num_channels
                 check_agreement(layer.name, record, dtype, channels, store)
                 return
-        self._foreign = ForeignArray(folder, self._axes, str(layer.dtype_per_channel), layer.num_channels)
+        dtype, channels = str(layer.dtype_per_channel), layer.num_channels
+        self._foreign = ForeignArray(folder, self._axes, dtype, channels, channel)
         self._foreign.check()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -205,6 +207,10 @@ class NDMagView:
             raise UnsupportedFormatError(
                 f"layer {name!r} is stored as {self._layer.data_format!r}: arrays with axes beside c, x, y, z are "
                 "written, and are mags position by position, in Zarr 3 only; this one can be read"
+            )
+        if self._foreign is not None and self._foreign.channel is not None:
+            raise UnsupportedFormatError(
+                f"{self._label()} is a channel of an array of several, which can be read; nothing else is supported"
             )
         store = open_plane(self._path, self._axes, [positions[axis] for axis in self.further_axes])
         return MagView(self._layer, mag_place(properties, name, self._mag, store))
