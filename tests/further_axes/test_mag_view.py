@@ -674,6 +674,23 @@ def test_one_channel_of_an_array_of_several_is_read(tmp_path, axes, chunks, data
     np.testing.assert_array_equal(stored(mag)[tuple(slice(0, n) for n in data.shape)], data)
 
 
+def test_how_a_mag_is_stored(tmp_path):
+    info = make(tmp_path, "tcxyz").info
+    assert (info.chunk_shape, info.shard_shape, info.chunks_per_shard) == ((8,) * 3, (16,) * 3, (2,) * 3)
+    assert (info.data_format, info.num_channels, info.voxel_type) == ("zarr3", 3, np.uint8)
+    assert (info.compression_mode, info.compression, info.ndim) == (True, "zstd", 5)
+    assert info.bounding_box == NormalizedBoundingBox((0, 0, 5, 6, 7), (3, 3, 30, 20, 10), "tcxyz")
+
+
+@pytest.mark.parametrize("data_format", ["zarr3", "zarr"])
+def test_how_an_array_of_others_is_stored(tmp_path, data_format):
+    layer, _ = foreign(tmp_path, "zyxt", (5, 6, 7, 2), data_format=data_format)
+    info = layer.get_mag(1).info
+    assert (info.chunk_shape, info.shard_shape) == ((7, 6, 5), (7, 6, 5))
+    assert (info.data_format, info.compression) == (data_format, "zstd")
+    assert info.bounding_box == NormalizedBoundingBox((0, 0, 0, 0), (10, 20, 30, 3), "zyxt")
+
+
 def test_a_channel_that_there_is_not(tmp_path):
     layer, _ = foreign(tmp_path, "tczyx", (1, 2, 10, 8, 8))
     with pytest.raises(DamagedHeaderError, match="1 channels of uint8, from channel 2 on,"):

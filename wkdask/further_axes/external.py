@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wkdask.errors import DamagedHeaderError
+from wkdask.geometry import Vec3Int
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -76,6 +77,18 @@ class ForeignArray:
     def check(self) -> None:
         """Raise DamagedHeaderError unless it can be opened and agrees with the properties."""
         self._open()
+
+    def cut(self) -> tuple[Vec3Int, Vec3Int, str | None]:
+        """Return the sides of a chunk and of a file along x, y, z, and the name of the compression, if any."""
+        array = self._open()
+        chunk, shard = (
+            Vec3Int(*(sides[self.axes.index(axis)] for axis in "xyz"))
+            for sides in (array.chunks, array.shards or array.chunks)
+        )
+        for codec in array.compressors:
+            name = getattr(codec, "codec_id", None) or type(codec).__name__.removesuffix("Codec").lower()
+            return chunk, shard, str(name)
+        return chunk, shard, None
 
     def read(self, spans: Mapping[str, tuple[int, int]], order: Sequence[str]) -> np.ndarray[Any, Any]:
         """Return what lies in a span of each axis, in voxels of the array, along `order`; zeros beyond the array.

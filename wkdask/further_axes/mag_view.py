@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -20,10 +21,12 @@ from wkdask.jobs.events import WriteReport
 from wkdask.labelled import is_labelled
 from wkdask.locations import check_agreement, mag_place
 from wkdask.mag_view import MagView
+from wkdask.names import DataFormat
 from wkdask.paths import FolderPath
 from wkdask.properties import MagRecord
 from wkdask.properties.further_axes import GrowAxes, axes_of_layer, channel_index, further_axes_of
 from wkdask.storage.zarr.plane import further_of, open_plane
+from wkdask.view.array_info import ArrayInfo, info_of
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -132,6 +135,25 @@ class NDMagView:
         """The same, as a plain box."""
         box = self.normalized_bounding_box
         return NDBoundingBox(box.topleft, box.size, box.axes, box.index)
+
+    @property
+    def info(self) -> ArrayInfo:
+        """How the mag is stored; chunks and cubes have one position along further axes where these are written."""
+        box = self.normalized_bounding_box.in_mag(self._mag)
+        if self._foreign is None:
+            store = open_plane(self._path, self._axes, [0] * len(self.further_axes))
+            return replace(info_of(store.spec, BoundingBox.empty()), bounding_box=box)
+        chunk, shard, compression = self._foreign.cut()
+        return ArrayInfo(
+            data_format=DataFormat(self._layer.data_format),
+            num_channels=self.num_channels,
+            voxel_type=self.get_dtype(),
+            chunk_shape=chunk,
+            shard_shape=shard,
+            bounding_box=box,
+            compression_mode=compression is not None,
+            compression=compression,
+        )
 
     @property
     def place(self) -> MagPlace:
