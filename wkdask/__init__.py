@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from wkdask.geometry.voxel_size import VoxelSize, length_unit_from_str
     from wkdask.jobs.events import WriteReport
     from wkdask.layer import Layer, LayerCategories, SegmentationLayer
+    from wkdask.layer.export import LayerExport
     from wkdask.layer.zarr_config import Zarr3Config
     from wkdask.mag_view import MagView
     from wkdask.names import (
@@ -117,6 +118,7 @@ __all__ = (
     "Layer",
     "LayerCategories",
     "LayerCategoryType",
+    "LayerExport",
     "LayerProperties",
     "LayerViewConfiguration",
     "LengthUnit",
@@ -173,6 +175,7 @@ _NAMES = {
     "wkdask.geometry.voxel_size": "VoxelSize length_unit_from_str",
     "wkdask.jobs.events": "WriteReport",
     "wkdask.layer": "Layer LayerCategories SegmentationLayer",
+    "wkdask.layer.export": "LayerExport",
     "wkdask.layer.zarr_config": "Zarr3Config",
     "wkdask.mag_view": "MagView",
     "wkdask.names": (

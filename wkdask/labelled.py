@@ -25,7 +25,7 @@ from wkdask.geometry.voxel_size import VoxelSize, unit_named, unit_symbol
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["MagGrid", "data_tree", "is_labelled"]
+__all__ = ["MagGrid", "data_tree", "is_labelled", "moved_to_origin", "voxel_size_of"]
 
 _TOLERANCE = 0.01
 """How far a coordinate may lie from the middle of its voxel, in voxels: sums of floats are not exact."""
@@ -242,6 +242,66 @@ class MagGrid:
             return 1.0
         theirs, ours = VoxelSize((1, 1, 1), name), VoxelSize((1, 1, 1), self.voxel_size.unit)
         return theirs.to_nanometer()[0] / ours.to_nanometer()[0]
+
+
+def voxel_size_of(data: xarray.DataArray) -> VoxelSize:
+    """Return how far the voxels of an array with coordinates lie apart, in the unit of those along x.
+
+    Raises
+    ------
+    InvalidValueError
+        If the coordinates along x, y or z do not say it.
+    """
+    spacings: dict[str, VoxelSize] = {}
+    for axis in XYZ_AXES:
+        if axis not in data.coords or data.coords[axis].size < 2:
+            why = "is one voxel" if axis in data.coords else "has no coordinates"
+            raise InvalidValueError(
+                f"the array {why} along {axis!r}, so that it does not say how long a voxel is: give voxel_size="
+            )
+        coordinate = data.coords[axis]
+        unit = unit_named(coordinate.attrs.get("units"))
+        if unit is None:
+            raise InvalidValueError(
+                f"the coordinate {axis!r} has the units {coordinate.attrs.get('units')!r}, which is no length that "
+                f"is known: give voxel_size="
+            )
+        values = coordinate.values
+        if values.dtype.kind not in "iuf" or values.ndim != 1 or not np.isfinite(values).all():
+            raise InvalidValueError(f"the coordinate {axis!r} is not one finite number for each voxel")
+        spacing = (float(values[-1]) - float(values[0])) / (values.size - 1)
+        if spacing <= 0:
+            raise InvalidValueError(
+                f"the coordinates along {axis!r} do not ascend: data.sortby({axis!r}) turns them round"
+            )
+        spacings[axis] = VoxelSize((spacing,) * 3, unit)
+    unit = spacings["x"].unit
+    own = VoxelSize((1, 1, 1), unit).to_nanometer()[0]
+    x, y, z = (
+        _rounded(each.factor[0] if each.unit == unit else each.to_nanometer()[0] / own)
+        for each in spacings.values()
+    )
+    return VoxelSize((x, y, z), unit)
+
+
+def _rounded(value: float) -> float:
+    """Return a number without what the subtraction of floats has added to it."""
+    return float(f"{value:.12g}")
+
+
+def moved_to_origin(data: xarray.DataArray, voxel_size: VoxelSize) -> xarray.DataArray:
+    """Return an array with coordinates that begin at voxel 0 of mag 1, whatever they were."""
+    sides = dict(zip(XYZ_AXES, voxel_size.factor, strict=True))
+    symbol = {"units": unit_symbol(voxel_size.unit)}
+    return data.assign_coords(
+        {
+            axis: (axis, np.arange(data.sizes[axis]) * side, symbol)
+            if axis in data.dims
+            else ((), 0.0, symbol)
+            for axis, side in sides.items()
+            if axis in data.dims or axis in data.coords
+        }
+    )
 
 
 def data_tree(arrays: Mapping[str, xarray.DataArray], name: str, attrs: Mapping[str, Any]) -> xarray.DataTree:

@@ -62,7 +62,8 @@ def test_dir_shows_the_public_names_and_no_modules():
 
     completed = Completer(namespace={"wkdask": wkdask}).attr_matches("wkdask.La")
     assert {name.removeprefix("wkdask").removeprefix(".") for name in completed} == {
-        "Layer", "LayerCategories", "LayerCategoryType", "LayerProperties", "LayerViewConfiguration",
+        "Layer", "LayerCategories", "LayerCategoryType", "LayerExport", "LayerProperties",
+        "LayerViewConfiguration",
     }  # fmt: skip
 
 

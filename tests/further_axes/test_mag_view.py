@@ -477,29 +477,14 @@ def test_jobs_on_all_positions_say_that_they_work_on_one(tmp_path):
     assert "axes t, x, y, z" in repr(mag)
 
 
-def test_mags_of_such_a_layer_are_not_computed(tmp_path):
+def test_one_position_is_not_written_with_a_pyramid(tmp_path):
     mag = make(tmp_path)
     data = random((3, 30, 20, 10))
     mag.write(data)
-    layer, before = mag.layer, raw(mag)
-    for work in (
-        lambda: layer.downsample(),
-        lambda: layer.downsample(from_mag_view=mag.at(t=1)),
-        lambda: layer.downsample(only_setup_mags=True),
-        lambda: layer.downsample_mag(1, 2),
-        lambda: layer.downsample_mag(1, 2, from_mag_view=mag.at(t=1)),
-        lambda: layer.downsample_mag_list(1, [2, 4]),
-        lambda: mag.at(t=1).write(data[1], offset=(5, 6, 7), pyramid=True),
-    ):
-        with pytest.raises(UnsupportedFormatError, match=r"'l' has axes beside.*\(t\).*are not computed"):
-            work()
-    assert layer.redownsample() == []  # there is none
-    layer.add_mag(2, chunk_shape=8, shard_shape=16)
-    with pytest.raises(UnsupportedFormatError, match="are not computed"):
-        layer.redownsample()
-    layer.delete_mag(2)
+    before = raw(mag)
+    with pytest.raises(UnsupportedFormatError, match=r"'l' has axes beside.*\(t\).*redownsample"):
+        mag.at(t=1).write(data[1], offset=(5, 6, 7), pyramid=True)
     assert raw(mag) == before
-    np.testing.assert_array_equal(mag.read(), data)
 
 
 def test_one_position_is_not_stored_otherwise(tmp_path):
@@ -645,6 +630,75 @@ def test_arrays_of_other_orders_are_read_and_written_position_by_position(tmp_pa
     index = tuple(1 if axis == "t" else slice(None) for axis in axes)
     inverted[index] = 255 - data[index]
     np.testing.assert_array_equal(stored(mag)[tuple(slice(0, n) for n in data.shape)], inverted)
+
+
+def is_channel(layer, number):
+    """Let the properties say that a layer has one channel of its array."""
+    path = os.path.join(layer.dataset_path, "datasource-properties.json")
+    with open(path) as file:
+        content = json.load(file)
+    content["dataLayers"][0].update(numChannels=1, elementClass="uint8")
+    content["dataLayers"][0]["mags"][0]["channelIndex"] = number
+    with open(path, "w") as file:
+        json.dump(content, file)
+    return Dataset(layer.dataset_path).get_layer("l")
+
+
+@pytest.mark.parametrize(
+    ("axes", "chunks", "data_format"),
+    [
+        ("tczyx", (1, 2, 10, 8, 8), "zarr3"),
+        ("tczyx", (1, 1, 5, 8, 8), "zarr3"),
+        ("xyzct", (8, 8, 8, 1, 2), "zarr"),
+    ],
+)
+def test_one_channel_of_an_array_of_several_is_read(tmp_path, axes, chunks, data_format):
+    layer, data = foreign(tmp_path, axes, chunks, data_format=data_format)
+    at = axes.index("c")
+    for number in range(2):
+        mag = is_channel(layer, number).get_mag(1)
+        expected = np.take(data, [number], at)
+        assert mag.num_channels == 1
+        np.testing.assert_array_equal(mag.read(), expected)
+        np.testing.assert_array_equal(mag.to_dask().compute(), expected)
+        box = mag.bounding_box.with_bounds("x", 16, 8).with_bounds("t", 1, 2)
+        index = {"x": slice(16, 24), "t": slice(1, 3)}
+        part = expected[tuple(index.get(axis, slice(None)) for axis in axes)]
+        np.testing.assert_array_equal(mag.read(absolute_bounding_box=box), part)
+    for work in (
+        lambda: mag.at(t=1),
+        lambda: mag.write(np.ones((4, 4, 4), "uint8"), absolute_offset=(0, 0, 0), t=1),
+    ):
+        with pytest.raises(UnsupportedFormatError, match=r"a channel of an array of several|Zarr 3 only"):
+            work()
+    np.testing.assert_array_equal(stored(mag)[tuple(slice(0, n) for n in data.shape)], data)
+
+
+def test_how_a_mag_is_stored(tmp_path):
+    info = make(tmp_path, "tcxyz").info
+    assert (info.chunk_shape, info.shard_shape, info.chunks_per_shard) == ((8,) * 3, (16,) * 3, (2,) * 3)
+    assert (info.data_format, info.num_channels, info.voxel_type) == ("zarr3", 3, np.uint8)
+    assert (info.compression_mode, info.compression, info.ndim) == (True, "zstd", 5)
+    assert info.bounding_box == NormalizedBoundingBox((0, 0, 5, 6, 7), (3, 3, 30, 20, 10), "tcxyz")
+
+
+@pytest.mark.parametrize("data_format", ["zarr3", "zarr"])
+def test_how_an_array_of_others_is_stored(tmp_path, data_format):
+    layer, _ = foreign(tmp_path, "zyxt", (5, 6, 7, 2), data_format=data_format)
+    info = layer.get_mag(1).info
+    assert (info.chunk_shape, info.shard_shape) == ((7, 6, 5), (7, 6, 5))
+    assert (info.data_format, info.compression) == (data_format, "zstd")
+    assert info.bounding_box == NormalizedBoundingBox((0, 0, 0, 0), (10, 20, 30, 3), "zyxt")
+
+
+def test_a_channel_that_there_is_not(tmp_path):
+    layer, _ = foreign(tmp_path, "tczyx", (1, 2, 10, 8, 8))
+    with pytest.raises(DamagedHeaderError, match="1 channels of uint8, from channel 2 on,"):
+        is_channel(layer, 2).get_mag(1)
+    with pytest.raises(PropertiesError, match="channelIndex"):
+        is_channel(layer, -1).get_mag(1)
+    with pytest.raises(PropertiesError, match="channelIndex"):
+        is_channel(layer, "x").get_mag(1)
 
 
 @pytest.mark.slow

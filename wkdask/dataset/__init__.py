@@ -33,6 +33,7 @@ from wkdask.dataset.defaults import (
     DEFAULT_DATA_FORMAT,
     DEFAULT_SHARD_SHAPE,
 )
+from wkdask.layer.export import LayerExport
 from wkdask.names import SamplingModes
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Dataset",
     "Layer",
     "LayerCategoryType",
+    "LayerExport",
     "MagView",
     "MeshAttachment",
     "SamplingModes",

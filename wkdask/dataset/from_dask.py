@@ -6,10 +6,13 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from wkdask.errors import InvalidValueError
 from wkdask.external.target import note_min_max
 from wkdask.fsio import checked_path, remove_folder
-from wkdask.geometry import Vec3Int, Vec3IntLike
-from wkdask.geometry.voxel_size import VoxelSize
+from wkdask.geometry import Mag, Vec3Int, Vec3IntLike
+from wkdask.geometry.axis_vectors import C_AXIS, XYZ_AXES
+from wkdask.geometry.voxel_size import VoxelSize, as_voxel_size
+from wkdask.labelled import MagGrid, is_labelled, moved_to_origin, voxel_size_of
 from wkdask.layer import Layer
 from wkdask.layer.chunk_layout import Cut, check_array, fitting_shard_shape
 from wkdask.names import LayerCategories
@@ -30,13 +33,13 @@ def from_dask(
     cls: type[Dataset],
     dataset_path: str | os.PathLike[str],
     array: Any,
-    voxel_size: Sequence[float] | VoxelSize,
+    voxel_size: Sequence[float] | VoxelSize | None = None,
     *,
     name: str | None = None,
     layer_name: str = "color",
     category: str = LayerCategories.COLOR_TYPE,
     largest_segment_id: int | None = None,
-    topleft: Vec3IntLike = (0, 0, 0),
+    topleft: Vec3IntLike | None = None,
     data_format: str = "wkw",
     chunk_shape: Vec3IntLike | int | None = None,
     shard_shape: Vec3IntLike | int | None = None,
@@ -58,8 +61,10 @@ def from_dask(
         A dask or numpy array ``(x, y, z)`` or ``(c, x, y, z)``, of a type that layers hold. A dask array is
         computed block by block, on the active :class:`distributed.Client` or on local threads. An array whose
         axes are (z, y, x) is given as ``array.T``. How its axes are taken is printed where progress is shown.
+        An array of xarray has its axes x, y, z, and c, in any order.
     voxel_size
-        Size of a voxel along (x, y, z), in nm, or a `VoxelSize`.
+        Size of a voxel along (x, y, z), in nm, or a `VoxelSize`. Of an array of xarray whose coordinates have
+        units it is how far these lie apart.
     name
         The dataset's name; the folder's by default.
     layer_name, category
@@ -67,7 +72,8 @@ def from_dask(
     largest_segment_id
         Of a segmentation; by default that of the array.
     topleft
-        Where the array's first voxel goes: (x, y, z), absolute, in voxels of mag 1.
+        Where the array's first voxel goes: (x, y, z), absolute, in voxels of mag 1. By default where the
+        coordinates of an array of xarray say, else to the origin.
     data_format
         How the layer is stored: ``"wkw"``, ``"zarr3"``, or ``"zarr"`` for Zarr 2.
     chunk_shape, shard_shape
@@ -93,6 +99,9 @@ def from_dask(
         If the folder holds something, and `resume` is not asked for.
     InvalidValueError, DTypeError, UnsupportedFormatError, PlanError
         If the array, or an argument, cannot work. Nothing is left behind.
+    AlignmentError, ChannelError
+        If the coordinates of an array of xarray are not those of voxels of that size, one after the other, and
+        `topleft` is not given; or those of its channels are not 0, 1, 2, ….
     TaskFailedError
         If a task failed. What landed stays if it can be resumed; else nothing is left behind.
 
@@ -103,6 +112,7 @@ def from_dask(
     >>> noise.get_layer("color").get_mag(1).shape
     (1, 128, 128, 32)
     """
+    array, voxel_size, corner = _without_coordinates(array, voxel_size, topleft)
     array = as_array(array)
     check_format(data_format)
     compression = fitting_compression(data_format, "lz4" if compression is None else compression)
@@ -114,7 +124,7 @@ def from_dask(
         shard_shape = fitting_shard_shape(array.shape[-3:], voxel_nbytes, compression, chunk, data_format)
     path = checked_path(dataset_path)
     axes = "(x, y, z)" if array.ndim == 3 else "(c, x, y, z)"
-    say(progress, f"array {tuple(array.shape)} taken as {axes}, first voxel at {Vec3Int(topleft)}")
+    say(progress, f"array {tuple(array.shape)} taken as {axes}, first voxel at {corner}")
     is_there = os.path.lexists(path)
     dataset = (cls.get_or_create if resume else cls.create)(path, voxel_size, name)
     try:
@@ -131,7 +141,7 @@ def from_dask(
         )
         report = mag.write(
             array,
-            topleft,
+            corner,
             client=client,
             durable=durable,
             resume=resume,
@@ -145,6 +155,25 @@ def from_dask(
         raise
     note_min_max(layer, report)
     return dataset
+
+
+def _without_coordinates(
+    array: Any, voxel_size: Sequence[float] | VoxelSize | None, topleft: Vec3IntLike | None
+) -> tuple[Any, VoxelSize, Vec3Int]:
+    """Return an array as numpy or dask has it, the size of its voxels, and where it begins."""
+    corner = Vec3Int((0, 0, 0) if topleft is None else topleft)
+    if not is_labelled(array):
+        if voxel_size is None:
+            raise InvalidValueError(
+                "voxel_size= is missing: only arrays of xarray say it, by their coordinates"
+            )
+        return array, as_voxel_size(voxel_size), corner
+    size = voxel_size_of(array) if voxel_size is None else as_voxel_size(voxel_size)
+    if topleft is not None:
+        array = moved_to_origin(array, size)
+    grid = MagGrid("the new layer's mag 1", Mag(1), size, array.sizes.get(C_AXIS, 1))
+    plain, starts = grid.taken_apart(array)
+    return plain, size, corner + Vec3Int(*(starts.get(axis, 0) for axis in XYZ_AXES))
 
 
 def is_to_resume(layer: Layer) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from wkdask.dataset.from_dask import is_to_resume
-from wkdask.errors import InvalidValueError, WkdaskWarning
+from wkdask.errors import InvalidValueError
 from wkdask.further_axes.mag_view import NDMagView
 from wkdask.geometry import EMPTY_BOX, BoundingBox, Mag, MagLike, NDBoundingBox, Vec3Int, Vec3IntLike
 from wkdask.jobs.job import WriteOptions
@@ -196,7 +195,7 @@ def write_layer(
     data
         A numpy or dask array, with the axes that `axes` say: by default ``(x, y, z)`` or ``(c, x, y, z)``.
     downsample
-        Compute the coarser mags as well, as :meth:`Layer.downsample` does; not of further axes, which is warned of.
+        Compute the coarser mags as well, as :meth:`Layer.downsample` does.
     chunk_shape, shard_shape, chunks_per_shard
         As for :meth:`Layer.add_mag`.
     axes
@@ -236,17 +235,10 @@ def write_layer(
             "shard_shape": shard_shape,
             "chunks_per_shard": chunks_per_shard,
         }
-        layer = _write_further_axes(
-            self, layer_name, category, data, data_format, tuple(axes), absolute_offset, which, shapes, client
+        place = (tuple(axes), absolute_offset, which)
+        return _write_further_axes(
+            self, layer_name, category, data, data_format, *place, shapes, client, downsample=downsample
         )
-        if downsample:
-            warnings.warn(
-                f"layer {layer_name!r} has axes beside c, x, y, z: its coarser mags are not computed; "
-                "downsample=False says so",
-                WkdaskWarning,
-                stacklevel=2,
-            )
-        return layer
     array = _with_axes(data, axes)
     cut = Cut(None, chunks_per_shard, None, chunk_shape, shard_shape, None)
     channels = check_array(array, data_format, cut)
@@ -280,6 +272,8 @@ def _write_further_axes(
     mag: Mag,
     shapes: Mapping[str, Any],
     client: Client | None,
+    *,
+    downsample: bool,
 ) -> Layer:
     """Add a layer of an array with axes beside c, x, y, z; nothing is left of it if that fails."""
     array = data if hasattr(data, "ndim") else np.asarray(data)
@@ -310,6 +304,8 @@ def _write_further_axes(
     )
     try:
         cast(NDMagView, layer.add_mag(mag, **shapes)).write(array, absolute_bounding_box=box, client=client)
+        if downsample:
+            layer.downsample(client=client)
     except BaseException:
         dataset.delete_layer(layer_name)
         raise

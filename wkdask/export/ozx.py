@@ -10,7 +10,7 @@ import os
 import shutil
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from wkdask.geometry.voxel_size import format_bytes
 from wkdask.storage.formats import open_mag
 from wkdask.storage.protocol import StoredMag
 
-__all__ = ["OzxFile"]
+__all__ = ["OzxFile", "write_zip"]
 
 _CHUNK = 32
 _SHARD = 256
@@ -169,17 +169,32 @@ class OzxFile:
         image, whole, array = f"{folder}/image", f"{folder}/whole", self._array(folder)
         indices = cut.grid.cubes(cut.box)
         shards = [path for path in map(array.cube_path, indices) if os.path.exists(path)]
-        comment = {"ome": {"version": _VERSION, "zipFile": {"centralDirectory": {"jsonFirst": True}}}}
-        with open(whole, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-                for path in (f"{image}/zarr.json", f"{image}/0/zarr.json", *shards):
-                    entry = zipfile.ZipInfo(os.path.relpath(path, os.path.realpath(image)))
-                    entry.external_attr = 0o644 << 16
-                    with open(path, "rb") as source, archive.open(entry, "w", force_zip64=True) as out:
-                        shutil.copyfileobj(source, out, 1 << 20)
-                archive.comment = json.dumps(comment).encode()
-            file.flush()
-            os.fsync(file.fileno())
-            nbytes = os.fstat(file.fileno()).st_size
+        nbytes = write_zip(image, [f"{image}/zarr.json", f"{image}/0/zarr.json", *shards], whole)
         replace_keeping_mode(whole, self.target)
         return Made(1, nbytes)
+
+
+def write_zip(image: str, files: Sequence[str], path: str) -> int:
+    """Put the files of an OME-Zarr image into a zip file that is on the disk afterwards; return its bytes.
+
+    Parameters
+    ----------
+    image
+        The folder of the image; names in the zip file are below it.
+    files
+        Its files: all metadata first, those of the image before those of its arrays.
+    path
+        The zip file.
+    """
+    comment = {"ome": {"version": _VERSION, "zipFile": {"centralDirectory": {"jsonFirst": True}}}}
+    with open(path, "wb") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for each in files:
+                entry = zipfile.ZipInfo(os.path.relpath(os.path.realpath(each), os.path.realpath(image)))
+                entry.external_attr = 0o644 << 16
+                with open(each, "rb") as source, archive.open(entry, "w", force_zip64=True) as out:
+                    shutil.copyfileobj(source, out, 1 << 20)
+            archive.comment = json.dumps(comment).encode()
+        file.flush()
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size

@@ -22,7 +22,7 @@ from wkdask.storage.protocol import Voxels
 
 __all__ = ["SectionFiles", "checked_pattern"]
 
-_FIELDS = ("layer", "mag", "z", "n")
+_FIELDS = ("layer", "mag", "z", "z1", "n")
 _UNFINISHED = ".wkdask-unfinished"
 """What the names of files end with until they are whole; they begin with a dot, so that nothing reads them."""
 
@@ -62,8 +62,10 @@ class SectionFiles:
 
     def name(self, z: int) -> str:
         """Return the path of the file of a section, by its z in voxels of the mag."""
-        n = z - self.extract.box.topleft.z
-        name = self.pattern.format(layer=self.extract.layer, mag=self.extract.mag.to_layer_name(), z=z, n=n)
+        mag, n = self.extract.mag, z - self.extract.box.topleft.z
+        name = self.pattern.format(
+            layer=self.extract.layer, mag=mag.to_layer_name(), z=z, z1=z * mag.to_vec3_int().z, n=n
+        )
         return os.path.join(self.target, name)
 
     def names(self) -> Iterator[str]:
@@ -131,8 +133,8 @@ def checked_pattern(pattern: str, suffixes: tuple[str, ...]) -> str:
     Parameters
     ----------
     pattern
-        Such as ``"{layer}_{z:05}.tif"``: ``{z}`` is the section in voxels of the mag, ``{n}`` counts from 0,
-        ``{layer}`` and ``{mag}`` are names.
+        Such as ``"{layer}_{z:05}.tif"``: ``{z}`` is the section in voxels of the mag, ``{z1}`` in voxels of
+        mag 1, ``{n}`` counts from 0, ``{layer}`` and ``{mag}`` are names.
     suffixes
         What a name ends with.
 
@@ -143,7 +145,7 @@ def checked_pattern(pattern: str, suffixes: tuple[str, ...]) -> str:
     """
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
-        names = [pattern.format(layer="color", mag="1", z=z, n=z) for z in (0, 9, 10, 123456)]
+        names = [pattern.format(layer="color", mag="1", z=z, z1=z, n=z) for z in (0, 9, 10, 123456)]
     except (ValueError, KeyError, IndexError, AttributeError, TypeError):
         fields, names = set(), []
     known = bool(fields) and fields <= set(_FIELDS) and len(set(names)) == 4

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wkdask.errors import DamagedHeaderError
+from wkdask.geometry import Vec3Int
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -34,6 +35,8 @@ class ForeignArray:
     """numpy name of the type that the properties say."""
     num_channels: int
     """The channels that the properties say."""
+    channel: int | None = None
+    """The first of them in the array, where that may have more; None: it has these."""
 
     def _open(self) -> Any:
         import zarr
@@ -48,17 +51,44 @@ class ForeignArray:
         if (
             array.ndim != len(self.axes)
             or array.dtype != np.dtype(self.dtype)
-            or channels != self.num_channels
+            or (channels != self.num_channels if self.channel is None else channels < self._channels[1])
         ):
+            begin = "" if self.channel is None else f", from channel {self.channel} on,"
             raise DamagedHeaderError(
                 f"{self.path} is an array of {array.dtype} and the shape {array.shape}, the properties say "
-                f"{self.num_channels} channels of {self.dtype} along {', '.join(self.axes)}"
+                f"{self.num_channels} channels of {self.dtype}{begin} along {', '.join(self.axes)}"
             )
         return array
+
+    @property
+    def _channels(self) -> tuple[int, int]:
+        """Which channels of the array they are: the first one, and the first one behind."""
+        first = self.channel or 0
+        return first, first + self.num_channels
+
+    def _inside(self, spans: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the span of each of the array's axes; of channels those that are the layer's."""
+        first = self._channels[0]
+        return [
+            (spans[axis][0] + first, spans[axis][1] + first) if axis == "c" else spans[axis]
+            for axis in self.axes
+        ]
 
     def check(self) -> None:
         """Raise DamagedHeaderError unless it can be opened and agrees with the properties."""
         self._open()
+
+    def cut(self) -> tuple[Vec3Int, Vec3Int, str | None]:
+        """Return the sides of a chunk and of a file along x, y, z, and the name of the compression, if any."""
+        array = self._open()
+        chunk, shard = (
+            Vec3Int(*(sides[self.axes.index(axis)] for axis in "xyz"))
+            for sides in (array.chunks, array.shards or array.chunks)
+        )
+        for codec in array.compressors:
+            name = getattr(codec, "codec_id", None) or type(codec).__name__.removesuffix("Codec").lower()
+            return chunk, shard, str(name)
+        return chunk, shard, None
 
     def read(self, spans: Mapping[str, tuple[int, int]], order: Sequence[str]) -> np.ndarray[Any, Any]:
         """Return what lies in a span of each axis, in voxels of the array, along `order`; zeros beyond the array.
@@ -66,7 +96,7 @@ class ForeignArray:
         An axis of `order` that the array has not gets one position.
         """
         array = self._open()
-        wanted = [spans[axis] for axis in self.axes]
+        wanted = self._inside(spans)
         inside = [(min(low, n), min(high, n)) for (low, high), n in zip(wanted, array.shape, strict=True)]
         part = np.asarray(array[tuple(slice(low, high) for low, high in inside)])
         pads = [
@@ -82,10 +112,11 @@ class ForeignArray:
 
         array = self._open()
         lazy = da.from_array(array, chunks=array.shards or array.chunks)
-        pads = [(0, max(0, spans[axis][1] - n)) for axis, n in zip(self.axes, array.shape, strict=True)]
+        wanted = self._inside(spans)
+        pads = [(0, max(0, behind - n)) for (_, behind), n in zip(wanted, array.shape, strict=True)]
         if any(behind for _, behind in pads):
             lazy = da.pad(lazy, pads)
-        return _in_order(lazy[tuple(slice(*spans[axis]) for axis in self.axes)], self.axes, order)
+        return _in_order(lazy[tuple(slice(*span) for span in wanted)], self.axes, order)
 
 
 def _in_order(array: Any, axes: Sequence[str], order: Sequence[str]) -> Any:

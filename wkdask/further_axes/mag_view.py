@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -20,10 +21,12 @@ from wkdask.jobs.events import WriteReport
 from wkdask.labelled import is_labelled
 from wkdask.locations import check_agreement, mag_place
 from wkdask.mag_view import MagView
+from wkdask.names import DataFormat
 from wkdask.paths import FolderPath, UrlPath, shown_path
 from wkdask.properties import MagRecord
-from wkdask.properties.further_axes import GrowAxes, axes_of_layer, further_axes_of
+from wkdask.properties.further_axes import GrowAxes, axes_of_layer, channel_index, further_axes_of
 from wkdask.storage.zarr.plane import further_of, open_plane
+from wkdask.view.array_info import ArrayInfo, info_of
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -67,13 +70,15 @@ class NDMagView:
         self._path = folder
         self._axes = axes_of_layer(layer.record, record.raw)
         self._foreign: ForeignArray | None = None
-        if layer.data_format == "zarr3":
+        channel = channel_index(record)
+        if layer.data_format == "zarr3" and channel is None:
             with contextlib.suppress(UnsupportedFormatError):
                 store = open_plane(folder, self._axes, [0] * len(self.further_axes))  # it must be there
                 dtype, channels = str(layer.dtype_per_channel), layer.num_channels
                 check_agreement(layer.name, record, dtype, channels, store)
                 return
-        self._foreign = ForeignArray(folder, self._axes, str(layer.dtype_per_channel), layer.num_channels)
+        dtype, channels = str(layer.dtype_per_channel), layer.num_channels
+        self._foreign = ForeignArray(folder, self._axes, dtype, channels, channel)
         self._foreign.check()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -132,6 +137,25 @@ class NDMagView:
         return NDBoundingBox(box.topleft, box.size, box.axes, box.index)
 
     @property
+    def info(self) -> ArrayInfo:
+        """How the mag is stored; chunks and cubes have one position along further axes where these are written."""
+        box = self.normalized_bounding_box.in_mag(self._mag)
+        if self._foreign is None:
+            store = open_plane(self._path, self._axes, [0] * len(self.further_axes))
+            return replace(info_of(store.spec, BoundingBox.empty()), bounding_box=box)
+        chunk, shard, compression = self._foreign.cut()
+        return ArrayInfo(
+            data_format=DataFormat(self._layer.data_format),
+            num_channels=self.num_channels,
+            voxel_type=self.get_dtype(),
+            chunk_shape=chunk,
+            shard_shape=shard,
+            bounding_box=box,
+            compression_mode=compression is not None,
+            compression=compression,
+        )
+
+    @property
     def place(self) -> MagPlace:
         """Refused: what asks for it works on c, x, y, z."""
         self._refuse()
@@ -187,6 +211,12 @@ class NDMagView:
         """Return the first position along all further axes, as `at` does."""
         return self.at(**{axis: low for axis, (low, _) in self._bounds().items()})
 
+    def positions(self) -> Iterator[dict[str, int]]:
+        """Yield each position along all further axes, as `at` takes it."""
+        bounds = self._bounds()
+        for place in itertools.product(*(range(*bounds[axis]) for axis in self.further_axes)):
+            yield dict(zip(self.further_axes, place, strict=True))
+
     def views(self, axis: str) -> Iterator[MagView]:
         """Yield each position along a further axis of a mag that has only this one, as a mag of c, x, y, z."""
         if self.further_axes != (axis,):
@@ -199,6 +229,10 @@ class NDMagView:
             raise UnsupportedFormatError(
                 f"layer {name!r} is stored as {self._layer.data_format!r}: arrays with axes beside c, x, y, z are "
                 "written, and are mags position by position, in Zarr 3 only; this one can be read"
+            )
+        if self._foreign is not None and self._foreign.channel is not None:
+            raise UnsupportedFormatError(
+                f"{self._label()} is a channel of an array of several, which can be read; nothing else is supported"
             )
         store = open_plane(self._path, self._axes, [positions[axis] for axis in self.further_axes])
         return MagView(self._layer, mag_place(properties, name, self._mag, store))

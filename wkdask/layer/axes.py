@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from wkdask.errors import InvalidValueError, UnsupportedFormatError
+from wkdask.fsio import remove_folder
 from wkdask.further_axes.data import nd_box_of
 from wkdask.further_axes.mag_view import NDMagView
 from wkdask.geometry import BoundingBox, Mag
 from wkdask.geometry.axis_vectors import C_AXIS, CXYZ_AXES, XYZ_AXES
 from wkdask.geometry.nd_boxes import NDBoundingBox, NormalizedBoundingBox
+from wkdask.jobs.job import MagPlace
 from wkdask.jobs.mag_folders import clear_leftovers, mag_folder, mags_lock
+from wkdask.locations import mag_place
 from wkdask.names import DEFAULT_DATA_FORMAT
 from wkdask.properties import AddMag, Edit, LayerRecord, MagRecord, SetBox
 from wkdask.properties.further_axes import (
@@ -22,13 +27,21 @@ from wkdask.properties.further_axes import (
     has_further_axes,
 )
 from wkdask.storage.formats import check_format
-from wkdask.storage.protocol import ArraySpec
-from wkdask.storage.zarr.plane import check_axes, create_nd, further_of
+from wkdask.storage.protocol import PRIVATE, ArraySpec
+from wkdask.storage.zarr.plane import check_axes, create_nd, further_of, open_plane
 
 if TYPE_CHECKING:
     from wkdask.layer.layer import Layer
 
-__all__ = ["add_nd_mag", "box_edits", "default_format", "new_layer_box", "normalized_box_of", "open_nd_mag"]
+__all__ = [
+    "add_nd_mag",
+    "box_edits",
+    "default_format",
+    "new_layer_box",
+    "new_nd_mags",
+    "normalized_box_of",
+    "open_nd_mag",
+]
 
 AnyBox = BoundingBox | NDBoundingBox
 
@@ -138,17 +151,71 @@ def open_nd_mag(layer: Layer, record: MagRecord) -> NDMagView:
 
 def add_nd_mag(layer: Layer, mag: Mag, spec: ArraySpec) -> NDMagView:
     """Add an empty magnification to a layer that has further axes; errors as `Layer.add_mag`."""
+    folder = os.path.join(layer.path, mag.to_layer_name())
+    with mags_lock(layer.dataset_path):  # of two who add the same mag, one does
+        layer._refuse_existing(mag)
+        clear_leftovers(folder)
+        order = _create(layer, mag, spec, folder)
+        layer._commit(AddMag(layer.name, mag, None, extra={"axisOrder": order}))
+    return open_nd_mag(layer, layer.record.mag(mag))
+
+
+def _create(layer: Layer, mag: Mag, spec: ArraySpec, folder: str) -> dict[str, int]:
+    """Make the array of a magnification, listed nowhere; return the order of its axes for the properties."""
     record = layer.record
     axes = axes_of_layer(record, record.mags[0].raw if record.mags else None)
     _check_format(layer.name, layer.data_format, axes)
     check_axes(axes, spec.num_channels)
-    folder = os.path.join(layer.path, mag.to_layer_name())
-    far = layer.record.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).bottomright
+    far = record.bounding_box.aligned_outwards(mag.to_vec3_int()).in_mag(mag).bottomright
     sizes = dict(zip(XYZ_AXES, far, strict=True)) | {axis.name: axis.high for axis in further_axes_of(record)}
-    order = {axis: axes.index(axis) for axis in CXYZ_AXES if axis in axes}
-    with mags_lock(layer.dataset_path):  # of two who add the same mag, one does
-        layer._refuse_existing(mag)
-        clear_leftovers(folder)
-        create_nd(folder, spec, axes, sizes)
-        layer._commit(AddMag(layer.name, mag, None, extra={"axisOrder": order}))
-    return open_nd_mag(layer, layer.record.mag(mag))
+    create_nd(folder, spec, axes, sizes)
+    return {axis: axes.index(axis) for axis in CXYZ_AXES if axis in axes}
+
+
+@contextlib.contextmanager
+def new_nd_mags(
+    layer: Layer, specs: Mapping[Mag, ArraySpec]
+) -> Iterator[Callable[[Mag, Mapping[str, int]], MagPlace]]:
+    """Make magnifications that are listed when the block ends, complete; if it fails nothing of them is left.
+
+    Parameters
+    ----------
+    layer
+        The layer, which has further axes.
+    specs
+        How each is stored.
+
+    Yields
+    ------
+    function
+        What returns the place of a position of one of them.
+    """
+    private = os.path.join(layer.path, PRIVATE)
+    folders = {mag: os.path.join(private, f"making-{mag.to_layer_name()}") for mag in specs}
+    orders: dict[Mag, dict[str, int]] = {}
+
+    def place(mag: Mag, positions: Mapping[str, int]) -> MagPlace:
+        axes = axes_of_layer(layer.record, {"axisOrder": orders[mag]})
+        store = open_plane(folders[mag], axes, [positions[axis] for axis in further_of(axes)])
+        return mag_place(layer._file, layer.name, mag, store)
+
+    try:
+        for mag, spec in specs.items():
+            remove_folder(folders[mag])  # of a call that was killed
+            orders[mag] = _create(layer, mag, spec, folders[mag])
+        yield place
+        with mags_lock(layer.dataset_path):
+            for mag in specs:
+                layer._refuse_existing(mag)
+                target = os.path.join(layer.path, mag.to_layer_name())
+                clear_leftovers(target)
+                remove_folder(target)
+                os.rename(folders[mag], target)
+            layer._commit(
+                *(AddMag(layer.name, mag, None, extra={"axisOrder": order}) for mag, order in orders.items())
+            )
+    finally:
+        for folder in folders.values():
+            remove_folder(folder)
+        with contextlib.suppress(OSError):  # it holds something else
+            os.rmdir(private)

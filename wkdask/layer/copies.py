@@ -58,6 +58,7 @@ __all__ = [
     "MagState",
     "as_new_with_attachments",
     "build_layer",
+    "copy_rest",
     "other_entries",
     "plan_layer",
 ]
@@ -264,7 +265,7 @@ def build_layer(
         cube_length, extra = entry_of(store)
         edits.append(AddMag(copy.name, each.mag, cube_length, extra=extra))
     if copy.with_rest:
-        _copy_rest(copy.source, folder)
+        copy_rest(copy.source, folder)
     properties.commit(*edits)
     write_multiscales(properties, copy.name)
 
@@ -358,7 +359,7 @@ def _is_mag_name(name: str) -> bool:
     return True
 
 
-def _copy_rest(layer: Layer, folder: str) -> None:
+def copy_rest(layer: Layer, folder: str) -> None:
     """Copy what is in a layer's folder beside its mags."""
     for entry in other_entries(layer):
         target = os.path.join(folder, os.path.basename(entry))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.fsio import checked_path
+from wkdask.further_axes.mag_view import NDMagView
 from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3Int, Vec3IntLike
 from wkdask.jobs.job import WriteOptions
 from wkdask.jobs.mag_folders import clear_leftovers, mags_lock, making_lock, refuse_unfinished
 from wkdask.layer.chunk_layout import compression_of, cut_like, per_shard
 from wkdask.layer.multiscales import write_multiscales
+from wkdask.layer.positions import copy_positions
 from wkdask.layer.pyramid import writable_mag
 from wkdask.layer.zarr_config import CompressLike
 from wkdask.locations import cubes_box, foreign_mag, link_folder
@@ -22,8 +24,9 @@ from wkdask.operations.chunks import warn_of_ignored
 from wkdask.operations.copy import copy_mag
 from wkdask.paths import resolved
 from wkdask.properties import AddMag, Edit, GrowBox, MagRecord
+from wkdask.properties.further_axes import further_axes_of, has_further_axes
 from wkdask.storage.formats import entry_of, extent_of, fitting_compression, open_mag
-from wkdask.storage.protocol import StoredMag
+from wkdask.storage.protocol import ArraySpec, StoredMag
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -184,6 +187,17 @@ def add_copy_mag(
     Vec3Int(64,64,64)
     """
     warn_of_ignored(executor=executor, progress_desc=progress_desc)
+    how = (chunk_shape, shard_shape, chunks_per_shard, compress)
+    if has_further_axes(self.record.raw):
+        return _copy_nd_mag(
+            self,
+            foreign_mag_view_or_path,
+            mag,
+            how,
+            WriteOptions(client=client, verify=verify),
+            exists_ok=exists_ok,
+            extend=extend_layer_bounding_box,
+        )
     there, store, box = foreign_mag(foreign_mag_view_or_path, mag)
     here = there if mag is None else Mag(mag)
     source_box = cubes_box(store) if box is None else box.aligned_outwards(there.to_vec3_int()).in_mag(there)
@@ -197,21 +211,7 @@ def add_copy_mag(
         self._commit(*grown)
         return self.get_mag(here)
     self._refuse_existing(here)
-    chunk = store.spec.chunk_shape if chunk_shape is None else Vec3Int.from_scalar_or_vec(chunk_shape)
-    shard = per_shard(chunk, shard_shape, chunks_per_shard)
-    compression = fitting_compression(self.data_format, store.spec.compression, copied=True)
-    if compress is not None:
-        compression = compression_of(self.data_format, compress, None)
-    chunk, shard = cut_like(store.spec, self.data_format, chunk_shape, shard)
-    spec = replace(
-        store.spec,
-        dtype=str(self.dtype_per_channel),
-        num_channels=self.num_channels,
-        chunk_shape=chunk,
-        shard_shape=shard,
-        compression=compression,
-        layout=self.data_format,
-    )
+    spec = _spec_of_copy(self, store.spec, how)
     place = self._new_place(here, spec)
     with making_lock(self._file.folder, self._name):
         self._refuse_existing(here)
@@ -222,6 +222,57 @@ def add_copy_mag(
             write_multiscales(self._file, self._name)
         self._commit(*grown)
     return self.get_mag(here)
+
+
+_AskedCut = tuple[Any, Any, Any, Any]
+"""Chunk shape, shard shape, chunks per shard and compression as a user gives them."""
+
+
+def _spec_of_copy(layer: Layer, source: ArraySpec, how: _AskedCut) -> ArraySpec:
+    """Return how a copy of a mag is stored in a layer: as its source is, where nothing else is asked for."""
+    chunk_shape, shard_shape, chunks_per_shard, compress = how
+    chunk = source.chunk_shape if chunk_shape is None else Vec3Int.from_scalar_or_vec(chunk_shape)
+    shard = per_shard(chunk, shard_shape, chunks_per_shard)
+    compression = fitting_compression(layer.data_format, source.compression, copied=True)
+    if compress is not None:
+        compression = compression_of(layer.data_format, compress, None)
+    chunk, shard = cut_like(source, layer.data_format, chunk_shape, shard)
+    return replace(
+        source,
+        dtype=str(layer.dtype_per_channel),
+        num_channels=layer.num_channels,
+        chunk_shape=chunk,
+        shard_shape=shard,
+        compression=compression,
+        layout=layer.data_format,
+    )
+
+
+def _copy_nd_mag(
+    layer: Layer,
+    foreign: object,
+    mag: MagLike | None,
+    how: _AskedCut,
+    options: WriteOptions,
+    *,
+    exists_ok: bool,
+    extend: bool,
+) -> MagView:
+    """Add a copy of a mag to a layer with further axes; errors as `add_copy_mag`."""
+    if not isinstance(foreign, NDMagView):
+        label = foreign.place.label if isinstance(foreign, MagView) else str(foreign)
+        names = ", ".join(axis.name for axis in further_axes_of(layer.record))
+        raise InvalidValueError(
+            f"layer {layer.name!r} has axes beside c, x, y, z ({names}): what is copied into it is a mag that has "
+            f"them, not {label}"
+        )
+    here = foreign.mag if mag is None else Mag(mag)
+    there = exists_ok and _has(layer, here)
+    if not there:
+        layer._refuse_existing(here)
+    spec = None if there else _spec_of_copy(layer, foreign.first_position().spec, how)
+    with making_lock(layer._file.folder, layer.name):
+        return copy_positions(layer, here, foreign, spec, options, extend=extend)
 
 
 def _has(layer: Layer, mag: Mag) -> bool:

@@ -18,6 +18,7 @@ from wkdask.jobs.events import WriteReport
 from wkdask.jobs.folder_edits import recoverable_rename
 from wkdask.jobs.job import WriteOptions
 from wkdask.layer.coordinates import to_xarray
+from wkdask.layer.export import LayerExport
 from wkdask.layer.external_mags import (
     add_copy_mag,
     add_fs_copy_mag,
@@ -174,6 +175,11 @@ class Layer(LayerMags):
         if not isinstance(self, SegmentationLayer):
             raise DTypeError(f"layer {self._name!r} is of the category {self.category!r}, no segmentation")
         return self
+
+    @property
+    def export(self) -> LayerExport:
+        """The layer as TIFF, OME-TIFF or zipped OME-Zarr: ``layer.export.as_ozx(output_path="color.ozx")``."""
+        return LayerExport(self)
 
     # --- name and view configuration -----------------------------------------------------------------
 

@@ -6,19 +6,30 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
-from wkdask.errors import AlreadyExistsError, InvalidValueError, WkdaskError
+from wkdask.errors import AlreadyExistsError, InvalidValueError, UnsupportedFormatError, WkdaskError
 from wkdask.fsio import checked_place, remove_folder
+from wkdask.further_axes.mag_view import NDMagView
+from wkdask.geometry.axis_vectors import CXYZ_AXES
 from wkdask.jobs.job import WriteOptions
 from wkdask.jobs.mag_folders import mag_folder
-from wkdask.layer.copies import CopyCut, as_new_with_attachments, build_layer, other_entries, plan_layer
+from wkdask.layer.copies import (
+    CopyCut,
+    as_new_with_attachments,
+    build_layer,
+    copy_rest,
+    other_entries,
+    plan_layer,
+)
 from wkdask.layer.layer import Layer, layer_of
 from wkdask.layer.multiscales import write_multiscales
+from wkdask.layer.positions import copy_positions
 from wkdask.locations import link_folder
 from wkdask.objects.urls import checked_url, is_url
 from wkdask.paths import resolved
-from wkdask.properties import AddLayer, AddMag, Edit, MagRecord, SetViewConfiguration, check_edit
+from wkdask.properties import AddLayer, AddMag, Edit, MagRecord, RemoveLayer, SetViewConfiguration, check_edit
+from wkdask.properties.further_axes import SetFurtherAxes, axes_of_layer, further_axes_of, has_further_axes
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import check_format, entry_of, open_mag
 
@@ -162,16 +173,15 @@ def copy_layer(
         If tasks failed; what was copied was removed again.
     """
     _refuse_taken(properties, name)
+    if has_further_axes(foreign.record.raw):
+        return _copy_nd_layer(
+            foreign, properties, name, options or WriteOptions(), cut or CopyCut(), with_rest=with_rest
+        )
     copy = plan_layer(foreign, name, cut)
     if not with_rest:
-        kept = {key: value for key, value in copy.edit.extra.items() if key != "attachments"}
-        copy = replace(copy, edit=replace(copy.edit, extra=kept), with_rest=False)
+        copy = replace(copy, edit=_without_attachments(copy.edit), with_rest=False)
     check_edit(properties.folder, copy.edit)
-    folder = os.path.join(properties.folder, name)
-    try:
-        os.mkdir(folder)  # of two who copy to the same name, one does
-    except FileExistsError:
-        raise AlreadyExistsError(f"{folder} exists already") from None
+    folder = _new_folder(properties, name)
     try:
         build_layer(copy, properties, options or WriteOptions())
     except BaseException as error:
@@ -180,6 +190,66 @@ def copy_layer(
             remove_folder(folder)
         raise
     return layer_of(properties, properties.layer(name))
+
+
+def _without_attachments(edit: AddLayer) -> AddLayer:
+    return replace(edit, extra={key: value for key, value in edit.extra.items() if key != "attachments"})
+
+
+def _new_folder(properties: Properties, name: str) -> str:
+    """Make the folder of a new layer; of two who make that of the same name, one does."""
+    folder = os.path.join(properties.folder, name)
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        raise AlreadyExistsError(f"{folder} exists already") from None
+    return folder
+
+
+def _copy_nd_layer(
+    foreign: Layer,
+    properties: Properties,
+    name: str,
+    options: WriteOptions,
+    cut: CopyCut,
+    *,
+    with_rest: bool,
+) -> Layer:
+    """Add a copy of a layer with further axes, mag by mag and position by position; as `copy_layer`."""
+    if cut.data_format not in (None, "zarr3"):
+        raise UnsupportedFormatError(
+            f"layer {foreign.name!r} has axes beside c, x, y, z, which are written in Zarr 3 only, not in "
+            f"{cut.data_format!r}"
+        )
+    record = foreign.record
+    edit = replace(as_new_with_attachments(foreign, name), data_format="zarr3")
+    if not with_rest:
+        edit = _without_attachments(edit)
+    axes = axes_of_layer(record, record.mags[0].raw if record.mags else None)
+    order = {axis: axes.index(axis) for axis in CXYZ_AXES if axis in axes}
+    mags = [
+        (each.mag, view, cut.spec_of(view.first_position().spec, "zarr3"))
+        for each in record.mags
+        for view in [cast(NDMagView, foreign.get_mag(each.mag))]
+    ]
+    check_edit(properties.folder, edit)
+    folder = _new_folder(properties, name)
+    try:
+        properties.commit(edit, SetFurtherAxes(name, further_axes_of(record), order))
+        layer = layer_of(properties, properties.layer(name))
+        for mag, view, spec in mags:
+            copy_positions(layer, mag, view, spec, options, extend=True)
+        layer.bounding_box = record.bounding_box
+        if with_rest:
+            copy_rest(foreign, folder)
+    except BaseException as error:
+        error.add_note(f"the layer {name!r} was not complete; it was removed from {properties.folder}")
+        with contextlib.suppress(WkdaskError, OSError):  # the first error says more
+            properties.commit(RemoveLayer(name))
+        with contextlib.suppress(WkdaskError, OSError):
+            remove_folder(folder)
+        raise
+    return layer
 
 
 def link_mags(foreign: Layer, properties: Properties, make_relative: bool) -> None:

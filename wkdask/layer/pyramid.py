@@ -19,8 +19,10 @@ from wkdask.jobs.job import MagPlace, WriteOptions
 from wkdask.jobs.mag_folders import making_lock
 from wkdask.layer.chunk_layout import NewCut, cut_like
 from wkdask.layer.multiscales import write_multiscales
+from wkdask.layer.positions import downsample_positions, upsample_positions
 from wkdask.mag_view import MagView
-from wkdask.pyramid.job import PyramidPlan, downsample_mags, plan_pyramid
+from wkdask.properties.further_axes import has_further_axes
+from wkdask.pyramid.job import PyramidPlan, downsample_mags, plan_pyramid, upsample_mag
 from wkdask.pyramid.mags import default_coarsest_mag, interpolation_of, mag_chain
 from wkdask.storage.publish.dead_jobs import is_unfinished
 from wkdask.storage.publish.jobs import unfinished_jobs
@@ -40,6 +42,7 @@ __all__ = [
     "planned_chain",
     "refuse_existing_mags",
     "unfinished_mag",
+    "upsample_chain",
     "writable_mag",
 ]
 
@@ -129,9 +132,6 @@ def making_mags(layer: Layer, chain: Callable[[], list[Mag]]) -> Iterator[list[M
 
     The next one begins when those mags are listed: it computes what it changes of them, not all of them again.
     """
-    layer._refuse_further_axes(
-        "coarser and finer mags of it are not computed; layer.add_mag() adds one, and mag.write() writes it"
-    )
     with contextlib.ExitStack() as stack:
         mags = chain()
         if len(existing_mags(layer, mags)) < len(mags):
@@ -224,6 +224,19 @@ def downsample_chain(
     with making_mags(layer, lambda: list(chain)):
         if not allow_overwrite:
             refuse_existing_mags(layer, chain, ", or compute it anew with allow_overwrite=True (--overwrite)")
+        if has_further_axes(layer.record.raw):
+            return downsample_positions(
+                layer,
+                start,
+                chain,
+                mode,
+                compression,
+                options,
+                only_setup_mags=only_setup_mags,
+                changed=changed,
+                source=source,
+                cut=cut,
+            )
         plan, source, targets, there = planned_chain(
             layer,
             start,
@@ -244,3 +257,33 @@ def downsample_chain(
         if new:
             write_multiscales(layer._file, layer._name)
         return reports
+
+
+def upsample_chain(
+    layer: Layer,
+    start: Mag,
+    chain: Sequence[Mag],
+    compression: str | None,
+    options: WriteOptions,
+    *,
+    source: MagView | None = None,
+    cut: NewCut = (None, None),
+) -> list[WriteReport]:
+    """Compute finer mags, each from the one before; none of them is there.
+
+    Parameters
+    ----------
+    layer, start, chain, compression, options, source, cut
+        As :meth:`Layer.upsample` has them, checked.
+    """
+    with making_mags(layer, lambda: list(chain)):
+        refuse_existing_mags(layer, chain)
+        if has_further_axes(layer.record.raw):
+            return upsample_positions(layer, start, chain, compression, options, source=source, cut=cut)
+        read, reports = source or layer.get_mag(start), []
+        for mag in chain:
+            target = place_like(layer, read, mag, compression, cut)
+            reports.append(upsample_mag(read.place, target, layer.record.bounding_box, options))
+            write_multiscales(layer._file, layer.name)
+            read = layer.get_mag(mag)
+    return reports

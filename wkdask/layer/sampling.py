@@ -11,24 +11,21 @@ from wkdask.geometry import BoundingBox, Mag, MagLike, Vec3IntLike
 from wkdask.jobs.events import WriteReport
 from wkdask.jobs.job import WriteOptions
 from wkdask.layer.chunk_layout import NewCut, compression_of, either_spelling
-from wkdask.layer.multiscales import write_multiscales
 from wkdask.layer.pyramid import (
     check_filled,
     default_chain,
     downsample_chain,
     existing_mags,
     mags_of_other_layers,
-    making_mags,
-    place_like,
     refuse_existing_mags,
     unfinished_mag,
+    upsample_chain,
 )
 from wkdask.layer.zarr_config import CompressLike
 from wkdask.mag_view import MagView
 from wkdask.names import SamplingModes
 from wkdask.operations.chunks import warn_of_ignored
 from wkdask.progress.bar import ProgressLike, listeners_for
-from wkdask.pyramid.job import upsample_mag
 from wkdask.pyramid.mags import check_mag_order, interpolation_of, mag_chain
 
 if TYPE_CHECKING:
@@ -120,14 +117,16 @@ def downsample(
         it has published are not computed again. Another number of threads, or workers with other memory, may
         cut the work in another way: it is the same call nevertheless, and computes all of them again.
         If the earlier call has ended, its reports are returned; mags of another call (another mode, a source that
-        has changed) are refused, also if `from_mag` is not given and there is no coarser mag to make.
+        has changed) are refused, also if `from_mag` is not given and there is no coarser mag to make. Refused
+        for layers with further axes.
     progress
         As in :meth:`MagView.write`.
 
     Returns
     -------
     list of WriteReport
-        One per mag that was computed.
+        One per mag that was computed; of a layer with further axes, which is computed position by position, one
+        per mag of each position.
 
     Raises
     ------
@@ -453,15 +452,9 @@ def upsample(
     start, chain = finer_chain(self, from_mag, from_mag_view, end, sampling_mode, align_with_other_layers)
     options = WriteOptions(client=client, listeners=listeners_for(progress))
     named = compression_of(self.data_format, compress, compression)
-    source, reports = from_mag_view or self.get_mag(start), []
-    with making_mags(self, lambda: chain):
-        refuse_existing_mags(self, chain)
-        for mag in chain:
-            target = place_like(self, source, mag, named, (chunk_shape, shard_shape))
-            reports.append(upsample_mag(source.place, target, self.record.bounding_box, options))
-            write_multiscales(self._file, self.name)
-            source = self.get_mag(mag)
-    return reports
+    return upsample_chain(
+        self, start, chain, named, options, source=from_mag_view, cut=(chunk_shape, shard_shape)
+    )
 
 
 # --- what they share ------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ def write_with_coarser(
         raise InvalidValueError(
             f"{view.place.label}: pyramid=True computes coarser mags from the finest, which is mag {finest}"
         )
+    self._refuse_further_axes("pyramid=True would compute one position; layer.redownsample() computes all")
     with making_mags(self, lambda: _chain_of_write(self, view, box)) as chain:
         if not chain:
             return write_voxels(view.place, data, box, options)

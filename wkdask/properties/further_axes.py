@@ -9,7 +9,7 @@ from typing import Any
 
 from wkdask.errors import InvalidValueError, PropertiesError
 from wkdask.properties.rawjson import whole
-from wkdask.properties.records import LayerRecord
+from wkdask.properties.records import LayerRecord, MagRecord
 from wkdask.properties.values import find_layer
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "GrowAxes",
     "SetFurtherAxes",
     "axes_of_layer",
+    "channel_index",
     "further_axes_of",
     "has_further_axes",
 ]
@@ -100,6 +101,24 @@ def axes_of_layer(record: LayerRecord, entry: Mapping[str, Any] | None = None) -
             f"{where} and additionalAxes do not number the axes {', '.join(names)} from 0 on"
         )
     return tuple(names)
+
+
+def channel_index(record: MagRecord) -> int | None:
+    """Return which channel of its array a mag is, or begins with; None where it has all of them.
+
+    Raises
+    ------
+    PropertiesError
+        If that is no number, or negative.
+    """
+    value = record.raw.get("channelIndex")
+    if value is None:
+        return None
+    where = f"mag {record.mag}: channelIndex"
+    index = whole(value, where)
+    if index < 0:
+        raise PropertiesError(f"{where}: expected a number from 0 on, got {index}")
+    return index
 
 
 @dataclass(frozen=True, slots=True)

@@ -344,18 +344,20 @@ def leaves_of(nodes: Iterable[TreeNode], box: BoundingBox) -> Iterator[tuple[Tre
 
 
 def upsample_mag(
-    source: MagPlace, target: MagPlace, layer_box: BoundingBox, options: WriteOptions
+    source: MagPlace, target: MagPlace, layer_box: BoundingBox, options: WriteOptions, *, new: bool = True
 ) -> WriteReport:
     """Compute one mag from a coarser one by repeating voxels.
 
     Parameters
     ----------
     source, target
-        The two mags of one layer; the job makes the second, which is listed when it is complete.
+        The two mags of one layer.
     layer_box
         The layer's box, in voxels of mag 1; it does not grow.
     options
         How it runs.
+    new
+        Whether the job makes the second mag, which is listed when it is complete.
     """
     factors = source.mag.to_vec3_int() // target.mag.to_vec3_int()
     box = layer_box.aligned_outwards(target.mag.to_vec3_int()).in_mag(target.mag)
@@ -368,7 +370,7 @@ def upsample_mag(
         task_memory=options.task_memory,
     )
 
-    job = Job.of(target, plan, "upsampling", options, reads=[source.store], new=True)
+    job = Job.of(target, plan, "upsampling", options, reads=[source.store], new=new)
 
     def stages(folders: JobFolders) -> list[Stage]:
         out = Target(job.store, folders.main, job.durable, job.verify)

@@ -37,7 +37,8 @@ class ArrayInfo:
     shard_shape: Vec3Int
     """Sides of a cube, in voxels of the mag."""
     bounding_box: NormalizedBoundingBox
-    """Where the view is: absolute, in voxels of the mag, with the channels as an axis ``c``."""
+    """Where the view is: absolute, in voxels of the mag, with the channels as an axis ``c``, and with
+    further axes if there are any."""
     compression_mode: bool
     """Whether cubes are compressed."""
     compression: str | None
@@ -50,8 +51,8 @@ class ArrayInfo:
 
     @property
     def ndim(self) -> int:
-        """Axes of the array: c, x, y, z."""
-        return 4
+        """Axes of the array, those of `bounding_box`."""
+        return len(self.bounding_box.axes)
 
 
 def info_of(spec: ArraySpec, box: BoundingBox) -> ArrayInfo:

@@ -62,7 +62,8 @@ def export(
         Side of a TIFF's tiles, a multiple of 16; by default there are strips.
     name
         Pattern of the names of one file per section, such as ``"{layer}_{z:05}.tif"``, the default. ``{z}``
-        counts voxels of this mag, ``{n}`` sections from 0 on; there are ``{layer}`` and ``{mag}`` too.
+        counts voxels of this mag, ``{z1}`` those of mag 1, ``{n}`` sections from 0 on; there are ``{layer}`` and
+        ``{mag}`` too.
     channel
         The only channel that is exported, from 0 on. Of several channels three of uint8 are RGB; others are
         pages, or an axis, of their own.
