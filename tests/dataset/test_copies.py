@@ -493,6 +493,14 @@ def test_the_state_of_a_copy_that_others_have_put_there_is_none(original, tmp_pa
     assert stranger.read_bytes() == b"mine"
 
 
+def test_half_a_state_of_a_copy_that_was_killed_goes(original, tmp_path):
+    private = tmp_path / "copy/.wkdask"
+    private.mkdir(parents=True)
+    (private / f".copy.json.{'0' * 32}.tmp").write_bytes(b"{")
+    original.copy_dataset(tmp_path / "copy")
+    assert {*os.listdir(private)} == {"copy.json", "locks"}
+
+
 def test_a_private_folder_of_a_copy_that_is_a_link_is_refused(original, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "copy").mkdir()

@@ -546,6 +546,12 @@ class copy_dataset(_Copied):
         )
 
 
+@call(grows=False, again=False)
+class copy_verified(_Copied):
+    def run(scene, box, **how):
+        Dataset.open(scene.path("ds")).copy_dataset(scene.path("copy"), verify=True, progress=False, **how)
+
+
 CELLS = [(0, 9), (12, 20), (24, 30)]
 """Extents along x, from the box's corner, of what `label_components` finds."""
 

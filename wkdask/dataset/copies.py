@@ -48,6 +48,7 @@ from wkdask.storage.publish.private import (
     opened_folder,
     private_folder,
     read_private_file,
+    remove_private_temporaries,
     write_private_file,
 )
 
@@ -321,6 +322,8 @@ def _alone(folder: str) -> Iterator[None]:
             stack.enter_context(lock(f"{private}/locks/copy.lock", timeout=0))
         except LockTimeoutError as error:
             raise JobRunningError(f"another process is copying into {folder}") from error
+        with opened_folder(folder, PRIVATE) as descriptor:
+            remove_private_temporaries(descriptor, _STATE)
         yield
 
 

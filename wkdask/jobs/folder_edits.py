@@ -23,7 +23,12 @@ from wkdask.fsio import remove_folder
 from wkdask.jobs.mag_folders import listed_folders, mags_lock
 from wkdask.properties.handle import Properties
 from wkdask.storage.protocol import PRIVATE
-from wkdask.storage.publish.private import opened_folder, read_private_file, write_private_file
+from wkdask.storage.publish.private import (
+    opened_folder,
+    read_private_file,
+    remove_private_temporaries,
+    write_private_file,
+)
 
 __all__ = ["recover_edits", "recoverable_removal", "recoverable_rename"]
 
@@ -77,6 +82,7 @@ def _noted(properties: Properties, edit: Mapping[str, Any]) -> Iterator[None]:
     with mags_lock(dataset):
         _bring_to_an_end(properties)
         with opened_folder(dataset, PRIVATE) as folder:
+            remove_private_temporaries(folder, _EDIT)
             write_private_file(folder, _EDIT, json.dumps(edit).encode())
         try:
             yield

@@ -2,13 +2,12 @@
 
 What becomes of the folder of a job whose driver is dead, when the next job on the mag begins::
 
-    no sound manifest                             swept
-    the key is the new job's, to resume           taken over under a new name: late tasks of the dead job fail
-    ``replacing``                                 finished first (`interrupted_jobs`): its voxels are in no
-    other place ``replaced``                                  kept for its own resumption: the rest of the
-    job is still to do its box touches that of the new job           swept: resumed later, it would skip what
-    the new job replaced elsewhere in the mag                          kept for its own resumption, without
-    its tasks' roots
+    no sound manifest                     swept; where cubes are half replaced, refused (`illegible_jobs`)
+    the key is the new job's, to resume   taken over under a new name: late tasks of the dead job fail
+    ``replacing``                         finished first (`interrupted_jobs`): its voxels are in no other place
+    ``replaced``                          kept for its own resumption: the rest of the job is still to do
+    its box touches that of the new job   swept: resumed later, it would skip what the new job replaced
+    elsewhere in the mag                  kept for its own resumption, without its tasks' roots
 """
 
 from __future__ import annotations

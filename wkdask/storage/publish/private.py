@@ -33,6 +33,7 @@ __all__ = [
     "opened_folder",
     "private_folder",
     "read_private_file",
+    "remove_private_temporaries",
     "write_private_file",
 ]
 
@@ -161,6 +162,20 @@ def write_private_file(folder: int, name: str, data: bytes, *, durable: bool = T
         raise
     if durable:
         os.fsync(folder)
+
+
+def remove_private_temporaries(folder: int, name: str) -> None:
+    """Remove what killed calls of `write_private_file` left of a file; the caller holds the lock of its writers.
+
+    Parameters
+    ----------
+    folder, name
+        As for `write_private_file`.
+    """
+    for each in os.listdir(folder):
+        if each.startswith(f".{name}.") and each.endswith(".tmp"):
+            with contextlib.suppress(OSError):  # not there any more, or a folder: none that a call has left
+                os.unlink(each, dir_fd=folder)
 
 
 def private_folder(mag_path: str) -> str:
