@@ -116,7 +116,7 @@ class Scene:
         text = re.sub(r"Files *: .*", "Files", text)
         text = re.sub(r"  read-only: [^\n]*|, read-only", "", text)
         text = re.sub(r"(at least )?([0-9]+|\?) cubes? of", "N cubes of", text)
-        return re.sub(r" +", " ", text)
+        return re.sub(r" +(\n|$)", r"\1", re.sub(r" +", " ", text))
 
     def new_layer(self, name="new", data_format="wkw"):
         """Return an empty layer in a new dataset on the disk."""
