@@ -11,6 +11,8 @@ from pathlib import Path
 from wkdask.errors import ImageStackError
 from wkdask.external.images.info import shown
 from wkdask.external.images.numbering import natural_key
+from wkdask.fsio import checked_path
+from wkdask.objects.urls import is_url
 
 __all__ = ["find_images", "find_with_notes"]
 
@@ -54,7 +56,7 @@ def find_with_notes(inputs: Sequence[str | Path] | str | Path) -> tuple[list[str
     paths: set[str] = set()
     skipped: list[str] = []
     for item in [inputs] if isinstance(inputs, (str, Path)) else inputs:
-        path = os.path.abspath(item)
+        path = checked_path(item) if is_url(item) else os.path.abspath(item)  # the first refuses
         found = list(_walk(path, skipped)) if os.path.isdir(path) else [path]
         if not found:
             raise ImageStackError(
