@@ -76,9 +76,7 @@ def checked_path(path: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(plain_place(path))
     if is_url(text):
-        raise ReadOnlyError(
-            f"{checked_url(str(text))} is in an object store; this works on local files only"
-        )
+        raise ReadOnlyError(f"{checked_url(str(text))} is in an object store; this works on local files only")
     if not isinstance(text, str) or not text:
         raise InvalidValueError(f"a path must be a text that is not empty, got {path!r}")
     if "\0" in text:
