@@ -70,15 +70,13 @@ def checked_path(path: str | os.PathLike[str]) -> str:
     Raises
     ------
     ReadOnlyError
-        If it is a URL: what only reads takes those by :func:`checked_place`.
+        If it is a URL: those of datasets and mags that are read are taken by :func:`checked_place`.
     InvalidValueError
         If the path is empty, holds a NUL byte (native code would cut it there) or is not valid Unicode.
     """
     text = os.fspath(plain_place(path))
     if is_url(text):
-        raise ReadOnlyError(
-            f"{checked_url(str(text))} is in an object store; only local folders can be written to"
-        )
+        raise ReadOnlyError(f"{checked_url(str(text))} is in an object store; this works on local files only")
     if not isinstance(text, str) or not text:
         raise InvalidValueError(f"a path must be a text that is not empty, got {path!r}")
     if "\0" in text:

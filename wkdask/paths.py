@@ -6,9 +6,9 @@ import os
 from pathlib import PosixPath
 from typing import Any
 
-from wkdask.objects.urls import is_url, parent_of, url_name
+from wkdask.objects.urls import checked_url, is_url, parent_of, url_name
 
-__all__ = ["FolderPath", "UrlPath", "resolved", "shown_path"]
+__all__ = ["FolderPath", "UrlPath", "joined", "resolved", "shown_path"]
 
 
 class FolderPath(PosixPath):
@@ -71,6 +71,17 @@ class UrlPath(str):
 def shown_path(path: str) -> FolderPath | UrlPath:
     """Return what users get of a path."""
     return UrlPath(path) if is_url(path) else FolderPath(path)
+
+
+def joined(folder: str, path: str) -> str:
+    """Return a path that is relative to a folder or a URL, as it is without dots; an absolute one of a disk stays.
+
+    Examples
+    --------
+    >>> joined("s3://bucket/dataset", "./color/../seg")
+    's3://bucket/dataset/seg'
+    """
+    return checked_url(f"{folder}/{path}") if is_url(folder) else os.path.normpath(os.path.join(folder, path))
 
 
 def resolved(path: str) -> FolderPath | UrlPath:

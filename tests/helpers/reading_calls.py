@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 from stored_objects import put_folder
 
-from wkdask import BoundingBox, Dataset, store
+from wkdask import BoundingBox, Dataset, MeshAttachment, store
 from wkdask.cli import main
 
 CHUNK, CUBE = 8, 16
@@ -55,6 +55,9 @@ def make_dataset(folder, layout):
     meshes = Path(folder, "seg", "meshes")
     meshes.mkdir()
     (meshes / "mesh.hdf5").write_bytes(b"a mesh")
+    seg.attachments.add_attachment_as_ref(
+        MeshAttachment.from_path_and_name(meshes / "mesh.hdf5", "mesh", data_format="hdf5")
+    )
     return ds
 
 
@@ -116,7 +119,7 @@ class Scene:
         text = re.sub(r"Files *: .*", "Files", text)
         text = re.sub(r"  read-only: [^\n]*|, read-only", "", text)
         text = re.sub(r"(at least )?([0-9]+|\?) cubes? of", "N cubes of", text)
-        return re.sub(r" +", " ", text)
+        return re.sub(r" +(\n|$)", r"\1", re.sub(r" +", " ", text))
 
     def new_layer(self, name="new", data_format="wkw"):
         """Return an empty layer in a new dataset on the disk."""
@@ -312,6 +315,7 @@ def dataset_copied_in_two_parts(s):
 def copied_with_what_is_beside(s):
     ds = Dataset.create(s.out / "more", (11.24, 11.24, 28))
     ds.add_copy_layer(f"{s.path}/seg")
+    assert [str(each.path) for each in ds.get_layer("seg").attachments] == [f"{ds.path}/seg/meshes/mesh.hdf5"]
     return all_of(s.ds.fs_copy_dataset(s.out / "copy")), all_of(ds)
 
 

@@ -18,8 +18,8 @@ from reading_calls import (
 )
 from stored_objects import put_folder
 
-from wkdask import Dataset
-from wkdask.errors import ReadOnlyError
+from wkdask import Dataset, NDBoundingBox
+from wkdask.errors import ReadOnlyError, UnsupportedFormatError, WkdaskWarning
 from wkdask.objects.reading import list_objects
 
 DAILY = ("wkw-lz4", "memory")
@@ -100,3 +100,36 @@ def test_what_would_write_is_refused(there, tmp_path):
     found = {name: tried(call, Scene(path, tmp_path / name, folder)) for name, call in calls.items()}
     assert {name: each for name, each in found.items() if not isinstance(each, ReadOnlyError)} == {}
     assert list(list_objects(url)) == before
+
+
+def test_attachments_keep_their_place(tmp_path):
+    """A copy has them where they were copied to; one of a web server, and what lists the layer, has their URLs."""
+    folder = str(tmp_path / "ds")
+    make_dataset(folder, "wkw-raw")
+    url = memory_url(folder)
+
+    def meshes(dataset):
+        return [str(each.path) for each in dataset.get_layer("seg").attachments]
+
+    assert meshes(Dataset(url)) == [f"{url}/seg/meshes/mesh.hdf5"]
+    copy = Dataset(url).copy_dataset(tmp_path / "copy", progress=False)
+    assert meshes(copy) == [f"{copy.path}/seg/meshes/mesh.hdf5"]
+    assert (tmp_path / "copy/seg/meshes/mesh.hdf5").read_bytes() == b"a mesh"
+    listing = Dataset.create(tmp_path / "listing", (11.24, 11.24, 28))
+    listing.add_layer_as_ref(f"{url}/seg")
+    assert meshes(listing) == [f"{url}/seg/meshes/mesh.hdf5"]
+    assert meshes(Dataset(url).shallow_copy_dataset(tmp_path / "shallow")) == [f"{url}/seg/meshes/mesh.hdf5"]
+    with FolderServer(tmp_path) as server:
+        with pytest.warns(WkdaskWarning, match="does not list its files"):
+            copy = Dataset(f"{server.url}/ds").copy_dataset(tmp_path / "from-web", progress=False)
+        assert meshes(copy) == [f"{server.url}/ds/seg/meshes/mesh.hdf5"]
+
+
+def test_a_layer_with_a_further_axis_is_refused(tmp_path):
+    ds = Dataset.create(tmp_path / "ds", (1, 1, 1))
+    box = NDBoundingBox((0, 0, 0, 0), (3, 16, 16, 16), ("t", "x", "y", "z"))
+    ds.add_layer("l", "color", bounding_box=box, data_format="zarr3", dtype_per_channel="uint8").add_mag(1)
+    far = Dataset(memory_url(str(tmp_path / "ds")))
+    with pytest.raises(UnsupportedFormatError, match=r"'l' mag 1 has axes beside c, x, y, z"):
+        far.get_layer("l").get_mag(1)
+    assert "UnsupportedFormatError" in repr(far)

@@ -35,6 +35,7 @@ from wkdask.jobs.tasks import UnitReport, ended
 from wkdask.jobs.unwritten import stream_unwritten
 from wkdask.jobs.windows import listed_windows, task_name
 from wkdask.layer import Layer
+from wkdask.paths import joined
 from wkdask.progress.combined import Counts, Whole
 from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels
 
@@ -152,9 +153,9 @@ def _plain_paths(layer: Layer, value: Any) -> Any:
         return value
     plain = {key: _plain_paths(layer, each) for key, each in value.items()}
     if isinstance(path := plain.get("path"), str) and "://" not in path:
-        path = os.path.normpath(os.path.join(layer.dataset_path, path))
+        path = joined(layer.dataset_path, path)
         inside = path.startswith(layer.dataset_path + os.sep)
-        plain["path"] = os.path.relpath(path, layer.dataset_path) if inside else path
+        plain["path"] = path[len(layer.dataset_path) + 1 :] if inside else path
     return plain
 
 

@@ -36,6 +36,7 @@ from wkdask.display.thumbnail import (
     request_of_layer,
 )
 from wkdask.geometry import BoundingBox
+from wkdask.objects.reading import asking_once
 from wkdask.properties.handle import Properties
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ _STYLE = f"""<style>
 </style>"""
 
 
+@asking_once()
 def dataset_html(dataset: Dataset) -> str:
     """Return a dataset as HTML: its layers, which can be folded, with their mags, a picture and the grid of cubes.
 
@@ -112,6 +114,7 @@ def dataset_html(dataset: Dataset) -> str:
     )
 
 
+@asking_once()
 def layer_html(layer: Layer) -> str:
     """Return a layer as HTML: a table of its mags, a picture and the grid of cubes.
 
@@ -126,6 +129,7 @@ def layer_html(layer: Layer) -> str:
     return _page(_layer(facts, True, pictures))
 
 
+@asking_once()
 def mag_html(layer_record: LayerRecord, mag_view: MagView) -> str:
     """Return what is known of a mag as an HTML table, beside a picture of its layer and the grid of its cubes.
 

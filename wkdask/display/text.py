@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from wkdask.display.counting import count_all, count_within
 from wkdask.display.facts import MAX_SECONDS, LayerFacts, dataset_facts, layer_facts, mag_rows
+from wkdask.objects.reading import asking_once
 from wkdask.properties.records import LayerRecord
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["dataset_text", "dataset_text_counted", "layer_text", "layer_text_counted", "mag_text"]
 
 
+@asking_once()
 def dataset_text(dataset: Dataset, *, max_cubes: int | None = None, max_seconds: float = MAX_SECONDS) -> str:
     """Return a dataset as a tree of its layers and mags.
 
@@ -46,6 +48,7 @@ def dataset_text_counted(dataset: Dataset, tell: Callable[[int, int], None]) -> 
     return _as_tree(*dataset_facts(dataset, lambda stores: count_all(stores, tell)))
 
 
+@asking_once()
 def layer_text(layer: Layer) -> str:
     """Return a layer and its mags, one line each."""
     return "\n".join(_layer_lines(layer_facts(layer)))
@@ -56,6 +59,7 @@ def layer_text_counted(layer: Layer, tell: Callable[[int, int], None]) -> str:
     return "\n".join(_layer_lines(layer_facts(layer, lambda stores: count_all(stores, tell))))
 
 
+@asking_once()
 def mag_text(layer_record: LayerRecord, mag_view: MagView) -> str:
     """Return what is known of a mag, as lines of name and value.
 

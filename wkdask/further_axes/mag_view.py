@@ -22,6 +22,7 @@ from wkdask.labelled import is_labelled
 from wkdask.locations import check_agreement, mag_place
 from wkdask.mag_view import MagView
 from wkdask.names import DataFormat
+from wkdask.objects.urls import is_url
 from wkdask.paths import FolderPath, UrlPath, shown_path
 from wkdask.properties import MagRecord
 from wkdask.properties.further_axes import GrowAxes, axes_of_layer, channel_index, further_axes_of
@@ -65,6 +66,11 @@ class NDMagView:
     """
 
     def __init__(self, layer: Layer, record: MagRecord, folder: str) -> None:
+        if is_url(folder):
+            raise UnsupportedFormatError(
+                f"layer {layer.name!r} mag {record.mag} has axes beside c, x, y, z, and is at {folder}; such are "
+                f"read from a disk only"
+            )
         self._layer = layer
         self._mag = record.mag
         self._path = folder

@@ -37,7 +37,7 @@ from wkdask.objects.download import download
 from wkdask.objects.reading import list_names
 from wkdask.objects.urls import is_url
 from wkdask.operations.copy import copy_mag
-from wkdask.paths import resolved
+from wkdask.paths import joined, resolved
 from wkdask.properties import AddLayer, AddMag, Edit
 from wkdask.properties.handle import Properties
 from wkdask.storage.formats import (
@@ -305,9 +305,12 @@ def _moved_attachment(foreign: Layer, name: str, value: Any) -> Any:
         return [_moved_attachment(foreign, name, each) for each in value]
     if not isinstance(value, dict) or not isinstance(value.get("path"), str) or "://" in value["path"]:
         return value
-    path = os.path.normpath(os.path.join(foreign.dataset_path, value["path"]))
+    path = joined(foreign.dataset_path, value["path"])
     folder = str(foreign.path)
-    if path.startswith(folder + os.sep):
+    is_copied = not path.startswith(
+        ("http://", "https://")
+    )  # a web server does not list what there is to copy
+    if is_copied and path.startswith(folder + os.sep):
         path = f"./{name}{path[len(folder) :]}"
     return {**value, "path": path}
 

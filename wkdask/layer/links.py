@@ -26,8 +26,8 @@ from wkdask.layer.layer import Layer, layer_of
 from wkdask.layer.multiscales import write_multiscales
 from wkdask.layer.positions import copy_positions
 from wkdask.locations import link_folder
-from wkdask.objects.urls import checked_url, is_url
-from wkdask.paths import resolved
+from wkdask.objects.urls import is_url
+from wkdask.paths import joined, resolved
 from wkdask.properties import AddLayer, AddMag, Edit, MagRecord, RemoveLayer, SetViewConfiguration, check_edit
 from wkdask.properties.further_axes import SetFurtherAxes, axes_of_layer, further_axes_of, has_further_axes
 from wkdask.properties.handle import Properties
@@ -131,10 +131,11 @@ def _moved(attachments: Any, folder: str, relative_to: str | None) -> Any:
         return {key: _moved(value, folder, relative_to) for key, value in attachments.items()}
     if "://" in path:
         return attachments
-    if is_url(folder):
-        return {**attachments, "path": checked_url(f"{folder}/{path}")}
-    there = os.path.normpath(os.path.join(folder, path))
-    return {**attachments, "path": there if relative_to is None else os.path.relpath(there, relative_to)}
+    there = joined(folder, path)
+    return {
+        **attachments,
+        "path": there if relative_to is None or is_url(there) else os.path.relpath(there, relative_to),
+    }
 
 
 def copy_layer(

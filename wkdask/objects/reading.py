@@ -13,11 +13,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,6 +32,7 @@ __all__ = [
     "ChangedObjectError",
     "Listed",
     "Part",
+    "asking_once",
     "list_names",
     "list_objects",
     "object_state",
@@ -42,6 +45,19 @@ __all__ = [
 T = TypeVar("T")
 _PAUSES = (0.1, 0.4, 1.6, 6.0)
 """Seconds before a request is repeated, about; before any further one as long as before the last of these."""
+
+
+_once: ContextVar[bool] = ContextVar("asking once", default=False)
+
+
+@contextlib.contextmanager
+def asking_once() -> Iterator[None]:
+    """Repeat no request that fails within this thread, where an answer is worth no waiting: a repr."""
+    before = _once.set(True)
+    try:
+        yield
+    finally:
+        _once.reset(before)
 
 
 class ChangedObjectError(Exception):
@@ -237,7 +253,7 @@ def repeated(url: str, ask: Callable[[], T], what: str = "read") -> T:
     """
     from obstore import exceptions
 
-    tries, number = int(settings.get("store-retries")), 0
+    tries, number = 0 if _once.get() else int(settings.get("store-retries")), 0
     while True:
         try:
             return ask()
