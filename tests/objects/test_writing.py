@@ -7,6 +7,8 @@ from proxy_rules import Drop, LoseAnswer, Say
 
 from wkdask.errors import StoreError
 from wkdask.objects.reading import ChangedObjectError, read_object
+from wkdask.objects.stores import store_of
+from wkdask.objects.urls import Address
 from wkdask.objects.writing import delete, put, put_new, replace
 
 
@@ -123,3 +125,17 @@ def test_deleting_twice_does_the_same(bucket):
 def test_a_web_server_is_not_written_to():
     with pytest.raises(StoreError, match="web server"):
         put("https://host/x", b"")
+
+
+def test_credentials_are_looked_for_again_when_they_were_refused(proxied_bucket, quick, monkeypatch):
+    """A session that began with none, or with those of yesterday, is not bound to them."""
+    url = f"{proxied_bucket.url}/x"
+    with proxied_bucket.proxy.rule(Say(403, times=1)), pytest.raises(PermissionError):
+        put(url, b"mine")
+    before = store_of(Address.of(url))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ANOTHERKEY")
+    with proxied_bucket.proxy.rule(Say(403, times=1)), pytest.raises(PermissionError):
+        put(url, b"mine")
+    assert store_of(Address.of(url)) != before
+    put(url, b"mine")
+    assert content(url) == b"mine"

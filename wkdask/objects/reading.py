@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from wkdask import settings
 from wkdask.errors import StoreError
-from wkdask.objects.stores import store_of
+from wkdask.objects.stores import forget_store, store_of
 from wkdask.objects.urls import Address
 
 __all__ = [
@@ -262,6 +262,7 @@ def repeated(url: str, ask: Callable[[], T], what: str = "read") -> T:
                 raise StoreError(f"{url}: there is no such bucket") from None
             raise FileNotFoundError(errno.ENOENT, "no such object", url) from None
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError) as error:
+            forget_store(Address.of(url))
             raise PermissionError(
                 errno.EACCES,
                 f"access denied ({_reason(error)}); a bucket that may not be listed answers so for missing objects "

@@ -27,7 +27,7 @@ from wkdask.objects.urls import SCHEMES, Address, checked_url
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-__all__ = ["plain_place", "store_of", "take_options"]
+__all__ = ["forget_store", "plain_place", "store_of", "take_options"]
 
 _KEYS = {
     "AWS_ACCESS_KEY_ID": "access_key_id",
@@ -100,6 +100,13 @@ def store_of(address: Address) -> ObjectStore:
             if store is None:
                 store = _stores[place] = _made(address, _given.get(place, {}))
     return store
+
+
+def forget_store(address: Address) -> None:
+    """Look for the credentials of a bucket anew when it is used next: those that were found have been refused."""
+    if address.scheme != "memory":
+        with _lock:
+            _stores.pop((address.scheme, address.endpoint, address.bucket), None)
 
 
 def take_options(url: str, options: Mapping[str, Any]) -> None:
