@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from distributed import Client, LocalCluster
 from folder_server import FolderServer
 from reading_calls import (
     CALLS,
@@ -100,6 +101,23 @@ def test_what_would_write_is_refused(there, tmp_path):
     found = {name: tried(call, Scene(path, tmp_path / name, folder)) for name, call in calls.items()}
     assert {name: each for name, each in found.items() if not isinstance(each, ReadOnlyError)} == {}
     assert list(list_objects(url)) == before
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::wkdask.errors.WkdaskWarning")
+def test_what_processes_read(bucket, tmp_path):
+    """Workers find the credentials in the environment that they were started with."""
+    folder = str(tmp_path / "ds")
+    make_dataset(folder, "wkw-lz4")
+    put_folder(folder, bucket.url)
+    names = ("lazily", "compared", "dataset_copied", "written_elsewhere")
+    expected = {name: tried(CALLS[name], Scene(folder, tmp_path / f"{name}-here", folder)) for name in names}
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
+        for name in names:
+            assert same(expected[name], tried(CALLS[name], Scene(bucket.url, tmp_path / name, folder))), name
 
 
 def test_attachments_keep_their_place(tmp_path):

@@ -14,7 +14,6 @@ from wkdask.cli.options import shared_command
 from wkdask.cli.run import Run
 from wkdask.cli.types import BOUNDARY, BYTES, CATEGORY, DTYPE, MAG, NEW_LAYER, PART, RESOURCE, Numbers
 from wkdask.errors import AlreadyExistsError, InvalidValueError, UnsupportedFormatError
-from wkdask.paths import resolved
 
 if TYPE_CHECKING:
     from wkdask import MagView
@@ -158,6 +157,8 @@ def command(run: Run, **given: Any) -> None:
 
 def _source(run: Run, request: _Request, dataset: Any) -> MagView:
     """Return the mag that is read."""
+    from wkdask.paths import resolved
+
     context = click.get_current_context()
     same = resolved(request.source) == resolved(request.target)
     others = [name for name in dataset.layers if not (same and name == request.target_layer)]
