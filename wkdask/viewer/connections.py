@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import functools
 import http.client
 import re
 import select
@@ -70,8 +71,14 @@ class Answer:
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         if self.status != 304:
             lines.append(f"Content-Length: {len(self.body)}")
-        lines += [f"Date: {email.utils.formatdate(usegmt=True)}", f"Connection: {connection}", "", ""]
+        lines += [f"Date: {_date(int(time.time()))}", f"Connection: {connection}", "", ""]
         return "\r\n".join(lines).encode("latin-1")
+
+
+@functools.lru_cache(1)
+def _date(seconds: int) -> str:
+    """Return a time as heads have it."""
+    return email.utils.formatdate(seconds, usegmt=True)
 
 
 class Connections:
@@ -190,8 +197,6 @@ class Connections:
     @contextlib.contextmanager
     def _watching(self, request: Request, connection: socket.socket) -> Iterator[None]:
         """Let a request hang up when its browser does."""
-        if _has_gone(connection):
-            raise HungUpError
         with self._lock:
             if self._closing.is_set():
                 raise HungUpError
@@ -208,7 +213,8 @@ class Connections:
         """Look now and then at the connections of requests that are being answered."""
         while not self._closing.wait(_LOOK_SECONDS):
             with self._lock:
-                self._lock.wait_for(lambda: self._asked or self._closing.is_set())
+                if not (self._asked or self._closing.is_set()):
+                    self._lock.wait()  # for any request: those that are answered at once are not looked at
                 asked = list(self._asked.items())
             for request, connection in asked:
                 if _has_gone(connection):

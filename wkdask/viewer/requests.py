@@ -106,18 +106,26 @@ class Slots:
             If the browser has hung up before there is one, or there are none any more.
         """
         here = threading.current_thread()
-        with cancelling(self._wake), self._condition:
-            self._condition.wait_for(lambda: len(self._busy) < self.number or self._is_over())
-            if self._is_over():
-                self._condition.notify()  # what has woken this thread may have been meant for one that waits
-                raise HungUpError
-            self._busy.add(here)
+        while not self._has_taken(here):
+            with cancelling(self._wake), self._condition:
+                self._condition.wait_for(lambda: len(self._busy) < self.number or self._is_over())
         try:
             yield
         finally:
             with self._condition:
                 self._busy.remove(here)
                 self._condition.notify()
+
+    def _has_taken(self, thread: threading.Thread) -> bool:
+        """Give a thread a slot if there is one; raise HungUpError if nobody waits for its work."""
+        with self._condition:
+            if self._is_over():
+                self._condition.notify()  # what has woken this thread may have been meant for one that waits
+                raise HungUpError
+            if len(self._busy) >= self.number:
+                return False
+            self._busy.add(thread)
+            return True
 
     def _is_over(self) -> bool:
         """Return whether nobody waits for the work of this thread."""
