@@ -178,6 +178,15 @@ def test_a_head_may_come_in_parts_but_not_for_ever(shown, monkeypatch):
     assert shown.raw(b"") == b""
 
 
+def test_connections_beyond_the_limit_are_closed(shown, monkeypatch):
+    monkeypatch.setattr(connections, "_MOST", 1)
+    with shown.connect() as first:
+        first.sendall(shown.request(1))
+        assert first.recv(12) == b"HTTP/1.1 200"
+        assert shown.raw(b"") == b""
+        assert shown.server.served == 1
+
+
 def test_a_browser_that_hangs_up_frees_its_place(shown):
     shown.held = {0, 1, 2}
     waiting, given_up = recorded_slots(shown.server)
