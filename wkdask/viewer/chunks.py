@@ -36,7 +36,7 @@ class ChunkCache:
         self._chunks: OrderedDict[_Key, tuple[str, Voxels]] = OrderedDict()
         self._running: dict[_Key, Future[Voxels]] = {}
 
-    def chunk(self, scale: Scale, cell: Vec3Int) -> Voxels:
+    def chunk(self, scale: Scale, cell: Vec3Int, state: str | None = None) -> Voxels:
         """Return a chunk: out of the cache, if the cubes that it came from are as they were.
 
         Of several threads that ask for one chunk one makes it, and the others wait; if the browser that it is made
@@ -49,6 +49,8 @@ class ChunkCache:
             The scale.
         cell
             Which chunk of it.
+        state
+            The state of its voxels, if the caller has just asked the scale for it.
 
         Raises
         ------
@@ -58,12 +60,14 @@ class ChunkCache:
         while True:
             raise_if_hung_up()
             with contextlib.suppress(HungUpError):
-                return self._chunk((scale, cell))
+                return self._chunk((scale, cell), state)
 
-    def _chunk(self, key: _Key) -> Voxels:
+    def _chunk(self, key: _Key, state: str | None) -> Voxels:
         """Return a chunk; raise HungUpError where the browser of this thread, or of the one that makes it, went."""
         scale, cell = key
-        state = scale.state(scale.cell_box(cell))
+        box = scale.cell_box(cell)
+        if state is None:
+            state = scale.state(box)
         with self._lock:
             found = self._chunks.get(key)
             if found is not None and found[0] == state:
@@ -75,7 +79,7 @@ class ChunkCache:
         if running is not None:
             return running.result()
         try:
-            voxels = scale.compute(scale.cell_box(cell), self.region)
+            voxels = scale.compute(box, self.region)
         except BaseException as error:
             with self._lock:
                 del self._running[key]

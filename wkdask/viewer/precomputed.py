@@ -15,11 +15,11 @@ import numpy as np
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import Voxels
-from wkdask.viewer.scales import CHUNK, Scale, ShownLayer, served_dtype
+from wkdask.viewer.scales import CHUNK, Scale, ShownLayer, sent_bytes, served_dtype
 
 __all__ = ["cell_named", "chunk_name", "encoded", "volume_info"]
 
-_CHUNK_NAME = re.compile(r"(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)")
+_CHUNK_NAME = re.compile("_".join(["(0|-?[1-9][0-9]*)-(0|-?[1-9][0-9]*)"] * 3))
 
 
 def volume_info(layer: ShownLayer) -> dict[str, Any]:
@@ -65,15 +65,18 @@ def cell_named(scale: Scale, name: str) -> Vec3Int:
     found = _CHUNK_NAME.fullmatch(name)
     if found is not None:
         numbers = [int(text) for text in found.groups()]
-        corner = Vec3Int(*numbers[::2]) - scale.box.topleft
-        cell = corner // CHUNK
-        inside = all(0 <= index < count for index, count in zip(cell, scale.grid, strict=True))
-        if inside and chunk_name(scale.cell_box(cell)) == name:
-            return cell
+        ends = zip(numbers[::2], numbers[1::2], scale.box.topleft, scale.box.bottomright, CHUNK, strict=True)
+        cell = []
+        for low, high, first, last, side in ends:
+            if not first <= low < last or (low - first) % side or high != min(low + side, last):
+                break
+            cell.append((low - first) // side)
+        else:
+            return Vec3Int(*cell)
     raise InvalidValueError(f"mag {scale.name} of {scale.box} has no chunk {name}")
 
 
-def encoded(voxels: Voxels, layer: ShownLayer) -> bytes:
+def encoded(voxels: Voxels, layer: ShownLayer) -> memoryview:
     """Return a chunk ``(c, x, y, z)`` as the bytes of its file."""
     sent = np.asarray(voxels).astype(served_dtype(layer.dtype, layer.is_segmentation), copy=False)
-    return sent.astype(sent.dtype.newbyteorder("<"), copy=False).transpose(1, 2, 3, 0).tobytes(order="F")
+    return sent_bytes(sent.transpose(0, 3, 2, 1))

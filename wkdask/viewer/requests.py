@@ -10,7 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-__all__ = ["HungUpError", "Request", "cancelling", "raise_if_hung_up"]
+__all__ = ["HungUpError", "Request", "Slots", "cancelling", "raise_if_hung_up"]
 
 
 class HungUpError(Exception):
@@ -79,3 +79,73 @@ def cancelling(cancel: Callable[[], object]) -> Iterator[None]:
     finally:
         with request._lock:
             request._cancel = None
+
+
+class Slots:
+    """How many requests are worked for at a time.
+
+    Parameters
+    ----------
+    number
+        So many.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._condition = threading.Condition()
+        self._busy: set[threading.Thread] = set()
+        self._is_closed = False
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Wait for a slot, and hold it.
+
+        Raises
+        ------
+        HungUpError
+            If the browser has hung up before there is one, or there are none any more.
+        """
+        here = threading.current_thread()
+        while not self._has_taken(here):
+            with cancelling(self._wake), self._condition:
+                self._condition.wait_for(lambda: len(self._busy) < self.number or self._is_over())
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._busy.remove(here)
+                self._condition.notify()
+
+    def _has_taken(self, thread: threading.Thread) -> bool:
+        """Give a thread a slot if there is one; raise HungUpError if nobody waits for its work."""
+        with self._condition:
+            if self._is_over():
+                self._condition.notify()  # what has woken this thread may have been meant for one that waits
+                raise HungUpError
+            if len(self._busy) >= self.number:
+                return False
+            self._busy.add(thread)
+            return True
+
+    def _is_over(self) -> bool:
+        """Return whether nobody waits for the work of this thread."""
+        request = _current()
+        return self._is_closed or (request is not None and request.is_hung_up)
+
+    def _wake(self) -> None:
+        """Let all that wait look again."""
+        with self._condition:
+            self._condition.notify_all()
+
+    def widen(self, number: int) -> None:
+        """Let more requests be worked for at a time, if that is more than now."""
+        with self._condition:
+            self.number = max(self.number, number)
+            self._condition.notify_all()
+
+    def close(self) -> Callable[[threading.Thread], bool]:
+        """Give out no slot any more; return what says whether a thread still holds one."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify_all()
+        return self._busy.__contains__

@@ -15,7 +15,7 @@ import numpy as np
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import Voxels
 
-__all__ = ["CHUNK", "Region", "Scale", "ShownLayer", "extent_of", "middle_of", "served_dtype"]
+__all__ = ["CHUNK", "Region", "Scale", "ShownLayer", "extent_of", "middle_of", "sent_bytes", "served_dtype"]
 
 CHUNK = Vec3Int(64, 64, 64)
 """Sides of a chunk that is served: 256 KiB of uint8, which a browser asks for dozens at a time."""
@@ -50,7 +50,8 @@ class Scale:
 
     def cell_box(self, cell: Vec3Int) -> BoundingBox:
         """Return the box of a chunk: chunks are cut from the corner of the scale's box on, and end with it."""
-        return BoundingBox(self.box.topleft + cell * CHUNK, CHUNK).intersection(self.box)
+        start = cell * CHUNK
+        return BoundingBox(self.box.topleft + start, CHUNK.pairmin(self.box.size - start))
 
     @property
     def grid(self) -> Vec3Int:
@@ -107,6 +108,18 @@ def served_dtype(dtype: np.dtype[Any], is_segmentation: bool) -> np.dtype[Any]:
     if is_segmentation and dtype.kind != "u":
         return np.dtype(np.uint64)
     return np.dtype(np.float32) if dtype in (np.dtype(np.int64), np.dtype(np.float64)) else dtype
+
+
+def sent_bytes(voxels: Voxels) -> memoryview:
+    r"""Return the bytes of an array in C order, little-endian: without a copy if they lie so.
+
+    Examples
+    --------
+    >>> sent_bytes(np.array([[1, 2], [3, 4]], ">u2")).tobytes()
+    b'\x01\x00\x02\x00\x03\x00\x04\x00'
+    """
+    whole = np.ascontiguousarray(voxels, voxels.dtype.newbyteorder("<"))
+    return memoryview(whole.reshape(-1).view(np.uint8))
 
 
 def middle_of(layers: tuple[ShownLayer, ...]) -> tuple[float, float, float]:

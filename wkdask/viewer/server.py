@@ -10,20 +10,22 @@
     /data/TOKEN/zarr/LAYER/MAG/c/0/X/Y/Z                 and chunks
 
 It listens on 127.0.0.1, in a thread of its own. A request without the token gets 403: other users of the machine
-can reach the port too. A chunk is made by a thread of a pool; if its request is closed before that, it is not made.
+can reach the port too. A chunk is made and sent by the thread of its connection (`connections`), so many at a time;
+if its browser hangs up before that, it is not made. tornado answers all else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import hashlib
 import hmac
+import http.client
 import importlib.util
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import threading
@@ -32,15 +34,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.netutil import add_accept_handler
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
-from wkdask.errors import InvalidValueError, MissingPackageError, WkdaskError
-from wkdask.geometry import BoundingBox
+from wkdask.errors import InvalidValueError, MissingPackageError
 from wkdask.portable import cores
 from wkdask.viewer import precomputed, zarr_group
 from wkdask.viewer.chunks import ChunkCache
-from wkdask.viewer.requests import HungUpError, Request
+from wkdask.viewer.connections import Answer, Connections
+from wkdask.viewer.requests import HungUpError, Slots
 from wkdask.viewer.scales import Scale, ShownLayer
 
 __all__ = ["Server", "client_folder"]
@@ -48,6 +51,17 @@ __all__ = ["Server", "client_folder"]
 _logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
+_HEADERS = {
+    "Cache-Control": "no-cache",  # asked again, with the ETag of what the browser has
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",  # the address has the token
+}
+_CHUNK = re.compile(
+    r"/data/(?P<token>[^/]+)/(?:precomputed/\d+|(?P<zarr>zarr))/(?P<layer>[^/]+)/(?P<mag>[^/]+)/"
+    r"(?P<name>(?(zarr)c/.*|[^/]+))"
+)
+"""The path of a chunk."""
+_CHUNK_PARTS = ("token", "layer", "mag", "name")
 _KEEP_ALIVE_SECONDS = 15.0
 """How often a browser that waits for news of the state is written to: so that it is noticed when it has gone."""
 
@@ -120,8 +134,9 @@ class Server:
         """How often other layers were shown."""
         self.state = state(self.sources)
         self._generation = "wkdask/0"
-        self._threads = max(cores(), threads)
-        self._pool = self._new_pool()
+        self._lock = threading.Lock()
+        self.slots = Slots(max(cores(), threads))
+        """Which chunks are being made."""
         self._loop: asyncio.AbstractEventLoop
         self._changed: asyncio.Condition
         self._ready = threading.Event()
@@ -166,28 +181,37 @@ class Server:
                 (rf"/events/{token}", _Events, own),
                 (rf"/state/{token}", _State, own),
                 (rf"{volume}/info", _VolumeInfo, own),
-                (rf"{volume}/(?P<mag>[^/]+)/(?P<chunk>[^/]+)", _VolumeChunk, own),
                 (rf"/data/{token}/zarr/(?P<layer>[^/]+)/zarr\.json", _ZarrGroup, own),
                 (rf"/data/{token}/zarr/(?P<layer>[^/]+)/(?P<mag>[^/]+)/zarr\.json", _ZarrArray, own),
-                (rf"/data/{token}/zarr/(?P<layer>[^/]+)/(?P<mag>[^/]+)/(?P<key>c/.*)", _ZarrChunk, own),
                 (r"/favicon\.ico", _NoIcon),
                 (rf"/[^/]*/{token}(?:/.*)?", _Nothing, own),
                 (r"(?P<token>.*)", _Nothing, own),
             ],
             log_function=lambda _: None,
         )
-        server = HTTPServer(application)
-        server.add_socket(self._socket)
+        # What follows on the same connection may be for a chunk, so that we have to look at it.
+        server = HTTPServer(application, no_keep_alive=True)
+
+        def take(connection: socket.socket, address: Any) -> None:
+            if self._closing.is_set():
+                connection.close()
+            else:
+                server.handle_stream(IOStream(connection), address)
+
+        def hand_over(connection: socket.socket, address: Any) -> None:
+            self._loop.call_soon_threadsafe(take, connection, address)
+
+        connections = Connections(_CHUNK.fullmatch, self._chunk, hand_over)
+        stop_accepting = add_accept_handler(self._socket, connections.accept)
         self._ready.set()
         await self._closing.wait()
-        server.stop()
+        stop_accepting()
+        self._socket.close()
+        connections.close(self.slots.close())
         await self.announce()
+        await asyncio.sleep(0)  # what was handed over last
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(server.close_all_connections(), 5)
-
-    def _new_pool(self) -> concurrent.futures.ThreadPoolExecutor:
-        """Return the threads that make chunks."""
-        return concurrent.futures.ThreadPoolExecutor(self._threads, thread_name_prefix="wkdask-view")
 
     # --- changes -------------------------------------------------------------------------------------
 
@@ -212,10 +236,7 @@ class Server:
         async def change() -> None:
             # On the loop, where changes by the browser arrive: none of them is lost in between.
             old = {scale for layer in self.layers.values() for scale in layer.scales}
-            if threads > self._threads:
-                self._threads, old_pool = threads, self._pool
-                self._pool = self._new_pool()
-                old_pool.shutdown(wait=False)
+            self.slots.widen(threads)
             self.edition += 1
             self.layers = {layer.name: layer for layer in layers}
             self.state = state(self.state, self.sources)
@@ -235,13 +256,73 @@ class Server:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._closing.set)
             self._thread.join()
-            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # --- chunks --------------------------------------------------------------------------------------
+
+    def _chunk(self, asked: re.Match[str], fields: Mapping[str, str]) -> Answer:
+        """Answer a request for a chunk, in the thread of its connection; a damaged cube is an error that says so.
+
+        Raises
+        ------
+        HungUpError
+            If the browser has hung up.
+        """
+        token, layer, mag, name = (urllib.parse.unquote(asked[part]) for part in _CHUNK_PARTS)
+        known = fields.get("if-none-match", "")
+        try:
+            self.check_token(token)
+            shown = self.layer(layer)
+            scale = self.scale(shown, mag)
+            with self.slots.taken():
+                tag, body = self._made(shown, scale, asked, name, known)
+        except HungUpError:
+            raise
+        except HTTPError as error:
+            return _told(error.status_code, error.reason or "", error.log_message or "")
+        except InvalidValueError as error:
+            return _told(404, "", str(error))
+        except Exception as error:  # what computes an expression may raise anything
+            text = f"{type(error).__name__}: {error}"
+            _logger.warning("a chunk cannot be shown: %s", text)
+            return _told(500, _one_ascii_line(text), text)
+        if body is None:
+            return Answer(304, {**_HEADERS, "Etag": tag})
+        with self._lock:
+            self.served += 1
+        return Answer(200, {**_HEADERS, "Content-Type": "application/octet-stream", "Etag": tag}, body)
+
+    def _made(
+        self, shown: ShownLayer, scale: Scale, asked: re.Match[str], name: str, known: str
+    ) -> tuple[str, memoryview | None]:
+        """Return the ETag of a chunk, and its bytes unless the browser has them."""
+        if asked["zarr"]:
+            whole = zarr_group.box_of_key(scale, name)
+            box = whole.intersection(scale.box)
+        else:
+            cell = precomputed.cell_named(scale, name)
+            box = scale.cell_box(cell)
+        state, tag = scale.state(box), ""
+        if state:  # what is stored is told apart by its files: it is neither hashed nor read again
+            tag = _tag(f"{self.edition} {asked[0]} {state}".encode())
+            if _knows(known, tag):
+                return tag, None
+        if asked["zarr"]:
+            body = zarr_group.encoded(self.cache.region(scale, box), box, whole)
+        else:
+            body = precomputed.encoded(self.cache.chunk(scale, cell, state), shown)
+        tag = tag or _tag(body)
+        return tag, None if _knows(known, tag) else body
 
     # --- what the handlers need ----------------------------------------------------------------------
 
+    def check_token(self, given: str) -> None:
+        """Raise 403 if it is not the token."""
+        if not hmac.compare_digest(given.encode(errors="replace"), self.token.encode()):
+            raise HTTPError(403)
+
     def layer(self, name: str) -> ShownLayer:
         """Return a layer by its name in an address; 404 if there is none."""
-        found = self.layers.get(urllib.parse.unquote(name))
+        found = self.layers.get(name)
         if found is None:
             raise HTTPError(404, reason="no such layer")
         return found
@@ -282,14 +363,11 @@ class _Handler(RequestHandler):
         self.server = server
 
     def prepare(self) -> None:
-        given = self.path_kwargs.get("token") or ""
-        if not hmac.compare_digest(given.encode(), self.server.token.encode()):
-            raise HTTPError(403)
+        self.server.check_token(self.path_kwargs.get("token") or "")
 
     def set_default_headers(self) -> None:
-        self.set_header("Cache-Control", "no-cache")  # asked again, with the ETag of what the browser has
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "no-referrer")  # the address has the token
+        for name, value in _HEADERS.items():
+            self.set_header(name, value)
 
     def write_error(self, status_code: int, **more: Any) -> None:
         """Say what is wrong, as text."""
@@ -377,71 +455,20 @@ def _one_ascii_line(text: str) -> str:
     return " ".join(text.encode("ascii", "replace").decode().split())[:500]
 
 
-class _Computed(_Handler):
-    """What a thread of the pool makes."""
+def _told(status: int, reason: str, text: str) -> Answer:
+    """Return an answer that says what is wrong, as text."""
+    body = f"{text or reason or http.client.responses[status]}\n".encode(errors="replace")
+    return Answer(status, {**_HEADERS, "Content-Type": "text/plain; charset=utf-8"}, body, reason)
 
-    _waiting: concurrent.futures.Future[bytes | None] | None = None
-    _request: Request
 
-    _tag: str | None = None
+def _tag(content: bytes | memoryview) -> str:
+    """Return an ETag."""
+    return f'"{hashlib.sha1(content, usedforsecurity=False).hexdigest()}"'
 
-    async def send(self, scale: Scale, find: Callable[[], BoundingBox], make: Callable[[], bytes]) -> None:
-        """Send a chunk, unless the browser has it; a damaged cube is an error that says so.
 
-        Parameters
-        ----------
-        scale
-            The scale that it is of.
-        find
-            Returns which voxels it has.
-        make
-            Returns its bytes.
-        """
-        self._request = Request()
-        known = self.request.headers.get("If-None-Match", "")
-
-        def answer() -> bytes | None:
-            with self._request.serving():
-                state = scale.state(find())
-                if (
-                    state
-                ):  # stored voxels are identified by their files: they are neither hashed nor read again
-                    whole = f"{self.server.edition} {self.request.path} {state}"
-                    self._tag = f'"{hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest()}"'
-                    if self._tag in known:
-                        return None
-                return make()
-
-        self._waiting = self.server._pool.submit(answer)
-        try:
-            body = await asyncio.wrap_future(self._waiting)
-        except InvalidValueError as error:
-            raise HTTPError(404, str(error)) from error
-        except (WkdaskError, OSError, ArithmeticError, ValueError, TypeError, MemoryError) as error:
-            told = f"{type(error).__name__}: {error}"
-            _logger.warning("a chunk cannot be shown: %s", told)
-            raise HTTPError(500, told, reason=_one_ascii_line(told)) from error
-        except (asyncio.CancelledError, HungUpError):  # before it was begun, and meanwhile
-            return
-        if body is None:
-            self.set_status(304)
-            self.set_etag_header()
-            await self.finish()
-            return
-        self.set_header("Content-Type", "application/octet-stream")
-        self.server.served += 1
-        with contextlib.suppress(StreamClosedError):
-            await self.finish(body)
-
-    def compute_etag(self) -> str | None:
-        """Return what identifies this answer; a hash of the data if they are computed."""
-        return self._tag or super().compute_etag()
-
-    def on_connection_close(self) -> None:
-        """Cancel what has not been started, here or on a cluster."""
-        if self._waiting is not None and not self._waiting.cancel():
-            # In a thread of its own: a scheduler may take its time to answer.
-            asyncio.get_running_loop().run_in_executor(None, self._request.hang_up)
+def _knows(known: str, tag: str) -> bool:
+    """Return whether a browser has what an ETag is of, given its ``If-None-Match``."""
+    return any(each.strip().removeprefix("W/") in (tag, "*") for each in known.split(","))
 
 
 class _VolumeInfo(_Handler):
@@ -449,20 +476,6 @@ class _VolumeInfo(_Handler):
 
     def get(self, token: str, layer: str) -> None:
         self.finish(precomputed.volume_info(self.server.layer(layer)))
-
-
-class _VolumeChunk(_Computed):
-    """A chunk of a volume."""
-
-    async def get(self, token: str, layer: str, mag: str, chunk: str) -> None:
-        shown = self.server.layer(layer)
-        scale = self.server.scale(shown, mag)
-
-        def make() -> bytes:
-            cell = precomputed.cell_named(scale, chunk)
-            return precomputed.encoded(self.server.cache.chunk(scale, cell), shown)
-
-        await self.send(scale, lambda: scale.cell_box(precomputed.cell_named(scale, chunk)), make)
 
 
 class _ZarrGroup(_Handler):
@@ -478,21 +491,3 @@ class _ZarrArray(_Handler):
     def get(self, token: str, layer: str, mag: str) -> None:
         shown = self.server.layer(layer)
         self.finish(zarr_group.array_metadata(shown, self.server.scale(shown, mag)))
-
-
-class _ZarrChunk(_Computed):
-    """A chunk of a mag's array."""
-
-    async def get(self, token: str, layer: str, mag: str, key: str) -> None:
-        scale = self.server.scale(self.server.layer(layer), mag)
-
-        def find() -> BoundingBox:
-            return zarr_group.box_of_key(scale, key).intersection(scale.box)
-
-        def make() -> bytes:
-            found = find()
-            return zarr_group.encoded(
-                self.server.cache.region(scale, found), found, zarr_group.box_of_key(scale, key)
-            )
-
-        await self.send(scale, find, make)

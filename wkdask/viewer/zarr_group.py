@@ -14,7 +14,7 @@ import numpy as np
 from wkdask.errors import InvalidValueError
 from wkdask.geometry import BoundingBox, Vec3Int
 from wkdask.storage.protocol import Voxels
-from wkdask.viewer.scales import CHUNK, Scale, ShownLayer
+from wkdask.viewer.scales import CHUNK, Scale, ShownLayer, sent_bytes
 
 __all__ = ["array_metadata", "box_of_key", "encoded", "group_metadata"]
 
@@ -80,7 +80,7 @@ def box_of_key(scale: Scale, key: str) -> BoundingBox:
     raise InvalidValueError(f"mag {scale.name} of {scale.box} has no chunk {key}")
 
 
-def encoded(voxels: Voxels, found: BoundingBox, chunk: BoundingBox) -> bytes:
+def encoded(voxels: Voxels, found: BoundingBox, chunk: BoundingBox) -> memoryview:
     """Return the bytes of a whole chunk, zeros where there are no voxels.
 
     Parameters
@@ -96,4 +96,4 @@ def encoded(voxels: Voxels, found: BoundingBox, chunk: BoundingBox) -> bytes:
     if found != chunk:
         whole = np.zeros((len(voxels), *chunk.size), voxels.dtype, order="F")
         whole[(slice(None), *found.offset(-chunk.topleft).to_slices())] = voxels
-    return whole.astype(whole.dtype.newbyteorder("<"), copy=False).tobytes(order="F")
+    return sent_bytes(whole.T)
