@@ -93,7 +93,6 @@ def test_versions(invoke):
         ["info", "a", "b"],
         ["info", "--nonsense", "a"],
         ["convert", "images"],
-        ["convert", "images", "ds"],  # no voxel size
         ["convert", "images", "ds", "--voxel-size", "4,4"],
         ["convert", "images", "ds", "--voxel-size", "a,b,c"],
         ["convert", "images", "ds", "--voxel-size", "4,4,4", "--offset", "1.5,0,0"],
@@ -130,6 +129,14 @@ def test_versions(invoke):
 )
 def test_mistakes_in_the_call_are_one_line(invoke, arguments):
     assert " -h" in error_line(invoke(*arguments, code=2))
+
+
+def test_a_voxel_size_that_is_missing_is_asked_for(invoke, tmp_path):
+    Image.fromarray(np.zeros((5, 5), "uint8")).save(tmp_path / "0.png")
+    line = error_line(invoke("convert", tmp_path, tmp_path / "ds", code=2))
+    assert "--voxel-size" in line
+    assert " -h" in line
+    assert not (tmp_path / "ds").exists()
 
 
 def test_errors_are_one_line(invoke, dataset, tmp_path):

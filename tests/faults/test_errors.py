@@ -38,6 +38,7 @@ PARENTS = {
     "SaidTwiceError": (AttributeError, errors.InvalidValueError),
     "SchedulerLostError": (ConnectionError,),
     "SpaceError": (OSError, ValueError, errors.PlanError),
+    "StoreError": (OSError,),
     "TaskFailedError": (RuntimeError,),
     "UnsupportedFormatError": (NotImplementedError,),
     "WkdaskError": (Exception,),
