@@ -43,7 +43,7 @@ HEADER_NAME = "header.wkw"
 """The file that says how the cubes of a mag are cut and stored."""
 _STAT_LIMIT = 10_000
 """Cubes whose times enter a fingerprint one by one."""
-_sound_headers: dict[str, tuple[object, tuple[int, ...]]] = {}
+_sound_headers: dict[str, tuple[object, tuple[int, ...], bytes]] = {}
 """Per process: the headers of mags that were read, with their state at that moment and the geometry they said."""
 
 
@@ -120,7 +120,8 @@ class WkwMag:
 
         Up to 10 000 cubes are looked at one by one; above that the times of the mag's folders and of the stamp.
         """
-        return fingerprint_of(self.path, self.checked_header(), self._telling_names(box))
+        header = self._header_of(self._header_state())
+        return fingerprint_of(self.path, header, self._telling_names(box))
 
     def _telling_names(self, box: BoundingBox) -> list[str]:
         """Return the names of the files that tell whether the content of a box has changed."""
@@ -167,9 +168,7 @@ class WkwMag:
         check_coordinates(box, self.spec.shard_shape)
         for _ in range(16):
             before = self._header_state()
-            if before is None or _sound_headers.get(self.path) != (before, self.header.geometry):
-                self.checked_header()
-                self._remember_header(before)
+            self._header_of(before)
             try:
                 out = work()
             except OSError:
@@ -189,12 +188,18 @@ class WkwMag:
             return None
         return (info.st_ino, info.st_ctime_ns)
 
-    def _remember_header(self, state: tuple[int, int] | None) -> None:
-        """Note that the header was checked, unless it may change again without a new time."""
+    def _header_of(self, state: tuple[int, int] | None) -> bytes:
+        """Return the header's bytes as `checked_header` does; what was read in the same state is not read again."""
+        known = _sound_headers.get(self.path)
+        if known is not None and known[0] == state and known[1] == self.header.geometry:
+            return known[2]
+        data = self.checked_header()
+        # Not where it may change again without a new time.
         if state is not None and time.time_ns() - state[1] > SETTLED_NS:
             if len(_sound_headers) > 10_000:
                 _sound_headers.clear()
-            _sound_headers[self.path] = (state, self.header.geometry)
+            _sound_headers[self.path] = (state, self.header.geometry, data)
+        return data
 
     def _read_once(self, box: BoundingBox, threads: int) -> Voxels:
         """Read a box; only missing cubes need zeros."""
