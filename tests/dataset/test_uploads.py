@@ -180,6 +180,14 @@ def test_what_is_there_is_not_replaced(original, bucket):
     assert objects_of(url) == before
 
 
+def test_a_link_in_a_circle_is_refused(original, bucket):
+    (Path(original.path) / "wkw-lz4" / "notes").mkdir()
+    (Path(original.path) / "wkw-lz4" / "notes" / "up").symlink_to(Path(original.path) / "wkw-lz4")
+    with pytest.raises(InvalidValueError, match=r"notes is a link to .*wkw-lz4|up is a link to"):
+        original.copy_dataset(f"{bucket.url}/copy")
+    assert not bucket.keys()
+
+
 def test_a_copy_from_store_to_store_is_refused(original, bucket):
     there = original.copy_dataset(f"{bucket.url}/copy", layers=["wkw-lz4"])
     with pytest.raises(InvalidValueError, match="copy it to a disk first"):

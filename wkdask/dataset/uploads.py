@@ -149,15 +149,18 @@ def plan_upload(
     return Upload(source, checked_place(url), content, tuple(files), tuple(stores))
 
 
-def _files_in(path: str, name: str) -> Iterator[_File]:
-    """Yield a file, or all files of a folder but the private ones; links are followed."""
+def _files_in(path: str, name: str, above: tuple[str, ...] = ()) -> Iterator[_File]:
+    """Yield a file, or all files of a folder but the private ones; links are followed, but not in a circle."""
     if os.path.isfile(path):
         yield _File(path, name, os.stat(path).st_size)
     elif os.path.isdir(path):
+        real = os.path.realpath(path)
+        if real in above:
+            raise InvalidValueError(f"{path} is a link to {real}, in which it lies: what it holds has no end")
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name != PRIVATE and not entry.name.endswith(".tmp"):
-                    yield from _files_in(entry.path, f"{name}/{entry.name}")
+                    yield from _files_in(entry.path, f"{name}/{entry.name}", (*above, real))
 
 
 def run_upload(
