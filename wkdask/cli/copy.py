@@ -91,9 +91,8 @@ def copy(run: Run, name: str, source: str, target: str, *, verify: bool = False)
         )
     run.say(repr(made))
     if verified := sum(report.verified for report in reports):
-        run.say(
-            f"Verified: {format_bytes(verified)} of voxels were read back from the disk, and are as in {source}"
-        )
+        what = "files were read back" if is_url(target) else "voxels were read back from the disk"
+        run.say(f"Verified: {format_bytes(verified)} of {what}, and are as in {source}")
     if repeated := sum(report.reads_repeated for report in reports):
         run.say(f"Reads that were wrong at first and right when they were repeated: {repeated}")
     if finished:
