@@ -96,7 +96,7 @@ def checked_place(path: str | os.PathLike[str]) -> str:
 
 
 def is_there(path: str) -> bool:
-    """Return whether something has a name, be it a link that leads nowhere.
+    """Return whether something has a name; a link that leads nowhere counts.
 
     Raises
     ------

@@ -12,7 +12,13 @@ import pytest
 from proxy_rules import Say
 
 from wkdask import BoundingBox, Dataset
-from wkdask.errors import AlreadyExistsError, InvalidValueError, StoreError
+from wkdask.errors import (
+    AlreadyExistsError,
+    InvalidValueError,
+    StoreError,
+    UnsupportedFormatError,
+    WkdaskWarning,
+)
 from wkdask.jobs.events import JobFinished, JobStarted, UnitDone
 from wkdask.objects.reading import list_objects, read_object
 
@@ -180,6 +186,39 @@ def test_what_is_there_is_not_replaced(original, bucket):
     assert objects_of(url) == before
 
 
+def test_a_dataset_as_2021_wrote_it(tmp_path, bucket, random_voxels):
+    voxels = random_voxels((70, 40, 30), "uint8")
+    layer = Dataset(tmp_path / "ds", (4, 4, 4)).add_layer("color", "color")
+    layer.add_mag(1, chunk_shape=16, shard_shape=32).write(voxels)
+    layer.downsample(coarsest_mag=2)
+    path = tmp_path / "ds" / "datasource-properties.json"
+    raw = json.loads(path.read_text())
+    del raw["version"]
+    raw["scale"] = [4, 4, 4]
+    for each in raw["dataLayers"]:
+        mags = each.pop("mags")
+        each["wkwResolutions"] = [{"resolution": mag["mag"], "cubeLength": 32} for mag in mags]
+    path.write_text(json.dumps(raw))
+    there = Dataset(tmp_path / "ds").copy_dataset(f"{bucket.url}/copy")
+    assert there.read_only
+    assert np.array_equal(there.get_layer("color").get_mag(1).read()[0], voxels)
+    assert [str(mag) for mag in there.get_layer("color").mags] == ["1", "2"]
+
+
+def test_further_axes_are_refused_before_anything_is_put(tmp_path, bucket):
+    ds = Dataset(tmp_path / "ds", (4, 4, 4))
+    voxels = np.ones((3, 40, 30, 20), "uint8")
+    ds.write_layer("time", "color", voxels, axes=("t", "x", "y", "z"), data_format="zarr3", downsample=False)
+    with pytest.raises(UnsupportedFormatError, match=r"axes beside c, x, y, z \(t\)"):
+        ds.copy_dataset(f"{bucket.url}/copy")
+    assert not bucket.keys()
+
+
+def test_a_client_is_not_used_and_that_is_said(original, bucket):
+    with pytest.warns(WkdaskWarning, match="task_memory= not used"):
+        original.copy_dataset(f"{bucket.url}/copy", layers=["wkw-lz4"], task_memory=1 << 30)
+
+
 def test_a_link_in_a_circle_is_refused(original, bucket):
     (Path(original.path) / "wkw-lz4" / "notes").mkdir()
     (Path(original.path) / "wkw-lz4" / "notes" / "up").symlink_to(Path(original.path) / "wkw-lz4")
@@ -206,6 +245,11 @@ def test_the_command(original, bucket, invoke):
     assert "of files were read back, and are as in" in invoke("copy", original.path, url, "--verify")
     assert objects_of(url) == files_of(original)
     assert json.loads(invoke("copy", original.path, url, "--resume", "--json", "--quiet"))["was_finished"]
-    text = invoke("copy", original.path, f"{bucket.url}/x", "--data-format", "zarr3", code=1)
-    assert "without data_format" in text
+    for option, value, name in (
+        ("--data-format", "zarr3", "data_format"),
+        ("--compression", "none", "compression"),
+    ):
+        for more in ((), ("--dry-run",)):
+            text = invoke("copy", original.path, f"{bucket.url}/x", option, value, *more, code=1)
+            assert f"without {name}" in text
     assert sorted(bucket.keys())[0].startswith("copy/")

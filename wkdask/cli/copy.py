@@ -75,7 +75,7 @@ def copy(run: Run, name: str, source: str, target: str, *, verify: bool = False)
     with run.connected() as client:
         if run.dry_run and is_url(target):
             layers = [dataset.get_layer(each) for each in run.layers] or list(dataset.layers.values())
-            changes = {key: how[key] for key in how if key != "layers" and how[key] is not True}
+            changes = {**how, "layers": None, "compression": run.compression}
             upload = plan_upload(dataset._file, layers, target, changes)
             run.say(repr(upload))
             run.answer({"command": name, "files": len(upload.files), "bytes": upload.nbytes})

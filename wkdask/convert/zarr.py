@@ -6,6 +6,7 @@ per cube, in bounded memory, to be resumed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import warnings
@@ -18,7 +19,14 @@ from wkdask.arrays.lazy import LazySource
 from wkdask.convert.scales import ScaledLayer, Scales, open_scales
 from wkdask.convert.target import open_target
 from wkdask.dataset import Dataset
-from wkdask.errors import AlreadyExistsError, JobRunningError, PlanError, ResumeError, WkdaskWarning
+from wkdask.errors import (
+    AlreadyExistsError,
+    JobRunningError,
+    PlanError,
+    ResumeError,
+    WkdaskError,
+    WkdaskWarning,
+)
 from wkdask.external.foreign import Scale
 from wkdask.external.target import add_mag, check_layer, note_min_max, same_cut, spec_of
 from wkdask.fsio import checked_path, remove_folder
@@ -220,8 +228,9 @@ def convert_scales(
                 if scale is layer.scales[0]:
                     note_min_max(mag.layer, reports[-1])
     except BaseException:
-        if is_new and os.path.lexists(folder) and not Dataset(folder).layers:
-            remove_folder(folder)  # nothing landed
+        with contextlib.suppress(OSError, WkdaskError):  # the first error is the cause
+            if is_new and not Dataset(folder).layers:
+                remove_folder(folder)  # nothing landed
         raise
     return reports
 

@@ -20,7 +20,7 @@ from wkdask.dataset.external_layers import (
 from wkdask.dataset.from_dask import from_dask
 from wkdask.dataset.layers import DatasetLayers
 from wkdask.dataset.making import make_dataset
-from wkdask.dataset.uploads import plan_upload, run_upload
+from wkdask.dataset.uploads import plan_upload, run_upload, warn_of_unused
 from wkdask.dataset.work import calculate_bounding_box, check, compress, downsample, write_layer
 from wkdask.errors import AlreadyExistsError, InvalidValueError
 from wkdask.external.images.from_images import add_layer_from_images, from_images
@@ -361,6 +361,7 @@ class Dataset(DatasetLayers):
                 "bounding_box": bounding_box,
                 "exists_ok": exists_ok or None,
             }
+            warn_of_unused(client=client, task_memory=task_memory)
             upload = plan_upload(self._file, self._chosen(layers, layers_to_ignore), target, changes)
             run_upload(upload, resume=resume, verify=verify, listeners=listeners_for(progress))
             return Dataset(target)

@@ -110,8 +110,8 @@ class DatasetLayers:
 
     @property
     def read_only(self) -> bool:
-        """Whether the dataset was opened read-only."""
-        return self._file.read_only
+        """Whether the dataset was opened read-only, or is in an object store."""
+        return self._file.is_read_only
 
     @property
     def resolved_path(self) -> FolderPath | UrlPath:

@@ -16,6 +16,7 @@ import hashlib
 import os
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from wkdask import settings
-from wkdask.errors import AlreadyExistsError, InvalidValueError, WkdaskError
+from wkdask.errors import AlreadyExistsError, InvalidValueError, WkdaskError, WkdaskWarning
 from wkdask.fsio import checked_place
 from wkdask.geometry import EMPTY_BOX
 from wkdask.geometry.voxel_size import format_bytes, format_count
@@ -44,7 +45,7 @@ from wkdask.properties.rawjson import to_bytes
 from wkdask.storage.parallel import run_all
 from wkdask.storage.protocol import PRIVATE, StoredMag
 
-__all__ = ["Upload", "plan_upload", "run_upload"]
+__all__ = ["Upload", "plan_upload", "run_upload", "warn_of_unused"]
 
 _COMPARED_NBYTES = 16 << 20
 """Bytes of an object that are read back at a time."""
@@ -109,9 +110,9 @@ def plan_upload(
     Raises
     ------
     InvalidValueError
-        If the dataset is in an object store itself, or the copy is to be stored otherwise than the original.
+        If the dataset is in an object store itself, or the copy is to have another format, compression or box.
     DamagedHeaderError, UnsupportedFormatError
-        If a mag cannot be opened.
+        If a mag cannot be opened, or a layer has axes beside c, x, y, z.
     """
     source, raw = properties.folder, properties.record.raw
     if is_url(source):
@@ -127,6 +128,7 @@ def plan_upload(
     stores: list[StoredMag] = []
     listed = []
     for layer in layers:
+        layer._refuse_further_axes("it is not copied into an object store, where such layers are not read")
         record = layer.record
         mags = []
         for mag in record.mags:
@@ -147,6 +149,20 @@ def plan_upload(
             files += _files_in(os.path.join(source, each), each)
     content = to_bytes({**raw, "dataLayers": listed}, os.path.join(source, PROPERTIES_FILE))
     return Upload(source, checked_place(url), content, tuple(files), tuple(stores))
+
+
+def warn_of_unused(**given: object) -> None:
+    """Warn of arguments that say where tasks run: there are none.
+
+    Warns
+    -----
+    WkdaskWarning
+        If one of them is given.
+    """
+    if names := ", ".join(f"{name}=" for name, value in given.items() if value is not None):
+        warnings.warn(
+            f"{names} not used: this process copies the files, without tasks", WkdaskWarning, stacklevel=3
+        )
 
 
 def _files_in(path: str, name: str, above: tuple[str, ...] = ()) -> Iterator[_File]:

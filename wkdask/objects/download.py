@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
-from wkdask.objects.reading import list_objects, read_object
+from wkdask.objects.reading import list_objects, read_range
 
 __all__ = ["download"]
+
+_PART_NBYTES = 64 << 20
+"""Bytes of an object that are in memory at a time."""
 
 
 def download(url: str, target: str) -> int:
@@ -46,8 +49,12 @@ def download(url: str, target: str) -> int:
 
 def _to_file(url: str, target: str) -> int:
     """Copy one object to a file."""
-    data = read_object(url).data
+    part = read_range(url, 0, _PART_NBYTES)
     os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
     with open(target, "wb") as file:
-        file.write(data)
+        while part.data:
+            file.write(part.data)
+            if file.tell() >= part.size:
+                break
+            part = read_range(url, file.tell(), file.tell() + _PART_NBYTES, part)
     return 1

@@ -20,7 +20,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from wkdask import settings
@@ -78,6 +78,10 @@ class Part:
     """What changes with the object: its ETag, or its size and time where the store gives none."""
     tagged: bool
     """Whether the version is an ETag, which the store compares."""
+
+    def without_data(self) -> Part:
+        """Return what says which object it is of, to be kept."""
+        return replace(self, data=memoryview(b""), start=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +248,7 @@ def repeated(url: str, ask: Callable[[], T], what: str = "read") -> T:
     ask
         Makes the request.
     what
-        What is done with the object, as a participle.
+        The verb of messages: that the object cannot be "read", "written" or "deleted".
 
     Raises
     ------

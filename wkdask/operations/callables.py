@@ -124,7 +124,7 @@ def takes(function: Callable[..., Any], name: str) -> bool:
 
 
 def takes_block(function: Callable[..., Any], names: Iterable[str]) -> bool:
-    """Return whether a function takes a block of its own beside those of `names` (and ``box``)."""
+    """Return whether a function takes another block than those of `names` (and ``box``)."""
     keywords = dict.fromkeys(names)
     if not keywords:
         return True

@@ -64,6 +64,11 @@ class Properties:
     def __reduce__(self) -> tuple[type[Properties], tuple[Any, ...]]:
         return (Properties, (self.folder, self.outside, self.read_only, set(self.links)))
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the dataset cannot be changed through this handle."""
+        return self.read_only or is_url(self.folder)
+
     def check_writable(self) -> None:
         """Refuse to change a dataset that was opened read-only.
 

@@ -10,7 +10,7 @@
 
 A mag has checksums if the folder exists; a publication replaces the entry before the cube. The time is that
 of the file's data, to which a publication gives digits below a microsecond of its choice, so that no other write
-has the same time by chance. A tool that copies the files and keeps their times must copy the entries as well.
+happens to have the same time. A tool that copies the files and keeps their times must copy the entries as well.
 
 Pieces of 64 KiB: a read of a few chunks is verified without much around it, and the entry of a cube of 1 GiB has
 64 KiB.

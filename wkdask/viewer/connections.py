@@ -6,9 +6,9 @@
                    a chunk      answered by that thread, which then waits for the next request
                    all else     the socket goes to tornado, which answers once and closes it
 
-An event loop takes longer to send a chunk than a cube takes to be read; a thread sends it in one call of the
-system, without a copy. A head is taken only if it is well formed to the last line, and a body is refused: so nobody
-can hide a second request in a first one.
+An event loop takes longer to send a chunk than a cube takes to be read; a thread sends it in one system call,
+without a copy. A head is taken only if every line of it is well formed, and a body is refused: no second request
+can be hidden in a first one.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Connections:
         self._watcher.start()
 
     def accept(self, connection: socket.socket, address: Any) -> None:
-        """Serve a new connection, in a thread of its own."""
+        """Serve a new connection, in a new thread."""
         thread = threading.Thread(
             target=self._serve, args=(connection, address), name="wkdask-view-connection", daemon=True
         )
@@ -168,7 +168,7 @@ class Connections:
         except _BadRequestError as error:
             _refuse(connection, error.status)
         except (OSError, HungUpError):
-            pass  # the browser has gone, or is silent: nobody is told
+            pass  # the browser has gone, or is silent: no answer would reach it
         finally:
             with self._lock:
                 del self._open[connection]

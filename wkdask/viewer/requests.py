@@ -117,7 +117,7 @@ class Slots:
                 self._condition.notify()
 
     def _has_taken(self, thread: threading.Thread) -> bool:
-        """Give a thread a slot if there is one; raise HungUpError if nobody waits for its work."""
+        """Give a thread a slot if there is one; raise HungUpError if its work is no longer wanted."""
         with self._condition:
             if self._is_over():
                 self._condition.notify()  # what has woken this thread may have been meant for one that waits
@@ -128,7 +128,7 @@ class Slots:
             return True
 
     def _is_over(self) -> bool:
-        """Return whether nobody waits for the work of this thread."""
+        """Return whether the work of this thread is no longer wanted."""
         request = _current()
         return self._is_closed or (request is not None and request.is_hung_up)
 

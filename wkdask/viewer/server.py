@@ -302,7 +302,7 @@ class Server:
             cell = precomputed.cell_named(scale, name)
             box = scale.cell_box(cell)
         state, tag = scale.state(box), ""
-        if state:  # what is stored is told apart by its files: it is neither hashed nor read again
+        if state:  # the files identify what is stored: it is neither hashed nor read again
             tag = _tag(f"{self.edition} {asked[0]} {state}".encode())
             if _knows(known, tag):
                 return tag, None

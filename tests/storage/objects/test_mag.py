@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stored_objects import delete, put, put_folder
@@ -130,9 +131,53 @@ def test_a_missing_cube_is_empty_only_while_the_mag_is_there(mag_at_url):
         mag.read(box)
 
 
+FOREIGN = {
+    "a fill value": {"chunks": (2, 16, 16, 16), "fill_value": 7},
+    "a file for each channel": {"chunks": (1, 16, 16, 16)},
+    "both, in Zarr 2": {"chunks": (1, 16, 16, 16), "fill_value": 3, "zarr_format": 2},
+    "big-endian": {"chunks": (2, 16, 16, 16), "dtype": ">u2", "zarr_format": 2},
+    "shards of all channels": {"chunks": (2, 8, 8, 8), "shards": (2, 16, 16, 16)},
+}
+
+
+@pytest.mark.parametrize("how", FOREIGN.values(), ids=FOREIGN)
+def test_arrays_of_other_programs_are_as_on_the_disk(tmp_path, how):
+    stored = {"shape": (2, 40, 40, 40), "dtype": "u2", "fill_value": 0, "zarr_format": 3, **how}
+    array = zarr.create_array(str(tmp_path / "1"), **stored)
+    array[:, 5:20, 8:30, 3:33] = np.random.default_rng(0).integers(1, 200, (2, 15, 22, 30))
+    data_format = "zarr3" if stored["zarr_format"] == 3 else "zarr"
+    local, url = open_mag(str(tmp_path / "1"), data_format), f"memory://{uuid.uuid4().hex}/ds/color/1"
+    put_folder(local.path, url)
+    mag = open_mag(url, data_format)
+    beyond = BoundingBox((0, 0, 0), (45, 40, 40))
+    assert np.array_equal(mag.read(beyond), local.read(beyond))
+    assert sorted(mag.cubes_on_disk()) == sorted(local.cubes_on_disk())
+    assert not mag.is_empty(BoundingBox((4, 8, 0), (8, 8, 8)))
+    before = mag.fingerprint(beyond)
+    last = mag.urls_of(Vec3Int(0, 0, 0))[-1]
+    put(last, Path(local.path, last.removeprefix(f"{url}/")).read_bytes())
+    assert mag.fingerprint(beyond) != before
+
+
+def test_a_compressed_cube_of_an_uncompressed_mag_is_read(tmp_path):
+    """Each cube says how it is stored: a mag that is being compressed has both kinds."""
+    plain, voxels = stored(tmp_path / "plain", "wkw", None, "uint8", 1)
+    packed, _ = stored(tmp_path / "packed", "wkw", "lz4", "uint8", 1)
+    url = f"memory://{uuid.uuid4().hex}/ds/color/1"
+    put_folder(plain.path, url)
+    index = next(iter(plain.cubes_on_disk()))
+    mag = open_mag(url, "wkw")
+    put(mag.cube_path(index), Path(packed.cube_path(index)).read_bytes())
+    for box in (BoundingBox((6, 1, 5), (9, 9, 9)), ALL):
+        assert np.array_equal(mag.read(box), voxels[(slice(None), *box.to_slices())])
+
+
 def test_what_would_write_is_refused(mag_at_url):
     mag, _, _ = mag_at_url
     for call in (
+        lambda: mag.staged("folder"),
+        lambda: mag.build("folder", 0, ALL, None, None),
+        lambda: mag.write_in_place(ALL, None),
         lambda: mag.prepare(ALL),
         mag.finish,
         mag.publish_header,

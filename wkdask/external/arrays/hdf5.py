@@ -99,7 +99,7 @@ def _linked(file: Any, name: str) -> Any:
 
 
 def _check_sources(path: str, name: str, dataset: Any) -> None:
-    """Refuse a dataset of which parts are in files that are not there: HDF5 reads those as zeros.
+    """Refuse a dataset some of whose parts are in missing files: HDF5 reads those as zeros.
 
     Raises
     ------

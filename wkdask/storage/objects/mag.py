@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wkdask import settings
 from wkdask.errors import (
@@ -27,7 +27,7 @@ from wkdask.objects.urls import Address, checked_url
 from wkdask.storage.objects.wkw import fetch_cube, forget_cube
 from wkdask.storage.objects.zarr import fetch_shard, forget_shard
 from wkdask.storage.parallel import Corner, run_all, tiles
-from wkdask.storage.protocol import ArraySpec, StoredMag, Voxels, check_coordinates, empty_block
+from wkdask.storage.protocol import ArraySpec, Voxels, check_coordinates, empty_block
 from wkdask.storage.wkw.format import WkwHeader, header_in
 from wkdask.storage.wkw.mag import HEADER_NAME, WkwMag
 from wkdask.storage.zarr.layout import METADATA_NAMES, ZarrLayout
@@ -35,9 +35,6 @@ from wkdask.storage.zarr.mag import ZarrMag
 from wkdask.storage.zarr.metadata import frozen, parsed
 from wkdask.storage.zarr.names import check_names_in, place_of
 from wkdask.storage.zarr.shard import fill_of, read_file
-
-if TYPE_CHECKING:
-    from wkdask.kernels import MinMax
 
 __all__ = ["ObjectMag", "WkwObjects", "ZarrObjects", "found_format", "open_objects"]
 
@@ -55,8 +52,7 @@ _LISTED = 20_000
 class ObjectMag(ABC):
     """A mag whose cubes are objects; see :class:`~wkdask.storage.protocol.StoredMag` for the contract.
 
-    Its cubes are read, and what is built of them is built on the local disk, by the mag of its format. Nothing is
-    written to the store.
+    Nothing is written to the store.
     """
 
     mag: Any
@@ -109,13 +105,26 @@ class ObjectMag(ABC):
     def extent(self) -> Vec3Int:
         """Return the voxels (x, y, z) that may lie in objects."""
 
-    def fill(self) -> Any:
-        """Return what voxels that are in no object are."""
-        return 0
+    @property
+    def is_zero_filled(self) -> bool:
+        """Whether what is in no object is zero."""
+        return True
 
     @abstractmethod
-    def read_part(self, index: Vec3Int, low: Corner, high: Corner, out: Voxels, gate: Any) -> bool:
-        """Fetch a part of a cube and put it into an array; False where there is no object, and zeros are put."""
+    def urls_of(self, index: Vec3Int) -> list[str]:
+        """Return the URLs of the objects that hold a cube; several only in arrays of other programs."""
+
+    @abstractmethod
+    def read_part(
+        self, index: Vec3Int, low: Corner, high: Corner, out: Voxels, gate: threading.Semaphore
+    ) -> bool:
+        """Fetch a part of a cube and put it into an array; decode while holding the gate.
+
+        Returns
+        -------
+        bool
+            False if an object is missing; zeros, or the array's fill value, are put then.
+        """
 
     @abstractmethod
     def index_of(self, name: str) -> Vec3Int | None:
@@ -145,7 +154,7 @@ class ObjectMag(ABC):
         """
         inside = box.intersection(BoundingBox((0, 0, 0), self.extent()))
         if inside != box:
-            out[...] = self.fill()
+            out[...] = 0
         if inside.is_empty():
             return
         gate = threading.Semaphore(max(1, threads))
@@ -196,9 +205,9 @@ class ObjectMag(ABC):
     def is_empty(self, box: BoundingBox) -> bool:
         """Return whether there is no object in a box, and what is in none is zero."""
         cubes = self.spec.grid.cubes(box)
-        if self.fill() or cubes.shape.prod() > _LOOK_AT:
+        if not self.is_zero_filled or cubes.shape.prod() > _LOOK_AT:
             return False
-        if any(object_state(self.cube_path(index)) is not None for index in cubes):
+        if any(object_state(url) is not None for index in cubes for url in self.urls_of(index)):
             return False
         self.metadata(fresh=True)
         return True
@@ -213,15 +222,15 @@ class ObjectMag(ABC):
         cubes = self.spec.grid.cubes(box)
         few = cubes.shape.prod() <= _LOOK_AT
         if few or not self.is_listed:
-            found: dict[Vec3Int, str] = {}
+            found: dict[str, str] = {}
 
-            def look(index: Vec3Int) -> None:
-                state = object_state(self.cube_path(index))
-                found[index] = "-" if state is None else state.version
+            def look(url: str) -> None:
+                state = object_state(url)
+                found[url] = "-" if state is None else state.version
 
-            first = list(itertools.islice(cubes, _LOOK_AT))
-            run_all((partial(look, index) for index in first), int(settings.get("store-requests")))
-            states = [f"{tuple(index)} {found[index]}" for index in first]
+            first = [url for index in itertools.islice(cubes, _LOOK_AT) for url in self.urls_of(index)]
+            run_all((partial(look, url) for url in first), int(settings.get("store-requests")))
+            states = [f"{url[len(self.path) :]} {found[url]}" for url in first]
         else:
             objects = itertools.islice(list_objects(self.path), _LISTED)
             states = [f"{each.name} {each.version}" for each in objects]
@@ -251,79 +260,15 @@ class ObjectMag(ABC):
         """Return what the format's own library calls the header of an array."""
         return self.mag.native_header()
 
-    # --- building: private, on the local disk --------------------------------------------------------
+    # --- building and writing: refused before, by `MagPlace.read_only` -------------------------------
 
-    def prepare_scratch(self, root: str) -> None:
-        """Make a private folder ready for :meth:`build`."""
-        self.mag.prepare_scratch(root)
+    def _refuse(self, *arguments: Any, **options: Any) -> Any:
+        """Refuse to build a cube, or to change the mag."""
+        raise ReadOnlyError(f"{self.path} is in an object store, where mags are read only")
 
-    def slot_path(self, root: str, slot: int) -> str:
-        """Return where :meth:`build` leaves a cube in a private folder."""
-        return str(self.mag.slot_path(root, slot))
-
-    def build(
-        self,
-        root: str,
-        slot: int,
-        box: BoundingBox,
-        block: Voxels,
-        base: str | None,
-        *,
-        flushed: bool = False,
-        min_max: MinMax | None = None,
-    ) -> bool:
-        """Build a cube in a private folder; False if it would hold only zeros."""
-        return bool(self.mag.build(root, slot, box, block, base, flushed=flushed, min_max=min_max))
-
-    def encode(self, root: str, slot: int, source: str) -> bool:
-        """Store an uncompressed cube in a slot, as this mag stores its cubes."""
-        return bool(self.mag.encode(root, slot, source))
-
-    def read_scratch(self, root: str, box: BoundingBox) -> Voxels:
-        """Return voxels from a private folder."""
-        found: Voxels = self.mag.read_scratch(root, box)
-        return found
-
-    def opened(self, path: str) -> StoredMag:
-        """Open a private mag of the same format."""
-        found: StoredMag = self.mag.opened(path)
-        return found
-
-    def staged(self, path: str, *, raw: bool = False) -> StoredMag:
-        """Make a private mag of the same type and chunk layout."""
-        found: StoredMag = self.mag.staged(path, raw=raw)
-        return found
-
-    # --- the driver's part: nothing is written to the store ------------------------------------------
-
-    def write_in_place(
-        self, box: BoundingBox, block: Voxels, *, durable: bool = False, min_max: MinMax | None = None
-    ) -> None:
-        """Refuse to write."""
-        raise self._read_only()
-
-    def drop_cube(self, index: Vec3Int) -> None:
-        """Refuse to remove a cube."""
-        raise self._read_only()
-
-    def publish_header(self) -> None:
-        """Refuse to replace the metadata."""
-        raise self._read_only()
-
-    def recompressed(self, compression: str | None) -> StoredMag:
-        """Refuse to compress."""
-        raise self._read_only()
-
-    def prepare(self, box: BoundingBox) -> None:
-        """Refuse to be written to."""
-        raise self._read_only()
-
-    def finish(self) -> None:
-        """Refuse to be written to."""
-        raise self._read_only()
-
-    def _read_only(self) -> ReadOnlyError:
-        return ReadOnlyError(f"{self.path} is in an object store, where mags are read only")
+    prepare_scratch = slot_path = build = encode = read_scratch = _refuse
+    opened = staged = write_in_place = drop_cube = _refuse
+    publish_header = recompressed = prepare = finish = _refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,7 +307,13 @@ class WkwObjects(ObjectMag):
         """Return the end of all coordinates."""
         return Vec3Int.full(COORDINATE_LIMIT)
 
-    def read_part(self, index: Vec3Int, low: Corner, high: Corner, out: Voxels, gate: Any) -> bool:
+    def urls_of(self, index: Vec3Int) -> list[str]:
+        """Return the URL of the cube."""
+        return [self.cube_path(index)]
+
+    def read_part(
+        self, index: Vec3Int, low: Corner, high: Corner, out: Voxels, gate: threading.Semaphore
+    ) -> bool:
         """Fetch a part of a cube and put it into an array."""
         url = self.cube_path(index)
         box = BoundingBox.from_corners(low, high).offset(index * self.spec.shard_shape)
@@ -407,11 +358,25 @@ class ZarrObjects(ObjectMag):
         _, shape = self._document()
         return Vec3Int(*(min(shape[self.mag.layout.axes.index(axis)], COORDINATE_LIMIT) for axis in "xyz"))
 
-    def fill(self) -> Any:
-        """Return the array's fill value."""
-        return fill_of(self.mag.layout)
+    @property
+    def is_zero_filled(self) -> bool:
+        """Whether the array's fill value is zero."""
+        return not self.mag.layout.fill
 
-    def read_part(self, index: Vec3Int, low: Corner, high: Corner, out: Voxels, gate: Any) -> bool:
+    def urls_of(self, index: Vec3Int) -> list[str]:
+        """Return the URLs of the files that hold a cube's channels."""
+        return [url for url, _, _ in self.mag.files_of(index)]
+
+    def cubes_on_disk(self) -> Iterator[Vec3Int]:
+        """Yield the indices of the cubes that exist; all of an array whose missing chunks are not zeros."""
+        if self.is_zero_filled:
+            yield from super().cubes_on_disk()
+        else:
+            yield from self.spec.grid.cubes(BoundingBox((0, 0, 0), self.extent()))
+
+    def read_part(
+        self, index: Vec3Int, low: Corner, high: Corner, out: Voxels, gate: threading.Semaphore
+    ) -> bool:
         """Fetch a part of a cube, which may lie in several files, and put it into an array."""
         layout, complete = self.mag.layout, True
         for url, first, last in self.mag.files_of(index):

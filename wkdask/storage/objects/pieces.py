@@ -15,9 +15,11 @@ from wkdask.errors import DamagedCubeError
 from wkdask.objects.reading import Part, read_range
 from wkdask.storage.parallel import run_all
 
-__all__ = ["GAP_NBYTES", "Kept", "Pieces", "joined_ranges"]
+__all__ = ["GAP_NBYTES", "WHOLE_NBYTES", "Kept", "Pieces", "joined_ranges"]
 
 T = TypeVar("T")
+WHOLE_NBYTES = 32 << 20
+"""All of a cube is fetched by one request if its voxels have so many bytes at most."""
 GAP_NBYTES = 1 << 20
 """What lies between two ranges is fetched too, rather than asking twice, up to so many bytes."""
 

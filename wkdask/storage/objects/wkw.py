@@ -18,7 +18,7 @@ import numpy as np
 from wkdask.errors import DamagedCubeError
 from wkdask.geometry import BoundingBox
 from wkdask.objects.reading import Part, read_object, read_range
-from wkdask.storage.objects.pieces import Kept, Pieces
+from wkdask.storage.objects.pieces import WHOLE_NBYTES, Kept, Pieces
 from wkdask.storage.protocol import Voxels
 from wkdask.storage.wkw.blocks import OpenCube, batches
 from wkdask.storage.wkw.format import HEADER_SIZE, RAW, WkwHeader, check_cube_file
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from wkdask.kernels import BlockTarget
 
 __all__ = ["FetchedCube", "fetch_cube", "forget_cube"]
-
-WHOLE_NBYTES = 32 << 20
-"""A cube of fewer bytes, of which all is wanted, is fetched by one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +169,7 @@ def _beginning_in(pieces: Pieces, part: Part, dataset: WkwHeader) -> _Beginning:
         return bytes(pieces.read(start, nbytes))
 
     header, ends = check_cube_file(pieces.url, read, part.size, dataset)
-    version = Part(memoryview(b""), 0, part.size, part.version, part.tagged)
-    return _Beginning(version, header, ends)
+    return _Beginning(part.without_data(), header, ends)
 
 
 def _ranges(known: _Beginning, box: BoundingBox) -> list[tuple[int, int]]:

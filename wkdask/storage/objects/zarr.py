@@ -15,14 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from wkdask.objects.reading import Part, read_end, read_object, read_range
-from wkdask.storage.objects.pieces import Kept, Pieces
+from wkdask.storage.objects.pieces import WHOLE_NBYTES, Kept, Pieces
 from wkdask.storage.zarr.layout import ZarrLayout
 from wkdask.storage.zarr.shard import ABSENT, CubeFile, Table, Touched, index_nbytes
 
 __all__ = ["FetchedShard", "fetch_shard", "forget_shard"]
 
-WHOLE_NBYTES = 32 << 20
-"""A shard of fewer bytes, of which all is wanted, is fetched by one request."""
 _MOST_CHUNK_NBYTES = 64 << 10
 """Bytes that encoding may add to a chunk."""
 
@@ -117,6 +115,6 @@ def _read_index(url: str, layout: ZarrLayout) -> _Index:
     at_end = layout.sharding is not None and layout.sharding.at_end
     part = read_end(url, nbytes) if at_end else read_range(url, 0, nbytes)
     table = FetchedShard(layout, Pieces.of(url, part)).table
-    index = _Index(Part(memoryview(b""), 0, part.size, part.version, part.tagged), table)
+    index = _Index(part.without_data(), table)
     _kept.put(url, layout, index, 200 + table.nbytes)
     return index

@@ -228,7 +228,7 @@ class Publisher:
         return self._settled(built)
 
     def has_sound(self, index: Vec3Int) -> bool:
-        """Return whether there is a published cube, of which some voxels are kept; its lock is held.
+        """Return whether there is a published cube; the caller holds its lock, and keeps some of its voxels.
 
         Raises
         ------
